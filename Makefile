@@ -1,0 +1,37 @@
+# Each target sets up what it needs from a machine with Python >= 3.11 and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint types bench schema clean
+
+demo: .venv/installed  ## build a 600M-MACs network, export it, run both on a photograph
+	$(BIN)/scalenet-zoo build --flops 600M --export onnx --output demo
+
+test: .venv/installed  ## the tests that need no GPU and little time
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m "slow or distributed"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed  ## mypy sees the package as it is installed: export/ and searched_archs/ inside it
+	rm -rf build/types && mkdir -p build/types/scalenet_zoo
+	ln -s $(CURDIR)/scalenet_zoo/* $(CURDIR)/export $(CURDIR)/searched_archs build/types/scalenet_zoo
+	MYPYPATH=build/types $(BIN)/mypy -p scalenet_zoo -p tests -p benchmarks
+
+bench: .venv/installed  ## all benchmarks; their ratios, and the results in benchmarks/results
+	for name in cli_start population_cost efficientnet_b0; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+schema: .venv/installed  ## write the JSON Schemas of the file formats anew
+	$(BIN)/python -c 'from scalenet_zoo.schemas import write_schemas; write_schemas()'
+
+clean:
+	rm -rf .venv build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@

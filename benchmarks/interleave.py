@@ -1,0 +1,56 @@
+"""Timing of two things in turn, A B A B ..., so that their ratio holds on a machine whose speed drifts."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def interleave(ours: Callable[[], object], peer: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds of each call of both, after one call of each to warm up."""
+    pair = (ours, peer)
+    for function in pair:
+        function()
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for function, times in zip(pair, seconds, strict=True):
+            start = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(ours: list[float], peer: list[float]) -> dict[str, float]:
+    """The median ratio of paired times, ours / peer, with its quartiles, and both medians in milliseconds."""
+    ratios = [a / b for a, b in zip(ours, peer, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return {
+        "ratio": middle,
+        "ratio_low_quartile": low,
+        "ratio_high_quartile": high,
+        "ours_ms": 1000 * statistics.median(ours),
+        "peer_ms": 1000 * statistics.median(peer),
+        "pairs": len(ratios),
+    }
+
+
+def record(name: str, measured: dict[str, object]) -> None:
+    """Print the figures of a benchmark and write them, with the machine, to results/NAME.json."""
+    models = (line.split(":")[1].strip() for line in _cpu_info() if line.startswith("model name"))
+    cpu = next(models, platform.machine())
+    machine = {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "date": str(date.today())}
+    text = json.dumps({"machine": machine, "measured": measured}, indent=2)
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def _cpu_info() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []

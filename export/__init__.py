@@ -1,0 +1,1 @@
+"""Exporters: networks to files that other runtimes execute, each checked against its network."""

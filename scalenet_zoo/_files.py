@@ -1,0 +1,95 @@
+"""Reading files that may be hostile, and writing files that appear whole or not at all."""
+
+import json
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, NoReturn
+
+MAX_JSON_BYTES = 8 * 2**20
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is any of six types
+    """Read strict JSON: no duplicate keys, no NaN or Infinity, at most `MAX_JSON_BYTES`.
+
+    Raises:
+        ValueError: one line that says what is wrong with the file, without the file's name.
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ValueError("is a directory, expected a JSON file")
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("is not a regular file, expected a JSON file")
+        if status.st_size > MAX_JSON_BYTES:
+            raise ValueError(f"found {status.st_size:,} bytes, expected at most {MAX_JSON_BYTES:,}")
+        with path.open("rb") as file:
+            content = file.read(MAX_JSON_BYTES)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    try:
+        return json.loads(
+            content.decode(), object_pairs_hook=_unique_keys, parse_int=_integer, parse_constant=_no_constant
+        )
+    except RecursionError:
+        raise ValueError("is nested too deeply to be read") from None
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text, expected JSON") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not valid JSON: {error}") from None
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"found the key {key!r} twice in one object, expected it once")
+        result[key] = value
+    return result
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 1000:
+        raise ValueError(f"found an integer of {len(digits):,} digits, expected at most 1000")
+    return int(digits)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"found {name}, expected a finite number")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; rename it to `path` on success, remove it on failure.
+
+    The temporary name keeps the suffix of `path` and lies in a directory of its own, so that files
+    written beside it (an ONNX file's external data) are moved along.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    directory = Path(mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield directory / path.name
+        for file in sorted(directory.iterdir(), key=lambda file: file.name == path.name):  # the file itself last
+            file.replace(path.parent / file.name)
+    finally:
+        for file in directory.iterdir():
+            file.unlink()
+        directory.rmdir()
+
+
+def format_json(value: object, indent: str = "", width: int = 120) -> str:
+    """Write JSON with every list and object that fits on a line on one line."""
+    flat = json.dumps(value, ensure_ascii=False)
+    if len(indent) + len(flat) <= width or not isinstance(value, (dict, list)) or not value:
+        return flat
+    inner = indent + "  "
+    if isinstance(value, dict):
+        rows = [f"{json.dumps(key, ensure_ascii=False)}: {format_json(item, inner)}" for key, item in value.items()]
+        opening, closing = "{}"
+    else:
+        rows = [format_json(item, inner) for item in value]
+        opening, closing = "[]"
+    body = ",\n".join(inner + row for row in rows)
+    return f"{opening}\n{body}\n{indent}{closing}"

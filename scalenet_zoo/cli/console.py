@@ -1,0 +1,44 @@
+"""Printing: tables and JSON on standard output, progress and notices on standard error."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_json(value: object) -> None:
+    """Print figures for programs."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], align: str) -> None:
+    """Print a table.
+
+    Where nobody watches (a file, a pipe) nothing is cut off.
+
+    Args:
+        columns: the header.
+        rows: their cells; a row without cells is left empty.
+        align: "l" (text) or "r" (figures) for every column.
+    """
+    table = Table(box=None, pad_edge=False)
+    for column, side in zip(columns, align, strict=True):
+        table.add_column(Text(column), justify="left" if side == "l" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 1000).print(table)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[None]:
+    """Show that something is being worked on, and for how long, where somebody watches."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with Console(stderr=True).status(what):
+        yield

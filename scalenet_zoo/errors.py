@@ -1,0 +1,37 @@
+"""The errors that the library raises on purpose: one type a kind of failure, one line a message."""
+
+
+class ZooError(Exception):
+    """Base of every error below; the command line prints its message as one line and exits with 1."""
+
+
+class SpecError(ZooError, ValueError):
+    """An architecture spec or family file is not valid."""
+
+
+class ModelNotFoundError(ZooError, LookupError):
+    """No entry of the zoo, and no file, has this name."""
+
+
+class QuantityError(ZooError, ValueError):
+    """A quantity such as `600M` cannot be read."""
+
+
+class BudgetError(ZooError, ValueError):
+    """No network of the family, or no entry of the zoo, fits the budget."""
+
+
+class WeightsError(ZooError):
+    """Weights are not published, cannot be fetched, or do not fit the network."""
+
+
+class InputError(ZooError, ValueError):
+    """An input file (an image, say) cannot be read."""
+
+
+class ExportError(ZooError):
+    """A network cannot be exported."""
+
+
+class VerificationError(ExportError):
+    """An exported file does not compute what its network computes."""

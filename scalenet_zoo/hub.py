@@ -1,0 +1,72 @@
+"""Weights as files: fetched from the Hugging Face Hub, read, and written. Safetensors only, never pickle."""
+
+import json
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from scalenet_zoo._files import replacing
+from scalenet_zoo.errors import WeightsError
+from scalenet_zoo.spec import spec_of
+
+
+def fetch_weights(repository: str) -> Path:
+    """Download `model.safetensors` of a Hub repository, or find it in the Hub's cache.
+
+    Raises:
+        WeightsError: the Hub cannot be reached, or has no such repository or file.
+    """
+    try:
+        return Path(hf_hub_download(repository, "model.safetensors"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"{repository}: cannot fetch model.safetensors from the Hugging Face Hub: {reason}"
+        ) from error
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata of a safetensors file.
+
+    Raises:
+        WeightsError: the file is missing or is no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: expected a safetensors file: {error}") from None
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write a network's weights, with its spec and the spec's hash as metadata."""
+    spec = spec_of(model)
+    metadata = {"spec": json.dumps(spec.model_dump(mode="json")), "spec_hash": spec.hash}
+    with replacing(Path(path)) as temporary:
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary, metadata)
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Load weights that `save_weights` wrote, or any safetensors file with the network's own names.
+
+    Raises:
+        WeightsError: the file cannot be read, is of another architecture, or its tensors do not fit.
+    """
+    spec = spec_of(model)
+    state, metadata = read_weights(path)
+    found = metadata.get("spec_hash", spec.hash)
+    if found != spec.hash:
+        raise WeightsError(
+            f"{path}: found weights of the architecture {found[:12]}, expected {spec.hash[:12]} ({spec.name})"
+        )
+    expected = model.state_dict()
+    for key in sorted(expected.keys() | state.keys()):
+        ours = tuple(expected[key].shape) if key in expected else "no such tensor"
+        theirs = tuple(state[key].shape) if key in state else "no such tensor"
+        if ours != theirs:
+            raise WeightsError(f"{path}: {key}: found {theirs}, expected {ours} for {spec.name}")
+    model.load_state_dict(state)

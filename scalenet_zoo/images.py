@@ -1,0 +1,71 @@
+"""Images: read from files, and prepared for a network as its `pretrained_cfg` says."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from timm.data import create_transform
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+from scalenet_zoo.errors import InputError
+from scalenet_zoo.spec import ArchSpec
+
+
+def sample_photographs() -> list[Path]:
+    """Two real photographs that come with scikit-learn: a Chinese temple and a flower (both CC BY)."""
+    package = find_spec("sklearn")  # without importing it: only its files are needed
+    if package is None or package.submodule_search_locations is None:
+        raise InputError("scikit-learn: found no such package, expected it for its sample photographs")
+    folder = Path(package.submodule_search_locations[0]) / "datasets" / "images"
+    return [folder / "china.jpg", folder / "flower.jpg"]
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Read an image file as RGB.
+
+    Raises:
+        InputError: the file is missing, or is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise InputError(f"{path}: found no such file, expected an image") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+        raise InputError(f"{path}: cannot be read as an image: {error}") from None
+
+
+def preprocessing(spec: ArchSpec, cfg: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
+    """The transform from an image to a network's input, a float32 tensor (channels, height, width).
+
+    Classifiers see a resized centre crop, as timm evaluates; dense networks see the whole image,
+    resized. A network with one input channel gets grey images.
+
+    Args:
+        spec: of the network.
+        cfg: its `pretrained_cfg`; ImageNet's mean and deviation where it names none.
+
+    Raises:
+        InputError: the network takes neither 1 nor 3 channels.
+    """
+    size = (spec.input.height, spec.input.width)
+    mean, std = cfg.get("mean", (0.485, 0.456, 0.406)), cfg.get("std", (0.229, 0.224, 0.225))
+    if spec.input.channels not in (1, 3):
+        raise InputError(f"{spec.name}: takes {spec.input.channels} channels, expected 1 or 3 to read images")
+    if spec.input.channels == 1:
+        mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+    if spec.task == "classification":
+        resize = create_transform(
+            (3, *size), mean=mean, std=std, interpolation=cfg.get("interpolation", "bicubic"), crop_pct=cfg["crop_pct"]
+        ).transforms[:-2]  # without its own conversion and normalisation
+    else:
+        resize = [v2.Resize(size, antialias=True)]
+    grey: list[nn.Module] = [v2.Grayscale()] if spec.input.channels == 1 else []
+    transform: Callable[[Image.Image], Tensor] = v2.Compose(
+        [*resize, *grey, v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+    )
+    return transform

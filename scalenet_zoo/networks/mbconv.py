@@ -1,0 +1,156 @@
+"""The mbconv network: ScaleNet's classifiers, and EfficientNet's.
+
+image -> stem -> stages[0] -> ... -> stages[n - 1] -> head -> mean over pixels -> dropout -> classifier
+3x3 /2        MBConv layers                   1x1
+"""
+
+from typing import Any
+
+from timm.models import checkpoint_seq
+from timm.models._efficientnet_builder import efficientnet_init_weights
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from scalenet_zoo.layers import ConvNormAct, MBConv
+from scalenet_zoo.spec import ArchSpec
+
+
+class MBConvNet(nn.Module):
+    """A classifier built from a spec; it has timm's model interface.
+
+    Args:
+        spec: a spec whose network is of type mbconv.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth at the last layer, growing linearly from 0 at the first.
+
+    Attributes:
+        feature_info: the last stage at each resolution, as timm describes features.
+    """
+
+    def __init__(self, spec: ArchSpec, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> None:
+        super().__init__()
+        network = spec.network
+        if network.type != "mbconv":
+            raise TypeError(f"{spec.name}: found a network of type {network.type!r}, expected 'mbconv'")
+        self.spec = spec
+        self.num_classes = spec.classes
+        self.in_chans = spec.input.channels
+        self.num_features = self.head_hidden_size = network.head.channels
+        self.grad_checkpointing = False
+
+        stem, activation = network.stem, network.activation
+        self.stem = ConvNormAct(self.in_chans, stem.channels, stem.kernel, stem.stride, activation=activation)
+        self.feature_info = [{"num_chs": stem.channels, "reduction": stem.stride, "module": "stem", "stage": 0}]
+        self.stages = nn.Sequential()
+        channels, reduction = stem.channels, stem.stride
+        total = sum(map(len, network.stages))
+        built = 0
+        for s, stage in enumerate(network.stages):
+            layers = nn.Sequential()
+            for layer in stage:
+                layers.append(MBConv(channels, layer, activation, network.gate, drop_path_rate * built / total))
+                channels = layer.channels
+                built += 1
+            self.stages.append(layers)
+            strides = [layer.stride for layer in stage]
+            if strides.count(1) == len(strides):  # no change of resolution: this stage replaces the one before
+                self.feature_info.pop()
+            reduction *= 2 ** strides.count(2)
+            self.feature_info.append(
+                {"num_chs": channels, "reduction": reduction, "module": f"stages.{s}", "stage": s + 1}
+            )
+        self.head: nn.Module = ConvNormAct(channels, network.head.channels, 1, activation=activation)
+        self.dropout = nn.Dropout(drop_rate)
+        self.classifier = self._new_classifier()
+        efficientnet_init_weights(self)
+
+    def _new_classifier(self) -> nn.Module:
+        return nn.Linear(self.num_features, self.num_classes) if self.num_classes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_chans, h, w) -> logits (n, num_classes)."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(n, in_chans, h, w) -> the head's features before pooling (n, num_features, h / 32, w / 32)."""
+        x = self.stem(x)
+        x = checkpoint_seq(self.stages, x, flatten=True) if self.grad_checkpointing else self.stages(x)
+        y: Tensor = self.head(x)
+        return y
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pooled features (n, num_features), or their logits (n, num_classes)."""
+        x = self.dropout(x.mean((2, 3)))
+        return x if pre_logits else self.classifier(x)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:  # noqa: ANN401 - timm's signature: a list, or a pair
+        """The features that `feature_info` lists, as timm's networks return them.
+
+        Args:
+            x: images (n, in_chans, h, w).
+            indices: which entries of `feature_info`; an int: the last so many; None: all.
+            norm: no effect: features are normalised as they come.
+            stop_early: leave out the stages past the last wanted feature.
+            output_fmt: only NCHW.
+            intermediates_only: return the list of features alone, else (head's features, list).
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt: found {output_fmt!r}, expected 'NCHW'")
+        take, last = feature_take_indices(len(self.feature_info), indices)
+        wanted = {self.feature_info[i]["stage"] for i in take}
+        stages = self.stages[: self.feature_info[last]["stage"]] if stop_early else self.stages
+        x = self.stem(x)
+        features = [x] if 0 in wanted else []
+        for s, stage in enumerate(stages, start=1):
+            x = checkpoint_seq(stage, x) if self.grad_checkpointing else stage(x)
+            if s in wanted:
+                features.append(x)
+        return features if intermediates_only else (self.head(x), features)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop what the wanted features do not need; returns their indices, none of them negative."""
+        take, last = feature_take_indices(len(self.feature_info), indices)
+        self.stages = self.stages[: self.feature_info[last]["stage"]]
+        if prune_head:
+            self.head = nn.Identity()
+            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+            self.reset_classifier(0)
+        return list(take)
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer."""
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new last layer for other classes; 0 removes it."""
+        if global_pool not in (None, "avg"):
+            raise ValueError(f"global_pool: found {global_pool!r}, expected 'avg', the only pooling of this network")
+        self.spec = self.spec.replace(classes=num_classes)
+        self.num_classes = num_classes
+        parameter = next(self.parameters())
+        self.classifier = self._new_classifier().to(parameter.device, parameter.dtype)
+        efficientnet_init_weights(self.classifier)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Parameter groups in order of depth, for layer-wise learning rates."""
+        return {
+            "stem": r"^stem",
+            "blocks": [
+                (r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)", None),
+                (r"^head", (99999,)),
+            ],
+        }
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade compute for memory: recompute each layer in the backward pass."""
+        self.grad_checkpointing = enable

@@ -1,0 +1,240 @@
+"""The multipath network: ScaleNAS's networks for segmentation and pose, and HRNet.
+
+    image -> stem -> stage1 -> transition2 -> stage2 -> transition3 -> stage3 -> transition4 -> stage4
+             3x3 /2  4 bottlenecks            2 branches               3 branches               4 branches
+             3x3 /2  256 channels             of width w, 2w           w, 2w, 4w                w, ..., 8w
+
+    segmentation:  four branches upsampled, joined -> head 1x1 -> dropout -> classifier 1x1: logits at stride 4
+    pose:          the highest-resolution branch               -> dropout -> classifier 1x1: heatmaps at stride 4
+
+The network holds what its masks execute and nothing else.
+"""
+
+from typing import Any
+
+import torch
+from timm.models import checkpoint
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from scalenet_zoo.cost import BOTTLENECK_CHANNELS, BOTTLENECKS, STEM_CHANNELS
+from scalenet_zoo.layers import BasicBlock, Bottleneck, ConvNormAct, FusionPath, upsample
+from scalenet_zoo.spec import ArchSpec, Module
+
+
+class MultipathModule(nn.Module):
+    """Residual blocks on parallel branches, which feed one another after every step (ScaleNAS section 3).
+
+    Step t: every branch deeper than t applies its block t; then, for every branch j,
+    y_j = ReLU(x_j + sum of the paths f_kj(x_k) over the k that the mask switches on).
+    """
+
+    def __init__(self, module: Module, channels: list[int], drop_path_rate: float = 0.0) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(BasicBlock(channels[branch], drop_path_rate) for _ in range(depth))
+            for branch, depth in enumerate(module.depth)
+        )
+        self.paths = nn.ModuleList()
+        self.origins: list[list[list[int]]] = []  # [step][to]: the branches that feed `to` after this step
+        for step in range(max(module.depth)):
+            origins = [
+                [origin for origin, fed in enumerate(steps[step]) if fed and origin != to]
+                for to, steps in enumerate(module.fusion)
+            ]
+            self.origins.append(origins)
+            self.paths.append(
+                nn.ModuleDict(
+                    {
+                        f"{origin}_to_{to}": FusionPath(origin, to, channels)
+                        for to, feeding in enumerate(origins)
+                        for origin in feeding
+                    }
+                )
+            )
+
+    def forward(self, xs: list[Tensor]) -> list[Tensor]:
+        """Tensors (n, channels[j], h_j, w_j), one a branch -> the same shapes."""
+        for step, (paths, origins) in enumerate(zip(self.paths, self.origins, strict=True)):
+            xs = [
+                blocks[step](x) if step < len(blocks) else x  # type: ignore[arg-type, index]
+                for x, blocks in zip(xs, self.blocks, strict=True)
+            ]
+            xs = [self._fuse(paths, xs, to, feeding) for to, feeding in enumerate(origins)]  # type: ignore[arg-type]
+        return xs
+
+    @staticmethod
+    def _fuse(paths: nn.ModuleDict, xs: list[Tensor], to: int, origins: list[int]) -> Tensor:
+        y = xs[to]
+        for origin in origins:
+            y = y + paths[f"{origin}_to_{to}"](xs[origin], xs[to].shape[-2:])
+        return F.relu(y, inplace=True) if origins else y
+
+
+class MultipathNet(nn.Module):
+    """A segmentation or pose network built from a spec; it has timm's model interface.
+
+    Args:
+        spec: a spec whose network is of type multipath.
+        drop_rate: dropout before the classifier.
+        drop_path_rate: stochastic depth in the last module, growing linearly from 0 in the first.
+
+    Attributes:
+        feature_info: the stem's first convolution (stride 2) and the four branches, as timm describes features.
+    """
+
+    def __init__(self, spec: ArchSpec, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> None:
+        super().__init__()
+        network = spec.network
+        if network.type != "multipath":
+            raise TypeError(f"{spec.name}: found a network of type {network.type!r}, expected 'multipath'")
+        self.spec = spec
+        self.num_classes = spec.classes
+        self.in_chans = spec.input.channels
+        self.grad_checkpointing = False
+
+        self.stem = nn.Sequential(
+            ConvNormAct(self.in_chans, STEM_CHANNELS, 3, 2, activation="relu"),
+            ConvNormAct(STEM_CHANNELS, STEM_CHANNELS, 3, 2, activation="relu"),
+        )
+        self.stage1 = nn.Sequential(
+            *(Bottleneck(BOTTLENECK_CHANNELS if i else STEM_CHANNELS, BOTTLENECK_CHANNELS) for i in range(BOTTLENECKS))
+        )
+        width = [network.width * 2**branch for branch in range(4)]
+        self.transition2 = nn.ModuleList(
+            [
+                ConvNormAct(BOTTLENECK_CHANNELS, width[0], 3, activation="relu"),
+                ConvNormAct(BOTTLENECK_CHANNELS, width[1], 3, 2, activation="relu"),
+            ]
+        )
+        self.transition3 = ConvNormAct(width[1], width[2], 3, 2, activation="relu")
+        self.transition4 = ConvNormAct(width[2], width[3], 3, 2, activation="relu")
+        self.stage2, self.stage3, self.stage4 = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        stages = {2: self.stage2, 3: self.stage3, 4: self.stage4}
+        for i, module in enumerate(network.modules):
+            rate = drop_path_rate * i / (len(network.modules) - 1)
+            stages[len(module.depth)].append(MultipathModule(module, width, rate))
+
+        self.feature_info = [{"num_chs": STEM_CHANNELS, "reduction": 2, "module": "stem.0"}]
+        self.feature_info += [
+            {"num_chs": width[branch], "reduction": 4 * 2**branch, "module": f"stage4.{branch}"} for branch in range(4)
+        ]
+        joined = sum(width)
+        self.head = (
+            ConvNormAct(joined, joined, 1, activation="relu", bias=True)
+            if network.head == "segmentation"
+            else nn.Identity()
+        )
+        self.joins_branches = network.head == "segmentation"
+        self.num_features = self.head_hidden_size = joined if self.joins_branches else width[0]
+        self.dropout = nn.Dropout(drop_rate)
+        self.classifier = self._new_classifier()
+        init_hrnet(self)
+
+    def _new_classifier(self) -> nn.Module:
+        return nn.Conv2d(self.num_features, self.num_classes, 1) if self.num_classes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_chans, h, w) -> logits or heatmaps (n, num_classes, h / 4, w / 4)."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> list[Tensor]:
+        """(n, in_chans, h, w) -> the four branches, at strides 4, 8, 16 and 32."""
+        return self._branches(self.stem(x))
+
+    def _branches(self, x: Tensor) -> list[Tensor]:
+        x = self.stage1(x)
+        xs = self._run(self.stage2, [transition(x) for transition in self.transition2])
+        xs = self._run(self.stage3, [*xs, self.transition3(xs[-1])])
+        return self._run(self.stage4, [*xs, self.transition4(xs[-1])])
+
+    def _run(self, modules: nn.ModuleList, xs: list[Tensor]) -> list[Tensor]:
+        for module in modules:
+            xs = checkpoint(module, xs) if self.grad_checkpointing else module(xs)
+        return xs
+
+    def forward_head(self, x: list[Tensor], pre_logits: bool = False) -> Tensor:
+        """The four branches -> logits or heatmaps, or the features (n, num_features, h / 4, w / 4) before them."""
+        branch = x[0]
+        if self.joins_branches:
+            size = branch.shape[-2:]
+            branch = torch.cat([branch, *(upsample(z, size, "bilinear") for z in x[1:])], dim=1)
+        y: Tensor = self.dropout(self.head(branch))
+        if not pre_logits:
+            y = self.classifier(y)
+        return y
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:  # noqa: ANN401 - timm's signature: a list, or a pair
+        """The features that `feature_info` lists, as timm's networks return them.
+
+        Args:
+            x: images (n, in_chans, h, w).
+            indices: which entries of `feature_info`; an int: the last so many; None: all.
+            norm: no effect: features are normalised as they come.
+            stop_early: no effect: every branch needs the whole network.
+            output_fmt: only NCHW.
+            intermediates_only: return the list of features alone, else (the four branches, list).
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt: found {output_fmt!r}, expected 'NCHW'")
+        take, _ = feature_take_indices(len(self.feature_info), indices)
+        first = self.stem[0](x)
+        branches = self._branches(self.stem[1](first))
+        features = [feature for i, feature in enumerate([first, *branches]) if i in take]
+        return features if intermediates_only else (branches, features)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the head, which no feature needs; returns the wanted indices, none of them negative."""
+        take, _ = feature_take_indices(len(self.feature_info), indices)
+        if prune_head:
+            self.head = nn.Identity()
+            self.reset_classifier(0)
+        return list(take)
+
+    def get_classifier(self) -> nn.Module:
+        """The last 1x1 convolution."""
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new last convolution for other classes or joints; 0 removes it."""
+        if global_pool:
+            raise ValueError(f"global_pool: found {global_pool!r}, expected none: outputs of this network are dense")
+        self.spec = self.spec.replace(classes=num_classes)
+        self.num_classes = num_classes
+        parameter = next(self.parameters())
+        self.classifier = self._new_classifier().to(parameter.device, parameter.dtype)
+        init_hrnet(self.classifier)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Parameter groups in order of depth, for layer-wise learning rates."""
+        return {
+            "stem": r"^stem",
+            "blocks": [
+                (r"^(?:transition|stage)(\d+)" if coarse else r"^(?:transition|stage)(\d+)\.(\d+)", None),
+                (r"^head", (99999,)),
+            ],
+        }
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade compute for memory: recompute each module in the backward pass."""
+        self.grad_checkpointing = enable
+
+
+def init_hrnet(network: nn.Module) -> None:
+    """Convolutions normal with deviation 0.001, biases 0, as HRNet's trainers for dense tasks and ScaleNAS's do."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, 0.0, 0.001)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,37 @@
+"""How multipliers turn into whole layers, channels and pixels: in exact decimals, on numbers or arrays.
+
+Multipliers are counted in millionths, as integers: 80 x 1.20 is 96, where binary floating point
+gives 96.00000000000001 and a ceiling of 97.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Integers = NDArray[np.int64]
+
+MILLION = 1_000_000
+
+
+def millionths(multiplier: ArrayLike) -> Integers:
+    """Multipliers as integers: 1.04 becomes 1,040,000. Decimals past the sixth are rounded."""
+    return np.rint(np.asarray(multiplier, dtype=np.float64) * MILLION).astype(np.int64)
+
+
+def scale_depth(layers: ArrayLike, depth: ArrayLike) -> Integers:
+    """ceil(layers x depth), the rule of both ScaleNet and EfficientNet; at least 1 for a depth above 0."""
+    return -(-np.asarray(layers, dtype=np.int64) * millionths(depth) // MILLION)
+
+
+def scale_channels(channels: ArrayLike, width: ArrayLike, divisor: int) -> Integers:
+    """Scaled channel counts, multiples of `divisor`.
+
+    With divisor 1 the exact value is rounded up, ceil(c w), as ScaleNet does. With a larger one it is
+    rounded to the nearest multiple, but never below 0.9 of the exact value, as EfficientNet does.
+    """
+    exact = np.asarray(channels, dtype=np.int64) * millionths(width)
+    if divisor == 1:
+        return -(-exact // MILLION)
+    unit = divisor * MILLION
+    rounded: Integers = np.maximum(divisor, (2 * exact + unit) // (2 * unit) * divisor)
+    too_low: NDArray[np.bool_] = 10 * rounded * MILLION < 9 * exact
+    return rounded + divisor * too_low.astype(np.int64)

@@ -1,0 +1,354 @@
+"""ArchSpec, version 1: one architecture, written out layer by layer, as JSON.
+
+    file --read_json--> dict --ArchSpec--> spec --create_model--> network
+                                  |
+                every field, and the stated cost, checked
+
+A spec needs no search code and no arithmetic to be built. `spec.hash` names the architecture: it
+covers the `network` part alone, so neither the class count nor the input size changes it.
+"""
+
+import hashlib
+import json
+import reprlib
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from scalenet_zoo._files import format_json, read_json, replacing
+from scalenet_zoo.cost import Trace, trace
+from scalenet_zoo.errors import SpecError
+
+FUSION_STEPS = 5
+"""Steps in a multipath module's arrays, used or not; the largest depth of a branch."""
+
+
+def _odd(kernel: int) -> int:
+    if kernel % 2 == 0:
+        raise ValueError("expected an odd number")
+    return kernel
+
+
+Task = Literal["classification", "segmentation", "pose"]
+Activation = Literal["relu", "swish", "hard_swish"]
+Gate = Literal["sigmoid", "hard_sigmoid"]
+Channels = Annotated[int, Field(ge=1, le=65_536)]
+Kernel = Annotated[int, Field(ge=1, le=31, json_schema_extra={"not": {"multipleOf": 2}}), AfterValidator(_odd)]
+Stride = Annotated[int, Field(ge=1, le=2)]
+Pixels = Annotated[int, Field(ge=1, le=65_536)]
+Classes = Annotated[int, Field(ge=0, le=1_000_000)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=100)]
+Bit = Annotated[int, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """Immutable data: no coercion of types, no unknown fields, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Document(Strict):
+    """What stands in a JSON file of ours: an architecture spec or a family."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read and check a file.
+
+        Raises:
+            SpecError: one line that names the file, the field, what was found and what was expected.
+        """
+        path = Path(path)
+        try:
+            data = read_json(path)
+        except ValueError as error:
+            raise SpecError(f"{path}: {error}") from None
+        return cls.from_dict(data, source=str(path))
+
+    @classmethod
+    def from_dict(cls, data: object, source: str) -> Self:
+        """Check what a JSON file held; `source` names it in errors.
+
+        Raises:
+            SpecError: as `load`.
+        """
+        try:
+            # Tuples stand for JSON arrays, which strict validation takes only in its JSON mode.
+            return cls.model_validate_json(json.dumps(data))
+        except ValidationError as error:
+            raise SpecError(f"{source}: {_first_complaint(error)}") from None
+        except RecursionError:
+            raise SpecError(f"{source}: is nested too deeply to be read") from None
+
+    def to_json(self) -> str:
+        """The file's text: a layer, or a module's array, a line."""
+        return format_json(self.model_dump(mode="json", exclude_none=True)) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all."""
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+
+def _first_complaint(error: ValidationError) -> str:
+    details = error.errors(include_url=False)
+    first = details[0]
+    tags = ("mbconv", "multipath")  # pydantic puts a union's tag into the location; it is no key of the file
+    field = ".".join(str(part) for part in first["loc"] if part not in tags)
+    found = reprlib.repr(first["input"])
+    message = first["msg"].removeprefix("Value error, ")
+    match first["type"]:
+        case "missing":
+            complaint = "is missing"
+        case "json_invalid":  # of JSON that Python reads: only nesting is too much for pydantic
+            complaint = "is nested too deeply to be read"
+        case "extra_forbidden":
+            complaint = f"found {found}, expected no such field"
+        case _ if message.startswith("Input should be "):
+            complaint = f"found {found}, expected {message.removeprefix('Input should be ')}"
+        case "value_error" if message.startswith("expected"):
+            complaint = f"found {found}, {message}"
+        case _:
+            complaint = message
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return (f"{field}: " if field else "") + complaint + more
+
+
+class Input(Strict):
+    """The image that a network takes; the cost is stated for this size."""
+
+    channels: Channels = 3
+    height: Pixels
+    width: Pixels
+
+
+class Stem(Strict):
+    """A convolution, batch norm and activation."""
+
+    channels: Channels
+    kernel: Kernel
+    stride: Stride
+
+
+class Layer(Strict):
+    """An inverted-residual (MBConv) layer; see `networks/mbconv.py` for what it computes."""
+
+    kernel: Kernel
+    stride: Stride
+    hidden: Annotated[Channels, Field(description="Expanded channels; equal to the input's: no expansion convolution.")]
+    squeeze: Annotated[int, Field(ge=0, le=65_536, description="Squeeze-and-excite channels; 0: none.")]
+    channels: Channels
+
+
+class Head(Strict):
+    """The 1x1 convolution before pooling."""
+
+    channels: Channels
+
+
+class MBConvNetwork(Strict):
+    """A chain of MBConv layers in stages: a classifier."""
+
+    type: Literal["mbconv"] = "mbconv"
+    stem: Stem
+    stages: Annotated[
+        tuple[Annotated[tuple[Layer, ...], Field(min_length=1, max_length=256)], ...],
+        Field(min_length=1, max_length=32),
+    ]
+    head: Head
+    activation: Activation
+    gate: Gate
+
+
+class Module(Strict):
+    """A multipath module: blocks on parallel branches, and which branches feed which after each step."""
+
+    depth: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=FUSION_STEPS)], ...],
+        Field(min_length=2, max_length=4, description="Residual blocks of each branch."),
+    ]
+    fusion: Annotated[
+        tuple[tuple[tuple[Bit, ...], ...], ...],
+        Field(description="fusion[to][step][from]; ones at to = from, zeros at steps past the depth of `to`."),
+    ]
+
+    @field_validator("fusion")
+    @classmethod
+    def _rectangular(cls, fusion: tuple[tuple[tuple[int, ...], ...], ...]) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        branches = len(fusion)
+        if any(len(steps) != FUSION_STEPS or any(len(row) != branches for row in steps) for steps in fusion):
+            raise ValueError(f"expected [to][step][from] of shape {branches} x {FUSION_STEPS} x {branches}")
+        return fusion
+
+    @model_validator(mode="after")
+    def _canonical(self) -> Self:
+        if len(self.fusion) != len(self.depth):
+            raise ValueError(f"fusion is for {len(self.fusion)} branches, expected {len(self.depth)} as depth has")
+        for to, (depth, steps) in enumerate(zip(self.depth, self.fusion, strict=True)):
+            for step, row in enumerate(steps):
+                if step < depth and not row[to]:
+                    raise ValueError(f"fusion[{to}][{step}][{to}]: found 0, expected 1 (a branch always keeps itself)")
+                if step >= depth and any(row):
+                    raise ValueError(f"fusion[{to}][{step}]: found {list(row)}, expected zeros past the depth {depth}")
+        return self
+
+
+class MultipathNetwork(Strict):
+    """Parallel branches at strides 4, 8, 16 and 32 that feed one another: segmentation or pose."""
+
+    type: Literal["multipath"] = "multipath"
+    width: Annotated[int, Field(ge=1, le=8_192, description="Channels of the highest-resolution branch.")]
+    head: Literal["segmentation", "pose"]
+    modules: Annotated[tuple[Module, ...], Field(min_length=3, max_length=64)]
+
+    @field_validator("modules")
+    @classmethod
+    def _staged(cls, modules: tuple[Module, ...]) -> tuple[Module, ...]:
+        branches = [len(module.depth) for module in modules]
+        if (
+            branches[0] != 2
+            or branches[-1] != 4
+            or any(after - before not in (0, 1) for before, after in pairwise(branches))
+        ):
+            raise ValueError(f"found modules of {branches} branches, expected 2, then 3, then 4")
+        return modules
+
+
+class Cost(Strict):
+    """What a network costs at its input size: multiply-adds of convolutions and linear layers, and parameters."""
+
+    macs: Annotated[int, Field(ge=0)]
+    params: Annotated[int, Field(ge=0)]
+
+
+class Result(Strict):
+    """A figure for a network, and whose it is."""
+
+    metric: str
+    value: float
+    data: str
+    origin: Annotated[str, Field(description="paper, measured, or who else reported it.")]
+
+
+class Provenance(Strict):
+    """Where an architecture comes from."""
+
+    source: str
+    method: str | None = None
+    paper: str | None = None
+    license: str | None = None
+    results: tuple[Result, ...] = ()
+    details: dict[str, JsonValue] = {}
+
+
+class ArchSpec(Document):
+    """An architecture for a task, with its input size, class count, cost and provenance."""
+
+    format: Literal["scalenet-zoo/arch"] = "scalenet-zoo/arch"
+    version: Annotated[int, Field(ge=1, le=1)] = 1
+    name: Name
+    task: Task
+    input: Input
+    classes: Annotated[Classes, Field(description="Classes, or joints of a pose network; 0: no classifier.")]
+    network: Annotated[MBConvNetwork | MultipathNetwork, Field(discriminator="type")]
+    cost: Cost
+    provenance: Provenance
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        task: Task,
+        input: Input,  # noqa: A002 - the field's name
+        classes: int,
+        network: MBConvNetwork | MultipathNetwork,
+        provenance: Provenance,
+    ) -> Self:
+        """Make a spec and work out its cost."""
+        costs = trace(network, input, classes)
+        return cls(
+            name=name,
+            task=task,
+            input=input,
+            classes=classes,
+            network=network,
+            cost=Cost(macs=costs.macs, params=costs.params),
+            provenance=provenance,
+        )
+
+    def replace(
+        self,
+        name: str | None = None,
+        classes: int | None = None,
+        channels: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> Self:
+        """The same network for other classes, input channels or an input size in pixels, its cost worked out anew.
+
+        Raises:
+            SpecError: a value is out of range.
+        """
+        size = {"channels": channels, "height": height, "width": width}
+        changed_input = self.input.model_dump() | {key: value for key, value in size.items() if value is not None}
+        try:
+            return self.create(
+                name=self.name if name is None else name,
+                task=self.task,
+                input=Input(**changed_input),
+                classes=self.classes if classes is None else classes,
+                network=self.network,
+                provenance=self.provenance,
+            )
+        except ValidationError as error:
+            raise SpecError(f"{self.name}: {_first_complaint(error)}") from None
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The operations that the network executes; see `cost.py`."""
+        return trace(self.network, self.input, self.classes)
+
+    @cached_property
+    def hash(self) -> str:
+        """The sha256 of the network part in canonical JSON (sorted keys, no spaces)."""
+        canonical = json.dumps(self.network.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @model_validator(mode="after")
+    def _task_fits_network(self) -> Self:
+        solves = "classification" if self.network.type == "mbconv" else self.network.head
+        if self.task != solves:
+            raise ValueError(f"task: found {self.task!r}, expected {solves!r}, which this network is for")
+        return self
+
+    @model_validator(mode="after")
+    def _honest_cost(self) -> Self:
+        for field, true in (("macs", self.trace.macs), ("params", self.trace.params)):
+            stated: int = getattr(self.cost, field)
+            if stated != true:
+                raise ValueError(f"cost.{field}: found {stated}, expected {true}, which this network costs")
+        return self
+
+
+def spec_of(model: object) -> ArchSpec:
+    """Look up the spec that a network of ours was built from.
+
+    Raises:
+        TypeError: the network is not one of ours.
+    """
+    spec = getattr(model, "spec", None)
+    if not isinstance(spec, ArchSpec):
+        raise TypeError(f"model: found {type(model).__name__} without a spec, expected a network of create_model")
+    return spec

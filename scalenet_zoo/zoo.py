@@ -1,0 +1,230 @@
+"""The zoo: names -> specs -> networks. Torch is imported only when a network is made."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scalenet_zoo.errors import BudgetError, ModelNotFoundError
+from scalenet_zoo.family import Family
+from scalenet_zoo.quantities import format_count, parse_count
+from scalenet_zoo.scaling import fit_budget
+from scalenet_zoo.spec import ArchSpec, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FAMILIES: Mapping[Task, tuple[str, ...]] = {
+    "classification": ("scalenet", "efficientnet"),
+    "segmentation": ("scalenas", "hrnet"),
+    "pose": ("scalenas", "hrnet"),
+}
+"""Families of each task, the default first."""
+
+TIMM_NAMES: Mapping[str, str] = {
+    **{name: name for name in (f"efficientnet_b{i}" for i in range(5))},
+    **{f"{name}{suffix}": name for name in ("hrnet_w18", "hrnet_w32", "hrnet_w48") for suffix in ("", "_pose")},
+}
+"""Entries with published weights, and the timm models whose weights these are; see `pretrained.py`."""
+
+
+@cache
+def _paths() -> dict[str, Path]:
+    root = Path(str(files("scalenet_zoo.searched_archs")))
+    return {path.name.removesuffix(".json"): path for path in sorted(root.glob("*/*.json"))}
+
+
+@cache
+def _entries() -> dict[str, ArchSpec]:
+    return {name: ArchSpec.load(path) for name, path in _paths().items() if not name.endswith(".family")}
+
+
+def list_models(pattern: str = "*", task: Task | None = None, pretrained: bool = False) -> list[str]:
+    """Names of the zoo's entries, sorted.
+
+    Args:
+        pattern: a shell pattern, such as `scalenet_*`.
+        task: only entries for this task.
+        pretrained: only entries with published weights.
+    """
+    return sorted(
+        name
+        for name, spec in _entries().items()
+        if fnmatch(name, pattern) and task in (None, spec.task) and (name in TIMM_NAMES or not pretrained)
+    )
+
+
+def load_spec(source: str | Path | ArchSpec) -> ArchSpec:
+    """The spec of a zoo entry's name, or of a JSON file.
+
+    Raises:
+        ModelNotFoundError: no entry and no file has this name; the message suggests the nearest.
+        SpecError: the file is not a valid spec.
+    """
+    if isinstance(source, ArchSpec):
+        return source
+    name = str(source)
+    path = _paths().get(name)
+    if path and not name.endswith(".family"):
+        return ArchSpec.load(path)
+    if name.endswith(".json") or Path(name).exists():
+        return ArchSpec.load(name)
+    near = difflib.get_close_matches(name, list_models(), n=3)
+    hint = f"did you mean {', '.join(near)}?" if near else "`scalenet-zoo list` shows the names"
+    raise ModelNotFoundError(f"{name}: found no such entry in the zoo and no such file; {hint}")
+
+
+def load_family(name: str) -> Family:
+    """A family of the zoo that has a base model: `scalenet` or `efficientnet`.
+
+    Raises:
+        ModelNotFoundError: there is no such family.
+    """
+    path = _paths().get(f"{name}.family")
+    if path is None:
+        raise ModelNotFoundError(f"{name}: found no such family, expected {' or '.join(FAMILIES['classification'])}")
+    return Family.load(path)
+
+
+def pretrained_cfg(spec: ArchSpec) -> dict[str, Any]:
+    """How images are prepared for a network and where its weights are, in timm's terms."""
+    from timm import get_pretrained_cfg
+
+    size = (spec.input.channels, spec.input.height, spec.input.width)
+    stem = "stem.conv" if spec.network.type == "mbconv" else "stem.0.conv"
+    cfg: dict[str, Any] = {"crop_pct": 0.875 if spec.task == "classification" else 1.0}
+    if spec.name in TIMM_NAMES:
+        theirs = get_pretrained_cfg(TIMM_NAMES[spec.name]).to_dict()
+        kept = ("hf_hub_id", "mean", "std", "interpolation", "license", "origin_url")
+        cfg |= {key: theirs[key] for key in kept if key in theirs}
+        if spec.task == "classification":
+            cfg["crop_pct"] = theirs["crop_pct"]
+    return cfg | {
+        "architecture": spec.name,
+        "input_size": size,
+        "num_classes": spec.classes,
+        "first_conv": stem,
+        "classifier": "classifier",
+    }
+
+
+def create_model(
+    source: str | Path | ArchSpec,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    img_size: int | tuple[int, int] | None = None,
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+    weights: str | Path | None = None,
+    **kwargs: Any,  # noqa: ANN401 - the network's own
+) -> "nn.Module":
+    """Build a network; it has `.spec` and `.pretrained_cfg`, and timm's model interface.
+
+    Args:
+        source: a name of the zoo, a spec, or a spec's file.
+        pretrained: load published weights from the Hugging Face Hub.
+        num_classes: classes or joints; 0: no classifier; None: the spec's.
+        in_chans: channels of the image; None: the spec's.
+        img_size: height and width in pixels that the cost is stated for; None: the spec's.
+        features_only: return a network whose output is the list of features at several strides.
+        out_indices: which of them; None: all.
+        weights: a safetensors file with weights for this network.
+        **kwargs: `drop_rate`, `drop_path_rate`.
+
+    Raises:
+        ModelNotFoundError: no entry and no file has this name.
+        SpecError: the file, or a changed size, is not valid.
+        WeightsError: weights are not published, cannot be had, or do not fit.
+    """
+    from timm.models._features import FeatureGetterNet
+
+    from scalenet_zoo.networks import MBConvNet, MultipathNet
+
+    spec = load_spec(source)
+    height, width = img_size if isinstance(img_size, tuple) else (img_size, img_size)
+    if any(change is not None for change in (num_classes, in_chans, height)):
+        spec = spec.replace(classes=num_classes, channels=in_chans, height=height, width=width)
+    network: type[MBConvNet | MultipathNet] = MBConvNet if spec.network.type == "mbconv" else MultipathNet
+    model: nn.Module = network(spec, **kwargs)
+    if pretrained:
+        from scalenet_zoo.pretrained import load_pretrained
+
+        load_pretrained(model, spec.name)
+    if weights is not None:
+        from scalenet_zoo.hub import load_weights
+
+        load_weights(model, weights)
+    if features_only:
+        model = FeatureGetterNet(model, out_indices=range(5) if out_indices is None else out_indices)
+    model.spec = spec  # type: ignore[assignment]
+    model.pretrained_cfg = model.default_cfg = pretrained_cfg(spec)  # type: ignore[assignment]
+    return model
+
+
+def spec_for(
+    flops: str | float | None = None,
+    params: str | float | None = None,
+    task: Task = "classification",
+    family: str | None = None,
+    divisor: int = 8,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+) -> ArchSpec:
+    """The spec at a budget of MACs or parameters; exactly one of the two is given.
+
+    For classification a network of the family at 97% to 100% of the budget is worked out. For
+    segmentation and pose the largest entry of the zoo within the budget is taken.
+
+    Args:
+        flops: MACs, as `"600M"` or a number.
+        params: parameters, likewise.
+        task: what the network is for.
+        family: one of `FAMILIES[task]`; None: the first of them, or any for segmentation and pose.
+        divisor: channels of a classifier are multiples of it; 1: the papers' ceil.
+        num_classes: None: the family's, or the entry's.
+        in_chans: channels of the image.
+
+    Raises:
+        QuantityError: a budget cannot be read.
+        BudgetError: no or two budgets are given, or it is out of the range that the message states.
+        ModelNotFoundError: the task has no such family.
+    """
+    if (flops is None) == (params is None):
+        raise BudgetError("found no budget or two, expected either flops or params")
+    measure, amount = ("macs", flops) if params is None else ("params", params)
+    flag = "--flops" if params is None else "--params"
+    budget = parse_count(amount, flag) if isinstance(amount, str) else int(amount or 0)
+    if family is not None and family not in FAMILIES[task]:
+        raise ModelNotFoundError(f"{family}: found no such family for {task}, expected {' or '.join(FAMILIES[task])}")
+    if task == "classification":
+        base = load_family(family or FAMILIES[task][0])
+        return fit_budget(base, budget, "macs" if measure == "macs" else "params", divisor, num_classes, in_chans)
+
+    entries = [spec for spec in _entries().values() if spec.task == task and spec.name.startswith(family or "")]
+    entries = [spec.replace(classes=num_classes, channels=in_chans) for spec in entries]
+    costs = {spec.name: int(getattr(spec.cost, measure)) for spec in entries}
+    low, high = min(costs.values()), max(costs.values())
+    if not low <= budget <= high:
+        raise BudgetError(
+            f"{measure}: found {format_count(budget)}, expected {format_count(low)} to {format_count(high)}"
+            f" for the zoo's {task} networks"
+        )
+    return max((spec for spec in entries if costs[spec.name] <= budget), key=lambda spec: costs[spec.name])
+
+
+def build(
+    flops: str | float | None = None,
+    params: str | float | None = None,
+    task: Task = "classification",
+    family: str | None = None,
+    divisor: int = 8,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    **kwargs: Any,  # noqa: ANN401 - create_model's
+) -> "nn.Module":
+    """Build the network at a budget: `build(flops="600M")`. Arguments as `spec_for` and `create_model`."""
+    return create_model(spec_for(flops, params, task, family, divisor, num_classes, in_chans), **kwargs)

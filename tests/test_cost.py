@@ -1,0 +1,253 @@
+"""Closed-form costs against what built networks hold and execute, and against published figures."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from scalenet_zoo import create_model, list_models, load_spec
+from scalenet_zoo.cost import layer_table, population_cost
+from scalenet_zoo.family import BaseStage, Strategy
+from scalenet_zoo.scaling import apply_strategy, encode_kernels
+from scalenet_zoo.spec import ArchSpec
+from scalenet_zoo.zoo import load_family
+from tests.random_specs import mbconv_specs, multipath_specs, specs
+
+
+def executed_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """Convolutions' and linear layers' multiply-adds as torch counts them; on "meta" nothing is computed."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(torch.zeros(1, *shape, device="meta"))
+    return int(counter.get_total_flops()) // 2
+
+
+def on_meta(build: Callable[[Any], nn.Module], name: str | ArchSpec) -> nn.Module:
+    with torch.device("meta"):
+        return build(name)
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@settings(max_examples=60)
+@given(specs)
+def test_random_networks_cost_what_the_closed_form_says(spec: ArchSpec) -> None:
+    model = on_meta(create_model, spec)
+    assert parameters(model) == spec.cost.params
+    assert executed_macs(model, (spec.input.channels, spec.input.height, spec.input.width)) == spec.cost.macs
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_zoo_networks_cost_what_the_closed_form_says(name: str) -> None:
+    spec = load_spec(name)
+    model = on_meta(create_model, name)
+    assert parameters(model) == spec.cost.params
+    assert executed_macs(model, (spec.input.channels, spec.input.height, spec.input.width)) == spec.cost.macs
+
+
+@settings(max_examples=20)
+@given(specs)
+def test_operations_carry_the_names_and_order_of_modules(spec: ArchSpec) -> None:
+    model = create_model(spec).eval()
+    executed: list[str] = []
+    weighted = [op for op in spec.trace.ops if op.name]
+    for op in weighted:
+        module = model.get_submodule(op.name)
+        assert parameters(module) == op.params
+        module.register_forward_hook(lambda *_, name=op.name: executed.append(name))
+    model(torch.zeros(1, spec.input.channels, spec.input.height, spec.input.width))
+    assert executed == [op.name for op in weighted]
+
+
+@settings(max_examples=20)
+@given(specs)
+def test_layer_table_adds_up(spec: ArchSpec) -> None:
+    rows = layer_table(spec)
+    assert sum(row.macs for row in rows) == spec.cost.macs
+    assert sum(row.params for row in rows) == spec.cost.params
+
+
+# --- peak activation memory -----------------------------------------------------------------------
+
+ALIASES = ("batch_norm", "relu", "silu", "hardswish", "hardsigmoid", "sigmoid", "dropout", "alias")
+ELEMENTWISE = ("add", "mul")
+
+
+def peak_of_exported_graph(model: nn.Module, image: torch.Tensor) -> int:
+    """The same memory model, applied to the graph that torch.export finds."""
+    graph = torch.export.export(model.eval(), (image,)).graph
+    nodes = [node for node in graph.nodes if isinstance(node.meta.get("val"), torch.Tensor)]
+    aliased = [n for n in nodes if n.op == "call_function" and any(a in str(n.target) for a in ALIASES)]
+    storage: dict[Any, Any] = {}
+    for node in nodes:
+        storage[node] = storage[node.args[0]] if node in aliased else node
+    order = [n for n in nodes if n.op == "call_function" and n not in aliased]
+    last: dict[Any, int] = {}
+    position = {node: i for i, node in enumerate(order)}
+    for node in nodes:
+        for user in node.users:
+            if user in position:
+                last[storage[node]] = max(last.get(storage[node], -1), position[user])
+    size = {node: math.prod(node.meta["val"].shape) for node in nodes}
+    user_input = next(n for n in nodes if n.op == "placeholder" and n.meta["val"].shape == image.shape and n.users)
+    live, peak = {user_input}, 0
+    for i, node in enumerate(order):
+        reads = {storage[n] for n in node.all_input_nodes if storage.get(n) in live}
+        dying = {tensor for tensor in reads if last[tensor] == i}
+        elementwise = any(f"aten.{name}" in str(node.target) for name in ELEMENTWISE)
+        reused = elementwise and any(size[tensor] == size[node] for tensor in dying)
+        peak = max(peak, sum(size[tensor] for tensor in live) + (0 if reused else size[node]))
+        live = (live - dying) | {node}
+    return 4 * peak
+
+
+@settings(max_examples=8)
+@given(mbconv_specs())
+def test_peak_activation_of_random_classifiers(spec: ArchSpec) -> None:
+    image = torch.zeros(1, spec.input.channels, spec.input.height, spec.input.width)
+    assert spec.trace.peak_activation_bytes == peak_of_exported_graph(create_model(spec), image)
+
+
+@settings(max_examples=4)
+@given(multipath_specs())
+def test_peak_activation_of_random_multipath_networks(spec: ArchSpec) -> None:
+    image = torch.zeros(1, spec.input.channels, spec.input.height, spec.input.width)
+    assert spec.trace.peak_activation_bytes == peak_of_exported_graph(create_model(spec), image)
+
+
+# --- populations ----------------------------------------------------------------------------------
+
+
+@st.composite
+def populations(draw: st.DrawFn) -> tuple[str, list[list[list[int]]], list[Strategy]]:
+    family = load_family(draw(st.sampled_from(["scalenet", "efficientnet"])))
+    stages = len(family.base.stages)
+    kernels = st.lists(st.sampled_from([1, 3, 5, 7]), min_size=1, max_size=5)
+    base_models = draw(st.lists(st.lists(kernels, min_size=stages, max_size=stages), min_size=1, max_size=3))
+    multipliers = st.integers(30, 250).map(lambda hundredths: hundredths / 100)
+    strategy = st.builds(
+        Strategy,
+        name=st.just("random"),
+        stage=st.just(1.0),
+        depth=multipliers,
+        width=multipliers,
+        resolution=st.integers(1, 300),
+    )
+    return family.name, base_models, draw(st.lists(strategy, min_size=1, max_size=4))
+
+
+@settings(max_examples=25)
+@given(populations(), st.sampled_from([1, 4, 8]), st.integers(1, 50), st.integers(1, 4), st.booleans())
+def test_population_cost_equals_the_traces(
+    population: tuple[str, list[list[list[int]]], list[Strategy]],
+    divisor: int,
+    classes: int,
+    in_channels: int,
+    from_expanded: bool,
+) -> None:
+    name, base_models, strategies = population
+    family = load_family(name)
+    if from_expanded:
+        family = family.model_copy(update={"base": family.base.model_copy(update={"squeeze": "expanded"})})
+    kernels = np.zeros((len(base_models), len(family.base.stages), 5), dtype=np.int64)
+    expected = np.zeros((2, len(base_models), len(strategies)), dtype=np.int64)
+    for n, base_model in enumerate(base_models):
+        stages = tuple(
+            BaseStage(channels=stage.channels, stride=stage.stride, expand=stage.expand, kernels=tuple(chosen))
+            for stage, chosen in zip(family.base.stages, base_model, strict=True)
+        )
+        member = family.model_copy(update={"base": family.base.model_copy(update={"stages": stages})})
+        encoded = encode_kernels(member.base)
+        kernels[n, :, : encoded.shape[2]] = encoded[0]
+        for m, strategy in enumerate(strategies):
+            cost = apply_strategy(member, strategy, divisor, classes, in_channels).cost
+            expected[:, n, m] = cost.macs, cost.params
+    found = population_cost(
+        family,
+        kernels,
+        np.array([strategy.depth for strategy in strategies]),
+        np.array([strategy.width for strategy in strategies]),
+        np.array([strategy.resolution for strategy in strategies]),
+        divisor,
+        classes,
+        in_channels,
+    )
+    np.testing.assert_array_equal(found.macs, expected[0])
+    np.testing.assert_array_equal(found.params, expected[1])
+
+
+# --- published figures ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "gimacs"),
+    [
+        ("scalenas_s1", 25.3, 265.5),
+        ("scalenas_s2", 28.5, 309.5),
+        ("scalenas_s4", 67.5, 673.6),
+        ("scalenas_p1", 28.5, 9.3),
+        ("scalenas_p2", 35.6, 8.0),
+        ("scalenas_p3", 26.2, 14.3),
+        ("scalenas_p4", 64.3, 32.6),
+    ],
+)
+def test_scalenas_as_the_paper_prints(name: str, params: float, gimacs: float) -> None:
+    cost = load_spec(name).cost
+    assert abs(cost.params / 1e6 - params) <= 0.05
+    assert abs(cost.macs / 2**30 - gimacs) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "macs"),
+    [
+        ("hrnet_w18", 9_641_119, 147_401_048_064),
+        ("hrnet_w32", 29_546_515, 361_226_043_392),
+        ("hrnet_w48", 65_859_379, 747_513_053_184),
+        ("hrnet_w18_pose", 9_318_215, 3_188_385_792),
+        ("hrnet_w32_pose", 28_536_113, 7_645_003_776),
+        ("hrnet_w48_pose", 63_595_745, 15_691_825_152),
+        ("efficientnet_b0", 5_288_548, 385_814_752),
+    ],
+)
+def test_baselines_exactly(name: str, params: int, macs: int) -> None:
+    cost = load_spec(name).cost
+    assert (cost.params, cost.macs) == (params, macs)
+
+
+@pytest.mark.parametrize(
+    ("squeeze", "counts"),
+    [
+        ("input", [(352.7, 4.44), (800.3, 7.43), (1622, 10.21), (3034, 13.2), (6411, 16.15), (10889, 20.95)]),
+        ("expanded", [(354.9, 6.69), (805.3, 12.44), (1630, 17.71), (3044, 23.37), (6424, 29.02), (10907, 38.21)]),
+    ],
+)
+def test_scalenet_under_both_squeeze_conventions(squeeze: str, counts: list[tuple[float, float]]) -> None:
+    family = load_family("scalenet")
+    family = family.model_copy(update={"base": family.base.model_copy(update={"squeeze": squeeze})})
+    for strategy, (macs, params) in zip(family.strategies, counts, strict=True):
+        cost = apply_strategy(family, strategy).cost
+        # One of the figures was rounded twice: 1629.499 to 1629.5 to 1630.
+        assert abs(cost.macs / 1e6 - macs) <= (0.05 if macs < 1000 else 0.502)
+        assert abs(cost.params / 1e6 - params) <= 0.005
+
+
+EFFICIENTNETS = [f"efficientnet_b{i}" for i in range(8)]
+
+
+@pytest.mark.parametrize("name", EFFICIENTNETS)
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_efficientnet_equals_timm_and_torchvision(name: str, library: str) -> None:
+    spec = load_spec(name)
+    peer = on_meta(timm.create_model if library == "timm" else lambda n: getattr(torchvision.models, n)(), name)
+    assert parameters(peer) == spec.cost.params
+    assert executed_macs(peer, (3, spec.input.height, spec.input.width)) == spec.cost.macs

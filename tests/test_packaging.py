@@ -1,0 +1,84 @@
+"""The wheel and the sdist: what they hold, and that they work where nothing else is installed."""
+
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an sdist, and a wheel that was built from the sdist."""
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT], check=True, capture_output=True
+    )
+    return folder
+
+
+def test_sdist_and_wheel_hold_the_zoo(built: Path) -> None:
+    (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for folder in ("scalenet", "scalenas", "baselines"):
+        for path in (ROOT / "searched_archs" / folder).iterdir():
+            assert f"scalenet_zoo/searched_archs/{folder}/{path.name}" in names
+    assert "scalenet_zoo/searched_archs/arch.schema.json" in names
+    assert "scalenet_zoo/export/onnx.py" in names
+    assert "scalenet_zoo/py.typed" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"scalenet_zoo", f"{wheel.name.split('-py3')[0]}.dist-info"}  # nothing called `export`
+    with tarfile.open(sdist) as source:
+        members = source.getnames()
+    assert any(name.endswith("/searched_archs/scalenet/scalenet_s0.json") for name in members)
+
+
+def test_the_wheel_works_in_an_empty_environment(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    python = tmp_path / "env" / "bin" / "python"
+    venv.create(tmp_path / "env", with_pip=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True)
+    # Its requirements take gigabytes: borrow those of this environment, after the wheel itself on the path.
+    (site,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
+    (site / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    command = tmp_path / "env" / "bin" / "scalenet-zoo"
+
+    def run(*arguments: str) -> str:
+        result = subprocess.run([command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert "scalenet_s0" in run("list")
+    assert "352,691,328" in run("show", "scalenet_s0")
+    assert "largest difference" in run("build", "--flops", "100M", "--export", "onnx")
+    where = "import scalenet_zoo.export.onnx as e, scalenet_zoo.zoo as z; print(e.__file__, z._paths()['scalenet_s0'])"
+    places = subprocess.run(
+        [python, "-c", where], capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout.split()
+    assert all(place.startswith(str(site)) for place in places)
+
+
+@pytest.mark.slow
+def test_the_wheel_brings_its_requirements(built: Path, tmp_path: Path) -> None:
+    """Takes some 5 GB and minutes: everything is installed anew."""
+    (wheel,) = built.glob("*.whl")
+    venv.create(tmp_path / "env", with_pip=True)
+    scripts = tmp_path / "env" / "bin"
+    subprocess.run([scripts / "python", "-m", "pip", "install", "--quiet", wheel], check=True)
+    subprocess.run([scripts / "python", "-m", "pip", "check"], check=True)
+    result = subprocess.run(
+        [scripts / "scalenet-zoo", "build", "--flops", "600M", "--export", "onnx"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "largest difference" in result.stdout

@@ -1,0 +1,274 @@
+"""Scaling rules, growth laws, and networks at a budget."""
+
+import math
+from decimal import ROUND_CEILING, Decimal
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scalenet_zoo import build, load_spec
+from scalenet_zoo.errors import BudgetError, ModelNotFoundError, QuantityError
+from scalenet_zoo.family import Strategy
+from scalenet_zoo.quantities import format_count, parse_count
+from scalenet_zoo.rounding import scale_channels, scale_depth
+from scalenet_zoo.scaling import MACS_RANGE, TIGHTNESS, apply_strategy, fit_budget, fit_growth_law
+from scalenet_zoo.spec import ArchSpec
+from scalenet_zoo.zoo import load_family, spec_for
+
+# --- exact decimals -------------------------------------------------------------------------------
+
+
+def test_decimals_are_exact() -> None:
+    assert math.ceil(80 * 1.2) == 96
+    assert math.ceil(100 * 1.1) == 111  # what binary floating point does
+    assert scale_channels(100, 1.1, divisor=1) == 110
+    assert scale_channels(80, 1.2, divisor=1) == 96
+
+
+@given(st.integers(1, 5000), st.integers(1, 3_000_000))
+def test_rounding_agrees_with_decimal_arithmetic(amount: int, millionths: int) -> None:
+    multiplier = millionths / 1_000_000
+    exact = int((amount * Decimal(millionths) / 1_000_000).to_integral_value(ROUND_CEILING))
+    assert scale_depth(amount, multiplier) == exact
+    assert scale_channels(amount, multiplier, divisor=1) == exact
+
+
+@given(st.integers(1, 5000), st.integers(1, 300), st.sampled_from([2, 4, 8, 16]))
+def test_divisor_rounds_to_the_nearest_but_never_far_below(channels: int, hundredths: int, divisor: int) -> None:
+    from timm.layers import make_divisible
+
+    width = hundredths / 100
+    found = int(scale_channels(channels, width, divisor))
+    assert found % divisor == 0
+    assert found >= 0.9 * channels * width - 1e-6
+    assert abs(found - channels * width) <= max(divisor, 0.1 * channels * width + divisor / 2)
+    if (2 * channels * hundredths) % (100 * divisor):  # where timm's floating point is not at a tie
+        assert found == make_divisible(channels * width, divisor)
+
+
+def test_rounding_is_vectorised() -> None:
+    widths = np.array([0.7, 1.0, 1.04])
+    np.testing.assert_array_equal(scale_channels(40, widths, 1), [28, 40, 42])
+    np.testing.assert_array_equal(scale_depth([[1], [4]], widths), [[1, 1, 2], [3, 4, 5]])
+
+
+# --- applying strategies --------------------------------------------------------------------------
+
+
+def test_added_layers_repeat_the_last_choice() -> None:
+    family = load_family("scalenet")
+    spec = apply_strategy(family, Strategy(name="deep", stage=1.0, depth=1.5, width=1.0, resolution=224))
+    assert spec.network.type == "mbconv"
+    assert [layer.kernel for layer in spec.network.stages[2]] == [7, 7, 5, 3, 3, 3]
+    assert [layer.stride for layer in spec.network.stages[2]] == [2, 1, 1, 1, 1, 1]
+    assert {layer.channels for layer in spec.network.stages[2]} == {40}
+    assert spec.network.stages[2][0].hidden == 6 * 32  # six times the input's channels, not its own
+    assert spec.network.head.channels == 1280
+
+
+def test_the_head_scales_where_the_family_says_so() -> None:
+    wide = Strategy(name="wide", stage=1.0, depth=1.0, width=1.5, resolution=224)
+    heads = {}
+    for name in ("scalenet", "efficientnet"):
+        network = apply_strategy(load_family(name), wide).network
+        assert network.type == "mbconv"
+        heads[name] = network.head.channels
+    assert heads == {"scalenet": 1280, "efficientnet": 1920}
+
+
+# --- growth laws ----------------------------------------------------------------------------------
+
+
+def exponential(depth: float, width: float, resolution: float, stage: float) -> Strategy:
+    return Strategy(
+        name=f"s{stage:g}",
+        stage=stage,
+        depth=math.exp(depth * stage),
+        width=math.exp(width * stage),
+        resolution=round(100_00 * math.exp(resolution * stage)),
+    )
+
+
+def test_growth_law_recovers_laws_that_keep_the_budget() -> None:
+    depth, width = 0.2, 0.1
+    resolution = (math.log(2) - depth - 2 * width) / 2
+    law = fit_growth_law([exponential(depth, width, resolution, s) for s in (0, 1, 2, 3)], 100_00)
+    assert (law.depth, law.width, law.resolution) == pytest.approx((depth, width, resolution), abs=1e-4)
+
+
+def test_growth_law_is_the_least_squares_solution_under_the_constraint() -> None:
+    family = load_family("scalenet")
+    law = fit_growth_law(family.strategies, 224)
+    assert law.depth + 2 * law.width + 2 * law.resolution == pytest.approx(math.log(2))
+
+    def error(depth: float, width: float, resolution: float) -> float:
+        total = 0.0
+        for s in family.strategies:
+            logs = (math.log(s.depth), math.log(s.width), math.log(s.resolution / 224))
+            total += sum((a * s.stage - b) ** 2 for a, b in zip((depth, width, resolution), logs, strict=True))
+        return total
+
+    best = error(law.depth, law.width, law.resolution)
+    rng = np.random.default_rng(0)
+    for a, b in rng.normal(0, 0.02, (200, 2)):  # steps that keep the constraint
+        assert error(law.depth + a, law.width + b, law.resolution - a / 2 - b) >= best
+
+
+def test_growth_law_of_efficientnet_is_its_compound_rule() -> None:
+    law = fit_growth_law(load_family("efficientnet").strategies, 224)
+    assert math.exp(law.depth) == pytest.approx(1.2, abs=0.03)
+    assert math.exp(law.width) == pytest.approx(1.1, abs=0.03)
+    assert math.exp(law.resolution) == pytest.approx(1.15, abs=0.05)
+
+
+def test_growth_law_needs_a_strategy() -> None:
+    with pytest.raises(ValueError, match="expected one or more to fit a growth law"):
+        fit_growth_law(load_family("scalenet").strategies[:1], 224)
+
+
+# --- budgets --------------------------------------------------------------------------------------
+
+
+def channels(spec: ArchSpec) -> list[int]:
+    assert spec.network.type == "mbconv"
+    return [spec.network.stem.channels, *(layer.channels for stage in spec.network.stages for layer in stage)]
+
+
+@settings(max_examples=60)
+@given(
+    st.floats(math.log(MACS_RANGE[0]), math.log(MACS_RANGE[1])).map(math.exp),
+    st.sampled_from(["scalenet", "efficientnet"]),
+    st.sampled_from([8, 1]),
+)
+def test_networks_at_a_budget_of_macs(budget: float, family: str, divisor: int) -> None:
+    budget = min(max(int(budget), int(MACS_RANGE[0])), int(MACS_RANGE[1]))
+    spec = spec_for(flops=budget, family=family, divisor=divisor)
+    assert TIGHTNESS * budget <= spec.cost.macs <= budget
+    assert spec.input.height == spec.input.width
+    assert spec.input.height % 8 == 0
+    assert all(c % divisor == 0 for c in channels(spec))
+
+
+@settings(max_examples=40)
+@given(
+    st.floats(math.log(3.3e6), math.log(31e6)).map(math.exp),
+    st.sampled_from(["scalenet", "efficientnet"]),
+    st.sampled_from([10, 1000]),
+)
+def test_networks_at_a_budget_of_parameters(amount: float, family: str, classes: int) -> None:
+    budget = int(amount)
+    spec = spec_for(params=budget, family=family, num_classes=classes)
+    assert TIGHTNESS * budget <= spec.cost.params <= budget
+    assert spec.input.height % 8 == 0
+
+
+def test_larger_budgets_give_larger_networks() -> None:
+    specs = [spec_for(flops=f"{2**i * 100}M") for i in range(8)]
+    for smaller, larger in pairwise(specs):
+        assert smaller.input.height <= larger.input.height
+        assert len(channels(smaller)) <= len(channels(larger))
+        assert channels(smaller)[-1] <= channels(larger)[-1]
+
+
+def test_provenance_says_how_to_get_the_network_again() -> None:
+    spec = spec_for(flops="600M")
+    family = load_family("scalenet")
+    details = spec.provenance.details
+    strategy = Strategy(
+        name=spec.name,
+        stage=0.0,
+        depth=float(str(details["depth"])),
+        width=float(str(details["width"])),
+        resolution=int(str(details["resolution"])),
+    )
+    assert apply_strategy(family, strategy, divisor=8).network == spec.network
+    assert spec.name == "scalenet_600m"
+
+
+@pytest.mark.parametrize(
+    ("task", "flops", "name"),
+    [
+        ("segmentation", "300G", "scalenas_s1"),
+        ("segmentation", "700G", "scalenas_s3"),
+        ("pose", "8G", "hrnet_w32_pose"),
+        ("pose", "9G", "scalenas_p2"),
+    ],
+)
+def test_dense_tasks_take_the_largest_entry_within_the_budget(task: str, flops: str, name: str) -> None:
+    assert spec_for(flops=flops, task=task).name == name  # type: ignore[arg-type]
+
+
+def test_dense_tasks_by_family_parameters_and_classes() -> None:
+    assert spec_for(flops="9G", task="pose", family="hrnet").name == "hrnet_w32_pose"
+    assert spec_for(params="30M", task="segmentation").name == "hrnet_w32"
+    assert spec_for(flops="300G", task="segmentation", num_classes=11).classes == 11
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"flops": "99M"}, "macs: found 99M, expected 100M to 20G for the family scalenet"),
+        ({"flops": "21G"}, "macs: found 21G, expected 100M to 20G for the family scalenet"),
+        ({"params": "1M"}, r"params: found 1M, expected 3\.2M to 32\.56M for the family scalenet"),
+        ({"params": "1G", "family": "efficientnet"}, r"params: found 1G, expected .* for the family efficientnet"),
+        ({"flops": "1G", "task": "segmentation"}, "expected 147.4G to 747.5G for the zoo's segmentation networks"),
+        ({"flops": "1T", "task": "segmentation"}, "expected 147.4G to 747.5G for the zoo's segmentation networks"),
+        ({"flops": "100M", "divisor": 256}, "found no network of the family scalenet between 97% and 100% of 100M"),
+        ({}, "found no budget or two, expected either flops or params"),
+        ({"flops": "1G", "params": "5M"}, "found no budget or two"),
+    ],
+)
+def test_budgets_out_of_range_state_the_range(arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(BudgetError, match=message):
+        spec_for(**arguments)  # type: ignore[arg-type]
+
+
+def test_unknown_families_are_named() -> None:
+    with pytest.raises(
+        ModelNotFoundError, match="hrnet: found no such family for classification, expected scalenet or"
+    ):
+        spec_for(flops="600M", family="hrnet")
+
+
+def test_build_makes_the_network() -> None:
+    model = build(flops="150M", num_classes=10, drop_rate=0.1)
+    spec = spec_for(flops="150M", num_classes=10)
+    assert sum(p.numel() for p in model.parameters()) == spec.cost.params
+    assert model.spec == spec
+    assert build(flops=150e6, num_classes=10).spec == spec
+
+
+def test_the_family_of_a_budget_is_not_tied_to_the_zoo() -> None:
+    family = load_family("scalenet").model_copy(update={"name": "mine"})
+    assert fit_budget(family, 500_000_000, "macs", classes=10, in_channels=1).name == "mine_500m"
+
+
+def test_every_stage_of_the_zoo_lies_in_the_range() -> None:
+    assert all(MACS_RANGE[0] <= load_spec(f"scalenet_s{i}").cost.macs <= MACS_RANGE[1] for i in range(6))
+
+
+# --- quantities -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("600M", 600_000_000), ("1.2G", 1_200_000_000), (" 5m ", 5_000_000), ("0.1K", 100), ("2 T", 2 * 10**12)],
+)
+def test_quantities(text: str, value: int) -> None:
+    assert parse_count(text, "--flops") == value
+
+
+@pytest.mark.parametrize("text", ["600", "600X", "-5M", "nan", "", "M", "1e9", "1.2.3M", "0M", "600MB", "١M", "inf"])
+def test_bad_quantities(text: str) -> None:
+    with pytest.raises(QuantityError, match="--flops: found .* expected a positive number with a unit K, M, G or T"):
+        parse_count(text, "--flops")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(352_691_328, "352.7M"), (1_200_000_000, "1.2G"), (999, "999"), (1_500, "1.5K"), (10**12, "1T")]
+)
+def test_counts_as_text(value: int, text: str) -> None:
+    assert format_count(value) == text

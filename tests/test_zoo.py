@@ -1,0 +1,179 @@
+"""The zoo's entries, how they are found, and their names in timm."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from scalenet_zoo import create_model, list_models, load_spec
+from scalenet_zoo.errors import ModelNotFoundError, WeightsError
+from scalenet_zoo.hub import load_weights, read_weights, save_weights
+from scalenet_zoo.scaling import expand
+from scalenet_zoo.zoo import TIMM_NAMES, load_family
+from tests.networks import random_model, small
+
+CLASSIFIERS = [f"scalenet_s{i}" for i in range(6)] + [f"efficientnet_b{i}" for i in range(8)]
+SEGMENTERS = [f"scalenas_s{i}" for i in range(1, 5)] + [f"hrnet_w{w}" for w in (18, 32, 48)]
+POSE = [f"scalenas_p{i}" for i in range(1, 5)] + [f"hrnet_w{w}_pose" for w in (18, 32, 48)]
+
+
+def test_the_zoo_is_complete() -> None:
+    assert list_models() == sorted(CLASSIFIERS + SEGMENTERS + POSE)
+    assert list_models(task="classification") == sorted(CLASSIFIERS)
+    assert list_models("scalenas_*", task="pose") == sorted(POSE[:4])
+    assert list_models(pretrained=True) == sorted(TIMM_NAMES)
+    assert list_models("nothing_*") == []
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_entries_say_where_they_come_from(name: str) -> None:
+    provenance = load_spec(name).provenance
+    assert provenance.source
+    assert provenance.method
+    assert provenance.paper
+    assert provenance.license in ("Apache-2.0", "MIT")
+    assert all(result.origin != "measured" for result in provenance.results)  # nothing here was measured by us
+
+
+@pytest.mark.parametrize("family", ["scalenet", "efficientnet"])
+def test_entries_are_what_their_family_expands_to(family: str) -> None:
+    for spec in expand(load_family(family)):
+        assert spec == load_spec(spec.name)
+
+
+@pytest.mark.parametrize("name", list_models("hrnet_*"))
+def test_hrnet_is_depth_four_with_fusion_after_the_fourth_step(name: str) -> None:
+    network = load_spec(name).network
+    assert network.type == "multipath"
+    assert [len(module.depth) for module in network.modules] == [2, 3, 3, 3, 3, 4, 4, 4]
+    for i, module in enumerate(network.modules):
+        assert set(module.depth) == {4}
+        for to, steps in enumerate(module.fusion):
+            needed = not (network.head == "pose" and i == 7 and to > 0)  # pose reads the first branch alone
+            for step, row in enumerate(steps):
+                complete = step == 3 and needed
+                assert row == tuple(int(step < 4 and (complete or origin == to)) for origin in range(len(steps[0])))
+
+
+def test_unknown_names_suggest_the_nearest() -> None:
+    with pytest.raises(ModelNotFoundError, match=r"scalenet_s9: found no such entry .* did you mean scalenet_s5"):
+        load_spec("scalenet_s9")
+    with pytest.raises(ModelNotFoundError, match=r"xyzzy: found no such entry .* `scalenet-zoo list` shows the names"):
+        create_model("xyzzy")
+    with pytest.raises(ModelNotFoundError, match="scalenet.family: found no such entry"):
+        load_spec("scalenet.family")
+    with pytest.raises(ModelNotFoundError, match="mobilenet: found no such family, expected scalenet or efficientnet"):
+        load_family("mobilenet")
+
+
+# --- weights of one's own -------------------------------------------------------------------------
+
+
+def test_weights_round_trip_with_their_spec(tmp_path: Path) -> None:
+    model = random_model("scalenet_s0", num_classes=3)
+    path = tmp_path / "weights.safetensors"
+    save_weights(model, path)
+    again = create_model("scalenet_s0", num_classes=3, weights=path).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(again(x), model(x))
+    metadata = read_weights(path)[1]
+    assert metadata["spec_hash"] == load_spec("scalenet_s0").hash
+    assert json.loads(metadata["spec"])["classes"] == 3
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_weights(create_model("scalenet_s0"), path)
+    with pytest.raises(
+        WeightsError, match=r"found weights of the architecture e87c15957314, expected .* \(scalenet_s1\)"
+    ):
+        create_model("scalenet_s1", weights=path)
+    with pytest.raises(WeightsError, match=r"classifier.bias: found \(1000,\), expected \(7,\) for scalenet_s0"):
+        create_model("scalenet_s0", num_classes=7, weights=path)
+
+    from safetensors.torch import save_file
+
+    save_file({"classifier.bias": torch.zeros(1000), "other": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match=r"classifier.weight: found no such tensor, expected \(1000, 1280\)"):
+        load_weights(create_model("scalenet_s0"), path)
+    path.write_bytes(b"\x80\x02}q\x00.")  # a pickle
+    with pytest.raises(WeightsError, match="weights.safetensors: expected a safetensors file"):
+        create_model("scalenet_s0", weights=path)
+    with pytest.raises(WeightsError, match="missing.safetensors: expected a safetensors file"):
+        create_model("scalenet_s0", weights=tmp_path / "missing.safetensors")
+
+
+# --- timm -----------------------------------------------------------------------------------------
+
+
+def test_timm_knows_every_entry_and_keeps_its_own() -> None:
+    for name in list_models():
+        ours = name if name in timm.list_models(module="_timm") else f"zoo_{name}"
+        assert timm.is_model(ours)
+    assert type(timm.create_model("efficientnet_b0")).__module__ == "timm.models.efficientnet"
+    assert set(timm.list_models("zoo_*", pretrained=True)) == {
+        *(f"zoo_efficientnet_b{i}" for i in range(5)),
+        *(f"zoo_hrnet_w{w}" for w in (18, 32, 48)),
+    }
+
+
+def test_timm_create_model_makes_our_networks() -> None:
+    model: Any = timm.create_model("scalenet_s0", num_classes=5, in_chans=1, drop_rate=0.1)
+    assert model.spec.hash == load_spec("scalenet_s0").hash
+    assert model.eval()(torch.zeros(1, 1, 64, 64)).shape == (1, 5)
+    assert timm.data.resolve_data_config(model=model)["input_size"] == (1, 224, 224)
+    features = timm.create_model("scalenas_p1", features_only=True, out_indices=(1, 2))
+    assert features.feature_info.channels() == [32, 64]
+    ours: Any = timm.create_model("zoo_efficientnet_b0")
+    assert ours.spec.name == "efficientnet_b0"
+    with pytest.raises(TypeError, match="scalenet_s0: cache_dir is not supported"):
+        timm.create_model("scalenet_s0", cache_dir="/tmp/elsewhere")
+    with pytest.raises(WeightsError, match="scalenet_s0: found no published weights"):
+        timm.create_model("scalenet_s0", pretrained=True)
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import scalenet_zoo, timm",
+        "import timm, scalenet_zoo",
+        "import scalenet_zoo.zoo, timm.models",
+        "import scalenet_zoo",
+    ],
+)
+def test_names_are_registered_whichever_is_imported_first(imports: str) -> None:
+    program = f"{imports}; import timm; print(timm.is_model('scalenet_s0'), timm.is_model('zoo_efficientnet_b0'))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["True", "True"]
+
+
+def test_importing_the_package_imports_neither_torch_nor_timm() -> None:
+    program = (
+        "import sys, scalenet_zoo, scalenet_zoo.cli; print([m for m in ('torch', 'timm', 'numpy') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_listing_and_costing_need_no_torch() -> None:
+    program = "import sys; from scalenet_zoo.zoo import spec_for, list_models; list_models(); spec_for('600M');"
+    program += "print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
+
+
+def test_the_package_has_no_other_attributes() -> None:
+    import scalenet_zoo
+
+    with pytest.raises(AttributeError, match="has no attribute 'creat_model'"):
+        scalenet_zoo.creat_model  # noqa: B018
+
+
+def test_small_keeps_the_architecture() -> None:
+    assert small("scalenas_p1").hash == load_spec("scalenas_p1").hash
