@@ -95,16 +95,23 @@ class Trace:
         return channels * height * width
 
     def conv(
-        self, name: str, x: int, channels: int, kernel: int, stride: int = 1, groups: int = 1, extra: int | None = None
+        self,
+        name: str,
+        x: int,
+        channels: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        norm: bool = True,
+        bias: bool = False,
     ) -> int:
-        """A "same"-padded convolution; `extra` parameters per channel: 2 for batch norm (default), 1 for a bias."""
+        """A "same"-padded convolution, with the batch norm that follows it."""
         before, height, width = self.shapes[x]
         height, width = -(-height // stride), -(-width // stride)
         weights = before // groups * channels * kernel**2
-        params = weights + (2 if extra is None else extra) * channels
-        return self._add(
-            Op(name, "conv", (x,), len(self.shapes), weights * height * width, params), (channels, height, width)
-        )
+        params = weights + (2 * norm + bias) * channels
+        op = Op(name, "conv", (x,), len(self.shapes), weights * height * width, params)
+        return self._add(op, (channels, height, width))
 
     def linear(self, name: str, x: int, channels: int) -> int:
         """A linear layer with bias."""
@@ -163,8 +170,8 @@ def _trace_mbconv(t: Trace, network: MBConvNetwork, classes: int) -> None:
                 x = t.conv(f"{name}.expand", x, layer.hidden, 1)
             x = t.conv(f"{name}.depthwise", x, layer.hidden, layer.kernel, layer.stride, groups=layer.hidden)
             if layer.squeeze:
-                gate = t.conv(f"{name}.squeeze.reduce", t.pool(x), layer.squeeze, 1, extra=1)
-                x = t.elementwise(x, t.conv(f"{name}.squeeze.expand", gate, layer.hidden, 1, extra=1))
+                gate = t.conv(f"{name}.squeeze.reduce", t.pool(x), layer.squeeze, 1, norm=False, bias=True)
+                x = t.elementwise(x, t.conv(f"{name}.squeeze.expand", gate, layer.hidden, 1, norm=False, bias=True))
             x = t.conv(f"{name}.project", x, layer.channels, 1)
             if layer.stride == 1 and layer.channels == before:
                 x = t.elementwise(x, shortcut)
@@ -192,11 +199,11 @@ def _trace_multipath(t: Trace, network: MultipathNetwork, classes: int) -> None:
 
     if network.head == "segmentation":
         x = t.concat([t.resize(x, xs[0]) for x in xs])
-        x = t.conv("head", x, t.shapes[x][0], 1, extra=3)
+        x = t.conv("head", x, t.shapes[x][0], 1, bias=True)
     else:
         x = xs[0]
     if classes:
-        t.conv("classifier", x, classes, 1, extra=1)
+        t.conv("classifier", x, classes, 1, norm=False, bias=True)
 
 
 def _trace_bottleneck(t: Trace, name: str, x: int) -> int:

@@ -17,7 +17,7 @@ def describe(spec: ArchSpec, output: np.ndarray, top: int = 5) -> list[Row]:
         top: rows for a classifier (the likeliest classes) or a segmentation (the largest ones).
 
     Returns:
-        Classification: class, name, probability. Segmentation: class, share of the pixels.
+        Classification: class, its name where it is known, probability. Segmentation: class, share of the pixels.
         Pose: joint, x and y as shares of the image's width and height, score.
     """
     if spec.task == "classification":
@@ -25,13 +25,11 @@ def describe(spec: ArchSpec, output: np.ndarray, top: int = 5) -> list[Row]:
         probabilities = np.exp(logits - logits.max())
         probabilities /= probabilities.sum()
         best = np.argsort(-probabilities, kind="stable")[:top]
-        return [
-            {"class": int(i), "name": class_name(spec, int(i)), "probability": float(probabilities[i])} for i in best
-        ]
+        return [{**_class(spec, int(i)), "probability": float(probabilities[i])} for i in best]
     if spec.task == "segmentation":
         shares = np.bincount(output.argmax(0).ravel(), minlength=spec.classes) / output[0].size
         largest = [int(i) for i in np.argsort(-shares, kind="stable")[:top] if shares[i] > 0]
-        return [{"class": i, "name": class_name(spec, i), "share": float(shares[i])} for i in largest]
+        return [{**_class(spec, i), "share": float(shares[i])} for i in largest]
     return [{"joint": joint, **_peak(heatmap)} for joint, heatmap in enumerate(output)]
 
 
@@ -44,11 +42,11 @@ def _peak(heatmap: np.ndarray) -> Row:
     return {"x": float((x + dx + 0.5) / width), "y": float((y + dy + 0.5) / height), "score": float(heatmap[y, x])}
 
 
-def class_name(spec: ArchSpec, index: int) -> str:
-    """A class's name where it is known: ImageNet's for classifiers of 1000 classes."""
-    if spec.task == "classification" and spec.classes == 1000:
-        return str(ImageNetInfo().index_to_description(index)).split(",")[0]
-    return f"class {index}"
+def _class(spec: ArchSpec, index: int) -> Row:
+    """A class, with its name where it is known: ImageNet's for classifiers of 1000 classes."""
+    if spec.task != "classification" or spec.classes != 1000:
+        return {"class": index}
+    return {"class": index, "name": str(ImageNetInfo().index_to_description(index)).split(",")[0]}
 
 
 def row_text(row: Row) -> str:

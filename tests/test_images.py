@@ -11,7 +11,7 @@ from PIL import Image
 from scalenet_zoo import create_model, load_spec
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.images import preprocessing, read_image, sample_photographs
-from scalenet_zoo.predict import class_name, describe, row_text
+from scalenet_zoo.predict import describe, row_text
 from scalenet_zoo.zoo import pretrained_cfg
 
 
@@ -71,14 +71,15 @@ def test_classes_are_ranked_with_their_names() -> None:
     assert [(row["class"], row["name"]) for row in rows] == [(281, "tabby"), (7, "cock")]
     assert rows[0]["probability"] == pytest.approx(np.exp(5) / (np.exp(5) + np.exp(4) + 998))
     assert row_text(rows[1]).startswith("class 7, cock, probability 0.0")
-    assert class_name(load_spec("scalenet_s0").replace(classes=10), 3) == "class 3"
+    unnamed = describe(load_spec("scalenet_s0").replace(classes=10), np.arange(10.0), top=1)
+    assert unnamed == [{"class": 9, "probability": pytest.approx(np.exp(9) / np.exp(np.arange(10)).sum())}]
 
 
 def test_segmentations_are_areas() -> None:
     logits = np.zeros((19, 4, 4), np.float32)
     logits[3, :, :3] = logits[5, :, 3] = 1.0
     rows = describe(load_spec("scalenas_s1"), logits)
-    assert rows == [{"class": 3, "name": "class 3", "share": 0.75}, {"class": 5, "name": "class 5", "share": 0.25}]
+    assert rows == [{"class": 3, "share": 0.75}, {"class": 5, "share": 0.25}]
 
 
 def test_joints_are_peaks_moved_by_a_quarter_pixel() -> None:

@@ -3,6 +3,7 @@
 Errors are one line on standard error and an exit code above 0; `--debug` shows the traceback.
 """
 
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -45,6 +46,8 @@ def main() -> None:
     """Run the command line: the entry point of `scalenet-zoo`."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    if not debug:
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the Hub's client tells of every retry
     try:
         code = app(arguments, standalone_mode=False)
     except ZooError as error:

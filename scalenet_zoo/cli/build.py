@@ -54,7 +54,8 @@ def build(
     else:
         arch = load_spec(spec)
     torch.manual_seed(seed)
-    model = create_model(arch, pretrained, num_classes=classes, in_chans=in_channels, weights=weights)
+    with progress(f"building {arch.name}"):
+        model = create_model(arch, pretrained, num_classes=classes, in_chans=in_channels, weights=weights)
     built = spec_of(model)
     written = {"spec": output / f"{built.name}.json", "weights": output / f"{built.name}.safetensors"}
     built.save(written["spec"])

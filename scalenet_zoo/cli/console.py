@@ -31,7 +31,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], align:
         table.add_column(Text(column), justify="left" if side == "l" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 1000).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 1000)
+    with console.capture() as printed:
+        console.print(table)
+    typer.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 @contextmanager

@@ -80,8 +80,7 @@ def show(
         lines += [(r.name, r.what, "x".join(map(str, r.output)), f"{r.macs:,}", f"{r.params:,}") for r in members]
         if len(members) > 1:
             macs, params = sum(r.macs for r in members), sum(r.params for r in members)
-            lines += [(f"= {stage}", "", "", f"{macs:,}", f"{params:,}")]
-        lines.append(())
+            lines += [(f"= {stage}", "", "", f"{macs:,}", f"{params:,}"), ()]
     lines.append(("= total", "", "", f"{arch.cost.macs:,}", f"{arch.cost.params:,}"))
     size = f"{arch.input.channels}x{arch.input.height}x{arch.input.width}"
     typer.echo(f"{arch.name}: {arch.task}, input {size}\n")
