@@ -17,6 +17,7 @@ from scalenet_zoo import __version__
 from scalenet_zoo._files import replacing
 from scalenet_zoo.errors import ExportError, InputError
 from scalenet_zoo.spec import ArchSpec, spec_of
+from scalenet_zoo.zoo import pretrained_cfg
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,12 +40,15 @@ def export_onnx(model: nn.Module, path: str | Path) -> Verification:
 
     Raises:
         ExportError: the network cannot be exported.
+        OutputError: the file cannot be written.
         VerificationError: the file does not compute what the network does; no file is left behind.
     """
     spec = spec_of(model)
     size = spec.input
     parameter = next(model.parameters())
-    example = torch.zeros(2, size.channels, size.height, size.width, device=parameter.device, dtype=parameter.dtype)
+    if parameter.dtype != torch.float32:
+        raise ExportError(f"{spec.name}: found weights of {parameter.dtype}, expected torch.float32")
+    example = torch.zeros(2, size.channels, size.height, size.width, device=parameter.device)
     training = model.training
     model.eval()
     try:
@@ -77,10 +81,11 @@ def _torch_export(model: nn.Module, example: torch.Tensor, output: str) -> Any: 
 
 
 def _metadata(model: nn.Module, spec: ArchSpec) -> dict[str, str]:
+    preprocessing: Any = getattr(model, "pretrained_cfg", None) or pretrained_cfg(spec)
     return {
         "scalenet_zoo.spec": json.dumps(spec.model_dump(mode="json")),
         "scalenet_zoo.spec_hash": spec.hash,
-        "scalenet_zoo.preprocessing": json.dumps(model.pretrained_cfg),
+        "scalenet_zoo.preprocessing": json.dumps(preprocessing | {"num_classes": spec.classes}),
         "scalenet_zoo.versions": json.dumps({"scalenet_zoo": __version__, "torch": torch.__version__}),
     }
 
@@ -108,10 +113,15 @@ class OnnxNetwork:
         except Exception as error:  # onnxruntime's own types derive from Exception only
             raise InputError(f"{path}: cannot be opened by ONNX Runtime: {str(error).splitlines()[0]}") from error
         metadata = session.get_modelmeta().custom_metadata_map
-        if "scalenet_zoo.spec" not in metadata:
-            raise InputError(f"{path}: found no scalenet_zoo.spec in its metadata, expected a file that `export` wrote")
-        spec = ArchSpec.from_dict(json.loads(metadata["scalenet_zoo.spec"]), source=str(path))
-        return cls(session, spec, json.loads(metadata["scalenet_zoo.preprocessing"]))
+        try:
+            spec, cfg = (json.loads(metadata[f"scalenet_zoo.{key}"]) for key in ("spec", "preprocessing"))
+        except (KeyError, ValueError):
+            raise InputError(f"{path}: found no spec in its metadata, expected a file that `export` wrote") from None
+        spec = ArchSpec.from_dict(spec, source=str(path))
+        shape = session.get_inputs()[0].shape[1:]
+        if shape != [spec.input.channels, spec.input.height, spec.input.width]:
+            raise InputError(f"{path}: found images of {shape} in the graph, expected those of its spec")
+        return cls(session, spec, cfg)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """float32 (n, channels, height, width) -> the network's output."""

@@ -1,12 +1,17 @@
 """Reading files that may be hostile, and writing files that appear whole or not at all."""
 
 import json
+import math
+import reprlib
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, NoReturn
+
+from scalenet_zoo.errors import OutputError, ZooError
 
 MAX_JSON_BYTES = 8 * 2**20
 
@@ -31,7 +36,11 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is any of six types
         raise ValueError(f"cannot be read: {error.strerror}") from None
     try:
         return json.loads(
-            content.decode(), object_pairs_hook=_unique_keys, parse_int=_integer, parse_constant=_no_constant
+            content.decode(),
+            object_pairs_hook=_unique_keys,
+            parse_int=_integer,
+            parse_float=_finite,
+            parse_constant=_no_constant,
         )
     except RecursionError:
         raise ValueError("is nested too deeply to be read") from None
@@ -56,6 +65,11 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_constant(reprlib.repr(text))
+
+
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"found {name}, expected a finite number")
 
@@ -66,17 +80,26 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The temporary name keeps the suffix of `path` and lies in a directory of its own, so that files
     written beside it (an ONNX file's external data) are moved along.
+
+    Raises:
+        OutputError: the file cannot be written: the disk is full, say, or `path` is a directory.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    directory = Path(mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    directory = None
     try:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a directory, expected a file to write")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        directory = Path(mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         yield directory / path.name
         for file in sorted(directory.iterdir(), key=lambda file: file.name == path.name):  # the file itself last
             file.replace(path.parent / file.name)
+    except OSError as error:
+        if isinstance(error, ZooError):
+            raise
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        for file in directory.iterdir():
-            file.unlink()
-        directory.rmdir()
+        if directory:
+            shutil.rmtree(directory)
 
 
 def format_json(value: object, indent: str = "", width: int = 120) -> str:

@@ -84,9 +84,11 @@ def _no_provider(name: str) -> Callable[[], str | None]:
     def probe() -> str | None:
         import onnxruntime
 
-        if f"{name}ExecutionProvider" in onnxruntime.get_available_providers():
-            return _no_gpu()
-        return f"ONNX Runtime has no {name} provider: pip install onnxruntime-gpu"
+        if f"{name}ExecutionProvider" not in onnxruntime.get_available_providers():
+            return f"ONNX Runtime has no {name} provider: pip install onnxruntime-gpu"
+        if name == "Tensorrt" and find_spec("tensorrt") is None:
+            return "no package tensorrt, whose libraries ONNX Runtime's provider needs: pip install 'tensorrt<11'"
+        return _no_gpu()
 
     return probe
 

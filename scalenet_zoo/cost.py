@@ -278,20 +278,23 @@ def population_cost(
     Args:
         family: the space's fixed parts: stem, channels, strides and expansions of the stages, head.
         kernels: (N, stages, layers), 0 where a stage has no such layer; the kernels of `family.base` are not used.
-        depth: depth multipliers, (M,).
+        depth: depth multipliers, (M,); these three may also be single numbers.
         width: width multipliers, (M,).
         resolution: pixels of the square input, (M,).
         divisor: of the channels; None: the family's.
         classes: None: the family's.
         in_channels: of the image.
+
+    Raises:
+        OverflowError: a cost does not fit 64 bits.
     """
     base = family.base
     divisor = family.divisor if divisor is None else divisor
     classes = family.classes if classes is None else classes
-    depth, width = np.atleast_1d(depth), np.atleast_1d(width)
+    depth, width, resolution = np.broadcast_arrays(*map(np.atleast_1d, (depth, width, resolution)))
     layers = (kernels > 0).sum(-1)
 
-    size = -(-np.atleast_1d(resolution).astype(np.int64) // base.stem.stride)
+    size = -(-resolution.astype(np.int64) // base.stem.stride)
     before = scale_channels(base.stem.channels, width, divisor)
     stem_weights = in_channels * base.stem.kernel**2 * before
     macs = np.broadcast_to(stem_weights * size**2, (len(kernels), len(width))).copy()
@@ -302,6 +305,9 @@ def population_cost(
         first = _layer_cost(before, channels, size, after, stage.expand, base.squeeze)
         rest = _layer_cost(channels, channels, after, after, stage.expand, base.squeeze)
         count = scale_depth(layers[:, s, None], depth)  # (N, M)
+        widest = float(max(before.max(), channels.max()))
+        if stage.expand * widest**2 * float(size.max()) ** 2 * int(count.max()) > 2.0**58:
+            raise OverflowError(f"stage {s}: found a cost near 2^63, expected one that fits 64 bits")
         squares = _cumulative_squares(kernels[:, s], layers[:, s], int(count.max()))
         first_square = squares[:, :1]
         rest_squares = np.take_along_axis(squares, count - 1, axis=1) - first_square

@@ -29,6 +29,10 @@ class InputError(ZooError, ValueError):
     """An input file (an image, say) cannot be read."""
 
 
+class OutputError(ZooError, OSError):
+    """A file cannot be written."""
+
+
 class ExportError(ZooError):
     """A network cannot be exported."""
 

@@ -57,7 +57,7 @@ class Strategy(Strict):
     """A scaling strategy: multipliers for layers and channels, and a resolution in pixels."""
 
     name: Name
-    stage: Annotated[float, Field(ge=0.0, le=20.0, description="Scaling stage s: the budget is 2^s times the base's.")]
+    stage: Annotated[float, Field(ge=-20.0, le=20.0, description="Stage s: the budget is 2^s times the base's.")]
     depth: Multiplier
     width: Multiplier
     resolution: Pixels

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from scalenet_zoo._files import replacing
@@ -22,8 +21,8 @@ def fetch_weights(repository: str) -> Path:
     """
     try:
         return Path(hf_hub_download(repository, "model.safetensors"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # the client's own, its HTTP library's, the operating system's
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise WeightsError(
             f"{repository}: cannot fetch model.safetensors from the Hugging Face Hub: {reason}"
         ) from error
@@ -43,11 +42,16 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write a network's weights, with its spec and the spec's hash as metadata."""
+    """Write a network's weights, with its spec and the spec's hash as metadata.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     spec = spec_of(model)
     metadata = {"spec": json.dumps(spec.model_dump(mode="json")), "spec_hash": spec.hash}
+    state = {key: value.contiguous() for key, value in model.state_dict().items()}
     with replacing(Path(path)) as temporary:
-        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary, metadata)
+        temporary.write_bytes(save(state, metadata))  # save_file would make it unreadable to others
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:

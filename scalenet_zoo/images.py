@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from timm.data import create_transform
 from torch import Tensor, nn
 from torchvision.transforms import v2
@@ -25,14 +25,16 @@ def sample_photographs() -> list[Path]:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Read an image file as RGB.
+    """Read an image file as RGB, turned the way its camera was held.
 
     Raises:
-        InputError: the file is missing, or is no image.
+        InputError: the file is missing, is no image, or has more than 8 bits a channel.
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
+                raise InputError(f"{path}: found pixels of mode {image.mode}, expected 8 bits a channel")
+            return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
         raise InputError(f"{path}: found no such file, expected an image") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:

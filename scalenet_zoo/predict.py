@@ -3,6 +3,7 @@
 import numpy as np
 from timm.data import ImageNetInfo
 
+from scalenet_zoo.errors import WeightsError
 from scalenet_zoo.spec import ArchSpec
 
 Row = dict[str, str | int | float]
@@ -19,7 +20,15 @@ def describe(spec: ArchSpec, output: np.ndarray, top: int = 5) -> list[Row]:
     Returns:
         Classification: class, its name where it is known, probability. Segmentation: class, share of the pixels.
         Pose: joint, x and y as shares of the image's width and height, score.
+        Without a classifier: how many features, their mean and deviation.
+
+    Raises:
+        WeightsError: the output is not finite.
     """
+    if not np.isfinite(output).all():
+        raise WeightsError(f"{spec.name}: found outputs that are not finite, expected numbers: are its weights whole?")
+    if not spec.classes:
+        return [{"features": output.size, "mean": float(output.mean()), "deviation": float(output.std())}]
     if spec.task == "classification":
         logits = output.astype(np.float64)
         probabilities = np.exp(logits - logits.max())

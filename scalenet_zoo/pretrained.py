@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from scalenet_zoo.errors import WeightsError
 from scalenet_zoo.hub import fetch_weights, read_weights
 from scalenet_zoo.networks import MBConvNet
-from scalenet_zoo.zoo import TIMM_NAMES
+from scalenet_zoo.spec import spec_of
+from scalenet_zoo.zoo import TIMM_NAMES, timm_name
 
 _logger = logging.getLogger(__name__)
 
@@ -93,28 +94,33 @@ def from_timm(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor
     return renamed
 
 
-def load_pretrained(model: nn.Module, name: str) -> None:
-    """Fetch the published weights of a zoo entry from the Hub and load them.
+def load_pretrained(model: nn.Module) -> None:
+    """Fetch the published weights of a network's architecture from the Hub and load them.
 
     Other input channels adapt the first convolution (repeated or summed, as timm does); another class
     count, and the head of a multipath network, keep their initial weights, which is logged.
 
     Raises:
-        WeightsError: the entry has no published weights, or they cannot be fetched.
+        WeightsError: the architecture has no published weights, or they cannot be fetched or do not fit.
     """
-    if name not in TIMM_NAMES:
+    spec = spec_of(model)
+    theirs = timm_name(spec)
+    if theirs is None:
         raise WeightsError(
-            f"{name}: found no published weights, expected one of {', '.join(TIMM_NAMES)};"
+            f"{spec.name}: found no published weights, expected the architecture of one of {', '.join(TIMM_NAMES)};"
             " load your own with weights=FILE.safetensors (--weights on the command line)"
         )
-    path = fetch_weights(get_pretrained_cfg(TIMM_NAMES[name]).hf_hub_id)
+    path = fetch_weights(get_pretrained_cfg(theirs).hf_hub_id)
     state = from_timm(read_weights(path)[0], model)
     own = model.state_dict()
     first = next(key for key in state if key.endswith("conv.weight"))
     state[first] = adapt_input_conv(own[first].shape[1], state[first])
     fresh = sorted(key for key in own if key not in state or state[key].shape != own[key].shape)
+    for key in fresh:
+        if not key.startswith(("classifier.", "head.")):
+            raise WeightsError(f"{path}: {key}: found {tuple(state[key].shape)}, expected {tuple(own[key].shape)}")
     if fresh:
         state |= {key: own[key] for key in fresh}
         modules = dict.fromkeys(key.rpartition(".")[0] for key in fresh)
-        _logger.warning("%s: published weights do not cover %s, which starts untrained", name, ", ".join(modules))
+        _logger.warning("%s: published weights do not cover %s, which starts untrained", spec.name, ", ".join(modules))
     model.load_state_dict(state)

@@ -1,7 +1,10 @@
 """Quantities as people write them: `600M`, `1.2G`."""
 
+import math
+import operator
 import re
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
+from typing import SupportsIndex
 
 from scalenet_zoo.errors import QuantityError
 
@@ -30,9 +33,40 @@ def parse_count(text: str, what: str) -> int:
     return value
 
 
-def format_count(value: float) -> str:
-    """Write a count with three or four significant digits and a unit: 385.8M, 1.62G."""
+def whole_count(value: float, what: str) -> int:
+    """Turn a number of MACs or parameters into a whole one.
+
+    Raises:
+        QuantityError: `value` is infinite or not a number.
+    """
+    if not math.isfinite(value):
+        raise QuantityError(f"{what}: found {value}, expected a finite number")
+    return int(value)
+
+
+def whole_number(value: object, low: int, high: int, what: str) -> int:
+    """Check a whole number, of Python's or NumPy's.
+
+    Raises:
+        QuantityError: it is not whole, or not from `low` to `high`.
+    """
+    if not isinstance(value, SupportsIndex) or not low <= operator.index(value) <= high:
+        raise QuantityError(f"{what}: found {value!r}, expected a whole number from {low} to {high}")
+    return operator.index(value)
+
+
+def format_count(value: float, rounding: str = ROUND_HALF_EVEN) -> str:
+    """Write a count with up to four significant digits and a unit: 385.8M, 1.62G."""
     for unit, factor in reversed(_FACTORS.items()):
         if value >= factor:
-            return f"{value / factor:.4g}{unit}"
-    return f"{value:g}"
+            return f"{_four_digits(value / factor, rounding)}{unit}"
+    return _four_digits(value, rounding)
+
+
+def format_range(low: float, high: float) -> str:
+    """Write a range whose stated ends lie within it."""
+    return f"{format_count(low, ROUND_CEILING)} to {format_count(high, ROUND_FLOOR)}"
+
+
+def _four_digits(value: float, rounding: str) -> str:
+    return f"{Context(prec=4, rounding=rounding).create_decimal(Decimal(value)).normalize():f}"

@@ -17,9 +17,9 @@ import numpy as np
 from scalenet_zoo.cost import population_cost, squeeze_channels
 from scalenet_zoo.errors import BudgetError
 from scalenet_zoo.family import BaseModel, Family, Strategy
-from scalenet_zoo.quantities import format_count
+from scalenet_zoo.quantities import format_count, format_range, whole_number
 from scalenet_zoo.rounding import Integers, scale_channels, scale_depth
-from scalenet_zoo.spec import ArchSpec, Head, Input, Layer, MBConvNetwork, Provenance, Stem
+from scalenet_zoo.spec import ArchSpec, Head, Input, Layer, MBConvNetwork, Provenance, Stem, spec_errors
 
 MACS_RANGE = (100e6, 20e9)
 """MACs between which `fit_budget` places networks."""
@@ -48,6 +48,9 @@ def apply_strategy(
         classes: None: the family's.
         in_channels: of the image.
         provenance: None: the family's, with the strategy's results.
+
+    Raises:
+        SpecError: the scaled network is out of a spec's bounds.
     """
     base = family.base
     divisor = family.divisor if divisor is None else divisor
@@ -55,37 +58,38 @@ def apply_strategy(
     def wide(channels: int) -> int:
         return int(scale_channels(channels, strategy.width, divisor))
 
-    stages = []
-    stem = before = wide(base.stem.channels)
-    for stage in base.stages:
-        layers = []
-        for i in range(int(scale_depth(len(stage.kernels), strategy.depth))):
-            hidden = stage.expand * before
-            layers.append(
-                Layer(
-                    kernel=stage.kernels[min(i, len(stage.kernels) - 1)],
-                    stride=1 if i else stage.stride,
-                    hidden=hidden,
-                    squeeze=int(squeeze_channels(before, hidden, base.squeeze)),
-                    channels=(before := wide(stage.channels)),
+    with spec_errors(strategy.name):
+        stages = []
+        stem = before = wide(base.stem.channels)
+        for stage in base.stages:
+            layers = []
+            for i in range(int(scale_depth(len(stage.kernels), strategy.depth))):
+                hidden = stage.expand * before
+                layers.append(
+                    Layer(
+                        kernel=stage.kernels[min(i, len(stage.kernels) - 1)],
+                        stride=1 if i else stage.stride,
+                        hidden=hidden,
+                        squeeze=int(squeeze_channels(before, hidden, base.squeeze)),
+                        channels=(before := wide(stage.channels)),
+                    )
                 )
-            )
-        stages.append(tuple(layers))
-    network = MBConvNetwork(
-        stem=Stem(channels=stem, kernel=base.stem.kernel, stride=base.stem.stride),
-        stages=tuple(stages),
-        head=Head(channels=wide(base.head.channels) if family.scales_head else base.head.channels),
-        activation=base.activation,
-        gate=base.gate,
-    )
-    return ArchSpec.create(
-        name=strategy.name,
-        task=family.task,
-        input=Input(channels=in_channels, height=strategy.resolution, width=strategy.resolution),
-        classes=family.classes if classes is None else classes,
-        network=network,
-        provenance=provenance or family.provenance.model_copy(update={"results": strategy.results}),
-    )
+            stages.append(tuple(layers))
+        network = MBConvNetwork(
+            stem=Stem(channels=stem, kernel=base.stem.kernel, stride=base.stem.stride),
+            stages=tuple(stages),
+            head=Head(channels=wide(base.head.channels) if family.scales_head else base.head.channels),
+            activation=base.activation,
+            gate=base.gate,
+        )
+        return ArchSpec.create(
+            name=strategy.name,
+            task=family.task,
+            input=Input(channels=in_channels, height=strategy.resolution, width=strategy.resolution),
+            classes=family.classes if classes is None else classes,
+            network=network,
+            provenance=provenance or family.provenance.model_copy(update={"results": strategy.results}),
+        )
 
 
 def expand(family: Family) -> list[ArchSpec]:
@@ -155,7 +159,11 @@ def fit_budget(
 
     Raises:
         BudgetError: the budget is out of the range that the message states.
+        QuantityError: the divisor, the classes or the channels are out of their ranges.
     """
+    divisor = whole_number(divisor, 1, 1024, "divisor")
+    classes = whole_number(family.classes if classes is None else classes, 0, 1_000_000, "num_classes")
+    in_channels = whole_number(in_channels, 1, 65_536, "in_chans")
     law = fit_growth_law(family.strategies, family.base.resolution)
     kernels = encode_kernels(family.base)
 
@@ -168,13 +176,16 @@ def fit_budget(
     depth, width = np.exp(law.depth * stage), np.exp(law.width * stage)
     pixels = family.base.resolution * np.exp(law.resolution * stage)
     macs = cost(depth, width, pixels, "macs")
-    on_curve = (macs >= MACS_RANGE[0]) & (macs <= MACS_RANGE[1])
     costs = cost(depth, width, pixels)
-    low, high = MACS_RANGE if measure == "macs" else (costs[on_curve].min(), costs[on_curve].max())
+    reached = costs[(macs >= MACS_RANGE[0]) & (macs <= MACS_RANGE[1])]
+    if not len(reached):
+        raise BudgetError(f"num_classes: found {classes:,}, of which the classifier alone takes more than the range")
+    low, high = float(reached.min()), float(reached.max())
+    if measure == "macs":  # between the curve's steps, too
+        low, high = max(MACS_RANGE[0], float(costs.min())), MACS_RANGE[1]
     if not low <= budget <= high:
         raise BudgetError(
-            f"{measure}: found {format_count(budget)}, expected {format_count(low)} to {format_count(high)}"
-            f" for the family {family.name}"
+            f"{measure}: found {format_count(budget)}, expected {format_range(low, high)} for the family {family.name}"
         )
 
     at = int(np.abs(np.log(costs / budget)).argmin())
@@ -188,13 +199,13 @@ def fit_budget(
     if not len(fits):
         raise BudgetError(
             f"{measure}: found no network of the family {family.name} between {TIGHTNESS:.0%} and 100% of"
-            f" {format_count(budget)} with channels in multiples of {divisor}, expected a smaller divisor"
+            f" {format_count(budget)} with channels in multiples of {divisor}"
         )
     distance = sum(np.log(axis[fits] / ideal) ** 2 for axis, ideal in ((d, depth[at]), (w, width[at]), (r, pixels[at])))
     best = fits[int(np.argmin(distance))]
     strategy = Strategy(
         name=f"{family.name}_{format_count(budget)}{'' if measure == 'macs' else '_params'}".lower(),
-        stage=max(0.0, float(stage[at])),
+        stage=float(stage[at]),
         depth=round(float(d[best]), 6),
         width=round(float(w[best]), 6),
         resolution=int(r[best]),

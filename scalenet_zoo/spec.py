@@ -10,7 +10,10 @@ covers the `network` part alone, so neither the class count nor the input size c
 
 import hashlib
 import json
+import operator
 import reprlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -84,35 +87,46 @@ class Document(Strict):
         Raises:
             SpecError: as `load`.
         """
-        try:
+        with spec_errors(source):
             # Tuples stand for JSON arrays, which strict validation takes only in its JSON mode.
             return cls.model_validate_json(json.dumps(data))
-        except ValidationError as error:
-            raise SpecError(f"{source}: {_first_complaint(error)}") from None
-        except RecursionError:
-            raise SpecError(f"{source}: is nested too deeply to be read") from None
 
     def to_json(self) -> str:
         """The file's text: a layer, or a module's array, a line."""
         return format_json(self.model_dump(mode="json", exclude_none=True)) + "\n"
 
     def save(self, path: str | Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         with replacing(Path(path)) as temporary:
             temporary.write_text(self.to_json(), encoding="utf-8")
+
+
+@contextmanager
+def spec_errors(source: str) -> Iterator[None]:
+    """Turn pydantic's errors into one line that begins with `source`."""
+    try:
+        yield
+    except ValidationError as error:
+        raise SpecError(f"{source}: {_first_complaint(error)}") from None
+    except RecursionError:
+        raise SpecError(f"{source}: is nested too deeply to be read") from None
 
 
 def _first_complaint(error: ValidationError) -> str:
     details = error.errors(include_url=False)
     first = details[0]
     tags = ("mbconv", "multipath")  # pydantic puts a union's tag into the location; it is no key of the file
-    field = ".".join(str(part) for part in first["loc"] if part not in tags)
+    field = ".".join(_key(part) for part in first["loc"] if part not in tags)
     found = reprlib.repr(first["input"])
     message = first["msg"].removeprefix("Value error, ")
     match first["type"]:
         case "missing":
             complaint = "is missing"
-        case "json_invalid":  # of JSON that Python reads: only nesting is too much for pydantic
+        case "json_invalid" if "recursion" in message:  # JSON that Python could read
             complaint = "is nested too deeply to be read"
         case "extra_forbidden":
             complaint = f"found {found}, expected no such field"
@@ -124,6 +138,11 @@ def _first_complaint(error: ValidationError) -> str:
             complaint = message
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     return (f"{field}: " if field else "") + complaint + more
+
+
+def _key(part: str | int) -> str:
+    plain = isinstance(part, int) or (part.isidentifier() and len(part) <= 60)
+    return str(part) if plain else reprlib.repr(part)
 
 
 class Input(Strict):
@@ -229,8 +248,8 @@ class MultipathNetwork(Strict):
 class Cost(Strict):
     """What a network costs at its input size: multiply-adds of convolutions and linear layers, and parameters."""
 
-    macs: Annotated[int, Field(ge=0)]
-    params: Annotated[int, Field(ge=0)]
+    macs: Annotated[int, Field(ge=0, le=10**15)]
+    params: Annotated[int, Field(ge=0, le=10**10)]
 
 
 class Result(Strict):
@@ -303,17 +322,15 @@ class ArchSpec(Document):
         """
         size = {"channels": channels, "height": height, "width": width}
         changed_input = self.input.model_dump() | {key: value for key, value in size.items() if value is not None}
-        try:
+        with spec_errors(self.name):
             return self.create(
                 name=self.name if name is None else name,
                 task=self.task,
                 input=Input(**changed_input),
-                classes=self.classes if classes is None else classes,
+                classes=self.classes if classes is None else operator.index(classes),
                 network=self.network,
                 provenance=self.provenance,
             )
-        except ValidationError as error:
-            raise SpecError(f"{self.name}: {_first_complaint(error)}") from None
 
     @cached_property
     def trace(self) -> Trace:
@@ -349,6 +366,6 @@ def spec_of(model: object) -> ArchSpec:
         TypeError: the network is not one of ours.
     """
     spec = getattr(model, "spec", None)
-    if not isinstance(spec, ArchSpec):
-        raise TypeError(f"model: found {type(model).__name__} without a spec, expected a network of create_model")
+    if not isinstance(spec, ArchSpec) or not hasattr(model, "forward_head"):  # a features_only network is a part
+        raise TypeError(f"model: found {type(model).__name__}, expected a whole network of create_model")
     return spec

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalenet_zoo.errors import BudgetError, ModelNotFoundError
 from scalenet_zoo.family import Family
-from scalenet_zoo.quantities import format_count, parse_count
+from scalenet_zoo.quantities import format_count, format_range, parse_count, whole_count
 from scalenet_zoo.scaling import fit_budget
 from scalenet_zoo.spec import ArchSpec, Task
 
@@ -89,6 +89,11 @@ def load_family(name: str) -> Family:
     return Family.load(path)
 
 
+def timm_name(spec: ArchSpec) -> str | None:
+    """Look up the timm model that has published weights for this very architecture, whatever its name here."""
+    return next((theirs for name, theirs in TIMM_NAMES.items() if _entries()[name].hash == spec.hash), None)
+
+
 def pretrained_cfg(spec: ArchSpec) -> dict[str, Any]:
     """How images are prepared for a network and where its weights are, in timm's terms."""
     from timm import get_pretrained_cfg
@@ -96,8 +101,8 @@ def pretrained_cfg(spec: ArchSpec) -> dict[str, Any]:
     size = (spec.input.channels, spec.input.height, spec.input.width)
     stem = "stem.conv" if spec.network.type == "mbconv" else "stem.0.conv"
     cfg: dict[str, Any] = {"crop_pct": 0.875 if spec.task == "classification" else 1.0}
-    if spec.name in TIMM_NAMES:
-        theirs = get_pretrained_cfg(TIMM_NAMES[spec.name]).to_dict()
+    if published := timm_name(spec):
+        theirs = get_pretrained_cfg(published).to_dict()
         kept = ("hf_hub_id", "mean", "std", "interpolation", "license", "origin_url")
         cfg |= {key: theirs[key] for key in kept if key in theirs}
         if spec.task == "classification":
@@ -116,7 +121,7 @@ def create_model(
     pretrained: bool = False,
     num_classes: int | None = None,
     in_chans: int | None = None,
-    img_size: int | tuple[int, int] | None = None,
+    img_size: int | Sequence[int] | None = None,
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
     weights: str | Path | None = None,
@@ -133,7 +138,7 @@ def create_model(
         features_only: return a network whose output is the list of features at several strides.
         out_indices: which of them; None: all.
         weights: a safetensors file with weights for this network.
-        **kwargs: `drop_rate`, `drop_path_rate`.
+        **kwargs: `drop_rate`, `drop_path_rate`, `global_pool`.
 
     Raises:
         ModelNotFoundError: no entry and no file has this name.
@@ -145,7 +150,7 @@ def create_model(
     from scalenet_zoo.networks import MBConvNet, MultipathNet
 
     spec = load_spec(source)
-    height, width = img_size if isinstance(img_size, tuple) else (img_size, img_size)
+    height, width = (img_size, img_size) if img_size is None or isinstance(img_size, int) else img_size
     if any(change is not None for change in (num_classes, in_chans, height)):
         spec = spec.replace(classes=num_classes, channels=in_chans, height=height, width=width)
     network: type[MBConvNet | MultipathNet] = MBConvNet if spec.network.type == "mbconv" else MultipathNet
@@ -153,7 +158,7 @@ def create_model(
     if pretrained:
         from scalenet_zoo.pretrained import load_pretrained
 
-        load_pretrained(model, spec.name)
+        load_pretrained(model)
     if weights is not None:
         from scalenet_zoo.hub import load_weights
 
@@ -191,13 +196,15 @@ def spec_for(
     Raises:
         QuantityError: a budget cannot be read.
         BudgetError: no or two budgets are given, or it is out of the range that the message states.
-        ModelNotFoundError: the task has no such family.
+        ModelNotFoundError: there is no such task, or it has no such family.
     """
     if (flops is None) == (params is None):
         raise BudgetError("found no budget or two, expected either flops or params")
     measure, amount = ("macs", flops) if params is None else ("params", params)
     flag = "--flops" if params is None else "--params"
-    budget = parse_count(amount, flag) if isinstance(amount, str) else int(amount or 0)
+    budget = parse_count(amount, flag) if isinstance(amount, str) else whole_count(amount or 0, flag)
+    if task not in FAMILIES:
+        raise ModelNotFoundError(f"{task}: found no such task, expected one of {', '.join(FAMILIES)}")
     if family is not None and family not in FAMILIES[task]:
         raise ModelNotFoundError(f"{family}: found no such family for {task}, expected {' or '.join(FAMILIES[task])}")
     if task == "classification":
@@ -210,8 +217,8 @@ def spec_for(
     low, high = min(costs.values()), max(costs.values())
     if not low <= budget <= high:
         raise BudgetError(
-            f"{measure}: found {format_count(budget)}, expected {format_count(low)} to {format_count(high)}"
-            f" for the zoo's {task} networks"
+            f"{measure}: found {format_count(budget)}, expected {format_range(low, high)}"
+            f" for the zoo's {task} networks{f' of the family {family}' if family else ''}"
         )
     return max((spec for spec in entries if costs[spec.name] <= budget), key=lambda spec: costs[spec.name])
 

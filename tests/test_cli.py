@@ -1,8 +1,10 @@
 """The command line: what it prints, what it writes, and how it fails."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from scalenet_zoo.images import sample_photographs
 from tests.test_spec import corrupt
 
 PHOTOGRAPH = str(sample_photographs()[1])
+COMMAND = Path(sys.executable).with_name("scalenet-zoo")
 COMMANDS = ["list", "show", "build", "export", "predict", "doctor"]
 
 
@@ -74,9 +77,8 @@ def test_every_command_has_help_with_an_example_and_json(run: Run, command: str)
 
 @pytest.mark.parametrize("flag", ["--help", "--version"])
 def test_the_installed_command_starts_without_torch(flag: str) -> None:
-    command = Path(sys.executable).with_name("scalenet-zoo")
     program = f"import sys, runpy; sys.argv = ['scalenet-zoo', '{flag}']\n"
-    program += f"try: runpy.run_path('{command}', run_name='__main__')\nexcept SystemExit: pass\n"
+    program += f"try: runpy.run_path('{COMMAND}', run_name='__main__')\nexcept SystemExit: pass\n"
     program += "print('torch' in sys.modules, 'numpy' in sys.modules, 'rich' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "False False False"
@@ -132,6 +134,7 @@ def test_build_at_a_budget_exports_and_predicts(run: Run, tmp_path: Path) -> Non
     ]
     check = built["verification"]
     assert check["relative_difference"] < 1e-4
+    assert built["trained"] is False
     for engine in ("torch", "onnxruntime"):
         assert len(check[engine]["predictions"]) == 5
         assert check[engine]["latency_ms"] > 0
@@ -196,12 +199,14 @@ def test_export_and_predict_joints(run: Run, tmp_path: Path) -> None:
     code, out, err = run("export", "tiny.json", "--output", "elsewhere/x.onnx")
     assert code == 0, err
     assert out.startswith("wrote elsewhere/x.onnx (")
+    assert "not trained" in out
 
 
 def test_predicting_with_initial_weights_is_said(run: Run) -> None:
     code, out, err = run("predict", PHOTOGRAPH, "--model", "scalenet_s0")
     assert code == 0
     assert "the weights are initial, not trained" in err
+    assert run("predict", PHOTOGRAPH, "--model", "scalenet_s0") == (code, out, err)
     assert out.startswith(PHOTOGRAPH)
 
 
@@ -236,6 +241,7 @@ def test_doctor_names_the_extra_of_a_missing_package(monkeypatch: pytest.MonkeyP
     found = {backend.name: backend for backend in backends.find_backends()}
     assert found["tensorrt"].about == "no package tensorrt: pip install 'scalenet-zoo[tensorrt]'"
     assert found["tensorrt-rtx"].about == "no package tensorrt_rtx: pip install 'scalenet-zoo[tensorrt-rtx]'"
+    assert "pip install 'tensorrt<11'" in found["ort-tensorrt"].about
     assert found["torch-compile"].about == "no C++ compiler, which torch.compile needs: install g++"
     assert not any(found[name].ready for name in ("tensorrt", "tensorrt-rtx", "torch-compile"))
 
@@ -272,8 +278,11 @@ def test_budgets_that_cannot_be_read(run: Run, flag: str, text: str) -> None:
         ),
         (["build", "--flops", "1M"], 1, "macs: found 1M, expected 100M to 20G for the family scalenet"),
         (["build", "--flops", "600M", "--family", "resnet"], 1, "resnet: found no such family for classification"),
+        (["build", "--flops", "300G", "--task", "pose", "--divisor", "8"], 2, "Invalid value: found --divisor with"),
+        (["build", "scalenet_s0", "--seed", "-1"], 2, "Invalid value for '--seed'"),
         (["build"], 2, "Invalid value: found none or several of SPEC, --flops and --params, expected one of them"),
         (["build", "scalenet_s0", "--flops", "600M"], 2, "Invalid value: found none or several of SPEC"),
+        (["build", "scalenet_s0", "--divisor", "1"], 2, "Invalid value: found --task, --family or --divisor with SPEC"),
         (["build", "--flops", "600M", "--export", "coreml"], 2, "Invalid value for '--export': "),
         (["build", "--flops", "600M", "--divisor", "0"], 2, "Invalid value for '--divisor': "),
         (["predict", PHOTOGRAPH], 2, "Missing option '--model'"),
@@ -328,6 +337,45 @@ def test_a_spec_that_lies_about_its_cost_is_refused(run: Run, tmp_path: Path) ->
     )
 
 
+def test_output_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder.onnx").mkdir()
+    assert run.error("build", "scalenet_s0", "--output", "file")[1].startswith(
+        "file/scalenet_s0.json: cannot be written"
+    )
+    assert run.error("export", "scalenet_s0", "--output", "folder.onnx")[1].startswith("folder.onnx: is a directory")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.onnx"]
+
+
+def test_without_arguments_help_is_printed(run: Run) -> None:
+    assert run()[1] == run("--help")[1]
+
+
+def test_a_name_of_two_lines_is_one_line(run: Run) -> None:
+    assert run.error("show", "two\nlines")[1].startswith("two lines: found no such entry")
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_build_leaves_nothing_behind(tmp_path: Path, stop: signal.Signals) -> None:
+    command = [str(COMMAND), "build", "--flops", "600M", "--export", "onnx", "--output", str(tmp_path)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".*/*.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(stop)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "error: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_standard_output_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run([COMMAND, "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[0] == "error: input or output: No space left on device"
+
+
 def test_debug_shows_the_traceback(run: Run) -> None:
     code, _, err = run("show", "scalenet_s9", "--debug")
     assert code == 1
@@ -349,7 +397,7 @@ def test_a_bug_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_reader_that_stops_early_is_no_error() -> None:
-    command = f"{Path(sys.executable).with_name('scalenet-zoo')} list | head -1"
+    command = f"{COMMAND} list | head -1"
     result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert result.stdout.startswith("name")
     assert result.stderr == ""

@@ -186,6 +186,24 @@ def test_population_cost_equals_the_traces(
     np.testing.assert_array_equal(found.params, expected[1])
 
 
+def test_population_takes_single_numbers_and_arrays_alike() -> None:
+    family = load_family("scalenet")
+    kernels = encode_kernels(family.base)
+    expected = population_cost(family, kernels, [1.0, 1.0], [1.0, 1.2], [224, 224]).macs
+    np.testing.assert_array_equal(population_cost(family, kernels, 1.0, [1.0, 1.2], 224).macs, expected)
+    sizes = population_cost(family, kernels, 1.0, 1.0, [224, 448]).macs
+    assert sizes.shape == (1, 2)
+    assert sizes[0, 0] == expected[0, 0]
+
+
+def test_population_costs_that_do_not_fit_are_an_error() -> None:
+    family = load_family("scalenet")
+    wide = BaseStage(channels=60_000, stride=1, expand=64, kernels=(3,))
+    family = family.model_copy(update={"base": family.base.model_copy(update={"stages": (wide,)})})
+    with pytest.raises(OverflowError, match="stage 0: found a cost near"):
+        population_cost(family, encode_kernels(family.base), 1.0, 1.0, 65_536)
+
+
 # --- published figures ----------------------------------------------------------------------------
 
 

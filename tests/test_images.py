@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from scalenet_zoo import create_model, load_spec
-from scalenet_zoo.errors import InputError
+from scalenet_zoo.errors import InputError, WeightsError
 from scalenet_zoo.images import preprocessing, read_image, sample_photographs
 from scalenet_zoo.predict import describe, row_text
 from scalenet_zoo.zoo import pretrained_cfg
@@ -48,6 +48,26 @@ def test_grey_networks_see_grey() -> None:
         preprocessing(spec.replace(channels=4), pretrained_cfg(spec))
 
 
+def test_photographs_are_turned_as_the_camera_was_held(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees to view
+    Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").size == (10, 20)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_pixels_of_more_than_8_bits_are_refused(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (4, 4)).save(tmp_path / "deep.tif")
+    with pytest.raises(InputError, match=f"deep.tif: found pixels of mode {mode}, expected 8 bits a channel"):
+        read_image(tmp_path / "deep.tif")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_pixels_of_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (4, 4)).save(tmp_path / "picture.png")
+    assert read_image(tmp_path / "picture.png").mode == "RGB"
+
+
 def test_bad_images_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     whole = sample_photographs()[0].read_bytes()
@@ -73,6 +93,13 @@ def test_classes_are_ranked_with_their_names() -> None:
     assert row_text(rows[1]).startswith("class 7, cock, probability 0.0")
     unnamed = describe(load_spec("scalenet_s0").replace(classes=10), np.arange(10.0), top=1)
     assert unnamed == [{"class": 9, "probability": pytest.approx(np.exp(9) / np.exp(np.arange(10)).sum())}]
+
+
+def test_features_and_broken_outputs() -> None:
+    spec = load_spec("scalenet_s0")
+    assert describe(spec.replace(classes=0), np.ones(1280)) == [{"features": 1280, "mean": 1.0, "deviation": 0.0}]
+    with pytest.raises(WeightsError, match="scalenet_s0: found outputs that are not finite"):
+        describe(spec, np.full(1000, np.nan))
 
 
 def test_segmentations_are_areas() -> None:

@@ -1,9 +1,11 @@
 """Networks: timm's interface, and what a reference says they compute."""
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import pytest
+import timm
 import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
@@ -209,10 +211,14 @@ def test_group_matcher_covers_every_parameter(name: str, coarse: bool) -> None:
     grouped = {parameter for members in groups.values() for parameter in members}
     assert grouped == {parameter for parameter, _ in model.named_parameters()}
     of = {parameter: group for group, members in groups.items() for parameter in members}
-    first = next(key for key in of if key.startswith("stem"))
-    last = next(key for key in of if key.startswith("classifier"))
-    assert of[first] == min(of.values())
-    assert of[last] == max(of.values())
+    stages = ["transition2", "stage2", "transition3", "stage3", "transition4", "stage4"]
+    in_order = ["stem", "stage1", *stages] if "stage1.0.conv1.conv.weight" in of else ["stem", "stages.0", "stages.1"]
+    spans = []
+    for part in [*in_order, "classifier"]:
+        members = [group for parameter, group in of.items() if parameter.startswith(f"{part}.")]
+        spans.append((min(members), max(members)))
+    for (_, before), (after, _) in pairwise(spans):
+        assert before < after or (coarse and before == after)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -245,6 +251,19 @@ def test_dropout_and_drop_path_act_in_training_alone(name: str, option: str) -> 
                 module.momentum = 0.0
         model.train()
         assert not torch.equal(model(x), model(x))
+
+
+def test_unpooled_features_are_timms_way_of_extraction() -> None:
+    model: Any = timm.create_model("scalenet_s0", num_classes=0, global_pool="")
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(x), model.forward_features(x))
+        model.reset_classifier(0, "avg")
+        torch.testing.assert_close(model(x), model.forward_features(x).mean((2, 3)))
+        assert timm.create_model("hrnet_w18_pose", num_classes=0, global_pool="").eval()(x).shape == (1, 18, 16, 16)
+    for name, pool in (("scalenet_s0", ""), ("scalenet_s0", "max"), ("hrnet_w18_pose", "avg")):
+        with pytest.raises(ValueError, match=f"global_pool: found '{pool}', expected"):
+            timm.create_model(name, global_pool=pool)
 
 
 def test_drop_path_grows_with_depth() -> None:

@@ -13,8 +13,8 @@ from scalenet_zoo.export.onnx import OnnxNetwork, export_onnx
 from scalenet_zoo.export.verify import photographs, run_torch, verify
 from torch import nn
 
-from scalenet_zoo import load_spec
-from scalenet_zoo.errors import InputError, VerificationError
+from scalenet_zoo import create_model, load_spec
+from scalenet_zoo.errors import ExportError, InputError, VerificationError
 from scalenet_zoo.spec import spec_of
 from tests.networks import random_model, small
 
@@ -125,10 +125,28 @@ def test_files_that_are_not_ours_are_refused(exported: tuple[nn.Module, Path], t
     foreign: Any = onnx.load(exported[1])
     del foreign.metadata_props[:]
     onnx.save(foreign, tmp_path / "foreign.onnx")
-    with pytest.raises(InputError, match=r"foreign.onnx: found no scalenet_zoo.spec in its metadata"):
+    with pytest.raises(InputError, match=r"foreign.onnx: found no spec in its metadata"):
         OnnxNetwork.load(tmp_path / "foreign.onnx")
     (tmp_path / "text.onnx").write_text("no protobuf")
     with pytest.raises(InputError, match=r"text.onnx: cannot be opened by ONNX Runtime"):
         OnnxNetwork.load(tmp_path / "text.onnx")
-    with pytest.raises(TypeError, match="without a spec"):
+    other = onnx.load(exported[1])
+    entry = next(entry for entry in other.metadata_props if entry.key == "scalenet_zoo.spec")
+    entry.value = json.dumps(load_spec("scalenet_s0").model_dump(mode="json"))
+    onnx.save(other, tmp_path / "other.onnx")
+    with pytest.raises(InputError, match=r"other.onnx: found images of \[3, 64, 96\] in the graph, expected those of"):
+        OnnxNetwork.load(tmp_path / "other.onnx")
+    entry.value = "no JSON"
+    onnx.save(other, tmp_path / "other.onnx")
+    with pytest.raises(InputError, match=r"other.onnx: found no spec in its metadata"):
+        OnnxNetwork.load(tmp_path / "other.onnx")
+
+
+def test_networks_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="found Linear, expected a whole network"):
         export_onnx(nn.Linear(1, 1), tmp_path / "linear.onnx")
+    with pytest.raises(TypeError, match="found FeatureGetterNet, expected a whole network"):
+        export_onnx(create_model("scalenet_s0", features_only=True), tmp_path / "features.onnx")
+    with pytest.raises(ExportError, match=r"scalenet_s0: found weights of torch.float16, expected torch.float32"):
+        export_onnx(create_model("scalenet_s0").half(), tmp_path / "half.onnx")
+    assert list(tmp_path.iterdir()) == []

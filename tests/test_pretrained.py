@@ -19,6 +19,7 @@ from torch import nn
 from scalenet_zoo import create_model, load_spec
 from scalenet_zoo.errors import WeightsError
 from scalenet_zoo.pretrained import from_timm
+from scalenet_zoo.spec import ArchSpec
 from scalenet_zoo.zoo import TIMM_NAMES
 from tests.networks import randomise
 
@@ -154,6 +155,27 @@ def test_pretrained_weights_come_from_the_hub(hub: Hub) -> None:
     assert all(request.startswith("HEAD") for request in hub.requests[asked:])  # the cache has the rest
 
 
+def test_weights_belong_to_architectures_not_to_names(hub: Hub) -> None:
+    theirs: Any = publish(hub, "efficientnet_b0")
+    spec = load_spec("efficientnet_b0")
+    ours: Any = create_model(spec.replace(name="my_own"), pretrained=True)
+    assert torch.equal(ours.stem.conv.weight, theirs.conv_stem.weight)
+    other = spec.network.model_copy(update={"activation": "relu"})
+    impostor = ArchSpec.create("efficientnet_b0", spec.task, spec.input, 1000, other, spec.provenance)
+    with pytest.raises(WeightsError, match="efficientnet_b0: found no published weights, expected the architecture of"):
+        create_model(impostor, pretrained=True)
+
+
+def test_published_tensors_of_another_shape_are_refused(hub: Hub) -> None:
+    theirs: Any = publish(hub, "efficientnet_b0")
+    (path,) = hub.files
+    state = dict(theirs.state_dict())
+    state["blocks.1.0.bn3.weight"] = torch.zeros(7)
+    hub.files[path] = save(state)
+    with pytest.raises(WeightsError, match=r"stages.1.0.project.norm.weight: found \(7,\), expected \(24,\)"):
+        create_model("efficientnet_b0", pretrained=True)
+
+
 def test_other_classes_and_channels_keep_the_rest(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     theirs: Any = publish(hub, "efficientnet_b0")
     with caplog.at_level(logging.WARNING):
@@ -185,6 +207,20 @@ def test_a_hub_that_cannot_be_reached_is_one_line(hub: Hub, monkeypatch: pytest.
     with pytest.raises(WeightsError, match="cannot fetch model.safetensors from the Hugging Face Hub"):
         create_model("efficientnet_b0", pretrained=True)
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("error", [OSError(), ValueError("two\nlines")])
+def test_any_failure_of_the_client_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Raises in the client's place what its libraries may raise."""
+    from scalenet_zoo import hub
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(hub, "hf_hub_download", fail)
+    with pytest.raises(WeightsError) as caught:
+        create_model("efficientnet_b0", pretrained=True)
+    assert str(caught.value).endswith(("OSError", "two"))
 
 
 def test_preprocessing_is_that_of_the_published_weights() -> None:

@@ -1,8 +1,10 @@
 """Scaling rules, growth laws, and networks at a budget."""
 
 import math
+import re
 from decimal import ROUND_CEILING, Decimal
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalenet_zoo import build, load_spec
-from scalenet_zoo.errors import BudgetError, ModelNotFoundError, QuantityError
+from scalenet_zoo.errors import BudgetError, ModelNotFoundError, QuantityError, SpecError
 from scalenet_zoo.family import Strategy
 from scalenet_zoo.quantities import format_count, parse_count
 from scalenet_zoo.rounding import scale_channels, scale_depth
@@ -212,11 +214,12 @@ def test_dense_tasks_by_family_parameters_and_classes() -> None:
     [
         ({"flops": "99M"}, "macs: found 99M, expected 100M to 20G for the family scalenet"),
         ({"flops": "21G"}, "macs: found 21G, expected 100M to 20G for the family scalenet"),
-        ({"params": "1M"}, r"params: found 1M, expected 3\.2M to 32\.56M for the family scalenet"),
+        ({"params": "1M"}, r"params: found 1M, expected 3\.201M to 32\.56M for the family scalenet"),
         ({"params": "1G", "family": "efficientnet"}, r"params: found 1G, expected .* for the family efficientnet"),
-        ({"flops": "1G", "task": "segmentation"}, "expected 147.4G to 747.5G for the zoo's segmentation networks"),
-        ({"flops": "1T", "task": "segmentation"}, "expected 147.4G to 747.5G for the zoo's segmentation networks"),
-        ({"flops": "100M", "divisor": 256}, "found no network of the family scalenet between 97% and 100% of 100M"),
+        ({"flops": "1G", "task": "segmentation"}, "expected 147.5G to 747.5G for the zoo's segmentation networks"),
+        ({"flops": "1T", "task": "segmentation"}, "expected 147.5G to 747.5G for the zoo's segmentation networks"),
+        ({"flops": "100M", "divisor": 256}, r"macs: found 100M, expected 1\.\d+G to 20G for the family scalenet"),
+        ({"flops": "8G", "divisor": 640}, "found no network of the family scalenet between 97% and 100% of 8G"),
         ({}, "found no budget or two, expected either flops or params"),
         ({"flops": "1G", "params": "5M"}, "found no budget or two"),
     ],
@@ -224,6 +227,63 @@ def test_dense_tasks_by_family_parameters_and_classes() -> None:
 def test_budgets_out_of_range_state_the_range(arguments: dict[str, str], message: str) -> None:
     with pytest.raises(BudgetError, match=message):
         spec_for(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"task": "classification"},
+        {"task": "classification", "family": "efficientnet"},
+        {"task": "segmentation"},
+        {"task": "segmentation", "family": "hrnet"},
+        {"task": "pose", "num_classes": 3},
+    ],
+)
+@pytest.mark.parametrize("measure", ["flops", "params"])
+def test_the_stated_ends_of_a_range_can_be_built(arguments: dict[str, Any], measure: str) -> None:
+    with pytest.raises(BudgetError) as caught:
+        spec_for(**(arguments | {measure: "1K"}))
+    stated = re.search(r"expected (\S+) to (\S+) for", str(caught.value))
+    assert stated
+    for end in stated.groups():
+        assert spec_for(**(arguments | {measure: end})).cost.params > 0
+    if family := arguments.get("family"):
+        assert f"family {family}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"divisor": 0}, "divisor: found 0, expected a whole number from 1 to 1024"),
+        ({"divisor": -8}, "divisor: found -8, expected"),
+        ({"divisor": 2.5}, "divisor: found 2.5, expected a whole number"),
+        ({"num_classes": -1}, "num_classes: found -1, expected a whole number from 0 to 1000000"),
+        ({"num_classes": "10"}, "num_classes: found '10', expected a whole number"),
+        ({"in_chans": 0}, "in_chans: found 0, expected a whole number from 1 to 65536"),
+    ],
+)
+def test_arguments_out_of_their_ranges(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(QuantityError, match=message):
+        spec_for(flops="600M", **arguments)
+
+
+def test_many_classes_narrow_the_range() -> None:
+    with pytest.raises(BudgetError, match=r"macs: found 600M, expected 1\.\d+G to 20G for the family scalenet"):
+        spec_for(flops="600M", num_classes=1_000_000)
+    assert spec_for(flops="2G", num_classes=np.int64(1_000_000)).classes == 1_000_000  # type: ignore[arg-type]
+
+
+def test_unknown_tasks_are_named() -> None:
+    with pytest.raises(ModelNotFoundError, match="detection: found no such task, expected one of classification,"):
+        spec_for(flops="600M", task="detection")  # type: ignore[arg-type]
+
+
+def test_strategies_out_of_bounds_are_one_line() -> None:
+    huge = Strategy(name="huge", stage=1.0, depth=100.0, width=100.0, resolution=224)
+    with pytest.raises(SpecError, match=r"huge: hidden: found \d+, expected less than or equal to 65536"):
+        apply_strategy(load_family("scalenet"), huge.model_copy(update={"width": 1000.0}))
+    with pytest.raises(SpecError, match="huge: stages.2: Tuple should have at most 256 items"):
+        apply_strategy(load_family("scalenet"), huge.model_copy(update={"width": 1.0}))
 
 
 def test_unknown_families_are_named() -> None:
@@ -265,6 +325,12 @@ def test_quantities(text: str, value: int) -> None:
 def test_bad_quantities(text: str) -> None:
     with pytest.raises(QuantityError, match="--flops: found .* expected a positive number with a unit K, M, G or T"):
         parse_count(text, "--flops")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_no_budget(value: float) -> None:
+    with pytest.raises(QuantityError, match="--params: found (nan|inf), expected a finite number"):
+        spec_for(params=value)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from scalenet_zoo import ArchSpec, create_model, list_models, load_spec
 from scalenet_zoo._files import format_json
@@ -87,9 +88,18 @@ def test_replace_works_the_cost_out_anew() -> None:
         spec.replace(classes=-1)
 
 
+def test_networks_that_no_machine_can_hold_are_refused() -> None:
+    spec = load_spec("scalenet_s0")
+    network: Any = spec.network
+    layer = network.stages[0][0].model_copy(update={"hidden": 60_000, "channels": 60_000})
+    network = network.model_copy(update={"stages": ((layer,) * 250,)})
+    with pytest.raises(ValidationError, match="less than or equal to 10000000000"):
+        ArchSpec.create("huge", spec.task, spec.input, 5, network, spec.provenance)
+
+
 def test_spec_of_a_foreign_network_is_refused() -> None:
     assert spec_of(create_model("scalenet_s0")).name == "scalenet_s0"
-    with pytest.raises(TypeError, match="found str without a spec"):
+    with pytest.raises(TypeError, match="found str, expected a whole network"):
         spec_of("a string")
 
 
@@ -164,6 +174,8 @@ BAD_MBCONV = [
     (setting("extra", value=1), "extra: found 1, expected no such field"),
     (setting(*LAYER, "dilation", value=2), "network.stages.2.0.dilation: found 2, expected no such field"),
     (without("cost"), "cost: is missing"),
+    (setting("two\nlines", value=1), "'two\\nlines': found 1, expected no such field"),
+    (setting("x" * 5000, value=1), "...xxxxxxxxxxxxx': found 1, expected no such field"),
     (setting("name", value="Bad Name"), "name: String should match pattern"),
     (setting("task", value="pose"), "task: found 'pose', expected 'classification'"),
     (setting("network", "type", value="transformer"), "network: Input tag 'transformer' found using 'type'"),
@@ -264,6 +276,10 @@ def corrupt(tmp_path: Path, name: str) -> Path:
             path.write_text(good.replace('"version": 1,', '"version": 1, "version": 1,'))
         case "nan":
             path.write_text(good.replace('"height": 224', '"height": NaN'))
+        case "infinite":
+            path.write_text(good.replace('"details": {', '"details": {"x": 1e999, '))
+        case "surrogate":
+            path.write_text(good.replace('"details": {', '"details": {"x": "\\ud800", '))
         case "endless":
             path.write_text(good.replace('"height": 224', f'"height": {"9" * 5000}'))
         case "deep":
@@ -291,10 +307,12 @@ def corrupt(tmp_path: Path, name: str) -> Path:
         ("binary", "is not UTF-8 text, expected JSON"),
         ("duplicate", "found the key 'version' twice in one object, expected it once"),
         ("nan", "found NaN, expected a finite number"),
+        ("infinite", "found '1e999', expected a finite number"),
         ("endless", "found an integer of 5,000 digits, expected at most 1000"),
         ("deep", "is nested too deeply to be read"),
         ("deep_field", "is nested too deeply to be read"),
         ("deeper_field", "is nested too deeply to be read"),
+        ("surrogate", "Invalid JSON: "),
         ("huge", "found 2,147,483,648 bytes, expected at most 8,388,608"),
         ("directory", "is a directory, expected a JSON file"),
         ("pipe", "is not a regular file, expected a JSON file"),

@@ -1,6 +1,7 @@
 """The zoo's entries, how they are found, and their names in timm."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,21 @@ def test_weights_round_trip_with_their_spec(tmp_path: Path) -> None:
     metadata = read_weights(path)[1]
     assert metadata["spec_hash"] == load_spec("scalenet_s0").hash
     assert json.loads(metadata["spec"])["classes"] == 3
+
+
+def test_weights_can_be_read_by_others(tmp_path: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        save_weights(create_model("scalenet_s0"), tmp_path / "weights.safetensors")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "weights.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_weights_of_a_part_are_not_saved_as_the_whole(tmp_path: Path) -> None:
+    part = create_model("scalenet_s0", features_only=True)
+    with pytest.raises(TypeError, match="found FeatureGetterNet, expected a whole network of create_model"):
+        save_weights(part, tmp_path / "weights.safetensors")
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Errors are one line on standard error and an exit code above 0; `--debug` shows 
 """
 
 import os
+import signal
 import sys
 import traceback
 from typing import Annotated
@@ -18,7 +19,6 @@ app = typer.Typer(
     name="scalenet-zoo",
     help="Searched network families: from a budget to a PyTorch network and an ONNX file.",
     epilog="Example: scalenet-zoo build --flops 600M --export onnx",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: importing rich would take longer than all the rest
 )
@@ -48,26 +48,37 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     if not debug:
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the Hub's client tells of every retry
+    stopped = False
+
+    def stop(*_: object) -> None:  # an exception, so that temporary files are removed
+        nonlocal stopped
+        stopped = True
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+    code, message = 0, ""
+    failure: Exception | None = None
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments or ["--help"], standalone_mode=False)
     except ZooError as error:
-        code = _fail(str(error), 1, debug)
+        code, message, failure = 1, str(error), error
     except typer.TyperException as error:  # wrong usage
-        code = _fail(error.format_message(), 2, debug)
-    except (typer.Abort, KeyboardInterrupt):
-        code = _fail("interrupted", 130, debug)
+        code, message, failure = 2, error.format_message(), error
+    except KeyboardInterrupt:
+        pass
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         sys.stderr.close()
-        code = 0
-    except Exception as error:
-        code = _fail(
-            f"unexpected {type(error).__name__}: {' '.join(str(error).split())} (a bug; --debug shows where)", 1, debug
-        )
+    except OSError as error:
+        code, message, failure = 1, f"{error.filename or 'input or output'}: {error.strerror or error}", error
+    except Exception as error:  # the last resort: a bug still ends in one line
+        message = f"unexpected {type(error).__name__}: {error} (a bug; --debug shows where)"
+        code, failure = 1, error
+    if stopped:  # libraries turn an interrupt into errors of their own, typer into an exit code
+        code, message = 130, "interrupted"
+    if debug and failure:
+        traceback.print_exception(failure)
+    if message:
+        typer.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(code)
-
-
-def _fail(message: str, code: int, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    typer.echo(f"error: {message}", err=True)
-    return code

@@ -13,7 +13,7 @@ from rich.text import Text
 
 def print_json(value: object) -> None:
     """Print figures for programs."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], align: str) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scalenet_zoo.cli.options import Format, Json, Pretrained, Seed, Weights
+from scalenet_zoo.cli.options import UNTRAINED, Format, Json, Pretrained, Seed, Weights
 
 
 def export(
@@ -25,8 +25,8 @@ def export(
     """
     import torch
 
-    from scalenet_zoo.cli.build import print_verification, verification_json
     from scalenet_zoo.cli.console import print_json, progress
+    from scalenet_zoo.cli.verification import print_verification, verification_json
     from scalenet_zoo.export.onnx import export_onnx
     from scalenet_zoo.zoo import create_model, load_spec
 
@@ -38,8 +38,15 @@ def export(
         verification = export_onnx(network, path)
     if as_json:
         print_json(
-            {"name": spec.name, "files": {"onnx": str(path)}, "verification": verification_json(spec, verification)}
+            {
+                "name": spec.name,
+                "trained": bool(pretrained or weights),
+                "files": {"onnx": str(path)},
+                "verification": verification_json(spec, verification),
+            }
         )
         return
     typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
+    if not (pretrained or weights):
+        typer.echo(UNTRAINED)
     print_verification(spec, verification)

@@ -24,4 +24,6 @@ class Format(StrEnum):
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Pretrained = Annotated[bool, typer.Option("--pretrained", help="Load published weights from the Hugging Face Hub.")]
 Weights = Annotated[Path | None, typer.Option(help="A safetensors file with the network's weights.")]
-Seed = Annotated[int, typer.Option(help="Of the initial weights.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the initial weights.")]
+
+UNTRAINED = "the weights are initial, not trained: predictions mean nothing yet"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scalenet_zoo.cli.options import Json, Pretrained, Weights
+from scalenet_zoo.cli.options import UNTRAINED, Json, Pretrained, Seed, Weights
 
 
 def predict(
@@ -14,6 +14,7 @@ def predict(
     pretrained: Pretrained = False,
     weights: Weights = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = 5,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Predict classes, the classes' areas, or joints, for images.
@@ -24,6 +25,7 @@ def predict(
     from functools import partial
 
     import numpy as np
+    import torch
 
     from scalenet_zoo.cli.console import print_json, print_table
     from scalenet_zoo.export.onnx import OnnxNetwork
@@ -40,13 +42,14 @@ def predict(
         spec, cfg = exported.spec, exported.pretrained_cfg
         run: Callable[[np.ndarray], np.ndarray] = exported
     else:
+        torch.manual_seed(seed)
         network = create_model(model, pretrained, weights=weights).eval()
         spec = spec_of(network)
         cfg, run = pretrained_cfg(spec), partial(run_torch, network)
     transform = preprocessing(spec, cfg)
     results = {str(path): describe(spec, run(transform(read_image(path))[None].numpy())[0], top) for path in images}
     if not (pretrained or weights or model.endswith(".onnx")):
-        typer.echo(f"{spec.name}: the weights are initial, not trained: give --pretrained or --weights", err=True)
+        typer.echo(f"{UNTRAINED} (--pretrained, --weights)", err=True)
     if as_json:
         print_json(results)
         return

@@ -22,12 +22,15 @@ class MBConvNet(nn.Module):
         spec: a spec whose network is of type mbconv.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth at the last layer, growing linearly from 0 at the first.
+        global_pool: "avg" or, for a network without classes, "": features stay (n, num_features, h, w).
 
     Attributes:
         feature_info: the last stage at each resolution, as timm describes features.
     """
 
-    def __init__(self, spec: ArchSpec, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> None:
+    def __init__(
+        self, spec: ArchSpec, drop_rate: float = 0.0, drop_path_rate: float = 0.0, global_pool: str = "avg"
+    ) -> None:
         super().__init__()
         network = spec.network
         if network.type != "mbconv":
@@ -60,9 +63,15 @@ class MBConvNet(nn.Module):
                 {"num_chs": channels, "reduction": reduction, "module": f"stages.{s}", "stage": s + 1}
             )
         self.head: nn.Module = ConvNormAct(channels, network.head.channels, 1, activation=activation)
+        self.global_pool = self._checked_pool(global_pool)
         self.dropout = nn.Dropout(drop_rate)
         self.classifier = self._new_classifier()
         efficientnet_init_weights(self)
+
+    def _checked_pool(self, global_pool: str) -> str:
+        if global_pool != "avg" and (global_pool or self.num_classes):
+            raise ValueError(f"global_pool: found {global_pool!r}, expected 'avg', or '' for a network without classes")
+        return global_pool
 
     def _new_classifier(self) -> nn.Module:
         return nn.Linear(self.num_features, self.num_classes) if self.num_classes else nn.Identity()
@@ -80,7 +89,7 @@ class MBConvNet(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pooled features (n, num_features), or their logits (n, num_classes)."""
-        x = self.dropout(x.mean((2, 3)))
+        x = self.dropout(x.mean((2, 3)) if self.global_pool else x)
         return x if pre_logits else self.classifier(x)
 
     def forward_intermediates(
@@ -133,10 +142,10 @@ class MBConvNet(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new last layer for other classes; 0 removes it."""
-        if global_pool not in (None, "avg"):
-            raise ValueError(f"global_pool: found {global_pool!r}, expected 'avg', the only pooling of this network")
         self.spec = self.spec.replace(classes=num_classes)
         self.num_classes = num_classes
+        if global_pool is not None:
+            self.global_pool = self._checked_pool(global_pool)
         parameter = next(self.parameters())
         self.classifier = self._new_classifier().to(parameter.device, parameter.dtype)
         efficientnet_init_weights(self.classifier)

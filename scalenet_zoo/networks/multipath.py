@@ -79,13 +79,18 @@ class MultipathNet(nn.Module):
         spec: a spec whose network is of type multipath.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth in the last module, growing linearly from 0 in the first.
+        global_pool: "", timm's name for none.
 
     Attributes:
         feature_info: the stem's first convolution (stride 2) and the four branches, as timm describes features.
     """
 
-    def __init__(self, spec: ArchSpec, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> None:
+    def __init__(
+        self, spec: ArchSpec, drop_rate: float = 0.0, drop_path_rate: float = 0.0, global_pool: str = ""
+    ) -> None:
         super().__init__()
+        if global_pool:
+            raise ValueError(f"global_pool: found {global_pool!r}, expected '': outputs of this network are dense")
         network = spec.network
         if network.type != "multipath":
             raise TypeError(f"{spec.name}: found a network of type {network.type!r}, expected 'multipath'")
@@ -209,7 +214,7 @@ class MultipathNet(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new last convolution for other classes or joints; 0 removes it."""
         if global_pool:
-            raise ValueError(f"global_pool: found {global_pool!r}, expected none: outputs of this network are dense")
+            raise ValueError(f"global_pool: found {global_pool!r}, expected '': outputs of this network are dense")
         self.spec = self.spec.replace(classes=num_classes)
         self.num_classes = num_classes
         parameter = next(self.parameters())
@@ -221,7 +226,8 @@ class MultipathNet(nn.Module):
         return {
             "stem": r"^stem",
             "blocks": [
-                (r"^(?:transition|stage)(\d+)" if coarse else r"^(?:transition|stage)(\d+)\.(\d+)", None),
+                (r"^stage(\d+)" if coarse else r"^stage(\d+)\.(\d+)", None),
+                (r"^transition(\d+)", None if coarse else (-1,)),  # before the first module of its stage
                 (r"^head", (99999,)),
             ],
         }
