@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from scalenet_zoo.family import Family
     from scalenet_zoo.rounding import Integers
-    from scalenet_zoo.spec import ArchSpec, Input, MBConvNetwork, Module, MultipathNetwork
+    from scalenet_zoo.spec import Input, MBConvNetwork, Module, MultipathNetwork
 
 STEM_CHANNELS = 64
 """Multipath: channels of the stem's two convolutions."""
@@ -254,10 +254,12 @@ class PopulationCost:
     Attributes:
         macs: int64 of shape (N, M).
         params: int64 of shape (N, M).
+        peak_activation_bytes: int64 of shape (N, M).
     """
 
     macs: Integers
     params: Integers
+    peak_activation_bytes: Integers
 
 
 def population_cost(
@@ -299,6 +301,7 @@ def population_cost(
     stem_weights = in_channels * base.stem.kernel**2 * before
     macs = np.broadcast_to(stem_weights * size**2, (len(kernels), len(width))).copy()
     params = np.broadcast_to(stem_weights + 2 * before, macs.shape).copy()
+    peak = np.broadcast_to(in_channels * resolution.astype(np.int64) ** 2 + before * size**2, macs.shape).copy()
     for s, stage in enumerate(base.stages):
         channels = scale_channels(stage.channels, width, divisor)
         after = -(-size // stage.stride)
@@ -313,11 +316,16 @@ def population_cost(
         rest_squares = np.take_along_axis(squares, count - 1, axis=1) - first_square
         for total, (a, b), (a_rest, b_rest) in ((macs, first[0], rest[0]), (params, first[1], rest[1])):
             total += a + b * first_square + (count - 1) * a_rest + rest_squares * b_rest
+        first_peak = _layer_peak(before, channels, size, stage.stride, stage.expand, base.squeeze)
+        rest_peak = _layer_peak(channels, channels, after, 1, stage.expand, base.squeeze)
+        np.maximum(peak, np.where(count > 1, np.maximum(first_peak, rest_peak), first_peak), out=peak)
         before, size = channels, after
     head = scale_channels(base.head.channels, width, divisor) if family.scales_head else base.head.channels
     macs += before * head * size**2 + head * classes
     params += before * head + 2 * head + (head + 1) * classes
-    return PopulationCost(macs, params)
+    for live in ((before + head) * size**2, head * (size**2 + 1), head + classes):  # head, pool, classifier
+        np.maximum(peak, live, out=peak)
+    return PopulationCost(macs, params, 4 * peak)
 
 
 def _layer_cost(
@@ -335,6 +343,19 @@ def _layer_cost(
     return macs, params
 
 
+def _layer_peak(
+    before: Integers, channels: Integers, size: Integers, stride: int, expand: int, squeeze: str
+) -> Integers:
+    """Elements that live at the worst moment of an MBConv layer, by the rules of `Trace.peak_activation_bytes`."""
+    hidden, after = expand * before, -(-size // stride)
+    squeezed = squeeze_channels(before, hidden, squeeze)
+    x, expanded, filtered, y = before * size**2, hidden * size**2, hidden * after**2, channels * after**2
+    kept: Integers = np.where((stride == 1) & (before == channels), x, 0)  # for the shortcut
+    peak: Integers = np.maximum(x + expanded, expanded + filtered + kept) if expand > 1 else x + filtered
+    later: Integers = kept + filtered + np.maximum(hidden + squeezed, y)
+    return np.maximum(peak, later)
+
+
 def _cumulative_squares(kernels: Integers, layers: Integers, longest: int) -> Integers:
     """Sums of k^2 over a stage's first 1, 2, ... `longest` layers, the last choice repeated: (N, longest)."""
     position = np.minimum(np.arange(longest), layers[:, None] - 1)
@@ -345,62 +366,3 @@ def squeeze_channels(before: ArrayLike, hidden: ArrayLike, squeeze: str) -> Inte
     """A quarter of a layer's input ("input") or expanded ("expanded") channels, at least 1."""
     reduced: Integers = np.asarray(before if squeeze == "input" else hidden) // 4
     return np.maximum(1, reduced)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerRow:
-    """A layer, or a module of a multipath network, in a table.
-
-    Attributes:
-        name: the path of its module in the built network.
-        stage: the part of the network that it belongs to.
-        what: its choices, in words.
-        output: (channels, height, width) of its output; of a multipath module: of its first branch.
-    """
-
-    name: str
-    stage: str
-    what: str
-    output: tuple[int, int, int]
-    macs: int
-    params: int
-
-
-def layer_table(spec: ArchSpec) -> list[LayerRow]:
-    """A network's layers in order, with their MACs and parameters."""
-    network = spec.network
-    described: dict[str, str] = {}
-    if network.type == "mbconv":
-        described["stem"] = f"conv {network.stem.kernel}x{network.stem.kernel} /{network.stem.stride}"
-        for s, stage in enumerate(network.stages):
-            for i, layer in enumerate(stage):
-                squeeze = f", squeeze {layer.squeeze}" if layer.squeeze else ""
-                kernel = f"{layer.kernel}x{layer.kernel} /{layer.stride}"
-                described[f"stages.{s}.{i}"] = f"mbconv {kernel}, hidden {layer.hidden}{squeeze}"
-    else:
-        positions = dict.fromkeys((2, 3, 4), 0)
-        for module in network.modules:
-            branches = len(module.depth)
-            paths = sum(sum(map(sum, steps)) for steps in module.fusion) - sum(module.depth)
-            described[f"stage{branches}.{positions[branches]}"] = f"depth {list(module.depth)}, {paths} fusion paths"
-            positions[branches] += 1
-
-    grouped: dict[str, list[Op]] = {}
-    for op in spec.trace.ops:
-        if op.name:
-            parts = op.name.split(".")
-            name = ".".join(parts[: 3 if parts[0] == "stages" else 2 if parts[0].startswith("stage") else 1])
-            grouped.setdefault(name, []).append(op)
-    return [
-        LayerRow(
-            name=name,
-            stage=".".join(name.split(".")[: 2 if name.startswith("stages.") else 1]),
-            what=described.get(name, ""),
-            output=spec.trace.shapes[
-                (ops[0] if name.startswith("stage") and network.type == "multipath" else ops[-1]).output
-            ],
-            macs=sum(op.macs for op in ops),
-            params=sum(op.params for op in ops),
-        )
-        for name, ops in grouped.items()
-    ]

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from scalenet_zoo._files import replacing
 from scalenet_zoo.errors import WeightsError
-from scalenet_zoo.spec import spec_of
+from scalenet_zoo.spec import ArchSpec, spec_of
+
+SPEC_KEY = "scalenet_zoo.spec"
+"""Where a file's metadata hold the spec."""
 
 
 def fetch_weights(repository: str) -> Path:
@@ -42,13 +45,13 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write a network's weights, with its spec and the spec's hash as metadata.
+    """Write a network's weights, with its spec as metadata; the same weights give the same bytes.
 
     Raises:
         OutputError: the file cannot be written.
     """
     spec = spec_of(model)
-    metadata = {"spec": json.dumps(spec.model_dump(mode="json")), "spec_hash": spec.hash}
+    metadata = {SPEC_KEY: json.dumps(spec.model_dump(mode="json"))}  # one entry: safetensors shuffles several
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
     with replacing(Path(path)) as temporary:
         temporary.write_bytes(save(state, metadata))  # save_file would make it unreadable to others
@@ -62,11 +65,13 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """
     spec = spec_of(model)
     state, metadata = read_weights(path)
-    found = metadata.get("spec_hash", spec.hash)
-    if found != spec.hash:
-        raise WeightsError(
-            f"{path}: found weights of the architecture {found[:12]}, expected {spec.hash[:12]} ({spec.name})"
-        )
+    if SPEC_KEY in metadata:
+        try:
+            found = ArchSpec.from_dict(json.loads(metadata[SPEC_KEY]), source="spec")
+        except ValueError as error:
+            raise WeightsError(f"{path}: found metadata that are not valid: {error}") from None
+        if found.hash != spec.hash:
+            raise WeightsError(f"{path}: found weights of the architecture {found.name}, expected {spec.name}")
     expected = model.state_dict()
     for key in sorted(expected.keys() | state.keys()):
         ours = tuple(expected[key].shape) if key in expected else "no such tensor"

@@ -118,7 +118,7 @@ class Bottleneck(nn.Module):
 
 
 class FusionPath(nn.Module):
-    """What one branch of a multipath network sends to another (HRNet; ScaleNAS section 3).
+    """What one branch of a multipath network sends to another (HRNet, TPAMI 2020; ScaleNAS, AutoML-Conf 2022).
 
     Upward, to a higher resolution: 1x1 convolution, batch norm, nearest upsampling. Downward: a chain
     of 3x3 stride-2 convolutions with batch norm, ReLU between them; the last one changes the channels.

@@ -1,6 +1,6 @@
 """Scaling a base model: apply a strategy, fit growth laws to strategies, and hit a budget.
 
-The laws are ScaleNet's (section 3.4), as exponentials of the scaling stage s:
+ScaleNet (ECCV 2022) extrapolates its larger models so; here, as exponentials of the scaling stage s:
 
     depth = exp(a s)    width = exp(b s)    resolution = base resolution * exp(c s)
 
@@ -8,7 +8,7 @@ MACs grow about as depth * width^2 * resolution^2, so a + 2 b + 2 c = ln 2 keeps
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,8 @@ from scalenet_zoo.family import BaseModel, Family, Strategy
 from scalenet_zoo.quantities import format_count, format_range, whole_number
 from scalenet_zoo.rounding import Integers, scale_channels, scale_depth
 from scalenet_zoo.spec import ArchSpec, Head, Input, Layer, MBConvNetwork, Provenance, Stem, spec_errors
+
+Measure = Literal["macs", "params"]
 
 MACS_RANGE = (100e6, 20e9)
 """MACs between which `fit_budget` places networks."""
@@ -137,7 +139,7 @@ def fit_growth_law(strategies: Iterable[Strategy], base_resolution: int) -> Grow
 def fit_budget(
     family: Family,
     budget: int,
-    measure: Literal["macs", "params"],
+    measure: Measure,
     divisor: int = 8,
     classes: int | None = None,
     in_channels: int = 3,
@@ -167,7 +169,7 @@ def fit_budget(
     law = fit_growth_law(family.strategies, family.base.resolution)
     kernels = encode_kernels(family.base)
 
-    def cost(depth: np.ndarray, width: np.ndarray, resolution: np.ndarray, which: str = measure) -> Integers:
+    def cost(depth: np.ndarray, width: np.ndarray, resolution: np.ndarray, which: Measure = measure) -> Integers:
         costs = population_cost(family, kernels, depth, width, resolution, divisor, classes, in_channels)
         result: Integers = getattr(costs, which)[0]
         return result
@@ -189,26 +191,18 @@ def fit_budget(
         )
 
     at = int(np.abs(np.log(costs / budget)).argmin())
-    reach = 0.25 if measure == "macs" else 0.0  # resolution makes no difference to parameters
-    depths = depth[at] * np.exp(np.linspace(-1.2, 1.2, 41))
-    widths = width[at] * np.exp(np.linspace(-0.7, 0.7, 351 if measure == "macs" else 1401))
-    resolutions = np.unique(np.rint(pixels[at] * np.exp(np.linspace(-reach, reach, 101)) / 8)) * 8
-    d, w, r = (axis.ravel() for axis in np.meshgrid(depths, widths, resolutions, indexing="ij"))
-    found = cost(d, w, r)
-    fits = np.flatnonzero((found <= budget) & (found >= TIGHTNESS * budget))
-    if not len(fits):
+    found = _nearest_to_law(cost, (depth[at], width[at], pixels[at]), budget, measure)
+    if found is None:
         raise BudgetError(
             f"{measure}: found no network of the family {family.name} between {TIGHTNESS:.0%} and 100% of"
             f" {format_count(budget)} with channels in multiples of {divisor}"
         )
-    distance = sum(np.log(axis[fits] / ideal) ** 2 for axis, ideal in ((d, depth[at]), (w, width[at]), (r, pixels[at])))
-    best = fits[int(np.argmin(distance))]
     strategy = Strategy(
         name=f"{family.name}_{format_count(budget)}{'' if measure == 'macs' else '_params'}".lower(),
         stage=float(stage[at]),
-        depth=round(float(d[best]), 6),
-        width=round(float(w[best]), 6),
-        resolution=int(r[best]),
+        depth=round(found[0], 6),
+        width=round(found[1], 6),
+        resolution=int(found[2]),
     )
     provenance = Provenance(
         source=f"the family {family.name}, placed on its growth law at {format_count(budget)} {measure}",
@@ -224,3 +218,20 @@ def fit_budget(
         },
     )
     return apply_strategy(family, strategy, divisor, classes, in_channels, provenance)
+
+
+def _nearest_to_law(
+    cost: Callable[..., Integers], ideal: tuple[float, float, float], budget: int, measure: Measure
+) -> tuple[float, float, float] | None:
+    """Depth, width and resolution around the law's that use the budget well; None if there are none."""
+    reach = 0.25 if measure == "macs" else 0.0  # resolution makes no difference to parameters
+    depths = ideal[0] * np.exp(np.linspace(-1.2, 1.2, 41))
+    widths = ideal[1] * np.exp(np.linspace(-0.7, 0.7, 351 if measure == "macs" else 1401))
+    resolutions = np.unique(np.rint(ideal[2] * np.exp(np.linspace(-reach, reach, 101)) / 8)) * 8
+    grid = np.stack(np.meshgrid(depths, widths, resolutions, indexing="ij"), axis=-1).reshape(-1, 3)
+    costs = cost(*grid.T)
+    fitting = grid[(costs <= budget) & (costs >= TIGHTNESS * budget)]
+    if not len(fitting):
+        return None
+    depth, width, resolution = fitting[np.square(np.log(fitting / ideal)).sum(axis=1).argmin()]
+    return float(depth), float(width), float(resolution)

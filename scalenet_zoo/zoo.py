@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scalenet_zoo.errors import BudgetError, ModelNotFoundError
 from scalenet_zoo.family import Family
 from scalenet_zoo.quantities import format_count, format_range, parse_count, whole_count
-from scalenet_zoo.scaling import fit_budget
+from scalenet_zoo.scaling import Measure, fit_budget
 from scalenet_zoo.spec import ArchSpec, Task
 
 if TYPE_CHECKING:
@@ -200,8 +200,8 @@ def spec_for(
     """
     if (flops is None) == (params is None):
         raise BudgetError("found no budget or two, expected either flops or params")
-    measure, amount = ("macs", flops) if params is None else ("params", params)
-    flag = "--flops" if params is None else "--params"
+    measure: Measure = "macs" if params is None else "params"
+    flag, amount = ("--flops", flops) if params is None else ("--params", params)
     budget = parse_count(amount, flag) if isinstance(amount, str) else whole_count(amount or 0, flag)
     if task not in FAMILIES:
         raise ModelNotFoundError(f"{task}: found no such task, expected one of {', '.join(FAMILIES)}")
@@ -209,7 +209,7 @@ def spec_for(
         raise ModelNotFoundError(f"{family}: found no such family for {task}, expected {' or '.join(FAMILIES[task])}")
     if task == "classification":
         base = load_family(family or FAMILIES[task][0])
-        return fit_budget(base, budget, "macs" if measure == "macs" else "params", divisor, num_classes, in_chans)
+        return fit_budget(base, budget, measure, divisor, num_classes, in_chans)
 
     entries = [spec for spec in _entries().values() if spec.task == task and spec.name.startswith(family or "")]
     entries = [spec.replace(classes=num_classes, channels=in_chans) for spec in entries]

@@ -14,7 +14,7 @@ from scalenet_zoo.export.onnx import OnnxNetwork
 from scalenet_zoo import ArchSpec, __version__, list_models, load_spec
 from scalenet_zoo.cli import main
 from scalenet_zoo.images import sample_photographs
-from tests.test_spec import corrupt
+from tests.test_spec import BAD_MBCONV, BAD_MULTIPATH, corrupt
 
 PHOTOGRAPH = str(sample_photographs()[1])
 COMMAND = Path(sys.executable).with_name("scalenet-zoo")
@@ -326,6 +326,20 @@ def test_bad_spec_files_are_one_line(run: Run, tmp_path: Path, name: str, comman
     code, message = run.error(command, path)
     assert code == 1
     assert message.startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("entry", "change", "complaint"),
+    [("scalenet_s0", *case) for case in BAD_MBCONV] + [("scalenas_s1", *case) for case in BAD_MULTIPATH],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_bad_fields_are_one_line(run: Run, tmp_path: Path, entry: str, change: Any, complaint: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(change(json.loads(load_spec(entry).to_json()))))
+    code, message = run.error("show", path)
+    assert code == 1
+    assert message.startswith(f"{path}: ")
+    assert complaint.rstrip(" ") in message or "Infinity" in message
 
 
 def test_a_spec_that_lies_about_its_cost_is_refused(run: Run, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalenet_zoo import create_model, list_models, load_spec
-from scalenet_zoo.cost import layer_table, population_cost
+from scalenet_zoo.cost import population_cost
 from scalenet_zoo.family import BaseStage, Strategy
+from scalenet_zoo.layer_table import layer_table
 from scalenet_zoo.scaling import apply_strategy, encode_kernels
 from scalenet_zoo.spec import ArchSpec
 from scalenet_zoo.zoo import load_family
@@ -75,6 +76,22 @@ def test_layer_table_adds_up(spec: ArchSpec) -> None:
     rows = layer_table(spec)
     assert sum(row.macs for row in rows) == spec.cost.macs
     assert sum(row.params for row in rows) == spec.cost.params
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs"),
+    [
+        ("scalenet_s0", {"stem": (32, 112, 112), "stages.1.0": (32, 56, 56), "head": (1280, 7, 7)}),
+        (
+            "scalenas_p2",
+            {"stem": (64, 64, 48), "stage1.0": (256, 64, 48), "transition2": (32, 64, 48), "stage4.2": (32, 64, 48)},
+        ),
+    ],
+)
+def test_layer_table_states_outputs(name: str, outputs: dict[str, tuple[int, int, int]]) -> None:
+    rows = {row.name: row for row in layer_table(load_spec(name))}
+    assert {name: rows[name].output for name in outputs} == outputs
+    assert rows["stem"].stage == "stem"
 
 
 # --- peak activation memory -----------------------------------------------------------------------
@@ -146,8 +163,8 @@ def populations(draw: st.DrawFn) -> tuple[str, list[list[list[int]]], list[Strat
     return family.name, base_models, draw(st.lists(strategy, min_size=1, max_size=4))
 
 
-@settings(max_examples=25)
-@given(populations(), st.sampled_from([1, 4, 8]), st.integers(1, 50), st.integers(1, 4), st.booleans())
+@settings(max_examples=60)
+@given(populations(), st.sampled_from([1, 4, 8]), st.integers(0, 5000), st.integers(1, 4), st.booleans())
 def test_population_cost_equals_the_traces(
     population: tuple[str, list[list[list[int]]], list[Strategy]],
     divisor: int,
@@ -160,7 +177,7 @@ def test_population_cost_equals_the_traces(
     if from_expanded:
         family = family.model_copy(update={"base": family.base.model_copy(update={"squeeze": "expanded"})})
     kernels = np.zeros((len(base_models), len(family.base.stages), 5), dtype=np.int64)
-    expected = np.zeros((2, len(base_models), len(strategies)), dtype=np.int64)
+    expected = np.zeros((3, len(base_models), len(strategies)), dtype=np.int64)
     for n, base_model in enumerate(base_models):
         stages = tuple(
             BaseStage(channels=stage.channels, stride=stage.stride, expand=stage.expand, kernels=tuple(chosen))
@@ -170,8 +187,8 @@ def test_population_cost_equals_the_traces(
         encoded = encode_kernels(member.base)
         kernels[n, :, : encoded.shape[2]] = encoded[0]
         for m, strategy in enumerate(strategies):
-            cost = apply_strategy(member, strategy, divisor, classes, in_channels).cost
-            expected[:, n, m] = cost.macs, cost.params
+            costs = apply_strategy(member, strategy, divisor, classes, in_channels).trace
+            expected[:, n, m] = costs.macs, costs.params, costs.peak_activation_bytes
     found = population_cost(
         family,
         kernels,
@@ -184,6 +201,7 @@ def test_population_cost_equals_the_traces(
     )
     np.testing.assert_array_equal(found.macs, expected[0])
     np.testing.assert_array_equal(found.params, expected[1])
+    np.testing.assert_array_equal(found.peak_activation_bytes, expected[2])
 
 
 def test_population_takes_single_numbers_and_arrays_alike() -> None:

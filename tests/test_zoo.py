@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 
-from scalenet_zoo import create_model, list_models, load_spec
+from scalenet_zoo import ArchSpec, create_model, list_models, load_spec
 from scalenet_zoo.errors import ModelNotFoundError, WeightsError
 from scalenet_zoo.hub import load_weights, read_weights, save_weights
 from scalenet_zoo.scaling import expand
@@ -83,9 +83,13 @@ def test_weights_round_trip_with_their_spec(tmp_path: Path) -> None:
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(again(x), model(x))
-    metadata = read_weights(path)[1]
-    assert metadata["spec_hash"] == load_spec("scalenet_s0").hash
-    assert json.loads(metadata["spec"])["classes"] == 3
+    saved = json.loads(read_weights(path)[1]["scalenet_zoo.spec"])
+    assert ArchSpec.from_dict(saved, source="metadata") == model.spec
+    contents = set()
+    for _ in range(5):
+        save_weights(model, path)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
 
 
 def test_weights_can_be_read_by_others(tmp_path: Path) -> None:
@@ -106,9 +110,7 @@ def test_weights_of_a_part_are_not_saved_as_the_whole(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(create_model("scalenet_s0"), path)
-    with pytest.raises(
-        WeightsError, match=r"found weights of the architecture e87c15957314, expected .* \(scalenet_s1\)"
-    ):
+    with pytest.raises(WeightsError, match="found weights of the architecture scalenet_s0, expected scalenet_s1"):
         create_model("scalenet_s1", weights=path)
     with pytest.raises(WeightsError, match=r"classifier.bias: found \(1000,\), expected \(7,\) for scalenet_s0"):
         create_model("scalenet_s0", num_classes=7, weights=path)
@@ -117,6 +119,9 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
     save_file({"classifier.bias": torch.zeros(1000), "other": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match=r"classifier.weight: found no such tensor, expected \(1000, 1280\)"):
+        load_weights(create_model("scalenet_s0"), path)
+    save_file({"classifier.bias": torch.zeros(1000)}, path, {"scalenet_zoo.spec": "no JSON"})
+    with pytest.raises(WeightsError, match=r"weights.safetensors: found metadata that are not valid: Expecting value"):
         load_weights(create_model("scalenet_s0"), path)
     path.write_bytes(b"\x80\x02}q\x00.")  # a pickle
     with pytest.raises(WeightsError, match="weights.safetensors: expected a safetensors file"):

@@ -57,7 +57,7 @@ def show(
     from dataclasses import asdict
 
     from scalenet_zoo.cli.console import print_json, print_table
-    from scalenet_zoo.cost import layer_table
+    from scalenet_zoo.layer_table import layer_table
     from scalenet_zoo.zoo import load_spec
 
     arch = load_spec(spec)

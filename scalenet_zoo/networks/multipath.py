@@ -24,7 +24,7 @@ from scalenet_zoo.spec import ArchSpec, Module
 
 
 class MultipathModule(nn.Module):
-    """Residual blocks on parallel branches, which feed one another after every step (ScaleNAS section 3).
+    """Residual blocks on parallel branches, which feed one another after every step (ScaleNAS, AutoML-Conf 2022).
 
     Step t: every branch deeper than t applies its block t; then, for every branch j,
     y_j = ReLU(x_j + sum of the paths f_kj(x_k) over the k that the mask switches on).
