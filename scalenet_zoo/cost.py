@@ -2,7 +2,7 @@
 
 `trace` walks a spec and lists the operations that the built network executes, in their order, under
 the names of its modules; every figure is a sum or a sweep over that list. `population_cost` costs
-many mbconv base models under many scaling strategies at once, by table look-up.
+many mbconv base models under many scaling strategies at once, in NumPy.
 
 MACs are multiply-adds of convolutions and linear layers, as in both papers; batch norm, activations,
 pooling and additions cost none. Parameters include biases and batch norm's weight and bias.
@@ -123,11 +123,11 @@ class Trace:
         return self._add(Op("", "pool", (x,), len(self.shapes)), (self.shapes[x][0], 1, 1))
 
     def elementwise(self, x: int, y: int) -> int:
-        """X + y or x * y, of the shape of x."""
+        """The sum or product of x and y, of the shape of x."""
         return self._add(Op("", "elementwise", (x, y), len(self.shapes)), self.shapes[x])
 
     def resize(self, x: int, like: int) -> int:
-        """X in the height and width of another tensor; nothing is done when it has them."""
+        """Upsampling to the height and width of another tensor; nothing is done when x has them."""
         if self.shapes[x][1:] == self.shapes[like][1:]:
             return x
         return self._add(Op("", "resize", (x,), len(self.shapes)), (self.shapes[x][0], *self.shapes[like][1:]))
