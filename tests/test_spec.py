@@ -66,8 +66,15 @@ def test_hash_depends_on_the_network_alone(spec: ArchSpec, random: Any) -> None:
     assert ArchSpec.create(spec.name, spec.task, spec.input, 1, other, spec.provenance).hash != spec.hash
 
 
-def test_hash_is_the_one_that_files_carry() -> None:
-    assert load_spec("scalenet_s0").hash == "e87c15957314c112217241b90bc5c5503da6da96c73bdb1f1a41d2b52bac4857"
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("scalenet_s0", "e87c15957314c112217241b90bc5c5503da6da96c73bdb1f1a41d2b52bac4857"),
+        ("scalenas_s1", "c322f61ecda173a75b7853306349ef5cdc3b185c6f2c6578e6aed0f759721804"),
+    ],
+)
+def test_hash_is_the_one_that_files_carry(name: str, digest: str) -> None:
+    assert load_spec(name).hash == digest
 
 
 def test_save_and_load(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ class MultipathNet(nn.Module):
             "stem": r"^stem",
             "blocks": [
                 (r"^stage(\d+)" if coarse else r"^stage(\d+)\.(\d+)", None),
-                (r"^transition(\d+)", None if coarse else (-1,)),  # before the first module of its stage
+                (r"^transition(\d+)", None),  # (3,) sorts before the modules of stage 3, (3, 0) and on
                 (r"^head", (99999,)),
             ],
         }
