@@ -164,7 +164,8 @@ def create_model(
 
         load_weights(model, weights)
     if features_only:
-        model = FeatureGetterNet(model, out_indices=range(5) if out_indices is None else out_indices)
+        every = range(len(model.feature_info))  # type: ignore[arg-type]
+        model = FeatureGetterNet(model, out_indices=every if out_indices is None else out_indices)
     model.spec = spec  # type: ignore[assignment]
     model.pretrained_cfg = model.default_cfg = pretrained_cfg(spec)  # type: ignore[assignment]
     return model

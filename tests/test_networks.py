@@ -166,6 +166,17 @@ def test_features_only_gives_the_listed_channels_and_strides(name: str) -> None:
     torch.testing.assert_close(ours[1], features[4])
 
 
+def test_features_only_of_a_shallow_network_gives_all_there_are() -> None:
+    spec = load_spec("scalenet_s0")
+    network: Any = spec.network
+    shallow = network.model_copy(update={"stages": network.stages[:2]})
+    model: Any = create_model(
+        ArchSpec.create("shallow", spec.task, spec.input, 5, shallow, spec.provenance), features_only=True
+    )
+    assert model.feature_info.reduction() == [2, 4]
+    assert [f.shape[-1] for f in model(torch.zeros(2, 3, 32, 32))] == [16, 8]
+
+
 def test_features_only_drops_what_features_do_not_need() -> None:
     whole, shallow = create_model("scalenet_s0"), create_model("scalenet_s0", features_only=True, out_indices=(0, 1))
     assert sum(p.numel() for p in shallow.parameters()) < 0.01 * sum(p.numel() for p in whole.parameters())
