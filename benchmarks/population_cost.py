@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from benchmarks.interleave import record
-from scalenet_zoo.cost import population_cost
+from scalenet_zoo.cost import Population, population_cost
 from scalenet_zoo.scaling import expand
 from scalenet_zoo.zoo import load_family
 
@@ -31,7 +31,7 @@ def networks_per_second(base_models: int, strategies: int) -> list[float]:
     rates = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        population_cost(family, kernels, depth, width, resolution)
+        population_cost(Population(family, kernels, depth, width, resolution))
         rates.append(base_models * strategies / (time.perf_counter() - start))
     return rates
 

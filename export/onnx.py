@@ -1,129 +1,123 @@
-"""Networks to ONNX files, and ONNX files of ours to running sessions."""
+"""Networks to ONNX files.
+
+network --trace--> fp32 graph --to_half or quantise--> graph, metadata --> file --verify--> done
+"""
 
 from __future__ import annotations
 
-import json
-import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import onnxruntime
+import onnx
 import torch
+from scalenet_zoo.export.graph import trace_graph
+from scalenet_zoo.export.inputs import file_input
+from scalenet_zoo.export.metadata import Metadata, OnnxOptions
+from scalenet_zoo.export.onnx_network import OnnxNetwork
+from scalenet_zoo.export.precision import quantise, to_half
+from scalenet_zoo.export.processing import AROUND, output_name, with_processing
 from scalenet_zoo.export.verify import Verification, verify
+from torch import nn
 
 from scalenet_zoo import __version__
 from scalenet_zoo._files import replacing
-from scalenet_zoo.errors import ExportError, InputError
-from scalenet_zoo.spec import ArchSpec, spec_of
+from scalenet_zoo.errors import ExportError
+from scalenet_zoo.predict import class_names as known_names
+from scalenet_zoo.spec import spec_of
 from scalenet_zoo.zoo import pretrained_cfg
 
-if TYPE_CHECKING:
-    from torch import nn
+__all__ = ["LARGEST_FILE", "OnnxNetwork", "OnnxOptions", "export_onnx"]
 
-OUTPUT_NAMES = {"classification": "logits", "segmentation": "logits", "pose": "heatmaps"}
 LARGEST_FILE = 2**31 - 2**20
 """Bytes of weights that fit into one ONNX file (protobuf's limit, less some room for the graph)."""
 
 
-def export_onnx(model: nn.Module, path: str | Path) -> Verification:
-    """Write a network as an ONNX file that takes any number of images, and check it against the network.
+def export_onnx(
+    model: nn.Module,
+    path: str | Path,
+    options: OnnxOptions | None = None,
+    calibration: Sequence[Path] = (),
+    images: Sequence[Path] = (),
+    class_names: Sequence[str] = (),
+    min_agreement: float = 0.0,
+) -> Verification:
+    """Write a network as an ONNX file, and check it against the network.
 
-    The input `image` is float32 (batch, channels, height, width), prepared as `images.preprocessing`
-    does; the output is `logits` or `heatmaps`. The file's metadata hold the spec, its hash, the
-    preprocessing and the versions.
+    The input `image` is float32 (batch, channels, height, width), prepared as `images.preprocessing` does; the
+    output is `logits` or `heatmaps`. The options change both. The file's metadata hold the spec, its hash, the
+    preprocessing, the class names, the versions and the options.
 
     Args:
         model: a network of `create_model`; it is exported as in evaluation.
         path: the file to write; weights above 2 GB go into a second file beside it.
+        options: precision, batch sizes, what is done to images and outputs in the graph; None: as above.
+        calibration: image files to find the ranges of activations with; int8 needs them.
+        images: image files to check the file on; none: those of `calibration`, or else the sample photographs.
+        class_names: one a class; none: ImageNet's for a classifier of 1000 classes.
+        min_agreement: the least share of an int8 file's decisions on `images` that are the network's.
 
     Raises:
-        ExportError: the network cannot be exported.
+        ExportError: the network cannot be exported so.
+        InputError: an image cannot be read.
         OutputError: the file cannot be written.
         VerificationError: the file does not compute what the network does; no file is left behind.
     """
-    spec = spec_of(model)
-    size = spec.input
-    parameter = next(model.parameters())
-    if parameter.dtype != torch.float32:
-        raise ExportError(f"{spec.name}: found weights of {parameter.dtype}, expected torch.float32")
-    example = torch.zeros(2, size.channels, size.height, size.width, device=parameter.device)
+    spec, options = spec_of(model), options or OnnxOptions()
+    options.check(spec)
+    if (dtype := next(model.parameters()).dtype) != torch.float32:
+        raise ExportError(f"{spec.name}: found weights of {dtype}, expected torch.float32")
+    if options.precision == "int8" and not calibration:
+        raise ExportError("calibration: found no images, expected some to find the ranges of int8 activations with")
+    if class_names and len(class_names) != spec.classes:
+        raise ExportError(f"class_names: found {len(class_names)}, expected {spec.classes} as {spec.name} has")
+    preprocessing = getattr(model, "pretrained_cfg", None) or pretrained_cfg(spec)
+    metadata = Metadata(
+        spec=spec,
+        pretrained_cfg=preprocessing | {"num_classes": spec.classes},
+        options=options,
+        class_names=tuple(class_names) or known_names(spec),
+        versions={"scalenet_zoo": __version__, "torch": torch.__version__, "onnx": onnx.__version__},
+    )
     training = model.training
     model.eval()
     try:
         with replacing(Path(path)) as temporary:
-            program = _torch_export(model, example, OUTPUT_NAMES[spec.task])
-            program.model.metadata_props.update(_metadata(model, spec))
+            graph = _graph(model, metadata, calibration)
+            for key, value in metadata.entries().items():
+                graph.metadata_props.add(key=key, value=value)
             weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-            program.save(temporary, external_data=weights > LARGEST_FILE)
-            return verify(model, OnnxNetwork.load(temporary))
+            onnx.save(
+                graph,
+                temporary,
+                save_as_external_data=weights > LARGEST_FILE,
+                location=f"{temporary.name}.data",
+            )
+            return verify(model, temporary, images or calibration, min_agreement)
     finally:
         model.train(training)
 
 
-def _torch_export(model: nn.Module, example: torch.Tensor, output: str) -> Any:  # noqa: ANN401 - torch's ONNXProgram
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own internals
-        try:
-            program = torch.onnx.export(
-                model,
-                (example,),
-                dynamo=True,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                input_names=["image"],
-                output_names=[output],
-                verbose=False,
-            )
-        except torch.onnx.OnnxExporterError as error:
-            raise ExportError(f"torch cannot export the network: {str(error).splitlines()[0]}") from error
-    return program
-
-
-def _metadata(model: nn.Module, spec: ArchSpec) -> dict[str, str]:
-    preprocessing: Any = getattr(model, "pretrained_cfg", None) or pretrained_cfg(spec)
-    return {
-        "scalenet_zoo.spec": json.dumps(spec.model_dump(mode="json")),
-        "scalenet_zoo.spec_hash": spec.hash,
-        "scalenet_zoo.preprocessing": json.dumps(preprocessing | {"num_classes": spec.classes}),
-        "scalenet_zoo.versions": json.dumps({"scalenet_zoo": __version__, "torch": torch.__version__}),
-    }
-
-
-@dataclass(frozen=True)
-class OnnxNetwork:
-    """An ONNX file that `export_onnx` wrote, open in ONNX Runtime on the CPU."""
-
-    session: onnxruntime.InferenceSession
-    spec: ArchSpec
-    pretrained_cfg: dict[str, Any]
-
-    @classmethod
-    def load(cls, path: str | Path) -> OnnxNetwork:
-        """Open a file; it runs on as many threads as torch does.
-
-        Raises:
-            InputError: the file is no ONNX file, or not one of ours.
-        """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own types derive from Exception only
-            raise InputError(f"{path}: cannot be opened by ONNX Runtime: {str(error).splitlines()[0]}") from error
-        metadata = session.get_modelmeta().custom_metadata_map
-        try:
-            spec, cfg = (json.loads(metadata[f"scalenet_zoo.{key}"]) for key in ("spec", "preprocessing"))
-        except (KeyError, ValueError):
-            raise InputError(f"{path}: found no spec in its metadata, expected a file that `export` wrote") from None
-        spec = ArchSpec.from_dict(spec, source=str(path))
-        shape = session.get_inputs()[0].shape[1:]
-        if shape != [spec.input.channels, spec.input.height, spec.input.width]:
-            raise InputError(f"{path}: found images of {shape} in the graph, expected those of its spec")
-        return cls(session, spec, cfg)
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """float32 (n, channels, height, width) -> the network's output."""
-        (output,) = self.session.run(None, {"image": images})
-        return np.asarray(output)
+def _graph(model: nn.Module, metadata: Metadata, calibration: Sequence[Path]) -> onnx.ModelProto:
+    spec, options = metadata.spec, metadata.options
+    smallest, _, largest = options.batch or (1, 1, None)
+    fixed = smallest == largest
+    example = torch.zeros(
+        smallest if fixed else max(smallest, 2),  # torch takes a batch of 1 for a fixed one
+        *metadata.image_shape,
+        dtype=torch.uint8 if options.preprocess else torch.float32,
+        device=next(model.parameters()).device,
+    )
+    graph = trace_graph(
+        with_processing(model, spec, metadata.pretrained_cfg, options),
+        example,
+        output_name(spec, options),
+        None if fixed else torch.export.Dim("batch", min=smallest, max=largest),
+    )
+    around = [node.name for node in graph.graph.node if node.name.startswith(tuple(f"{part}/" for part in AROUND))]
+    if options.precision == "fp16":
+        graph = to_half(graph, options.keep_fp32, around, options.io)
+    if options.precision == "int8":
+        count = -(-len(calibration) // smallest)
+        batches = (file_input(metadata, calibration[i * smallest : (i + 1) * smallest], smallest) for i in range(count))
+        graph = quantise(graph, batches, count, around)
+    return graph

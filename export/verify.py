@@ -3,42 +3,85 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import onnx
 import torch
+from scalenet_zoo.export.graph_check import check_graph
+from scalenet_zoo.export.inputs import file_input, network_input
+from scalenet_zoo.export.metadata import Metadata, OnnxOptions, Output, Precision
+from scalenet_zoo.export.onnx_network import OnnxNetwork
+from scalenet_zoo.export.precision import rounded
+from scalenet_zoo.export.processing import POSTPROCESSING
+from torch import nn
 
 from scalenet_zoo.errors import VerificationError
-from scalenet_zoo.images import preprocessing, read_image, sample_photographs
-
-if TYPE_CHECKING:
-    from scalenet_zoo.export.onnx import OnnxNetwork
-    from torch import nn
-
-    from scalenet_zoo.spec import ArchSpec
-
-TOLERANCE = 1e-4
-"""Largest difference allowed in fp32, as a share of the network's largest output."""
-BATCH_SIZES = (1, 3)
-"""Checked batch sizes; neither is that of the export's example, so a batch frozen there is found out."""
+from scalenet_zoo.images import sample_photographs
+from scalenet_zoo.spec import Task
 
 
 @dataclass(frozen=True)
-class Verification:
-    """What a check found.
+class Tolerance:
+    """How far outputs may be off.
 
     Attributes:
-        photograph: the picture that the outputs below are for.
-        expected: the network's output for it, without the batch axis.
+        largest: the largest difference, as a share of the network's largest output.
+        noise: the root mean square of the differences, as a share of that of the network's outputs.
+        floor: smaller outputs, such as an untrained network's, are taken to be so large.
+    """
+
+    largest: float
+    noise: float
+    floor: float = 0.0
+
+
+TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(largest=1e-4, noise=1e-4),
+    "fp16": Tolerance(largest=2e-2, noise=1e-2, floor=float(np.finfo(np.float16).tiny)),
+    "int8": Tolerance(largest=1.0, noise=0.25),
+}
+MIN_AGREEMENT: dict[Task, float] = {"classification": 0.9, "segmentation": 0.8, "pose": 0.9}
+"""What int8 files of trained networks reach; a segmentation's rare classes weigh as much as its common ones."""
+BATCH_SIZES = (1, 2, 3)
+"""Compared where any batch is allowed; torch's example has 2, so a batch frozen there is found out."""
+MEASURES: dict[Task, str] = {"classification": "top-1", "segmentation": "mIoU", "pose": "keypoints"}
+DECISIONS: dict[Task, Output] = {"classification": "softmax", "segmentation": "argmax", "pose": "joints"}
+
+Reference = Callable[[np.ndarray], np.ndarray]
+"""The network itself: float32 (n, channels, height, width) to its raw output."""
+
+
+class Exported(Protocol):
+    """A network in an exported file: an ONNX file in ONNX Runtime, or an engine."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the file says of itself."""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """A batch of images, as the file takes them, to its output."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How an exported file's outputs differ from the network's.
+
+    Attributes:
+        photograph: the picture that `expected` and `found` are for.
+        expected: the network's output for it, without the batch axis, processed as the file does.
         found: the exported file's.
-        difference: the largest absolute difference over all batches.
+        difference: the largest difference over all batches; see `differences` for classes of pixels and joints.
         relative: the same as a share of the network's largest absolute output.
-        torch_ms: the network's median latency for one image, as it stands.
-        onnxruntime_ms: the exported file's.
-        threads: that both ran on.
+        noise: the root mean square of the differences, as a share of that of the network's outputs.
+        batch_sizes: that were compared.
+        metadata: of the exported file.
     """
 
     photograph: str
@@ -46,51 +89,225 @@ class Verification:
     found: np.ndarray
     difference: float
     relative: float
+    noise: float
+    batch_sizes: tuple[int, ...]
+    metadata: Metadata
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How often an exported file decides as the network does.
+
+    Attributes:
+        measure: top-1: images with the same likeliest class; mIoU: overlap of the classes' areas; keypoints: joints at
+            most one cell of the heatmap apart.
+        share: from 0 to 1.
+        images: that were looked at.
+    """
+
+    measure: str
+    share: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Verification(Comparison):
+    """What a check found.
+
+    Attributes:
+        params: that the file holds.
+        agreement: of an int8 file's decisions with the network's.
+        torch_ms: the network's median latency for the smallest batch, as it stands.
+        onnxruntime_ms: the exported file's.
+        threads: that both ran on.
+    """
+
+    params: int
+    agreement: Agreement | None
     torch_ms: float
     onnxruntime_ms: float
     threads: int
 
 
-def verify(model: nn.Module, exported: OnnxNetwork) -> Verification:
-    """Run a network and its exported file on photographs, in batches of 1 and 3, and compare them.
+def verify(model: nn.Module, path: Path, images: Sequence[Path] = (), min_agreement: float = 0.0) -> Verification:
+    """Check an ONNX file of ours against the network that it was exported from.
+
+    Args:
+        model: the network, in evaluation.
+        path: the file.
+        images: image files to run both on; none: the sample photographs.
+        min_agreement: the least share of an int8 file's decisions that are the network's.
 
     Raises:
-        VerificationError: they differ by more than `TOLERANCE`, or the outputs are not finite.
+        VerificationError: the file is not valid ONNX, holds other parameters than its spec, has outputs that are not
+            finite or differ by more than `TOLERANCES` allows, or decides otherwise too often.
     """
-    spec = exported.spec
-    batch = photographs(spec, exported.pretrained_cfg, max(BATCH_SIZES))
-    expected, found = [], []
-    for size in BATCH_SIZES:
-        expected.append(run_torch(model, batch[:size]))
-        found.append(exported(batch[:size]))
-    scale = max(float(np.abs(output).max()) for output in expected)
-    difference = max(float(np.abs(ours - theirs).max()) for ours, theirs in zip(expected, found, strict=True))
-    if not (scale > 0 and difference <= TOLERANCE * scale):  # NaN fails too
-        raise VerificationError(
-            f"{spec.name}: found outputs that differ by {difference:.3g} where the largest is {scale:.3g},"
-            f" expected at most {TOLERANCE:g} of it"
-        )
+    images = images or sample_photographs()
+    exported = OnnxNetwork.load(path)
+    reference = partial(run_torch, model)
+    metadata = exported.metadata
+    params = check_graph(path, metadata)
+    comparison = compare(reference, exported, images)
+    if metadata.options.precision == "fp16":
+        with tempfile.TemporaryDirectory() as folder:
+            truly_half = Path(folder) / path.name
+            onnx.save(rounded(onnx.load(path)), truly_half, save_as_external_data=True)
+            comparison = compare(reference, OnnxNetwork.load(truly_half), images)
+    agreement = None
+    if metadata.options.precision == "int8" and metadata.spec.classes:
+        agreement = agree(reference, exported, images)
+        if not agreement.share >= min_agreement:
+            raise VerificationError(
+                f"{metadata.spec.name}: found {agreement.measure} agreement of {agreement.share:.3f} on"
+                f" {agreement.images} images, expected at least {min_agreement:g}"
+            )
+    smallest = comparison.batch_sizes[0]
+    batch, file_batch = network_input(metadata, images, smallest), file_input(metadata, images, smallest)
     return Verification(
-        photograph=sample_photographs()[0].name,
-        expected=expected[0][0],
-        found=found[0][0],
-        difference=difference,
-        relative=difference / scale,
-        torch_ms=median_ms(lambda: run_torch(model, batch[:1])),
-        onnxruntime_ms=median_ms(lambda: exported(batch[:1])),
+        **vars(comparison),
+        params=params,
+        agreement=agreement,
+        torch_ms=median_ms(lambda: reference(batch)),
+        onnxruntime_ms=median_ms(lambda: exported(file_batch)),
         threads=torch.get_num_threads(),
     )
 
 
-def photographs(spec: ArchSpec, cfg: dict[str, object], count: int) -> np.ndarray:
-    """Real photographs as a network's input, float32 (count, channels, height, width)."""
-    paths = sample_photographs()
-    pictures = [read_image(paths[i % len(paths)]).rotate(180 * (i // len(paths))) for i in range(count)]
-    if spec.input.channels in (1, 3):
-        return torch.stack([preprocessing(spec, cfg)(picture) for picture in pictures]).numpy()
-    grey = spec.replace(channels=1)  # other sensors: the grey picture in every channel
-    stacked = torch.stack([preprocessing(grey, cfg)(picture) for picture in pictures])
-    return stacked.expand(-1, spec.input.channels, -1, -1).contiguous().numpy()
+def compare(
+    reference: Reference, exported: Exported, images: Sequence[Path], sizes: tuple[int, ...] = ()
+) -> Comparison:
+    """Run a network and its exported file on batches of several sizes, and compare their outputs.
+
+    Args:
+        reference: the network.
+        exported: the file.
+        images: image files.
+        sizes: of the batches, in order; none: the smallest, the optimal and the largest that the file is for.
+
+    Raises:
+        VerificationError: the outputs are not finite, of another shape, or differ by more than `TOLERANCES` allows.
+    """
+    metadata = exported.metadata
+    options = metadata.options
+    sizes = sizes or batch_sizes(options)
+    inputs, file_inputs = (prepare(metadata, images, sizes[-1]) for prepare in (network_input, file_input))
+    raw = np.concatenate([reference(inputs[i : i + sizes[0]]) for i in range(0, sizes[-1], sizes[0])])
+    expected = processed(raw, options.output)
+    found = [exported(file_inputs[:size]) for size in sizes]
+    for output, size in zip(found, sizes, strict=True):
+        if output.shape != expected[:size].shape:
+            raise VerificationError(
+                f"{metadata.spec.name}: found outputs of shape {output.shape}, expected {expected[:size].shape}"
+            )
+    pairs = [differences(raw[: len(output)], output, options.output) for output in found]
+    off, outputs = (np.concatenate([np.ravel(pair[i]) for pair in pairs]).astype(np.float64) for i in (0, 1))
+    allowed = TOLERANCES[options.precision]
+    difference, scale = float(np.abs(off).max()), max(float(np.abs(outputs).max()), allowed.floor)
+    noise = float(np.sqrt(np.mean(off**2))) / max(float(np.sqrt(np.mean(outputs**2))), allowed.floor, 1e-300)
+    if not (scale > 0 and difference <= allowed.largest * scale and noise <= allowed.noise):  # NaN fails too
+        raise VerificationError(
+            f"{metadata.spec.name}: found outputs that differ by {difference:.3g} where the largest is {scale:.3g}"
+            f" ({noise:.3g} in the root mean square), expected at most {allowed.largest:g} of it"
+            f" ({allowed.noise:g}) in {options.precision}"
+        )
+    return Comparison(
+        photograph=images[0].name,
+        expected=expected[0],
+        found=found[0][0],
+        difference=difference,
+        relative=difference / scale,
+        noise=noise,
+        batch_sizes=sizes,
+        metadata=metadata,
+    )
+
+
+def batch_sizes(options: OnnxOptions) -> tuple[int, ...]:
+    """The batch sizes to compare: the smallest, the optimal and the largest, if a range is allowed."""
+    return tuple(sorted(set(options.batch or BATCH_SIZES)))
+
+
+@torch.inference_mode()
+def processed(raw: np.ndarray, output: Output) -> np.ndarray:
+    """Raw outputs as a file with this kind of output gives them."""
+    result: torch.Tensor = POSTPROCESSING[output]()(torch.from_numpy(raw))
+    return result.numpy()
+
+
+def differences(raw: np.ndarray, found: np.ndarray, output: Output) -> tuple[np.ndarray, np.ndarray]:
+    """How far outputs are off, and the outputs of the network that this is to be compared with.
+
+    A pixel's class is off by how much likelier the network finds another one; a joint by how much higher its
+    heatmap is elsewhere, by its score, and by the slope that it was moved along in the wrong direction.
+
+    Args:
+        raw: the network's outputs.
+        found: the exported file's, processed as `output` says.
+        output: what they are.
+    """
+    if output == "argmax":
+        known = (found >= 0) & (found < raw.shape[1])
+        chosen = np.take_along_axis(raw, np.where(known, found, 0)[:, None], axis=1)[:, 0]
+        return np.where(known, raw.max(1) - chosen, np.inf), raw
+    if output == "joints":
+        return _joint_differences(raw, found), raw.max((2, 3))
+    expected = processed(raw, output)
+    return found - expected, expected
+
+
+def _joint_differences(heatmaps: np.ndarray, joints: np.ndarray) -> np.ndarray:
+    """(n, joints, height, width), (n, joints, 3) -> (n, joints, 4)."""
+    size = np.array(heatmaps.shape[:1:-1])  # width, height
+    places = joints[..., :2] * size
+    cells = np.clip(np.nan_to_num(np.floor(places)), 0, size - 1).astype(np.int64)
+    shifts = places - cells - 0.5  # -1/4, 0 or 1/4
+
+    def at(cells: np.ndarray) -> np.ndarray:
+        x, y = np.moveaxis(np.clip(cells, 0, size - 1), -1, 0)
+        flat = (y * size[0] + x)[..., None]
+        return np.take_along_axis(heatmaps.reshape(*heatmaps.shape[:2], -1), flat, axis=2)[..., 0]
+
+    off = [heatmaps.max((2, 3)) - at(cells), joints[..., 2] - at(cells)]
+    for axis, step in enumerate(np.eye(2, dtype=np.int64)):
+        inside = (cells[..., axis] > 0) & (cells[..., axis] < size[axis] - 1)
+        slope = np.where(inside, at(cells + step) - at(cells - step), 0)
+        moved = np.round(4 * shifts[..., axis])
+        possible = (np.abs(4 * shifts[..., axis] - moved) < 0.2) & (np.abs(moved) <= inside)
+        off.append(np.where(possible, np.where(moved == np.sign(slope), 0, np.abs(slope)), np.inf))
+    return np.stack(off, axis=-1)
+
+
+def agree(reference: Reference, exported: Exported, images: Sequence[Path]) -> Agreement:
+    """Run a network and its exported file on each image, and count how often they decide the same."""
+    metadata = exported.metadata
+    task = metadata.spec.task
+    size = batch_sizes(metadata.options)[0]
+    counts = []
+    for start in range(0, len(images), size):
+        some = images[start : start + size]
+        raw = reference(network_input(metadata, some, size))[: len(some)]
+        found = exported(file_input(metadata, some, size))[: len(some)]
+        if metadata.options.output == "raw":
+            found = processed(found, DECISIONS[task])
+        counts.append(_same(processed(raw, DECISIONS[task]), found, raw.shape[1:], task))
+    same, all_ = np.sum(counts, axis=0)
+    return Agreement(MEASURES[task], float(np.mean((same / np.maximum(all_, 1))[all_ > 0])), len(images))
+
+
+def _same(expected: np.ndarray, found: np.ndarray, shape: tuple[int, ...], task: Task) -> np.ndarray:
+    """Equal decisions, and all decisions, of each class of a segmentation or altogether: (2, classes) or (2, 1)."""
+    if task == "segmentation":
+        same, ours, theirs = (
+            np.bincount(classes.ravel(), minlength=shape[0])
+            for classes in (expected[expected == found], expected, found)
+        )
+        return np.stack([same, ours + theirs - same])
+    if task == "classification":
+        equal = expected.argmax(1) == found.argmax(1)
+    else:
+        apart = np.abs(expected - found)[..., :2] * np.array(shape[:0:-1])
+        equal = (apart <= 1.01).all(-1)  # rounding aside
+    return np.array([[equal.sum()], [equal.size]])
 
 
 @torch.inference_mode()
@@ -101,11 +318,10 @@ def run_torch(model: nn.Module, images: np.ndarray) -> np.ndarray:
     return output.float().cpu().numpy()
 
 
-def median_ms(function: Callable[[], object], seconds: float = 1.0) -> float:
-    """The median time of a call in milliseconds: after one to warm up, at least 3 calls and so many seconds."""
-    function()
+def median_ms(function: Callable[[], object], seconds: float = 0.3) -> float:
+    """The median time of a call in milliseconds, over so many seconds."""
     times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
+    while sum(times) < seconds:
         start = time.perf_counter()
         function()
         times.append(time.perf_counter() - start)

@@ -2,11 +2,13 @@
 
 import json
 import math
+import os
 import reprlib
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, NoReturn
@@ -74,12 +76,18 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"found {name}, expected a finite number")
 
 
+def cache_folder() -> Path:
+    """The user's folder for what can be made anew, if slowly: engines, timings of kernels, latency models."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scalenet-zoo"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` on success, remove it on failure.
 
     The temporary name keeps the suffix of `path` and lies in a directory of its own, so that files
-    written beside it (an ONNX file's external data) are moved along.
+    written beside it (an ONNX file's external data) are moved along; two writers of the same files
+    do not mix them.
 
     Raises:
         OutputError: the file cannot be written: the disk is full, say, or `path` is a directory.
@@ -91,8 +99,9 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         directory = Path(mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         yield directory / path.name
-        for file in sorted(directory.iterdir(), key=lambda file: file.name == path.name):  # the file itself last
-            file.replace(path.parent / file.name)
+        with _locked(path.parent):
+            for file in sorted(directory.iterdir(), key=lambda file: file.name == path.name):  # the file itself last
+                file.replace(path.parent / file.name)
     except OSError as error:
         if isinstance(error, ZooError):
             raise
@@ -100,6 +109,51 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if directory:
             shutil.rmtree(directory)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`; on success it takes the place of `path`, on failure it is removed.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    scratch = None
+    try:
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{path}: is a file, expected a folder to write")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        new, old = scratch / "new", scratch / "old"
+        new.mkdir()
+        yield new
+        with _locked(path.parent):
+            if path.exists():
+                path.rename(old)
+            new.rename(path)
+    except OSError as error:
+        if isinstance(error, ZooError):
+            raise
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if scratch:
+            shutil.rmtree(scratch)
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold a directory, against those who ask for it in the same way; where it cannot be locked, go on without."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with ExitStack() as stack:
+        with suppress(OSError):  # a file system without locks, a directory that may be written but not read
+            descriptor = os.open(directory, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 def format_json(value: object, indent: str = "", width: int = 120) -> str:

@@ -19,11 +19,13 @@ import numpy as np
 from scalenet_zoo.rounding import scale_channels, scale_depth
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
 
     from scalenet_zoo.family import Family
     from scalenet_zoo.rounding import Integers
-    from scalenet_zoo.spec import Input, MBConvNetwork, Module, MultipathNetwork
+    from scalenet_zoo.spec import Input, Layer, MBConvNetwork, Module, MultipathNetwork
 
 STEM_CHANNELS = 64
 """Multipath: channels of the stem's two convolutions."""
@@ -42,6 +44,8 @@ class Op:
         kind: `elementwise` may write over an input of the same shape that nobody needs any more.
         inputs: indices of the tensors read.
         output: index of the tensor written, in `Trace.shapes`.
+        kernel: of a convolution.
+        groups: of a convolution.
     """
 
     name: str
@@ -50,17 +54,20 @@ class Op:
     output: int
     macs: int = 0
     params: int = 0
+    kernel: int = 0
+    groups: int = 1
 
 
 @dataclass
 class Trace:
     """The operations of a network for one image, and the shapes (channels, height, width) of their tensors.
 
-    Tensor 0 is the image.
+    Tensor 0 is the image, `output` what the network gives.
     """
 
     shapes: list[tuple[int, int, int]]
     ops: list[Op] = field(default_factory=list)
+    output: int = 0
 
     @property
     def macs(self) -> int:
@@ -71,6 +78,17 @@ class Trace:
     def params(self) -> int:
         """Trainable parameters."""
         return sum(op.params for op in self.ops)
+
+    @property
+    def live_ops(self) -> list[Op]:
+        """The operations that the output needs: all but those on dead ends."""
+        needed = {self.output}
+        live = []
+        for op in reversed(self.ops):
+            if op.output in needed:
+                live.append(op)
+                needed.update(op.inputs)
+        return live[::-1]
 
     @cached_property
     def peak_activation_bytes(self) -> int:
@@ -110,7 +128,7 @@ class Trace:
         height, width = -(-height // stride), -(-width // stride)
         weights = before // groups * channels * kernel**2
         params = weights + (2 * norm + bias) * channels
-        op = Op(name, "conv", (x,), len(self.shapes), weights * height * width, params)
+        op = Op(name, "conv", (x,), len(self.shapes), weights * height * width, params, kernel, groups)
         return self._add(op, (channels, height, width))
 
     def linear(self, name: str, x: int, channels: int) -> int:
@@ -153,34 +171,46 @@ def trace(network: MBConvNetwork | MultipathNetwork, image: Input, classes: int)
     """
     result = Trace([(image.channels, image.height, image.width)])
     if network.type == "mbconv":
-        _trace_mbconv(result, network, classes)
+        result.output = _trace_mbconv(result, network, classes)
     else:
-        _trace_multipath(result, network, classes)
+        result.output = _trace_multipath(result, network, classes)
     return result
 
 
-def _trace_mbconv(t: Trace, network: MBConvNetwork, classes: int) -> None:
+def trace_layers(layers: Sequence[Layer], shape: tuple[int, int, int]) -> Trace:
+    """List what some MBConv layers in a row execute on a tensor of a shape (channels, height, width)."""
+    result = Trace([shape])
+    x = 0
+    for i, layer in enumerate(layers):
+        x = _trace_layer(result, str(i), x, layer)
+    return result
+
+
+def _trace_mbconv(t: Trace, network: MBConvNetwork, classes: int) -> int:
     x = t.conv("stem", 0, network.stem.channels, network.stem.kernel, network.stem.stride)
     for s, stage in enumerate(network.stages):
         for i, layer in enumerate(stage):
-            name = f"stages.{s}.{i}"
-            shortcut = x
-            before = t.shapes[x][0]
-            if layer.hidden != before:
-                x = t.conv(f"{name}.expand", x, layer.hidden, 1)
-            x = t.conv(f"{name}.depthwise", x, layer.hidden, layer.kernel, layer.stride, groups=layer.hidden)
-            if layer.squeeze:
-                gate = t.conv(f"{name}.squeeze.reduce", t.pool(x), layer.squeeze, 1, norm=False, bias=True)
-                x = t.elementwise(x, t.conv(f"{name}.squeeze.expand", gate, layer.hidden, 1, norm=False, bias=True))
-            x = t.conv(f"{name}.project", x, layer.channels, 1)
-            if layer.stride == 1 and layer.channels == before:
-                x = t.elementwise(x, shortcut)
+            x = _trace_layer(t, f"stages.{s}.{i}", x, layer)
     x = t.pool(t.conv("head", x, network.head.channels, 1))
-    if classes:
-        t.linear("classifier", x, classes)
+    return t.linear("classifier", x, classes) if classes else x
 
 
-def _trace_multipath(t: Trace, network: MultipathNetwork, classes: int) -> None:
+def _trace_layer(t: Trace, name: str, x: int, layer: Layer) -> int:
+    shortcut = x
+    before = t.shapes[x][0]
+    if layer.hidden != before:
+        x = t.conv(f"{name}.expand", x, layer.hidden, 1)
+    x = t.conv(f"{name}.depthwise", x, layer.hidden, layer.kernel, layer.stride, groups=layer.hidden)
+    if layer.squeeze:
+        gate = t.conv(f"{name}.squeeze.reduce", t.pool(x), layer.squeeze, 1, norm=False, bias=True)
+        x = t.elementwise(x, t.conv(f"{name}.squeeze.expand", gate, layer.hidden, 1, norm=False, bias=True))
+    x = t.conv(f"{name}.project", x, layer.channels, 1)
+    if layer.stride == 1 and layer.channels == before:
+        x = t.elementwise(x, shortcut)
+    return x
+
+
+def _trace_multipath(t: Trace, network: MultipathNetwork, classes: int) -> int:
     x = t.conv("stem.0", 0, STEM_CHANNELS, 3, 2)
     x = t.conv("stem.1", x, STEM_CHANNELS, 3, 2)
     for i in range(BOTTLENECKS):
@@ -202,8 +232,7 @@ def _trace_multipath(t: Trace, network: MultipathNetwork, classes: int) -> None:
         x = t.conv("head", x, t.shapes[x][0], 1, bias=True)
     else:
         x = xs[0]
-    if classes:
-        t.conv("classifier", x, classes, 1, norm=False, bias=True)
+    return t.conv("classifier", x, classes, 1, norm=False, bias=True) if classes else x
 
 
 def _trace_bottleneck(t: Trace, name: str, x: int) -> int:
@@ -262,48 +291,84 @@ class PopulationCost:
     peak_activation_bytes: Integers
 
 
-def population_cost(
-    family: Family,
-    kernels: Integers,
-    depth: ArrayLike,
-    width: ArrayLike,
-    resolution: ArrayLike,
-    divisor: int | None = None,
-    classes: int | None = None,
-    in_channels: int = 3,
-) -> PopulationCost:
-    """Cost N base models under M strategies, equal to the trace of each, without a loop over either.
+@dataclass
+class Population:
+    """N base models under M scaling strategies of a family.
 
-    A layer costs a + b k^2, where a and b depend on the strategy and on whether the layer is the first
-    of its stage; so a stage costs a sum over its layer count and its kernels' squares.
-
-    Args:
+    Attributes:
         family: the space's fixed parts: stem, channels, strides and expansions of the stages, head.
         kernels: (N, stages, layers), 0 where a stage has no such layer; the kernels of `family.base` are not used.
-        depth: depth multipliers, (M,); these three may also be single numbers.
+        depth: depth multipliers, (M,); these three may also be given as single numbers.
         width: width multipliers, (M,).
         resolution: pixels of the square input, (M,).
         divisor: of the channels; None: the family's.
         classes: None: the family's.
         in_channels: of the image.
+    """
+
+    family: Family
+    kernels: Integers
+    depth: ArrayLike
+    width: ArrayLike
+    resolution: ArrayLike
+    divisor: int | None = None
+    classes: int | None = None
+    in_channels: int = 3
+
+    @cached_property
+    def strategies(self) -> tuple[NDArray[np.float64], NDArray[np.float64], Integers]:
+        """Depth, width and resolution, each (M,)."""
+        depth, width, resolution = np.broadcast_arrays(*map(np.atleast_1d, (self.depth, self.width, self.resolution)))
+        return depth.astype(np.float64), width.astype(np.float64), resolution.astype(np.int64)
+
+    @property
+    def layers(self) -> Integers:
+        """Layers of the base models' stages, (N, stages)."""
+        layers: Integers = np.count_nonzero(self.kernels, axis=-1)
+        return layers
+
+    def channels(self, base: int) -> Integers:
+        """Channels of the base model, scaled: (M,)."""
+        return scale_channels(base, self.strategies[1], self.family.divisor if self.divisor is None else self.divisor)
+
+    @property
+    def head(self) -> Integers:
+        """Channels of the head, (M,) or of no axis."""
+        base = self.family.base.head.channels
+        return self.channels(base) if self.family.scales_head else np.asarray(base)
+
+    @property
+    def class_count(self) -> int:
+        """Classes of the networks."""
+        return self.family.classes if self.classes is None else self.classes
+
+    @cached_property
+    def cost(self) -> PopulationCost:
+        """What they cost; see `population_cost`."""
+        return population_cost(self)
+
+
+def population_cost(population: Population) -> PopulationCost:
+    """Cost N base models under M strategies, equal to the trace of each, without a loop over either.
+
+    A layer costs a + b k^2, where a and b depend on the strategy and on whether the layer is the first
+    of its stage; so a stage costs a sum over its layer count and its kernels' squares.
 
     Raises:
         OverflowError: a cost does not fit 64 bits.
     """
-    base = family.base
-    divisor = family.divisor if divisor is None else divisor
-    classes = family.classes if classes is None else classes
-    depth, width, resolution = np.broadcast_arrays(*map(np.atleast_1d, (depth, width, resolution)))
-    layers = (kernels > 0).sum(-1)
+    base, kernels, layers = population.family.base, population.kernels, population.layers
+    in_channels, classes = population.in_channels, population.class_count
+    depth, width, resolution = population.strategies
 
-    size = -(-resolution.astype(np.int64) // base.stem.stride)
-    before = scale_channels(base.stem.channels, width, divisor)
+    size = -(-resolution // base.stem.stride)
+    before = population.channels(base.stem.channels)
     stem_weights = in_channels * base.stem.kernel**2 * before
     macs = np.broadcast_to(stem_weights * size**2, (len(kernels), len(width))).copy()
     params = np.broadcast_to(stem_weights + 2 * before, macs.shape).copy()
-    peak = np.broadcast_to(in_channels * resolution.astype(np.int64) ** 2 + before * size**2, macs.shape).copy()
+    peak = np.broadcast_to(in_channels * resolution**2 + before * size**2, macs.shape).copy()
     for s, stage in enumerate(base.stages):
-        channels = scale_channels(stage.channels, width, divisor)
+        channels = population.channels(stage.channels)
         after = -(-size // stage.stride)
         first = _layer_cost(before, channels, size, after, stage.expand, base.squeeze)
         rest = _layer_cost(channels, channels, after, after, stage.expand, base.squeeze)
@@ -320,7 +385,7 @@ def population_cost(
         rest_peak = _layer_peak(channels, channels, after, 1, stage.expand, base.squeeze)
         np.maximum(peak, np.where(count > 1, np.maximum(first_peak, rest_peak), first_peak), out=peak)
         before, size = channels, after
-    head = scale_channels(base.head.channels, width, divisor) if family.scales_head else base.head.channels
+    head = population.head
     macs += before * head * size**2 + head * classes
     params += before * head + 2 * head + (head + 1) * classes
     for live in ((before + head) * size**2, head * (size**2 + 1), head + classes):  # head, pool, classifier

@@ -33,8 +33,16 @@ class OutputError(ZooError, OSError):
     """A file cannot be written."""
 
 
+class BackendError(ZooError):
+    """A back end cannot run on this machine, or cannot run a network."""
+
+
 class ExportError(ZooError):
     """A network cannot be exported."""
+
+
+class EngineError(ExportError):
+    """An engine cannot be built, or is damaged, stale or for another machine."""
 
 
 class VerificationError(ExportError):

@@ -41,11 +41,42 @@ def read_image(path: str | Path) -> Image.Image:
         raise InputError(f"{path}: cannot be read as an image: {error}") from None
 
 
+def find_images(folder: Path, limit: int) -> tuple[list[Path], list[Path]]:
+    """Look for images in a folder and the folders in it: up to `limit`, spread evenly over their sorted names.
+
+    Returns:
+        The images, and the files among those looked at that cannot be read as such.
+
+    Raises:
+        InputError: there is no folder, no image, or more than a tenth (and more than one) cannot be read.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: found no such folder, expected one with images")
+    suffixes = Image.registered_extensions()
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    if not files:
+        raise InputError(f"{folder}: found no image files, expected some, such as .jpg or .png")
+    if len(files) > limit:
+        files = [files[i * len(files) // limit] for i in range(limit)]
+    images, broken = [], []
+    for path in files:
+        try:
+            read_image(path)
+            images.append(path)
+        except InputError:
+            broken.append(path)
+    allowed = max(1, len(files) // 10)
+    if len(broken) > allowed or not images:
+        names = ", ".join(path.name for path in broken[:3]) + (", ..." if len(broken) > 3 else "")
+        raise InputError(
+            f"{folder}: found {len(broken)} of {len(files)} images that cannot be read ({names}),"
+            f" expected at most {allowed} and one that can"
+        )
+    return images, broken
+
+
 def preprocessing(spec: ArchSpec, cfg: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
     """The transform from an image to a network's input, a float32 tensor (channels, height, width).
-
-    Classifiers see a resized centre crop, as timm evaluates; dense networks see the whole image,
-    resized. A network with one input channel gets grey images.
 
     Args:
         spec: of the network.
@@ -54,20 +85,44 @@ def preprocessing(spec: ArchSpec, cfg: dict[str, Any]) -> Callable[[Image.Image]
     Raises:
         InputError: the network takes neither 1 nor 3 channels.
     """
+    mean, std = normalisation(spec, cfg)
+    transform: Callable[[Image.Image], Tensor] = v2.Compose(
+        [pixels(spec, cfg), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
+    )
+    return transform
+
+
+def pixels(spec: ArchSpec, cfg: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
+    """The part of `preprocessing` before normalisation: from an image to uint8 (channels, height, width).
+
+    Classifiers see a resized centre crop, as timm evaluates; dense networks see the whole image,
+    resized. A network with one input channel gets grey images.
+
+    Raises:
+        InputError: as `preprocessing`.
+    """
     size = (spec.input.height, spec.input.width)
-    mean, std = cfg.get("mean", (0.485, 0.456, 0.406)), cfg.get("std", (0.229, 0.224, 0.225))
-    if spec.input.channels not in (1, 3):
-        raise InputError(f"{spec.name}: takes {spec.input.channels} channels, expected 1 or 3 to read images")
-    if spec.input.channels == 1:
-        mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+    normalisation(spec, cfg)
     if spec.task == "classification":
         resize = create_transform(
-            (3, *size), mean=mean, std=std, interpolation=cfg.get("interpolation", "bicubic"), crop_pct=cfg["crop_pct"]
+            (3, *size), interpolation=cfg.get("interpolation", "bicubic"), crop_pct=cfg["crop_pct"]
         ).transforms[:-2]  # without its own conversion and normalisation
     else:
         resize = [v2.Resize(size, antialias=True)]
     grey: list[nn.Module] = [v2.Grayscale()] if spec.input.channels == 1 else []
-    transform: Callable[[Image.Image], Tensor] = v2.Compose(
-        [*resize, *grey, v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
-    )
+    transform: Callable[[Image.Image], Tensor] = v2.Compose([*resize, *grey, v2.PILToTensor()])
     return transform
+
+
+def normalisation(spec: ArchSpec, cfg: dict[str, Any]) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each channel, of pixels from 0 to 1.
+
+    Raises:
+        InputError: as `preprocessing`.
+    """
+    mean, std = cfg.get("mean", (0.485, 0.456, 0.406)), cfg.get("std", (0.229, 0.224, 0.225))
+    if spec.input.channels not in (1, 3):
+        raise InputError(f"{spec.name}: takes {spec.input.channels} channels, expected 1 or 3 to read images")
+    if spec.input.channels == 1:
+        return [sum(mean) / 3], [sum(std) / 3]
+    return list(mean), list(std)

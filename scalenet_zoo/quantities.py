@@ -1,14 +1,17 @@
-"""Quantities as people write them: `600M`, `1.2G`."""
+"""Quantities as people write them: `600M`, `1.2G`, `4ms`."""
 
 import math
 import operator
 import re
+from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from typing import SupportsIndex
 
 from scalenet_zoo.errors import QuantityError
 
 _COUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT])", re.IGNORECASE)
+_LATENCY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(us|ms|s)", re.IGNORECASE)
+_MILLISECONDS = {"us": Decimal("0.001"), "ms": Decimal(1), "s": Decimal(1000)}
 _FACTORS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -30,6 +33,23 @@ def parse_count(text: str, what: str) -> int:
         raise QuantityError(
             f"{what}: found {text!r}, expected a positive number with a unit K, M, G or T, such as 600M"
         )
+    return value
+
+
+def parse_ms(text: str, what: str) -> float:
+    """Read a latency in milliseconds: `4ms`, `800us` and `0.1s` are 4, 0.8 and 100.
+
+    Args:
+        text: a positive decimal number followed by us, ms or s.
+        what: the flag or argument, for the message.
+
+    Raises:
+        QuantityError: `text` is not of that form, or is zero.
+    """
+    match = _LATENCY.fullmatch(text.strip())
+    value = float(Decimal(match[1]) * _MILLISECONDS[match[2].lower()]) if match else 0.0
+    if not 0.0 < value < math.inf:
+        raise QuantityError(f"{what}: found {text!r}, expected a positive number with a unit us, ms or s, such as 4ms")
     return value
 
 
@@ -63,9 +83,14 @@ def format_count(value: float, rounding: str = ROUND_HALF_EVEN) -> str:
     return _four_digits(value, rounding)
 
 
-def format_range(low: float, high: float) -> str:
+def format_ms(value: float, rounding: str = ROUND_HALF_EVEN) -> str:
+    """Write milliseconds with up to four significant digits: 3.917ms."""
+    return f"{_four_digits(value, rounding)}ms"
+
+
+def format_range(low: float, high: float, write: Callable[[float, str], str] = format_count) -> str:
     """Write a range whose stated ends lie within it."""
-    return f"{format_count(low, ROUND_CEILING)} to {format_count(high, ROUND_FLOOR)}"
+    return f"{write(low, ROUND_CEILING)} to {write(high, ROUND_FLOOR)}"
 
 
 def _four_digits(value: float, rounding: str) -> str:

@@ -8,20 +8,18 @@ MACs grow about as depth * width^2 * resolution^2, so a + 2 b + 2 c = ln 2 keeps
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from scalenet_zoo.cost import population_cost, squeeze_channels
+from scalenet_zoo.constraints import Constraint, Macs
+from scalenet_zoo.cost import Population, squeeze_channels
 from scalenet_zoo.errors import BudgetError
 from scalenet_zoo.family import BaseModel, Family, Strategy
-from scalenet_zoo.quantities import format_count, format_range, whole_number
+from scalenet_zoo.quantities import format_range, whole_number
 from scalenet_zoo.rounding import Integers, scale_channels, scale_depth
 from scalenet_zoo.spec import ArchSpec, Head, Input, Layer, MBConvNetwork, Provenance, Stem, spec_errors
-
-Measure = Literal["macs", "params"]
 
 MACS_RANGE = (100e6, 20e9)
 """MACs between which `fit_budget` places networks."""
@@ -100,7 +98,7 @@ def expand(family: Family) -> list[ArchSpec]:
 
 
 def encode_kernels(base: BaseModel) -> Integers:
-    """A base model as a population of one, (1, stages, layers), for `cost.population_cost`."""
+    """A base model as a population of one, (1, stages, layers), for `cost.Population`."""
     kernels = np.zeros((1, len(base.stages), max(len(stage.kernels) for stage in base.stages)), dtype=np.int64)
     for s, stage in enumerate(base.stages):
         kernels[0, s, : len(stage.kernels)] = stage.kernels
@@ -138,8 +136,7 @@ def fit_growth_law(strategies: Iterable[Strategy], base_resolution: int) -> Grow
 
 def fit_budget(
     family: Family,
-    budget: int,
-    measure: Measure,
+    constraint: Constraint,
     divisor: int = 8,
     classes: int | None = None,
     in_channels: int = 3,
@@ -153,8 +150,7 @@ def fit_budget(
 
     Args:
         family: the base model and its strategies.
-        budget: MACs or parameters.
-        measure: which of them the budget limits.
+        constraint: the budget, of MACs, parameters or predicted latency.
         divisor: channels are multiples of it; 1: the papers' ceil.
         classes: None: the family's.
         in_channels: of the image.
@@ -166,46 +162,51 @@ def fit_budget(
     divisor = whole_number(divisor, 1, 1024, "divisor")
     classes = whole_number(family.classes if classes is None else classes, 0, 1_000_000, "num_classes")
     in_channels = whole_number(in_channels, 1, 65_536, "in_chans")
+    budget, measure = constraint.budget, constraint.measure_name
     law = fit_growth_law(family.strategies, family.base.resolution)
     kernels = encode_kernels(family.base)
 
-    def cost(depth: np.ndarray, width: np.ndarray, resolution: np.ndarray, which: Measure = measure) -> Integers:
-        costs = population_cost(family, kernels, depth, width, resolution, divisor, classes, in_channels)
-        result: Integers = getattr(costs, which)[0]
-        return result
+    def population(depth: np.ndarray, width: np.ndarray, resolution: np.ndarray) -> Population:
+        return Population(family, kernels, depth, width, resolution, divisor, classes, in_channels)
 
     stage = np.arange(-6.0, 10.0, 0.01)
     depth, width = np.exp(law.depth * stage), np.exp(law.width * stage)
     pixels = family.base.resolution * np.exp(law.resolution * stage)
-    macs = cost(depth, width, pixels, "macs")
-    costs = cost(depth, width, pixels)
+    curve = population(depth, width, pixels)
+    macs, costs = curve.cost.macs[0], constraint.measure(curve)[0]
     reached = costs[(macs >= MACS_RANGE[0]) & (macs <= MACS_RANGE[1])]
     if not len(reached):
         raise BudgetError(f"num_classes: found {classes:,}, of which the classifier alone takes more than the range")
     low, high = float(reached.min()), float(reached.max())
-    if measure == "macs":  # between the curve's steps, too
+    if isinstance(constraint, Macs):  # between the curve's steps, too
         low, high = max(MACS_RANGE[0], float(costs.min())), MACS_RANGE[1]
     if not low <= budget <= high:
         raise BudgetError(
-            f"{measure}: found {format_count(budget)}, expected {format_range(low, high)} for the family {family.name}"
+            f"{measure}: found {constraint.format(budget)}, expected {format_range(low, high, constraint.format)}"
+            f" for the family {family.name}"
         )
 
     at = int(np.abs(np.log(costs / budget)).argmin())
-    found = _nearest_to_law(cost, (depth[at], width[at], pixels[at]), budget, measure)
-    if found is None:
+    candidates = _around((depth[at], width[at], pixels[at]), constraint.sees_resolution)
+    costs = constraint.measure(population(*candidates.T))[0]
+    fitting = candidates[(costs <= budget) & (costs >= TIGHTNESS * budget)]
+    if not len(fitting):
         raise BudgetError(
             f"{measure}: found no network of the family {family.name} between {TIGHTNESS:.0%} and 100% of"
-            f" {format_count(budget)} with channels in multiples of {divisor}"
+            f" {constraint.format(budget)} with channels in multiples of {divisor}"
         )
+    distances = np.square(np.log(fitting / (depth[at], width[at], pixels[at]))).sum(axis=1)
+    found = fitting[distances.argmin()]
+    suffix = "" if measure != "params" else "_params"
     strategy = Strategy(
-        name=f"{family.name}_{format_count(budget)}{'' if measure == 'macs' else '_params'}".lower(),
+        name=f"{family.name}_{constraint.format(budget)}{suffix}".lower(),
         stage=float(stage[at]),
-        depth=round(found[0], 6),
-        width=round(found[1], 6),
+        depth=round(float(found[0]), 6),
+        width=round(float(found[1]), 6),
         resolution=int(found[2]),
     )
     provenance = Provenance(
-        source=f"the family {family.name}, placed on its growth law at {format_count(budget)} {measure}",
+        source=f"the family {family.name}, placed on its growth law at {constraint.format(budget)} {measure}",
         method="scalenet_zoo.scaling.fit_budget",
         paper=family.provenance.paper,
         license=family.provenance.license,
@@ -220,18 +221,10 @@ def fit_budget(
     return apply_strategy(family, strategy, divisor, classes, in_channels, provenance)
 
 
-def _nearest_to_law(
-    cost: Callable[..., Integers], ideal: tuple[float, float, float], budget: int, measure: Measure
-) -> tuple[float, float, float] | None:
-    """Depth, width and resolution around the law's that use the budget well; None if there are none."""
-    reach = 0.25 if measure == "macs" else 0.0  # resolution makes no difference to parameters
+def _around(ideal: tuple[float, float, float], with_resolution: bool) -> np.ndarray:
+    """Depths, widths and resolutions around the law's, (candidates, 3)."""
+    reach = 0.25 if with_resolution else 0.0
     depths = ideal[0] * np.exp(np.linspace(-1.2, 1.2, 41))
-    widths = ideal[1] * np.exp(np.linspace(-0.7, 0.7, 351 if measure == "macs" else 1401))
+    widths = ideal[1] * np.exp(np.linspace(-0.7, 0.7, 351 if with_resolution else 1401))
     resolutions = np.unique(np.rint(ideal[2] * np.exp(np.linspace(-reach, reach, 101)) / 8)) * 8
-    grid = np.stack(np.meshgrid(depths, widths, resolutions, indexing="ij"), axis=-1).reshape(-1, 3)
-    costs = cost(*grid.T)
-    fitting = grid[(costs <= budget) & (costs >= TIGHTNESS * budget)]
-    if not len(fitting):
-        return None
-    depth, width, resolution = fitting[np.square(np.log(fitting / ideal)).sum(axis=1).argmin()]
-    return float(depth), float(width), float(resolution)
+    return np.stack(np.meshgrid(depths, widths, resolutions, indexing="ij"), axis=-1).reshape(-1, 3)

@@ -1,21 +1,24 @@
 """The zoo: names -> specs -> networks. Torch is imported only when a network is made."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scalenet_zoo.constraints import Constraint, Macs, Params
 from scalenet_zoo.errors import BudgetError, ModelNotFoundError
 from scalenet_zoo.family import Family
-from scalenet_zoo.quantities import format_count, format_range, parse_count, whole_count
-from scalenet_zoo.scaling import Measure, fit_budget
+from scalenet_zoo.quantities import format_count, format_range, parse_count, parse_ms, whole_count
+from scalenet_zoo.scaling import fit_budget
 from scalenet_zoo.spec import ArchSpec, Task
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from scalenet_zoo.export.latency_budget import Found
 
 FAMILIES: Mapping[Task, tuple[str, ...]] = {
     "classification": ("scalenet", "efficientnet"),
@@ -201,19 +204,20 @@ def spec_for(
     """
     if (flops is None) == (params is None):
         raise BudgetError("found no budget or two, expected either flops or params")
-    measure: Measure = "macs" if params is None else "params"
     flag, amount = ("--flops", flops) if params is None else ("--params", params)
     budget = parse_count(amount, flag) if isinstance(amount, str) else whole_count(amount or 0, flag)
+    constraint: Constraint = Macs(budget) if params is None else Params(budget)
     if task not in FAMILIES:
         raise ModelNotFoundError(f"{task}: found no such task, expected one of {', '.join(FAMILIES)}")
     if family is not None and family not in FAMILIES[task]:
         raise ModelNotFoundError(f"{family}: found no such family for {task}, expected {' or '.join(FAMILIES[task])}")
     if task == "classification":
         base = load_family(family or FAMILIES[task][0])
-        return fit_budget(base, budget, measure, divisor, num_classes, in_chans)
+        return fit_budget(base, constraint, divisor, num_classes, in_chans)
 
     entries = [spec for spec in _entries().values() if spec.task == task and spec.name.startswith(family or "")]
     entries = [spec.replace(classes=num_classes, channels=in_chans) for spec in entries]
+    measure = constraint.measure_name
     costs = {spec.name: int(getattr(spec.cost, measure)) for spec in entries}
     low, high = min(costs.values()), max(costs.values())
     if not low <= budget <= high:
@@ -224,9 +228,72 @@ def spec_for(
     return max((spec for spec in entries if costs[spec.name] <= budget), key=lambda spec: costs[spec.name])
 
 
+def find_at_latency(
+    latency: str | float,
+    on: str,
+    task: Task = "classification",
+    family: str | None = None,
+    divisor: int = 8,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    threads: int | None = None,
+    batch: int = 1,
+    precision: str = "fp32",
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> "Found":
+    """Find the best network of a family that meets a latency budget on this machine: predicted, then measured.
+
+    The back end's latency model comes from the cache; where there is none, a quick one is made first, in minutes.
+
+    Args:
+        latency: `"4ms"`, or milliseconds.
+        on: the back end.
+        task: classification.
+        family: one of `FAMILIES[task]`; None: the first of them.
+        divisor: channels are multiples of it.
+        num_classes: None: the family's.
+        in_chans: channels of the image.
+        threads: CPU threads; None: as many as torch uses.
+        batch: images at once.
+        precision: fp32 or fp16.
+        on_progress: told what is being done, how much of it is done, and how much there is.
+
+    Raises:
+        QuantityError: the budget cannot be read.
+        BudgetError: the budget is out of range, or for another task; or no network met it when measured.
+        ModelNotFoundError: there is no such family.
+        BackendError: the back end cannot run here.
+    """
+    import torch
+
+    from scalenet_zoo.backends import require_backend
+    from scalenet_zoo.export.latency_budget import find_latency_model, search_at_latency
+    from scalenet_zoo.export.profile import Settings
+
+    budget = parse_ms(latency, "--latency") if isinstance(latency, str) else float(latency)
+    if task != "classification":
+        raise BudgetError(f"--latency: found it for {task}, expected it for classification")
+    if precision not in ("fp32", "fp16"):
+        raise BudgetError(f"--precision: found {precision!r}, expected fp32 or fp16")
+    require_backend(on)
+    base = load_family(family or FAMILIES[task][0])
+    settings = Settings(
+        family=base.name,
+        backend=on,
+        precision="fp16" if precision == "fp16" else "fp32",
+        threads=threads or torch.get_num_threads(),
+        batch=batch,
+        divisor=divisor,
+    )
+    model = find_latency_model(base, settings, on_progress)
+    return search_at_latency(budget, base, model, num_classes, in_chans, on_progress)
+
+
 def build(
     flops: str | float | None = None,
     params: str | float | None = None,
+    latency: str | float | None = None,
+    on: str | None = None,
     task: Task = "classification",
     family: str | None = None,
     divisor: int = 8,
@@ -234,5 +301,15 @@ def build(
     in_chans: int = 3,
     **kwargs: Any,  # noqa: ANN401 - create_model's
 ) -> "nn.Module":
-    """Build the network at a budget: `build(flops="600M")`. Arguments as `spec_for` and `create_model`."""
-    return create_model(spec_for(flops, params, task, family, divisor, num_classes, in_chans), **kwargs)
+    """Build the network at a budget: `build(flops="600M")` or `build(latency="4ms", on="ort-cpu")`.
+
+    Arguments as `spec_for`, `find_at_latency` and `create_model`.
+    """
+    if (latency is None) != (on is None):
+        raise BudgetError("found one of latency and on, expected both")
+    if latency is None or on is None:
+        return create_model(spec_for(flops, params, task, family, divisor, num_classes, in_chans), **kwargs)
+    if flops is not None or params is not None:
+        raise BudgetError("found two budgets, expected one of flops, params and latency")
+    found = find_at_latency(latency, on, task, family, divisor, num_classes, in_chans)
+    return create_model(found.attempts[-1].spec, **kwargs)

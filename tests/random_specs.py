@@ -1,9 +1,13 @@
-"""Hypothesis strategies: small random specs of both types, as valid as any in the zoo."""
+"""Hypothesis strategies: small random specs of both types, as valid as any in the zoo, and populations."""
 
 from typing import Literal
 
+import numpy as np
 from hypothesis import strategies as st
 
+from scalenet_zoo.cost import Population
+from scalenet_zoo.family import Strategy
+from scalenet_zoo.scaling import apply_strategy, encode_kernels
 from scalenet_zoo.spec import (
     FUSION_STEPS,
     ArchSpec,
@@ -16,6 +20,7 @@ from scalenet_zoo.spec import (
     Provenance,
     Stem,
 )
+from scalenet_zoo.zoo import load_family
 
 PROVENANCE = Provenance(source="drawn at random by a test")
 KERNELS = st.sampled_from([1, 3, 5, 7])
@@ -79,3 +84,39 @@ def multipath_specs(draw: st.DrawFn) -> ArchSpec:
 
 
 specs = st.one_of(mbconv_specs(), multipath_specs())
+
+
+@st.composite
+def populations(draw: st.DrawFn) -> tuple[Population, list[list[ArchSpec]]]:
+    """A population, and the specs of its networks: base models x strategies."""
+    family = load_family(draw(st.sampled_from(["scalenet", "efficientnet"])))
+    squeeze: Literal["input", "expanded"] = draw(st.sampled_from(["input", "expanded"]))
+    family = family.model_copy(update={"base": family.base.model_copy(update={"squeeze": squeeze})})
+    multipliers = st.integers(30, 250).map(lambda hundredths: hundredths / 100)
+    strategy = st.builds(
+        Strategy,
+        name=st.just("random"),
+        stage=st.just(1.0),
+        depth=multipliers,
+        width=multipliers,
+        resolution=st.integers(1, 300),
+    )
+    strategies = draw(st.lists(strategy, min_size=1, max_size=4))
+    divisor, classes = draw(st.sampled_from([1, 4, 8])), draw(st.integers(0, 5000))
+    in_channels = draw(st.integers(1, 4))
+    count = draw(st.integers(1, 3))
+    kernels = np.zeros((count, len(family.base.stages), 5), dtype=np.int64)
+    members = []
+    for n in range(count):
+        stages = tuple(
+            stage.model_copy(update={"kernels": tuple(draw(st.lists(KERNELS, min_size=1, max_size=5)))})
+            for stage in family.base.stages
+        )
+        member = family.model_copy(update={"base": family.base.model_copy(update={"stages": stages})})
+        encoded = encode_kernels(member.base)
+        kernels[n, :, : encoded.shape[2]] = encoded[0]
+        members.append([apply_strategy(member, strategy, divisor, classes, in_channels) for strategy in strategies])
+    depth, width, pixels = (
+        np.array([getattr(s, part) for s in strategies]) for part in ("depth", "width", "resolution")
+    )
+    return Population(family, kernels, depth, width, pixels, divisor, classes, in_channels), members

@@ -19,7 +19,7 @@ from tests.test_spec import BAD_MBCONV, BAD_MULTIPATH, corrupt
 
 PHOTOGRAPH = str(sample_photographs()[1])
 COMMAND = Path(sys.executable).with_name("scalenet-zoo")
-COMMANDS = ["list", "show", "build", "export", "predict", "doctor"]
+COMMANDS = ["list", "show", "build", "export", "predict", "benchmark", "profile", "doctor"]
 
 
 class Run:
@@ -282,7 +282,7 @@ def test_budgets_that_cannot_be_read(run: Run, flag: str, text: str) -> None:
         (["build", "--flops", "600M", "--family", "resnet"], 1, "resnet: found no such family for classification"),
         (["build", "--flops", "300G", "--task", "pose", "--divisor", "8"], 2, "Invalid value: found --divisor with"),
         (["build", "scalenet_s0", "--seed", "-1"], 2, "Invalid value for '--seed'"),
-        (["build"], 2, "Invalid value: found none or several of SPEC, --flops and --params, expected one of them"),
+        (["build"], 2, "Invalid value: found none or several of SPEC, --flops, --params and --latency, expected"),
         (["build", "scalenet_s0", "--flops", "600M"], 2, "Invalid value: found none or several of SPEC"),
         (["build", "scalenet_s0", "--divisor", "1"], 2, "Invalid value: found --task, --family or --divisor with SPEC"),
         (["build", "--flops", "600M", "--export", "coreml"], 2, "Invalid value for '--export': "),

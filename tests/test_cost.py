@@ -10,18 +10,17 @@ import timm
 import torch
 import torchvision
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalenet_zoo import create_model, list_models, load_spec
-from scalenet_zoo.cost import population_cost
-from scalenet_zoo.family import BaseStage, Strategy
+from scalenet_zoo.cost import Population, population_cost
+from scalenet_zoo.family import BaseStage
 from scalenet_zoo.layer_table import layer_table
 from scalenet_zoo.scaling import apply_strategy, encode_kernels
 from scalenet_zoo.spec import ArchSpec
 from scalenet_zoo.zoo import load_family
-from tests.random_specs import mbconv_specs, multipath_specs, specs
+from tests.random_specs import mbconv_specs, multipath_specs, populations, specs
 
 
 def executed_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
@@ -145,71 +144,22 @@ def test_peak_activation_of_random_multipath_networks(spec: ArchSpec) -> None:
 # --- populations ----------------------------------------------------------------------------------
 
 
-@st.composite
-def populations(draw: st.DrawFn) -> tuple[str, list[list[list[int]]], list[Strategy]]:
-    family = load_family(draw(st.sampled_from(["scalenet", "efficientnet"])))
-    stages = len(family.base.stages)
-    kernels = st.lists(st.sampled_from([1, 3, 5, 7]), min_size=1, max_size=5)
-    base_models = draw(st.lists(st.lists(kernels, min_size=stages, max_size=stages), min_size=1, max_size=3))
-    multipliers = st.integers(30, 250).map(lambda hundredths: hundredths / 100)
-    strategy = st.builds(
-        Strategy,
-        name=st.just("random"),
-        stage=st.just(1.0),
-        depth=multipliers,
-        width=multipliers,
-        resolution=st.integers(1, 300),
-    )
-    return family.name, base_models, draw(st.lists(strategy, min_size=1, max_size=4))
-
-
 @settings(max_examples=60)
-@given(populations(), st.sampled_from([1, 4, 8]), st.integers(0, 5000), st.integers(1, 4), st.booleans())
-def test_population_cost_equals_the_traces(
-    population: tuple[str, list[list[list[int]]], list[Strategy]],
-    divisor: int,
-    classes: int,
-    in_channels: int,
-    from_expanded: bool,
-) -> None:
-    name, base_models, strategies = population
-    family = load_family(name)
-    if from_expanded:
-        family = family.model_copy(update={"base": family.base.model_copy(update={"squeeze": "expanded"})})
-    kernels = np.zeros((len(base_models), len(family.base.stages), 5), dtype=np.int64)
-    expected = np.zeros((3, len(base_models), len(strategies)), dtype=np.int64)
-    for n, base_model in enumerate(base_models):
-        stages = tuple(
-            BaseStage(channels=stage.channels, stride=stage.stride, expand=stage.expand, kernels=tuple(chosen))
-            for stage, chosen in zip(family.base.stages, base_model, strict=True)
-        )
-        member = family.model_copy(update={"base": family.base.model_copy(update={"stages": stages})})
-        encoded = encode_kernels(member.base)
-        kernels[n, :, : encoded.shape[2]] = encoded[0]
-        for m, strategy in enumerate(strategies):
-            costs = apply_strategy(member, strategy, divisor, classes, in_channels).trace
-            expected[:, n, m] = costs.macs, costs.params, costs.peak_activation_bytes
-    found = population_cost(
-        family,
-        kernels,
-        np.array([strategy.depth for strategy in strategies]),
-        np.array([strategy.width for strategy in strategies]),
-        np.array([strategy.resolution for strategy in strategies]),
-        divisor,
-        classes,
-        in_channels,
-    )
-    np.testing.assert_array_equal(found.macs, expected[0])
-    np.testing.assert_array_equal(found.params, expected[1])
-    np.testing.assert_array_equal(found.peak_activation_bytes, expected[2])
+@given(populations())
+def test_population_cost_equals_the_traces(drawn: tuple[Population, list[list[ArchSpec]]]) -> None:
+    population, members = drawn
+    found = population_cost(population)
+    for measure in ("macs", "params", "peak_activation_bytes"):
+        expected = [[getattr(spec.trace, measure) for spec in scaled] for scaled in members]
+        np.testing.assert_array_equal(getattr(found, measure), expected)
 
 
 def test_population_takes_single_numbers_and_arrays_alike() -> None:
     family = load_family("scalenet")
     kernels = encode_kernels(family.base)
-    expected = population_cost(family, kernels, [1.0, 1.0], [1.0, 1.2], [224, 224]).macs
-    np.testing.assert_array_equal(population_cost(family, kernels, 1.0, [1.0, 1.2], 224).macs, expected)
-    sizes = population_cost(family, kernels, 1.0, 1.0, [224, 448]).macs
+    expected = Population(family, kernels, [1.0, 1.0], [1.0, 1.2], [224, 224]).cost.macs
+    np.testing.assert_array_equal(Population(family, kernels, 1.0, [1.0, 1.2], 224).cost.macs, expected)
+    sizes = Population(family, kernels, 1.0, 1.0, [224, 448]).cost.macs
     assert sizes.shape == (1, 2)
     assert sizes[0, 0] == expected[0, 0]
 
@@ -219,7 +169,7 @@ def test_population_costs_that_do_not_fit_are_an_error() -> None:
     wide = BaseStage(channels=60_000, stride=1, expand=64, kernels=(3,))
     family = family.model_copy(update={"base": family.base.model_copy(update={"stages": (wide,)})})
     with pytest.raises(OverflowError, match="stage 0: found a cost near"):
-        population_cost(family, encode_kernels(family.base), 1.0, 1.0, 65_536)
+        population_cost(Population(family, encode_kernels(family.base), 1.0, 1.0, 65_536))
 
 
 # --- published figures ----------------------------------------------------------------------------

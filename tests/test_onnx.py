@@ -1,6 +1,8 @@
 """ONNX export: what the file holds and computes, in real ONNX Runtime sessions."""
 
 import json
+import resource
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,16 @@ import onnx
 import pytest
 import torch
 from scalenet_zoo.export import onnx as exporter
+from scalenet_zoo.export.graph import trace_graph
+from scalenet_zoo.export.inputs import file_input, network_input
+from scalenet_zoo.export.metadata import Metadata, OnnxOptions, Precision
 from scalenet_zoo.export.onnx import OnnxNetwork, export_onnx
-from scalenet_zoo.export.verify import photographs, run_torch, verify
+from scalenet_zoo.export.verify import TOLERANCES, run_torch
 from torch import nn
 
-from scalenet_zoo import create_model, load_spec
-from scalenet_zoo.errors import ExportError, InputError, VerificationError
-from scalenet_zoo.spec import spec_of
+from scalenet_zoo import create_model, list_models, load_spec
+from scalenet_zoo.errors import ExportError, InputError, OutputError, VerificationError
+from scalenet_zoo.images import find_images, sample_photographs
 from tests.networks import random_model, small
 
 
@@ -59,15 +64,17 @@ def test_metadata_hold_the_spec_and_the_preprocessing(exported: tuple[nn.Module,
     assert network.pretrained_cfg["input_size"] == [3, 64, 96]
 
 
-def test_parameters_of_the_file_are_those_of_the_spec(exported: tuple[nn.Module, Path]) -> None:
-    model, path = exported
-    weights = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
-    held = sum(w.size for w in weights if w.dtype == np.float32)
-    norms = sum(m.num_features for m in model.modules() if isinstance(m, nn.BatchNorm2d))
-    # A batch norm folded into its convolution leaves one bias a channel of its weight and bias.
-    assert held == spec_of(model).cost.params - norms
+@pytest.mark.parametrize(
+    "name",
+    ["scalenet_s0", *(pytest.param(f"scalenet_s{i}", marks=pytest.mark.slow) for i in (1, 2, 3))],
+)
+def test_untrained_networks_export(name: str, tmp_path: Path) -> None:
+    """Their folded biases are zeros, which torch leaves out."""
+    check = export_onnx(create_model(load_spec(name).replace(height=32, width=32)), tmp_path / "untrained.onnx")
+    assert check.relative < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scalenas_s1", "scalenas_p1"])
 def test_dense_networks_export(name: str, tmp_path: Path) -> None:
     spec = small(name).replace(height=66, width=100)  # sizes that no power of two divides
@@ -85,26 +92,18 @@ def test_training_mode_and_other_channels_survive(tmp_path: Path) -> None:
 
 
 class Liar:
-    """An exported network that is wrong by a little."""
+    """Stands for an exported network that is wrong."""
 
-    def __init__(self, honest: OnnxNetwork, error: float) -> None:
-        self.honest, self.error = honest, error
-        self.spec, self.pretrained_cfg = honest.spec, honest.pretrained_cfg
+    def __init__(self, honest: OnnxNetwork) -> None:
+        self.honest, self.metadata = honest, honest.metadata
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self.honest(images) + np.float32(self.error)
-
-
-@pytest.mark.parametrize("error", [1.0, float("nan")])
-def test_a_file_that_computes_something_else_is_found_out(exported: tuple[nn.Module, Path], error: float) -> None:
-    model, path = exported
-    with pytest.raises(VerificationError, match="scalenet_s0: found outputs that differ by"):
-        verify(model, Liar(OnnxNetwork.load(path), error))  # type: ignore[arg-type]
+        return self.honest(images) + np.float32(1)
 
 
 def test_a_failed_check_leaves_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     honest = OnnxNetwork.load
-    monkeypatch.setattr(exporter.OnnxNetwork, "load", lambda path: Liar(honest(path), 1.0))
+    monkeypatch.setattr(exporter.OnnxNetwork, "load", lambda path: Liar(honest(path)))
     (tmp_path / "old.onnx").write_text("what was there before")
     with pytest.raises(VerificationError):
         export_onnx(random_model(small("scalenet_s0")), tmp_path / "old.onnx")
@@ -117,8 +116,9 @@ def test_weights_above_the_limit_go_into_a_second_file(monkeypatch: pytest.Monke
     model = random_model(small("scalenet_s0"))
     export_onnx(model, tmp_path / "large.onnx")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["large.onnx", "large.onnx.data"]
-    images = photographs(model.spec, {"crop_pct": 1.0}, 1)  # type: ignore[arg-type]
-    np.testing.assert_allclose(OnnxNetwork.load(tmp_path / "large.onnx")(images), run_torch(model, images), atol=1e-4)
+    network = OnnxNetwork.load(tmp_path / "large.onnx")
+    images = file_input(network.metadata, sample_photographs(), 1)
+    np.testing.assert_allclose(network(images), run_torch(model, images), atol=1e-4)
 
 
 def test_files_that_are_not_ours_are_refused(exported: tuple[nn.Module, Path], tmp_path: Path) -> None:
@@ -138,8 +138,29 @@ def test_files_that_are_not_ours_are_refused(exported: tuple[nn.Module, Path], t
         OnnxNetwork.load(tmp_path / "other.onnx")
     entry.value = "no JSON"
     onnx.save(other, tmp_path / "other.onnx")
-    with pytest.raises(InputError, match=r"other.onnx: found no spec in its metadata"):
+    with pytest.raises(InputError, match=r"other.onnx: found metadata that are not valid: Expecting value"):
         OnnxNetwork.load(tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("spec", '{"format": 1}', "format: found 1, expected 'scalenet-zoo/arch'"),
+        ("spec_hash", "0" * 64, "found the spec's hash 0000"),
+        ("preprocessing", "[]", "found metadata that are not valid"),
+        ("export", '{"precision": "fp8"}', "found metadata that are not valid"),
+        ("export", '{"batch": [3, 2, 1]}', "found metadata that are not valid"),
+        ("export", '{"output": "joints"}', "found metadata that are not valid: output: found joints for scalenet_s0"),
+        ("classes", "{}", "found metadata that are not valid"),
+    ],
+)
+def test_metadata_are_checked(exported: tuple[nn.Module, Path], key: str, value: str, complaint: str) -> None:
+    entries = Metadata.read(exported[1]).entries()
+    with pytest.raises(InputError, match=f"^file.onnx: {complaint}"):
+        Metadata.parse(entries | {f"scalenet_zoo.{key}": value}, "file.onnx")
+    del entries["scalenet_zoo.preprocessing"]
+    with pytest.raises(InputError, match=r"^file.onnx: found no preprocessing in its metadata"):
+        Metadata.parse(entries, "file.onnx")
 
 
 def test_networks_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
@@ -150,3 +171,166 @@ def test_networks_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"scalenet_s0: found weights of torch.float16, expected torch.float32"):
         export_onnx(create_model("scalenet_s0").half(), tmp_path / "half.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("batch", "dim"), [((1, 4, 8), "batch"), ((1, 1, 1), 1)])
+def test_ranges_and_fixed_batches(batch: Any, dim: Any, tmp_path: Path) -> None:
+    model = random_model(small("scalenet_s0"))
+    check = export_onnx(model, tmp_path / "a.onnx", OnnxOptions(batch=batch))
+    assert check.batch_sizes == tuple(sorted(set(batch)))
+    network = OnnxNetwork.load(tmp_path / "a.onnx")
+    assert network.session.get_inputs()[0].shape == [dim, 3, 64, 96]
+    assert network.metadata.options.batch == batch
+
+
+def test_bytes_in_and_probabilities_out(tmp_path: Path) -> None:
+    model = random_model(small("scalenet_s0"))
+    options = OnnxOptions(precision="fp16", io="fp16", preprocess=True, output="softmax", keep_fp32=("Gemm",))
+    export_onnx(model, tmp_path / "a.onnx", options, class_names=[f"name {i}" for i in range(1000)])
+    network = OnnxNetwork.load(tmp_path / "a.onnx")
+    assert network.metadata == Metadata.read(tmp_path / "a.onnx")
+    assert network.metadata.options == options
+    assert network.metadata.class_names[999] == "name 999"
+    source, result = network.session.get_inputs()[0], network.session.get_outputs()[0]
+    assert (source.type, source.shape) == ("tensor(uint8)", ["batch", 64, 96, 3])
+    assert (result.type, result.name) == ("tensor(float16)", "probabilities")
+    images = file_input(network.metadata, sample_photographs(), 2)
+    expected = torch.from_numpy(run_torch(model, network_input(network.metadata, sample_photographs(), 2))).softmax(1)
+    np.testing.assert_allclose(network(images), expected, atol=2e-3)
+
+
+def test_imagenets_names_are_in_a_classifier_of_a_thousand_classes(exported: tuple[nn.Module, Path]) -> None:
+    names = Metadata.read(exported[1]).class_names
+    assert (len(names), names[0], names[17]) == (1000, "tench", "jay")
+
+
+def test_fp16_and_int8_files_are_small(tmp_path: Path) -> None:
+    model = random_model("scalenet_s0")
+    sizes: dict[Precision, int] = {}
+    for precision in TOLERANCES:
+        path = tmp_path / f"{precision}.onnx"
+        check = export_onnx(model, path, OnnxOptions(precision=precision), sample_photographs())
+        assert check.relative <= TOLERANCES[precision].largest
+        sizes[precision] = path.stat().st_size
+    assert sizes["fp16"] <= 0.55 * sizes["fp32"]
+    assert sizes["int8"] <= 0.35 * sizes["fp32"]
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "complaint"),
+    [
+        (OnnxOptions(output="argmax"), "scalenet_s0", "output: found argmax for scalenet_s0 (classification, 1000"),
+        (OnnxOptions(output="softmax"), "hrnet_w18", "output: found softmax for hrnet_w18 (segmentation, 19"),
+        (OnnxOptions(io="fp16"), "scalenet_s0", "precision: found fp32 with io or keep_fp32"),
+        (OnnxOptions(precision="int8"), "scalenet_s0", "calibration: found no images"),
+    ],
+)
+def test_options_that_do_not_fit(options: OnnxOptions, name: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError) as caught:
+        export_onnx(create_model(small(name)), tmp_path / "a.onnx", options)
+    assert str(caught.value).startswith(complaint)
+    with pytest.raises(ExportError, match="class_names: found 2, expected"):
+        export_onnx(create_model(small(name)), tmp_path / "a.onnx", class_names=["a", "b"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("batch", [(0, 1, 2), (3, 2, 4), (1, 2)])
+def test_batches_out_of_order_are_refused(batch: Any) -> None:
+    with pytest.raises(ValueError, match="batch"):
+        OnnxOptions(batch=batch)
+
+
+# --- faults ---------------------------------------------------------------------------------------
+
+
+def test_two_exports_to_one_path_at_once(tmp_path: Path) -> None:
+    """Torch's exporter is not for several threads at once: here they meet at the file."""
+    one, other = (random_model(small("scalenet_s0"), num_classes=n) for n in (3, 5))
+    path = tmp_path / "a.onnx"
+    lock = threading.Lock()
+    trace, exports = trace_graph, []
+
+    def one_at_a_time(*arguments: Any) -> Any:
+        with lock:
+            return trace(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter, "trace_graph", one_at_a_time)
+        threads = [threading.Thread(target=lambda m=m: exports.append(export_onnx(m, path))) for m in (one, other)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(exports) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
+    network = OnnxNetwork.load(path)  # the last one, whole
+    model = one if network.spec.classes == 3 else other
+    images = file_input(network.metadata, sample_photographs(), 1)
+    np.testing.assert_allclose(network(images), run_torch(model, images), atol=1e-4)
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk: the write fails half way just so."""
+    model = random_model(small("scalenet_s0"))
+    (tmp_path / "a.onnx").write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with pytest.raises(OutputError, match=r"a.onnx: cannot be written: File too large"):
+            export_onnx(model, tmp_path / "a.onnx")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.onnx", "old")]
+
+
+def test_truncated_files_are_refused(exported: tuple[nn.Module, Path], tmp_path: Path) -> None:
+    content = exported[1].read_bytes()
+    for length in (0, 1000, len(content) // 2, len(content) - 100):
+        path = tmp_path / "short.onnx"
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match="short.onnx: "):
+            Metadata.read(path)
+        with pytest.raises(InputError, match="short.onnx: "):
+            OnnxNetwork.load(path)
+    with pytest.raises(InputError, match="none.onnx: cannot be read: No such file"):
+        Metadata.read(tmp_path / "none.onnx")
+
+
+def test_calibration_folders(tmp_path: Path) -> None:
+    def complaint(limit: int = 10) -> str:
+        with pytest.raises(InputError) as caught:
+            find_images(tmp_path / "photos", limit)
+        return str(caught.value)
+
+    assert complaint().endswith("photos: found no such folder, expected one with images")
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    assert "found no image files" in complaint()
+    photograph = sample_photographs()[0].read_bytes()
+    for name in ("a.jpg", "b.JPG", "deep/c.jpeg"):
+        (tmp_path / "photos" / name).write_bytes(photograph)
+    (tmp_path / "photos" / "broken.jpg").write_bytes(photograph[:20_000])
+    images, broken = find_images(tmp_path / "photos", 10)
+    assert [path.name for path in images] == ["a.jpg", "b.JPG", "c.jpeg"]
+    assert [path.name for path in broken] == ["broken.jpg"]
+    assert len(find_images(tmp_path / "photos", 2)[0]) <= 2
+    (tmp_path / "photos" / "worse.png").write_text("no PNG")
+    assert "found 2 of 5 images that cannot be read (broken.jpg, worse.png), expected at most 1" in complaint()
+
+
+# --- every network of the issue, at its own size --------------------------------------------------
+
+NETWORKS = [*list_models("scalenet_s[0-3]"), "scalenas_s1", "scalenas_p2", "efficientnet_b0", "hrnet_w18"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_keeps_within_the_tolerances(name: str, precision: Precision, tmp_path: Path) -> None:
+    check = export_onnx(random_model(name), tmp_path / "a.onnx", OnnxOptions(precision=precision), sample_photographs())
+    print(f"{name} {precision}: largest {check.relative:.2g}, noise {check.noise:.2g}, {check.agreement}")
+    assert check.relative <= TOLERANCES[precision].largest
+    assert check.noise <= TOLERANCES[precision].noise

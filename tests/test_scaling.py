@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalenet_zoo import build, load_spec
+from scalenet_zoo.constraints import Macs
 from scalenet_zoo.errors import BudgetError, ModelNotFoundError, QuantityError, SpecError
 from scalenet_zoo.family import Strategy
 from scalenet_zoo.quantities import format_count, parse_count
@@ -303,7 +304,7 @@ def test_build_makes_the_network() -> None:
 
 def test_the_family_of_a_budget_is_not_tied_to_the_zoo() -> None:
     family = load_family("scalenet").model_copy(update={"name": "mine"})
-    assert fit_budget(family, 500_000_000, "macs", classes=10, in_channels=1).name == "mine_500m"
+    assert fit_budget(family, Macs(500_000_000), classes=10, in_channels=1).name == "mine_500m"
 
 
 def test_every_stage_of_the_zoo_lies_in_the_range() -> None:

@@ -12,17 +12,26 @@ from typing import Annotated
 import typer
 
 from scalenet_zoo import __version__
-from scalenet_zoo.cli import build, doctor, export, predict, zoo
+from scalenet_zoo.cli import benchmark, build, doctor, export, predict, profile, zoo
 from scalenet_zoo.errors import ZooError
 
 app = typer.Typer(
     name="scalenet-zoo",
-    help="Searched network families: from a budget to a PyTorch network and an ONNX file.",
+    help="Searched network families: from a budget to a PyTorch network, an ONNX file, a TensorRT engine.",
     epilog="Example: scalenet-zoo build --flops 600M --export onnx",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: importing rich would take longer than all the rest
 )
-for command in (zoo.list_entries, zoo.show, build.build, export.export, predict.predict, doctor.doctor):
+for command in (
+    zoo.list_entries,
+    zoo.show,
+    build.build,
+    export.export,
+    predict.predict,
+    benchmark.benchmark,
+    profile.profile,
+    doctor.doctor,
+):
     app.command(name="list" if command is zoo.list_entries else command.__name__)(command)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scalenet_zoo.cli.options import UNTRAINED, Format, Json, Pretrained, Seed, TaskName, Weights
+from scalenet_zoo.cli.options import UNTRAINED, BuildFormat, Json, Pretrained, Seed, TaskName, Weights
 
 
 def build(
@@ -14,6 +14,13 @@ def build(
     ] = None,
     flops: Annotated[str | None, typer.Option(help="At most so many MACs, such as 600M.")] = None,
     params: Annotated[str | None, typer.Option(help="At most so many parameters, such as 5M.")] = None,
+    latency: Annotated[str | None, typer.Option(help="At most so long an inference, such as 4ms; needs --on.")] = None,
+    on: Annotated[str | None, typer.Option(help="The back end of --latency: ort-cpu, torch, tensorrt, ...")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of --latency; all cores if not given.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images at once of --latency; 1 if not given.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of --latency: fp32, if not given, or fp16.")] = None,
     task: Annotated[TaskName | None, typer.Option(help="What it is for; classification if not given.")] = None,
     family: Annotated[
         str | None, typer.Option(help="scalenet or efficientnet; scalenas or hrnet for other tasks.")
@@ -25,7 +32,7 @@ def build(
     in_channels: Annotated[int | None, typer.Option(min=1, help="Channels of the image, if not 3.")] = None,
     pretrained: Pretrained = False,
     weights: Weights = None,
-    export: Annotated[Format | None, typer.Option(help="Export the network too, and check the file.")] = None,
+    export: Annotated[BuildFormat | None, typer.Option(help="Export the network too, and check the file.")] = None,
     output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
     seed: Seed = 0,
     as_json: Json = False,
@@ -34,25 +41,53 @@ def build(
 
     Example: scalenet-zoo build --flops 600M --export onnx
     """
-    if [spec, flops, params].count(None) != 2:
-        raise typer.BadParameter("found none or several of SPEC, --flops and --params, expected one of them")
-
+    if [spec, flops, params, latency].count(None) != 3:
+        raise typer.BadParameter("found none or several of SPEC, --flops, --params and --latency, expected one of them")
     if spec is not None and (task or family or divisor):
         raise typer.BadParameter("found --task, --family or --divisor with SPEC, expected them with a budget")
     if divisor and task not in (None, TaskName.classification):
         raise typer.BadParameter(f"found --divisor with --task {task.value}, expected it for classification alone")
+    if (latency is None) != (on is None):
+        raise typer.BadParameter("found one of --latency and --on, expected both")
+    if latency is None and (threads or batch or precision):
+        raise typer.BadParameter("found --threads, --batch or --precision without --latency, for which they are")
 
     import torch
 
     from scalenet_zoo._files import replacing
     from scalenet_zoo.cli.console import print_json, progress
+    from scalenet_zoo.cli.latency import found_json, print_found
     from scalenet_zoo.cli.verification import print_verification, verification_json
     from scalenet_zoo.hub import save_weights
     from scalenet_zoo.quantities import format_count
     from scalenet_zoo.spec import Task, spec_of
     from scalenet_zoo.zoo import create_model, load_spec, spec_for
 
-    if spec is None:
+    found = None
+    if latency is not None and on is not None:
+        from scalenet_zoo.cli.console import progress_bar
+        from scalenet_zoo.zoo import find_at_latency
+
+        if on.startswith("ort"):  # what was measured is an exported file
+            export = export or BuildFormat.onnx
+
+        torch.manual_seed(seed)
+        with progress_bar() as advance:
+            found = find_at_latency(
+                latency,
+                on,
+                task.value if task else "classification",
+                family,
+                divisor or 8,
+                classes,
+                in_channels or 3,
+                threads,
+                batch or 1,
+                precision or "fp32",
+                advance,
+            )
+        arch = found.attempts[-1].spec
+    elif spec is None:
         for_task: Task = task.value if task else "classification"
         arch = spec_for(flops, params, for_task, family, divisor or 8, classes, in_channels or 3)
     else:
@@ -81,7 +116,8 @@ def build(
                 "hash": built.hash,
                 "trained": bool(pretrained or weights),
                 "files": {kind: str(path) for kind, path in written.items()},
-                "verification": verification_json(built, verification) if verification else None,
+                "latency": found_json(found) if found else None,
+                "verification": verification_json(verification) if verification else None,
             }
         )
         return
@@ -93,5 +129,7 @@ def build(
         typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
     if not (pretrained or weights):
         typer.echo(UNTRAINED)
+    if found:
+        print_found(found)
     if verification:
-        print_verification(built, verification)
+        print_verification(verification)

@@ -1,17 +1,25 @@
 """What `build` and `export` tell of a checked export."""
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from scalenet_zoo.cli.console import print_table
-from scalenet_zoo.export.verify import Verification
-from scalenet_zoo.predict import describe, row_text
-from scalenet_zoo.spec import ArchSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from scalenet_zoo.export.verify import Verification
+    from scalenet_zoo.predict import Row
 
 
-def print_verification(spec: ArchSpec, check: Verification) -> None:
+def print_verification(check: "Verification") -> None:
     """What the network and its exported file say about a photograph, how far apart, and how fast."""
+    from scalenet_zoo.predict import row_text
+
     typer.echo()
-    rows = zip(describe(spec, check.expected), describe(spec, check.found), strict=True)
+    rows = zip(_rows(check, check.expected), _rows(check, check.found), strict=False)
+    batch = check.batch_sizes[0]
     print_table(
         ("", "PyTorch", "ONNX Runtime"),
         [
@@ -19,23 +27,44 @@ def print_verification(spec: ArchSpec, check: Verification) -> None:
                 (f"{check.photograph} {i}", row_text(ours), row_text(theirs))
                 for i, (ours, theirs) in enumerate(rows, 1)
             ),
-            ("latency, 1 image", f"{check.torch_ms:.2f} ms", f"{check.onnxruntime_ms:.2f} ms"),
+            (
+                f"latency, {batch} image{'s' if batch > 1 else ''}",
+                f"{check.torch_ms:.2f} ms",
+                f"{check.onnxruntime_ms:.2f} ms",
+            ),
         ],
         align="lll",
     )
+    sizes = [str(size) for size in check.batch_sizes]
+    batches = " and ".join(filter(None, (", ".join(sizes[:-1]), sizes[-1])))
     typer.echo(
-        f"largest difference {check.difference:.2g}, {check.relative:.2g} of the largest output"
-        f" (batches of 1 and 3); {check.threads} CPU threads"
+        f"largest difference {check.difference:.2g}, {check.relative:.2g} of the largest output; root mean square"
+        f" {check.noise:.2g} (batches of {batches}); {check.threads} CPU threads"
     )
+    if check.agreement:
+        found = check.agreement
+        typer.echo(f"agreement with the network: {found.measure} {found.share:.3f} on {found.images} images")
 
 
-def verification_json(spec: ArchSpec, check: Verification) -> dict[str, object]:
+def _rows(check: "Verification", output: "np.ndarray") -> "list[Row]":
+    from scalenet_zoo.predict import describe
+
+    metadata = check.metadata
+    return describe(metadata.spec, output, form=metadata.options.output, names=metadata.class_names)
+
+
+def verification_json(check: "Verification") -> dict[str, object]:
     """The same for programs."""
+    agreement = check.agreement
     return {
         "photograph": check.photograph,
-        "torch": {"predictions": describe(spec, check.expected), "latency_ms": check.torch_ms},
-        "onnxruntime": {"predictions": describe(spec, check.found), "latency_ms": check.onnxruntime_ms},
+        "torch": {"predictions": _rows(check, check.expected), "latency_ms": check.torch_ms},
+        "onnxruntime": {"predictions": _rows(check, check.found), "latency_ms": check.onnxruntime_ms},
         "difference": check.difference,
         "relative_difference": check.relative,
+        "noise": check.noise,
+        "batch_sizes": check.batch_sizes,
+        "params": check.params,
+        "agreement": agreement and {"measure": agreement.measure, "share": agreement.share, "images": agreement.images},
         "threads": check.threads,
     }

@@ -1,0 +1,47 @@
+"""The export of S0 to a checked ONNX file against the bare call of torch.onnx.export, and the sizes of its files.
+
+python -m benchmarks.export_speed: about 3 minutes; ratios ours / bare, below 1 is faster or smaller.
+"""
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from scalenet_zoo.export.metadata import OnnxOptions, Precision
+from scalenet_zoo.export.onnx import export_onnx
+
+from benchmarks.interleave import interleave, ratio, record
+from scalenet_zoo import create_model
+from scalenet_zoo.images import sample_photographs
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    model = create_model("scalenet_s0").eval()
+    example = torch.zeros(2, 3, 224, 224)
+    batch = torch.export.Dim("batch")
+
+    def bare() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(model, (example,), dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+
+    measured: dict[str, object] = {"threads": torch.get_num_threads()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scalenet_s0.onnx"
+        measured["checked_export"] = ratio(*interleave(lambda: export_onnx(model, path), bare, 9))
+        sizes = {}
+        for precision in PRECISIONS:
+            options = OnnxOptions(precision=precision)
+            export_onnx(model, path, options, calibration=sample_photographs())
+            sizes[precision] = path.stat().st_size
+    measured["bytes"] = sizes
+    measured["size_ratios"] = {precision: size / sizes["fp32"] for precision, size in sizes.items()}
+    record("export_speed", measured)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""What stands beside an engine: a JSON file that says what the engine was built from, by what, and for which machine.
+
+    x.engine        the engine
+    x.engine.json   its record
+
+An engine is never opened before its record was checked: it is of one TensorRT version and one GPU
+unless it was built for more, and TensorRT takes the bytes of an engine on trust.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import zlib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from scalenet_zoo.export.engine_summary import EngineSummary
+from scalenet_zoo.export.metadata import Metadata, Precision
+
+from scalenet_zoo import __version__
+from scalenet_zoo.errors import EngineError, SpecError
+from scalenet_zoo.spec import Document, Strict
+
+Library = Literal["tensorrt", "tensorrt-rtx"]
+Batch = tuple[int, int, int]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+ANY_BATCH: Batch = (1, 8, 32)
+"""Smallest, optimal and largest batch where neither the options nor the ONNX file name any."""
+PORTABLE = "8.0"
+"""The lowest compute capability that a hardware-compatible engine runs on: Ampere's."""
+
+
+class EngineOptions(Strict):
+    """How an engine is built.
+
+    Attributes:
+        library: TensorRT, or TensorRT-RTX, whose engines can be built without a GPU.
+        batch: the smallest, optimal and largest batch; None: the ONNX file's own, or `ANY_BATCH`.
+        workspace_mib: memory that a layer may use beside its tensors, in MiB; None: all of the GPU's.
+        level: the builder's effort, from 0 to 5; None: its default.
+        compute_capabilities: of the GPUs to build for ahead of time, such as "8.9" (TensorRT-RTX); none: the GPU here.
+        version_compatible: newer versions of the same major version of TensorRT run it too.
+        hardware_compatible: any GPU from compute capability 8.0 (Ampere) on runs it, not the one here alone.
+        compress: keep the file gzip-compressed. A TensorRT-RTX engine holds the source of its kernels as text.
+    """
+
+    library: Library = "tensorrt"
+    batch: Batch | None = None
+    workspace_mib: int | None = None
+    level: int | None = None
+    compute_capabilities: tuple[str, ...] = ()
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    compress: bool = False
+
+    def check(self) -> None:
+        """Compare the options with one another.
+
+        Raises:
+            EngineError: one is out of range, or not for this library.
+        """
+        if self.batch is not None and not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
+            raise EngineError(f"batch: found {_colons(self.batch)}, expected the smallest, optimal and largest, from 1")
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            raise EngineError(f"workspace: found {self.workspace_mib} MiB, expected at least 1")
+        if self.level is not None and not 0 <= self.level <= 5:
+            raise EngineError(f"level: found {self.level}, expected 0 to 5")
+        if self.compute_capabilities and self.library == "tensorrt":
+            raise EngineError("compute capability: found it with tensorrt, expected it with tensorrt-rtx alone")
+        if self.compute_capabilities and self.hardware_compatible:
+            raise EngineError("compute capability: found it with hardware-compatible, expected one of the two")
+        if self.version_compatible and self.library == "tensorrt-rtx":
+            raise EngineError("version-compatible: found it with tensorrt-rtx, which has no such engines: use tensorrt")
+
+    @property
+    def ahead_of_time(self) -> bool:
+        """Whether the engine is built for other machines, with no GPU needed here."""
+        return self.library == "tensorrt-rtx" and (bool(self.compute_capabilities) or self.hardware_compatible)
+
+
+class Device(Strict):
+    """A GPU."""
+
+    name: str
+    compute_capability: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$")]
+
+
+class Profile(Strict):
+    """The shapes of an input that an engine is built for."""
+
+    tensor: str
+    smallest: tuple[int, ...]
+    optimal: tuple[int, ...]
+    largest: tuple[int, ...]
+
+
+class EngineRecord(Document):
+    """What an engine is.
+
+    Attributes:
+        engine_sha256: of the file as it stands.
+        engine_bytes: its size.
+        onnx_sha256: of the ONNX file, with its external data.
+        spec_hash: of the network's spec, where the ONNX file is one of ours.
+        entries: what the ONNX file said of itself in its metadata.
+        precision: of its weights and activations.
+        options: that the engine was built with.
+        tensorrt: the library's version.
+        device: the GPU that it was built on and for; None: for others, ahead of time.
+        driver: the version of that machine's driver.
+        profiles: one an input.
+        summary: layers and memory, where TensorRT told.
+        scalenet_zoo: the version that wrote this.
+        digest: the sha256 of all the rest.
+    """
+
+    format: Literal["scalenet-zoo/engine"] = "scalenet-zoo/engine"
+    version: Annotated[int, Field(ge=1, le=1)] = 1
+    engine_sha256: Sha256
+    engine_bytes: int
+    onnx_sha256: Sha256
+    spec_hash: Sha256 | None = None
+    entries: dict[str, str]
+    precision: Precision
+    options: EngineOptions
+    tensorrt: str
+    device: Device | None = None
+    driver: str | None = None
+    profiles: Annotated[tuple[Profile, ...], Field(min_length=1)]
+    summary: EngineSummary | None = None
+    scalenet_zoo: str = __version__
+    digest: str = ""
+
+    @model_validator(mode="after")
+    def _untouched(self) -> Self:
+        if self.digest and self.digest != self._digest():
+            raise ValueError(f"digest: found {self.digest[:12]}, expected {self._digest()[:12]}: a field was changed")
+        return self
+
+    def _digest(self) -> str:
+        fields = self.model_dump(mode="json", exclude_none=True, exclude={"digest"})
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    def sealed(self) -> Self:
+        """The same with its digest."""
+        return self.model_copy(update={"digest": self._digest()})
+
+    @property
+    def library(self) -> Library:
+        """The library that built the engine and runs it."""
+        return self.options.library
+
+    @property
+    def batch(self) -> Batch:
+        """The smallest, optimal and largest batch."""
+        profile = self.profiles[0]
+        return profile.smallest[0], profile.optimal[0], profile.largest[0]
+
+    @cached_property
+    def metadata(self) -> Metadata:
+        """The network's spec, preprocessing and class names.
+
+        Raises:
+            InputError: the ONNX file was not one of ours.
+        """
+        return Metadata.parse(self.entries, "engine")
+
+    def changes(self, onnx_sha256: str, options: EngineOptions, tensorrt: str, device: Device | None) -> list[str]:
+        """How this differs from the record of an engine that would be built now, each as a phrase."""
+        before, now = self.options.model_dump(mode="json"), options.model_dump(mode="json")
+        changed = ["the ONNX file has changed"] if self.onnx_sha256 != onnx_sha256 else []
+        for option, value in now.items():
+            if before[option] != value:
+                changed.append(f"{option} was {_shown(before[option])}, is {_shown(value)}")
+        if self.tensorrt != tensorrt:
+            changed.append(f"{self.library} was {self.tensorrt}, is {tensorrt}")
+        if self.device != device:
+            changed.append(f"the device was {_named(self.device)}, is {_named(device)}")
+        return changed
+
+    def mismatches(self, tensorrt: str | None, device: Device | None) -> list[str]:
+        """Why the engine cannot run on a machine, each as a phrase; what is not known (None) is no reason."""
+        reasons = []
+        if tensorrt is not None and not self._runs_in(tensorrt):
+            reasons.append(f"it was built by {self.library} {self.tensorrt}, here is {tensorrt}")
+        if device is not None and not self._runs_on(device):
+            reasons.append(f"it was built for {self._target()}, here is {_named(device)}")
+        return reasons
+
+    def _runs_in(self, tensorrt: str) -> bool:
+        ours, theirs = _numbers(self.tensorrt), _numbers(tensorrt)
+        return tensorrt == self.tensorrt or (
+            self.options.version_compatible and theirs[:1] == ours[:1] and theirs >= ours
+        )
+
+    def _runs_on(self, device: Device) -> bool:
+        if self.options.compute_capabilities:
+            return device.compute_capability in self.options.compute_capabilities
+        if self.options.hardware_compatible:
+            return _numbers(device.compute_capability) >= _numbers(PORTABLE)
+        return device == self.device
+
+    def _target(self) -> str:
+        if self.options.compute_capabilities:
+            return f"compute capability {', '.join(self.options.compute_capabilities)}"
+        return f"compute capability {PORTABLE} or later" if self.options.hardware_compatible else _named(self.device)
+
+
+def record_path(path: Path) -> Path:
+    """Where the record of an engine lies."""
+    return path.with_name(f"{path.name}.json")
+
+
+def read_engine(path: Path) -> tuple[EngineRecord, bytes]:
+    """Read an engine and its record, and check that they belong together.
+
+    Returns:
+        The record, and the plan: the bytes that TensorRT takes.
+
+    Raises:
+        EngineError: either is missing, damaged or changed.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EngineError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        record = EngineRecord.load(record_path(path))
+    except SpecError as error:
+        raise EngineError(f"{error}; an engine is used with the record that it was built with alone") from None
+    if not record.digest:
+        raise EngineError(f"{record_path(path)}: digest: is missing")
+    if len(content) != record.engine_bytes:
+        raise EngineError(f"{path}: found {len(content):,} bytes, expected {record.engine_bytes:,}: it is not whole")
+    if hashlib.sha256(content).hexdigest() != record.engine_sha256:
+        raise EngineError(f"{path}: found other bytes than those that {record_path(path).name} is for")
+    if not record.options.compress:
+        return record, content
+    try:
+        return record, gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise EngineError(f"{path}: cannot be decompressed: {error}") from None
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+
+def _named(device: Device | None) -> str:
+    return f"{device.name} (compute capability {device.compute_capability})" if device else "none"
+
+
+def _colons(batch: Batch) -> str:
+    return ":".join(map(str, batch))
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value)

@@ -1,0 +1,79 @@
+"""Networks to simplified ONNX graphs in memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import onnx
+import onnxslim
+import torch
+from scalenet_zoo.export.processing import AROUND
+from torch import nn
+
+from scalenet_zoo.errors import ExportError
+
+
+def trace_graph(
+    module: nn.Module,
+    images: torch.Tensor,
+    output_name: str = "output",
+    batch: torch.export.Dim | None = None,
+) -> onnx.ModelProto:
+    """The simplified ONNX graph of a module with one tensor in, `image`, and one out; batch norms are folded.
+
+    Nodes of modules of the names `processing.AROUND` have names that begin with those.
+
+    Args:
+        module: it is traced as in evaluation.
+        images: an example of its input; with `batch`, one of at least two images.
+        output_name: of the output.
+        batch: the batch sizes that the graph takes; None: that of `images`.
+
+    Raises:
+        ExportError: torch cannot export it.
+    """
+    with warnings.catch_warnings(), _for_export(module):
+        warnings.simplefilter("ignore")  # of torch's own internals
+        try:
+            program = torch.onnx.export(
+                module,
+                (images,),
+                dynamo=True,
+                dynamic_shapes=({0: batch},) if batch is not None else None,
+                input_names=["image"],
+                output_names=[output_name],
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise ExportError(f"torch cannot export the network: {str(error).splitlines()[0]}") from error
+    assert program is not None
+    for node in program.model.graph:
+        scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
+        part = next((name for name in AROUND if f"'{name}'" in scopes), None)
+        if part:
+            node.name = f"{part}/{node.name}"
+    # Constants are folded, dead and repeated nodes removed, and torch's notes on its sources left out.
+    simplified: onnx.ModelProto = onnxslim.slim(program.model_proto)
+    return simplified
+
+
+@contextmanager
+def _for_export(module: nn.Module) -> Iterator[None]:
+    """In evaluation, and with activations that do not overwrite their input.
+
+    The graph is the same, but torch takes a third of the time to export a network with hard swish.
+    """
+    training = [part for part in module.modules() if part.training]
+    in_place = [part for part in module.modules() if getattr(part, "inplace", False) is True]
+    module.eval()
+    for part in in_place:
+        part.inplace = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for part in in_place:
+            part.inplace = True  # type: ignore[assignment]
+        for part in training:
+            part.training = True

@@ -1,0 +1,101 @@
+"""What an exported file holds, against what its spec says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+from scalenet_zoo.export.metadata import Metadata, OnnxOptions
+
+from scalenet_zoo.errors import VerificationError
+from scalenet_zoo.spec import ArchSpec
+
+
+def check_graph(path: Path, metadata: Metadata) -> int:
+    """Check that a file is valid ONNX, for the batches and with the parameters that its metadata tell.
+
+    Returns:
+        The number of parameters that it holds.
+
+    Raises:
+        VerificationError: it is not.
+    """
+    name = metadata.spec.name
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise VerificationError(f"{name}: found invalid ONNX: {str(error).splitlines()[0]}") from error
+    graph = onnx.load(path, load_external_data=False).graph
+    low, _, high = metadata.options.batch or (1, 1, None)
+    for value in (graph.input[0], graph.output[0]):
+        batch = value.type.tensor_type.shape.dim[0]
+        if (batch.dim_value or None) != (low if low == high else None):
+            raise VerificationError(
+                f"{name}: found a batch of {batch.dim_param or batch.dim_value} in {value.name},"
+                f" expected {low if low == high else 'any'}"
+            )
+    found = 0
+    for node, weight, bias in _weighted(graph):
+        for tensor in filter(None, (weight, bias)):
+            expected_type = _type(metadata.options, node.op_type, tensor is bias)
+            if tensor.data_type != expected_type:
+                types = TensorProto.DataType.Name(tensor.data_type), TensorProto.DataType.Name(expected_type)
+                raise VerificationError(f"{name}: found {tensor.name} of type {types[0]}, expected {types[1]}")
+        # torch leaves out a bias of zeros, which an untrained network has.
+        found += math.prod(weight.dims) + (math.prod(bias.dims) if bias else _outputs(node, weight))
+    expected = folded_params(metadata.spec)
+    if found != expected:
+        raise VerificationError(
+            f"{name}: found {found:,} parameters in the file, expected {expected:,}, the spec's with batch norms folded"
+        )
+    return found
+
+
+def folded_params(spec: ArchSpec) -> int:
+    """The parameters of a spec that an exported graph holds.
+
+    A batch norm folded into its convolution leaves one bias a channel of its weight and bias (and of the
+    convolution's own bias); what no output depends on is left out.
+    """
+    total = 0
+    for op in spec.trace.live_ops:
+        if op.kind in ("conv", "linear"):
+            channels, height, width = spec.trace.shapes[op.output]
+            weights = op.macs // (height * width)
+            total += weights + (channels if op.params > weights else 0)
+    return total
+
+
+def _weighted(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, TensorProto, TensorProto | None]]:
+    """Convolutions and linear layers with their weight and bias."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    sources = {
+        output: node.input[0]
+        for node in graph.node
+        if node.op_type in ("Cast", "QuantizeLinear", "DequantizeLinear")
+        for output in node.output
+    }
+
+    def source(name: str) -> TensorProto:
+        while name in sources:
+            name = sources[name]
+        return tensors[name]
+
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            yield node, source(node.input[1]), source(node.input[2]) if len(node.input) > 2 else None
+
+
+def _outputs(node: onnx.NodeProto, weight: TensorProto) -> int:
+    """Channels that a convolution or linear layer gives."""
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return weight.dims[0 if node.op_type == "Conv" or transposed else 1]
+
+
+def _type(options: OnnxOptions, operator: str, is_bias: bool) -> int:
+    if options.precision == "fp16" and operator not in options.keep_fp32:
+        return TensorProto.FLOAT16
+    return TensorProto.INT8 if options.precision == "int8" and not is_bias else TensorProto.FLOAT

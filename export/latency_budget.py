@@ -1,0 +1,131 @@
+"""A latency budget: the best network of a family that meets it, by measurement.
+
+budget --Latency(model).fit_budget--> spec --create_model, prepare--> measured milliseconds
+  ^                                                                     |
+  +------------ the next smaller, as long as it is above the budget ----+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from scalenet_zoo.export.latency_model import LatencyModel, make_latency_model, model_path
+from scalenet_zoo.export.profile import QUICK, VISITS, Settings, prepare_yardstick
+from scalenet_zoo.export.runners import prepare
+from scalenet_zoo.export.yardstick import quiet, quiet_ms
+
+from scalenet_zoo.constraints import Latency
+from scalenet_zoo.errors import BudgetError, InputError
+from scalenet_zoo.quantities import format_ms
+from scalenet_zoo.scaling import fit_budget
+from scalenet_zoo.zoo import create_model
+
+if TYPE_CHECKING:
+    from scalenet_zoo.family import Family
+    from scalenet_zoo.spec import ArchSpec
+
+ATTEMPTS = 8
+"""Networks that are measured before a budget counts as out of reach."""
+
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A network that was predicted to meet a budget, and measured.
+
+    Attributes:
+        spec: the network.
+        predicted: milliseconds.
+        measured: milliseconds on the undisturbed machine.
+        visits: medians of each visit, those of a disturbed machine too.
+        quiet: how many visits were undisturbed.
+    """
+
+    spec: ArchSpec
+    predicted: float
+    measured: float
+    visits: tuple[float, ...]
+    quiet: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a budget led to.
+
+    Attributes:
+        attempts: all networks that were measured; the last one meets the budget.
+        latency_model: that predicted them.
+    """
+
+    attempts: tuple[Attempt, ...]
+    latency_model: LatencyModel
+
+
+def find_latency_model(
+    family: Family, settings: Settings, on_progress: OnProgress = lambda what, done, total: None
+) -> LatencyModel:
+    """The cached latency model for these settings on this machine, or a quick one made now and cached.
+
+    Raises:
+        BackendError: the back end cannot run here.
+    """
+    path = model_path(settings)
+    return LatencyModel.load(path) if path.exists() else make_latency_model(family, settings, QUICK, path, on_progress)
+
+
+def search_at_latency(
+    budget: float,
+    family: Family,
+    latency_model: LatencyModel,
+    classes: int | None = None,
+    in_channels: int = 3,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Found:
+    """Find the best network of a family that meets a latency budget: predicted first, then measured.
+
+    Args:
+        budget: milliseconds.
+        family: that the model is for.
+        latency_model: it says on which back end, with how many threads and images at once.
+        classes: None: the family's.
+        in_channels: of the image.
+        on_progress: told before each measurement.
+
+    Raises:
+        BudgetError: the budget is out of range, or no network met it when measured.
+        BackendError: the back end cannot run here.
+        InputError: the model is for another family.
+    """
+    settings = latency_model.settings
+    if settings.family != family.name:
+        raise InputError(f"latency model: found one for the family {settings.family}, expected {family.name}")
+    attempts: list[Attempt] = []
+    target = budget
+    with prepare_yardstick(family, settings, [latency_model.yardstick]) as yardstick:
+        while len(attempts) < ATTEMPTS:
+            on_progress(f"measuring on {settings.backend}", len(attempts), ATTEMPTS)
+            try:
+                spec = fit_budget(family, Latency(target, latency_model), settings.divisor, classes, in_channels)
+            except BudgetError:
+                if attempts:  # nothing smaller is left
+                    break
+                raise
+            spec = spec.replace(name=f"{family.name}_{format_ms(budget)}_{settings.backend}")
+            predicted = latency_model.predict_spec(spec)
+            images = torch.randn(settings.batch, spec.input.channels, spec.input.height, spec.input.width)
+            with prepare(create_model(spec), images, settings.backend, settings.threads, settings.precision) as runner:
+                visits = yardstick.visit(runner, VISITS)
+            measured = quiet_ms(visits, yardstick.best)
+            times = tuple(visit.ms for visit in visits)
+            attempts.append(Attempt(spec, predicted, measured, times, len(quiet(visits, yardstick.best))))
+            if measured <= budget:
+                return Found(tuple(attempts), latency_model)
+            target = min(0.99 * predicted, predicted * budget / measured)
+    raise BudgetError(
+        f"latency: found {format_ms(min(attempt.measured for attempt in attempts))} as the least of {len(attempts)}"
+        f" measured networks of the family {family.name}, expected at most {format_ms(budget)}"
+    )

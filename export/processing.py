@@ -1,0 +1,92 @@
+"""What can be done to images and outputs inside an exported graph, before and after the network."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from scalenet_zoo.export.metadata import OnnxOptions, Output
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from scalenet_zoo.images import normalisation
+from scalenet_zoo.spec import ArchSpec
+
+BEFORE, AFTER = AROUND = "preprocess", "postprocess"
+"""Names of the modules around the network; the names of their nodes in an exported graph begin with them."""
+
+
+class Normalise(nn.Module):
+    """Pixels, uint8 (n, h, w, channels), to a network's input, float32 (n, channels, h, w)."""
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, spec: ArchSpec, cfg: dict[str, Any]) -> None:
+        super().__init__()
+        mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in normalisation(spec, cfg))
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("offset", -mean / std)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(p / 255 - mean) / deviation."""
+        images = pixels.float().permute(0, 3, 1, 2)  # in this order: TensorRT does nothing to bytes but convert them
+        y: Tensor = images * self.scale + self.offset
+        return y
+
+
+class Softmax(nn.Module):
+    """Logits (n, classes) to probabilities."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """The same shape."""
+        return logits.softmax(1)
+
+
+class Argmax(nn.Module):
+    """Logits (n, classes, h, w) to the class of each pixel."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """int32 (n, h, w)."""
+        return logits.argmax(1).int()
+
+
+class Joints(nn.Module):
+    """Heatmaps (n, joints, h, w) to joints; see `predict.peak`, which does the same for one heatmap in NumPy."""
+
+    def forward(self, heatmaps: Tensor) -> Tensor:
+        """(n, joints, 3): x and y as shares of the image's width and height, and the score."""
+        height, width = heatmaps.shape[-2:]
+        index = heatmaps.flatten(2).argmax(2, keepdim=True)
+        x = index % width
+        y = (index - x) / width
+        right = F.pad((heatmaps[..., 2:] - heatmaps[..., :-2]).sign(), (1, 1)) / 4
+        down = F.pad((heatmaps[..., 2:, :] - heatmaps[..., :-2, :]).sign(), (0, 0, 1, 1)) / 4
+        dx, dy, score = (values.flatten(2).gather(2, index) for values in (right, down, heatmaps))
+        return torch.cat([(x + dx + 0.5) / width, (y + dy + 0.5) / height, score], dim=2)
+
+
+POSTPROCESSING: dict[Output, type[nn.Module]] = {
+    "raw": nn.Identity,
+    "softmax": Softmax,
+    "argmax": Argmax,
+    "joints": Joints,
+}
+
+
+def output_name(spec: ArchSpec, options: OnnxOptions) -> str:
+    """What the output of a graph is called."""
+    raw = "heatmaps" if spec.task == "pose" else "logits"
+    return {"raw": raw, "softmax": "probabilities", "argmax": "classes", "joints": "joints"}[options.output]
+
+
+def with_processing(model: nn.Module, spec: ArchSpec, cfg: dict[str, Any], options: OnnxOptions) -> nn.Module:
+    """The network with what the options ask for around it; the network itself if that is nothing."""
+    parts = OrderedDict({"network": model})
+    if options.preprocess:
+        parts = OrderedDict({BEFORE: Normalise(spec, cfg), **parts})
+    if options.output != "raw":
+        parts[AFTER] = POSTPROCESSING[options.output]()
+    device = next(model.parameters()).device
+    return nn.Sequential(parts).to(device) if len(parts) > 1 else model

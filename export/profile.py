@@ -1,0 +1,302 @@
+"""Profiles: what a back end takes for layers and networks of a family, measured; resumable.
+
+    family --sample--> items: layers in context, whole networks --measure--> Profile (JSON)
+
+Layers are measured in context, between the neighbours that they have in a sampled network. The
+networks lie around the family's growth law, with other base models too. The same seed gives the same items, so
+a profile that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, JsonValue
+from scalenet_zoo.export.latency_terms import TERMS, trace_terms
+from scalenet_zoo.export.runners import prepare
+from scalenet_zoo.export.yardstick import Visit, Yardstick, best_of, quiet, quiet_ms
+from torch import nn
+
+from scalenet_zoo.backends import machine
+from scalenet_zoo.cost import Population, trace_layers
+from scalenet_zoo.errors import InputError
+from scalenet_zoo.family import Family, Strategy
+from scalenet_zoo.layers import MBConv
+from scalenet_zoo.scaling import MACS_RANGE, apply_strategy, encode_kernels, fit_growth_law
+from scalenet_zoo.spec import ArchSpec, Document, Name, Strict
+from scalenet_zoo.zoo import create_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scalenet_zoo.export.runners import Runner
+
+KERNELS = (3, 5, 7)
+"""Kernels that sampled base models choose from."""
+LAYERS = 4
+"""Layers that a stage of a sampled base model has at most, unless the family's own has but one."""
+JITTER = 0.25
+"""Natural logarithm of how far sampled depths, widths and resolutions may lie from the growth law's."""
+VISITS = 3
+"""Quiet visits to each item."""
+
+OnProgress = Callable[[str, int, int], None]
+
+
+class Settings(Strict):
+    """What a profile is for.
+
+    Attributes:
+        backend: as `--on` takes it.
+        threads: CPU threads.
+        batch: images at once.
+        divisor: channels are multiples of it.
+    """
+
+    family: Name
+    backend: str
+    precision: Literal["fp32", "fp16"] = "fp32"
+    threads: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)] = 1
+    divisor: Annotated[int, Field(ge=1, le=1024)] = 8
+
+
+class Plan(Strict):
+    """How much is measured.
+
+    Attributes:
+        layers: in context.
+        networks: that a model is fitted to.
+        held_out: networks that it is judged by.
+    """
+
+    layers: Annotated[int, Field(ge=0)] = 80
+    networks: Annotated[int, Field(ge=4)] = 90
+    held_out: Annotated[int, Field(ge=2)] = 40
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+QUICK = Plan(layers=20, networks=20, held_out=5)
+"""A profile for a latency budget that cannot wait for a full one."""
+
+Role = Literal["layers", "networks", "held_out"]
+
+
+class Measurement(Strict):
+    """An item and its visits.
+
+    Attributes:
+        role: what it is for.
+        terms: what its latency is made of, as `latency_terms.TERMS`.
+        macs: of one image.
+        visits: milliseconds of each: its own, and the yardstick's before and after it.
+    """
+
+    role: Role
+    terms: tuple[float, ...]
+    macs: int
+    visits: tuple[tuple[float, float, float], ...]
+
+
+class Profile(Document):
+    """Measurements of a family on a back end."""
+
+    format: Literal["scalenet-zoo/profile"] = "scalenet-zoo/profile"
+    version: Annotated[int, Field(ge=1, le=1)] = 1
+    settings: Settings
+    plan: Plan
+    machine: dict[str, JsonValue]
+    terms: Annotated[tuple[str, ...], Field(description="Names of each measurement's terms.")]
+    measurements: tuple[Measurement, ...]
+
+    @property
+    def yardstick(self) -> float:
+        """The yardstick's milliseconds on the undisturbed machine."""
+        return best_of(self.readings)
+
+    @property
+    def readings(self) -> list[float]:
+        """All of the yardstick's milliseconds."""
+        return [
+            reading for measurement in self.measurements for _, *readings in measurement.visits for reading in readings
+        ]
+
+    def with_measurement(self, position: int, measurement: Measurement) -> Self:
+        """The same with a measurement at its position, or one more at the end."""
+        before, after = self.measurements[:position], self.measurements[position + 1 :]
+        return self.model_copy(update={"measurements": (*before, measurement, *after)})
+
+    @property
+    def milliseconds(self) -> list[float]:
+        """Each item's on the undisturbed machine."""
+        best = self.yardstick
+        return [quiet_ms([Visit(*visit) for visit in measurement.visits], best) for measurement in self.measurements]
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something to measure.
+
+    Attributes:
+        module: makes the network, or the layers.
+        shape: (channels, height, width) of its input.
+    """
+
+    role: Role
+    module: Callable[[], nn.Module]
+    shape: tuple[int, int, int]
+    terms: NDArray[np.float64]
+    macs: int
+
+
+def sample_network(family: Family, rng: np.random.Generator, divisor: int) -> ArchSpec:
+    """Draw a network: half of the time the family's own base model, else another; scaled around the growth law."""
+    base = family.base
+    if rng.random() < 0.5:
+        stages = []
+        for stage in base.stages:
+            most = 1 if len(stage.kernels) == 1 and stage in (base.stages[0], base.stages[-1]) else LAYERS
+            kernels = rng.choice(KERNELS, rng.integers(1, most + 1))
+            stages.append(stage.model_copy(update={"kernels": tuple(int(kernel) for kernel in kernels)}))
+        family = family.model_copy(update={"base": base.model_copy(update={"stages": tuple(stages)})})
+    law = fit_growth_law(family.strategies, base.resolution)
+    base_macs = Population(family, encode_kernels(family.base), 1.0, 1.0, base.resolution, divisor).cost.macs.item()
+    while True:
+        scaling_stage = rng.uniform(*np.log2(np.array(MACS_RANGE) / base_macs))
+        depth, width, resolution = np.exp(
+            np.array([law.depth, law.width, law.resolution]) * scaling_stage + rng.uniform(-JITTER, JITTER, 3)
+        )
+        strategy = Strategy(
+            name="sample",
+            stage=0.0,
+            depth=float(depth),
+            width=float(width),
+            resolution=max(32, round(base.resolution * resolution / 8) * 8),
+        )
+        spec = apply_strategy(family, strategy, divisor)
+        if MACS_RANGE[0] <= spec.cost.macs <= MACS_RANGE[1]:
+            return spec
+
+
+def sample_items(family: Family, plan: Plan, divisor: int) -> list[Item]:
+    """Draw what is to be measured, in the order of measuring; the same plan gives the same items."""
+    rng = np.random.default_rng(plan.seed)
+    roles: list[tuple[Role, int]] = [("networks", plan.networks), ("held_out", plan.held_out)]
+    items = [_network(sample_network(family, rng, divisor), role) for role, count in roles for _ in range(count)]
+    windows: dict[tuple[object, ...], Item] = {}  # distinct ones
+    while len(windows) < plan.layers:
+        key, item = _layers(sample_network(family, rng, divisor), rng)
+        windows.setdefault(key, item)
+    items += windows.values()
+    return [items[i] for i in rng.permutation(len(items))]
+
+
+def _network(spec: ArchSpec, role: Role) -> Item:
+    shape = (spec.input.channels, spec.input.height, spec.input.width)
+    return Item(role, partial(create_model, spec), shape, trace_terms(spec.trace), spec.cost.macs)
+
+
+def _layers(spec: ArchSpec, rng: np.random.Generator) -> tuple[tuple[object, ...], Item]:
+    """One layer of a network between its neighbours, and what it is known by."""
+    network = spec.network
+    assert network.type == "mbconv"
+    layers = [layer for stage in network.stages for layer in stage]
+    first = max(0, int(rng.integers(len(layers))) - 1)
+    window = layers[first : first + 3]
+    channels = layers[first - 1].channels if first else network.stem.channels
+    size = -(-spec.input.height // (network.stem.stride * math.prod(layer.stride for layer in layers[:first])))
+    shape = (channels, size, size)
+    trace = trace_layers(window, shape)
+
+    def module() -> nn.Module:
+        before = [channels, *(layer.channels for layer in window)]
+        modules = (MBConv(b, layer, network.activation, network.gate) for b, layer in zip(before, window, strict=False))
+        return nn.Sequential(*modules)
+
+    return (shape, *window), Item("layers", module, shape, trace_terms(trace), trace.macs)
+
+
+def measure_profile(
+    family: Family,
+    settings: Settings,
+    plan: Plan,
+    path: Path,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Profile:
+    """Measure a family on a back end and write the profile; what an interrupted run measured is kept and used.
+
+    Args:
+        family: that `settings` name.
+        settings: back end, threads, batch.
+        plan: how much.
+        path: the profile's file; measurements so far lie beside it, in `NAME.partial.json`.
+        on_progress: told after each item.
+
+    Raises:
+        BackendError: the back end cannot run here.
+        OutputError: the file cannot be written.
+        InputError: the partial file is of another machine, or other settings.
+    """
+    part = path.with_suffix(".partial.json")
+    items = sample_items(family, plan, settings.divisor)
+    found = _resume(part, settings, plan)
+    profile = found or Profile(settings=settings, plan=plan, machine=machine(), terms=TERMS, measurements=())
+    with prepare_yardstick(family, settings, profile.readings) as yardstick:
+        for again in (False, True):  # what counts as quiet is known only at the end: some items need more visits
+            for i, item in enumerate(items):
+                made = profile.measurements[i].visits if i < len(profile.measurements) else ()
+                if made and not (again and len(quiet([Visit(*visit) for visit in made], yardstick.best)) < VISITS):
+                    continue
+                on_progress(f"{settings.backend}: {item.role.replace('_', ' ')}{', again' * again}", i, len(items))
+                with _ready(item.module(), item.shape, settings) as network:
+                    visits = yardstick.visit(network, VISITS)
+                made += tuple((visit.ms, visit.before, visit.after) for visit in visits)
+                measured = Measurement(role=item.role, terms=tuple(item.terms), macs=item.macs, visits=made)
+                profile = profile.with_measurement(i, measured)
+                profile.save(part)
+    on_progress(settings.backend, len(items), len(items))
+    profile.save(path)
+    part.unlink(missing_ok=True)
+    return profile
+
+
+@contextmanager
+def prepare_yardstick(family: Family, settings: Settings, readings: Sequence[float]) -> Iterator[Yardstick]:
+    """The family's smallest published network as the yardstick, with its milliseconds so far."""
+    spec = apply_strategy(family, min(family.strategies, key=lambda strategy: strategy.stage), settings.divisor)
+    shape = (spec.input.channels, spec.input.height, spec.input.width)
+    with _ready(create_model(spec), shape, settings) as runner:
+        yield Yardstick(runner, list(readings))
+
+
+def _ready(module: nn.Module, shape: tuple[int, int, int], settings: Settings) -> AbstractContextManager[Runner]:
+    images = torch.randn(settings.batch, *shape, generator=torch.Generator().manual_seed(0))
+    return prepare(module, images, settings.backend, settings.threads, settings.precision)
+
+
+def _resume(part: Path, settings: Settings, plan: Plan) -> Profile | None:
+    """What an interrupted run left behind."""
+    if not part.exists():
+        return None
+    profile = Profile.load(part)
+    here = machine()
+    for field, found, expected in (
+        ("settings", profile.settings, settings),
+        ("plan", profile.plan, plan),
+        ("machine.cpu", profile.machine.get("cpu"), here["cpu"]),
+        ("machine.gpu", profile.machine.get("gpu"), here["gpu"]),
+        ("machine.versions", profile.machine.get("versions"), here["versions"]),
+        ("terms", profile.terms, TERMS),
+    ):
+        if found != expected:
+            raise InputError(
+                f"{part}: {field}: found another run's, expected this one's; delete the file to begin anew"
+            )
+    return profile

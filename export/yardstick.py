@@ -1,0 +1,110 @@
+"""Latencies of an undisturbed machine, told by a yardstick that is timed beside everything else.
+
+A shared machine changes its speed: neighbours come and go, and a hypervisor may place two virtual
+cores on one physical core for a while. A visit to a network counts as quiet if the yardstick, a
+network that never changes, ran at nearly its best just before and just after.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scalenet_zoo.export.benchmark import Lap, run_for
+
+QUIET = 1.15
+"""Largest time of the yardstick, as a multiple of its best, that counts as quiet."""
+REST = 0.1
+"""Seconds of rest between networks: idle threads of a runtime spin for a while before they let a core go."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Some runs of a network in a row.
+
+    Attributes:
+        ms: their median.
+        before: the yardstick's milliseconds just before.
+        after: and just after.
+    """
+
+    ms: float
+    before: float
+    after: float
+
+
+@dataclass
+class Yardstick:
+    """A network that is timed beside others.
+
+    Attributes:
+        runner: the network, ready to run.
+        readings: its milliseconds, whenever it was timed, on this machine.
+    """
+
+    runner: Lap
+    readings: list[float] = field(default_factory=list)
+
+    @property
+    def best(self) -> float:
+        """Its milliseconds on the undisturbed machine, as far as is known."""
+        return best_of(self.readings)
+
+    def read(self) -> float:
+        """Rest, and time the yardstick: the median of some runs in milliseconds."""
+        time.sleep(REST)
+        run_for(self.runner, 0.03, 5)
+        self.readings.append(statistics.median(run_for(self.runner, 0.04, 9)))
+        return self.readings[-1]
+
+    def visit(
+        self, runner: Lap, visits: int, seconds: float = 0.15, runs: int = 5, patience: float = 15.0
+    ) -> list[Visit]:
+        """Time a network until so many visits were quiet, or patience ends.
+
+        Args:
+            runner: the network, ready to run.
+            visits: quiet ones that are wanted.
+            seconds: that a visit takes at least.
+            runs: in a visit, at least.
+            patience: seconds after which unquiet visits have to do; there are as many visits as wanted even then.
+        """
+        made: list[Visit] = []
+        start = time.monotonic()
+        before = self.read()
+        while len(quiet(made, self.best)) < visits and (len(made) < visits or time.monotonic() - start < patience):
+            time.sleep(REST)
+            run_for(runner, seconds / 10, 2)
+            ms = statistics.median(run_for(runner, seconds, runs))
+            after = self.read()
+            made.append(Visit(ms, before, after))
+            before = after
+        return made
+
+
+def best_of(readings: Sequence[float]) -> float:
+    """The tenth percentile: the least reading of all may be a fluke."""
+    return float(np.percentile(readings, 10))
+
+
+def quiet(visits: Sequence[Visit], best: float) -> list[Visit]:
+    """Visits during which the yardstick took little more than its best."""
+    return [visit for visit in visits if max(visit.before, visit.after) <= QUIET * best]
+
+
+def quiet_ms(visits: Sequence[Visit], best: float) -> float:
+    """A network's milliseconds on an undisturbed machine.
+
+    The median of its quiet visits (where there are none, of all), each as much shortened as the
+    yardstick was slowed down: even a quiet machine is not always equally fast.
+
+    Args:
+        visits: to the network.
+        best: the yardstick's milliseconds on that machine.
+    """
+    chosen = quiet(visits, best) or visits
+    return statistics.median(visit.ms * best / math.sqrt(visit.before * visit.after) for visit in chosen)

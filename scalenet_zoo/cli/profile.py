@@ -1,0 +1,82 @@
+"""`profile`: a latency model of a family on a back end."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scalenet_zoo.cli.options import Json
+
+
+def profile(
+    on: Annotated[str, typer.Option(help="The back end: ort-cpu, torch, tensorrt, ...; `doctor` lists them.")],
+    family: Annotated[str, typer.Option(help="scalenet or efficientnet.")] = "scalenet",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores if not given.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
+    precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+    divisor: Annotated[int, typer.Option(min=1, max=1024, help="Channels are multiples of it.")] = 8,
+    quick: Annotated[bool, typer.Option("--quick", help="Measure little: minutes instead of half an hour.")] = False,
+    layers: Annotated[int | None, typer.Option(min=0, help="Layers to measure, in context.")] = None,
+    networks: Annotated[int | None, typer.Option(min=4, help="Networks to fit to.")] = None,
+    held_out: Annotated[int | None, typer.Option(min=2, help="Networks to judge by.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is sampled.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="The model's file (.json); a cache that `build --latency` reads if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure layers and networks of a family on a back end, and fit a latency model to them.
+
+    Interrupted, it goes on where it stopped.
+
+    Example: scalenet-zoo profile --on ort-cpu --threads 2
+    """
+    if precision not in ("fp32", "fp16"):
+        raise typer.BadParameter(f"--precision: found {precision!r}, expected fp32 or fp16")
+    if output is not None and output.suffix != ".json":
+        raise typer.BadParameter(f"--output: found {output}, expected a file that ends with .json")
+
+    import torch
+
+    from scalenet_zoo.backends import require_backend
+    from scalenet_zoo.cli.console import print_json, print_table, progress_bar
+    from scalenet_zoo.export.latency_model import make_latency_model, model_path
+    from scalenet_zoo.export.profile import QUICK, Plan, Settings
+    from scalenet_zoo.zoo import load_family
+
+    require_backend(on)
+    settings = Settings(
+        family=family,
+        backend=on,
+        precision="fp16" if precision == "fp16" else "fp32",
+        threads=threads or torch.get_num_threads(),
+        batch=batch,
+        divisor=divisor,
+    )
+    given = {"layers": layers, "networks": networks, "held_out": held_out}
+    changed = {key: value for key, value in given.items() if value is not None}
+    plan = (QUICK if quick else Plan()).model_copy(update={**changed, "seed": seed})
+    path = output or model_path(settings)
+    with progress_bar() as advance:
+        model = make_latency_model(load_family(family), settings, plan, path, advance)
+    if as_json:
+        print_json(
+            {
+                "file": str(path),
+                "settings": model.settings.model_dump(),
+                "yardstick_ms": model.yardstick,
+                "held_out": model.held_out.model_dump(),
+                "macs_alone": model.macs_alone.model_dump(),
+            }
+        )
+        return
+    typer.echo(f"wrote {path}\n")
+    rows = (("latency model", model.held_out), ("MACs alone", model.macs_alone))
+    print_table(
+        (f"{model.held_out.networks} networks held out", "within 10%", "within 5%", "rms", "worst", "Spearman"),
+        (
+            (name, f"{a.within_10:.0%}", f"{a.within_5:.0%}", f"{a.rms:.1%}", f"{a.worst:.1%}", f"{a.spearman:.4f}")
+            for name, a in rows
+        ),
+        align="lrrrrr",
+    )

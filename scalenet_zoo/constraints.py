@@ -1,0 +1,102 @@
+"""What a network may cost: one protocol for multiply-adds, parameters and latency."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
+
+from scalenet_zoo.quantities import format_count, format_ms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scalenet_zoo.cost import Population
+
+    Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Constraint(ABC):
+    """At most so much of something.
+
+    Attributes:
+        budget: the largest value that is feasible.
+        measure_name: what it limits, in messages and names of networks.
+        sees_resolution: whether the image's size makes a difference.
+    """
+
+    budget: float
+    measure_name: ClassVar[str]
+    sees_resolution: ClassVar[bool] = True
+
+    @abstractmethod
+    def measure(self, population: Population) -> Floats:
+        """What the N x M networks of a population cost, (N, M)."""
+
+    def feasible(self, population: Population) -> NDArray[np.bool_]:
+        """Which networks keep the budget, (N, M)."""
+        return self.measure(population) <= self.budget
+
+    def violation(self, population: Population) -> Floats:
+        """By which share of the budget networks exceed it, (N, M); 0 for those that keep it."""
+        excess: Floats = np.maximum(0.0, self.measure(population) / self.budget - 1.0)
+        return excess
+
+    def format(self, value: float, rounding: str = ROUND_HALF_EVEN) -> str:
+        """A value as people write it."""
+        return format_count(value, rounding)
+
+
+@dataclass(frozen=True)
+class Macs(Constraint):
+    """At most so many multiply-adds."""
+
+    measure_name: ClassVar[str] = "macs"
+
+    def measure(self, population: Population) -> Floats:
+        """Multiply-adds, (N, M)."""
+        return population.cost.macs.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Params(Constraint):
+    """At most so many parameters."""
+
+    measure_name: ClassVar[str] = "params"
+    sees_resolution: ClassVar[bool] = False
+
+    def measure(self, population: Population) -> Floats:
+        """Parameters, (N, M)."""
+        return population.cost.params.astype(np.float64)
+
+
+class Predictor(Protocol):
+    """What can predict latencies: `export.latency_model.LatencyModel`."""
+
+    def predict(self, population: Population) -> Floats:
+        """Milliseconds, (N, M)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Latency(Constraint):
+    """At most so many predicted milliseconds.
+
+    Attributes:
+        model: that predicts them.
+    """
+
+    model: Predictor
+    measure_name: ClassVar[str] = "latency"
+
+    def measure(self, population: Population) -> Floats:
+        """Predicted milliseconds, (N, M)."""
+        return self.model.predict(population)
+
+    def format(self, value: float, rounding: str = ROUND_HALF_EVEN) -> str:
+        """A value as people write it."""
+        return format_ms(value, rounding)

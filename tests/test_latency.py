@@ -1,0 +1,450 @@
+"""Latency models: their terms, how they are measured, fitted and stored, and budgets that use them."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scalenet_zoo.export import latency_budget, profile, yardstick
+from scalenet_zoo.export.latency_budget import find_latency_model, search_at_latency
+from scalenet_zoo.export.latency_model import LatencyModel, accuracy, fit, make_latency_model, model_path
+from scalenet_zoo.export.latency_terms import TERMS, population_terms, trace_terms
+from scalenet_zoo.export.profile import Measurement, Plan, Profile, Settings, measure_profile, sample_items
+from scalenet_zoo.export.yardstick import QUIET, Visit, Yardstick, quiet, quiet_ms
+
+from scalenet_zoo import build
+from scalenet_zoo.constraints import Latency, Macs, Params
+from scalenet_zoo.cost import Population, trace_layers
+from scalenet_zoo.errors import BudgetError, InputError, SpecError
+from scalenet_zoo.scaling import MACS_RANGE, TIGHTNESS, encode_kernels, expand, fit_budget
+from scalenet_zoo.spec import ArchSpec, MBConvNetwork, spec_of
+from scalenet_zoo.zoo import load_family, load_spec
+from tests.random_specs import mbconv_specs, populations
+from tests.test_cli import Run, run  # noqa: F401 - a fixture
+
+SCALENET = load_family("scalenet")
+SETTINGS = Settings(family="scalenet", backend="ort-cpu", threads=1)
+TINY = Plan(layers=2, networks=4, held_out=2)
+
+
+def law(terms: np.ndarray) -> np.ndarray:
+    """A made-up machine: milliseconds (...) for terms (terms, ...)."""
+    weights = {
+        "widen.blocks": 6e-9,
+        "narrow.macs": 8e-9,
+        "depthwise.k2": 4e-8,
+        "widen.written": 4e-7,
+        "graph.calls": 0.05,
+    }
+    return np.asarray(sum(weight * terms[TERMS.index(term)] for term, weight in weights.items()))
+
+
+MADE_UP = Plan(layers=60, networks=60, held_out=20)
+
+
+def made_up_profile(noise: float = 0.0, plan: Plan = MADE_UP) -> Profile:
+    """A profile of the made-up machine: nothing is measured."""
+    rng = np.random.default_rng(1)
+    measurements = []
+    for item in sample_items(SCALENET, plan, divisor=8):
+        ms = float(law(item.terms) * math.exp(noise * rng.standard_normal()))
+        terms = tuple(map(float, item.terms))
+        measurements.append(Measurement(role=item.role, terms=terms, macs=item.macs, visits=((ms, 1.0, 1.0),)))
+    return Profile(settings=SETTINGS, plan=plan, machine={}, terms=TERMS, measurements=tuple(measurements))
+
+
+@pytest.fixture(scope="module")
+def made_up() -> LatencyModel:
+    return fit(made_up_profile())
+
+
+# --- terms ----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(populations())
+def test_terms_of_a_population_are_those_of_its_networks(drawn: tuple[Population, list[list[ArchSpec]]]) -> None:
+    population, members = drawn
+    expected = np.array([[trace_terms(spec.trace) for spec in scaled] for scaled in members])
+    np.testing.assert_allclose(np.moveaxis(population_terms(population), 0, -1), expected, rtol=1e-12)
+
+
+@given(mbconv_specs())
+def test_terms_count_multiply_adds(spec: ArchSpec) -> None:
+    terms = dict(zip(TERMS, trace_terms(spec.trace), strict=True))
+    depthwise = sum(op.macs for op in spec.trace.ops if op.groups > 1)
+    counted = terms["widen.macs"] + terms["narrow.macs"] + terms["dense.macs"] + terms["linear.weights"]
+    assert counted + depthwise == spec.cost.macs
+    assert terms["graph.calls"] == 1
+    assert terms["widen.blocks"] >= terms["widen.macs"]
+
+
+def test_terms_of_layers_add_up_to_a_network() -> None:
+    spec = load_spec("scalenet_s0")
+    assert isinstance(spec.network, MBConvNetwork)
+    layers = [layer for stage in spec.network.stages for layer in stage]
+    whole = trace_layers(layers, (32, 112, 112))
+    first, rest = trace_layers(layers[:5], (32, 112, 112)), None
+    rest = trace_layers(layers[5:], first.shapes[-1])
+    parts = trace_terms(first) + trace_terms(rest)
+    inner = np.array([not term.startswith("graph.") for term in TERMS])
+    np.testing.assert_allclose(trace_terms(whole)[inner], parts[inner])
+    assert whole.macs == first.macs + rest.macs
+
+
+# --- the yardstick --------------------------------------------------------------------------------
+
+
+class Machine:
+    """A fake machine whose clock advances by what runs on it, and which slows down and recovers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slow: Callable[[float], bool]) -> None:
+        self.now, self.slow = 0.0, slow
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "sleep", self.rest)
+
+    def rest(self, seconds: float) -> None:
+        self.now += seconds
+
+    def runner(self, ms: float) -> Any:
+        machine = self
+
+        class Runner:
+            def lap(self) -> float:
+                taken = ms * (1.5 if machine.slow(machine.now) else 1.0)
+                machine.now += taken / 1000
+                return taken
+
+        return Runner()
+
+
+def test_only_quiet_visits_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, slow=lambda now: int(now) % 4 in (1, 2, 3))  # slow three seconds of four
+    steady = Yardstick(machine.runner(3.0))
+    visits = steady.visit(machine.runner(10.0), visits=5, patience=60)
+    assert steady.best == pytest.approx(3.0)
+    assert len(quiet(visits, steady.best)) == 5
+    assert len(visits) > 5
+    assert quiet_ms(visits, steady.best) == pytest.approx(10.0)
+
+
+def test_patience_ends_on_a_machine_that_stays_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, slow=lambda now: True)
+    steady = Yardstick(machine.runner(3.0), readings=[3.0] * 1000)
+    visits = steady.visit(machine.runner(10.0), visits=5, patience=20)
+    assert quiet(visits, steady.best) == []
+    assert 20 < machine.now < 25
+    assert quiet_ms(visits, steady.best) == pytest.approx(10.0)  # as much shortened as the yardstick was slowed down
+
+
+def test_a_slow_start_is_found_out_later() -> None:
+    visits = [Visit(15.0, 4.5, 4.5), Visit(15.1, 4.4, 4.5), Visit(10.0, 3.0, 3.0)]
+    assert quiet_ms(visits[:2], best=4.4) == pytest.approx(14.8, abs=0.2)
+    assert quiet_ms(visits, best=3.0) == 10.0
+    assert quiet([Visit(1.0, 3.0, 3.0 * QUIET)], best=3.0)
+    assert not quiet([Visit(1.0, 3.0 * QUIET + 0.01, 3.0)], best=3.0)
+    assert quiet_ms([Visit(10.5, 3.15, 3.15)], best=3.0) == pytest.approx(10.0)  # quiet, but not quite as fast
+
+
+# --- sampling and fitting -------------------------------------------------------------------------
+
+
+def test_items_are_distinct_in_range_and_the_same_for_a_seed() -> None:
+    plan = Plan(layers=30, networks=20, held_out=10, seed=3)
+    items = sample_items(SCALENET, plan, divisor=8)
+    assert [item.role for item in items].count("layers") == 30
+    assert [item.role for item in items].count("networks") == 20
+    networks = [item.macs for item in items if item.role != "layers"]
+    assert MACS_RANGE[0] <= min(networks) < 400e6
+    assert 5e9 < max(networks) <= MACS_RANGE[1]
+    assert len({item.macs for item in items}) > 55
+    again = sample_items(SCALENET, plan, divisor=8)
+    assert all(np.array_equal(a.terms, b.terms) and a.shape == b.shape for a, b in zip(items, again, strict=True))
+    other = sample_items(SCALENET, plan.model_copy(update={"seed": 4}), divisor=8)
+    assert [item.macs for item in other] != [item.macs for item in items]
+
+
+def test_an_items_module_is_what_its_terms_describe() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for item in sample_items(SCALENET, Plan(layers=6, networks=4, held_out=2), divisor=8):
+        if item.role == "layers":
+            with torch.device("meta"), FlopCounterMode(display=False) as counter:
+                item.module().eval()(torch.zeros(1, *item.shape))
+            assert counter.get_total_flops() // 2 == item.macs
+
+
+def test_a_law_is_recovered_and_beats_macs_alone(made_up: LatencyModel) -> None:
+    assert made_up.held_out.within_5 == 1.0
+    assert made_up.held_out.spearman > 0.999
+    assert made_up.held_out.rms < made_up.macs_alone.rms / 10
+    specs = expand(SCALENET)
+    for spec in specs[:4]:
+        assert made_up.predict_spec(spec) == pytest.approx(float(law(trace_terms(spec.trace))), rel=0.05)
+
+
+def test_noise_is_not_learnt() -> None:
+    noisy = fit(made_up_profile(noise=0.05))
+    assert noisy.held_out.rms < 0.08
+    networks = sample_items(SCALENET, Plan(layers=0, networks=4, held_out=30, seed=9), divisor=8)
+    truth = np.array([law(item.terms) for item in networks])
+    predicted = np.array([noisy.predict_terms(item.terms) for item in networks])
+    assert accuracy(predicted, truth).rms < 0.04
+
+
+def test_accuracy_by_hand() -> None:
+    found = accuracy(np.array([1.0, 2.14, 3.6]), np.array([1.0, 2.0, 3.0]))
+    assert found.networks == 3
+    assert found.spearman == pytest.approx(1.0)
+    assert found.within_5 == pytest.approx(1 / 3)
+    assert found.within_10 == pytest.approx(2 / 3)
+    assert found.worst == pytest.approx(0.2)
+    assert found.rms == pytest.approx(math.sqrt((0.07**2 + 0.2**2) / 3))
+
+
+def test_a_population_is_predicted_as_its_networks_are(made_up: LatencyModel) -> None:
+    strategies = SCALENET.strategies
+    population = Population(
+        SCALENET,
+        encode_kernels(SCALENET.base),
+        np.array([strategy.depth for strategy in strategies]),
+        np.array([strategy.width for strategy in strategies]),
+        np.array([strategy.resolution for strategy in strategies]),
+    )
+    expected = [made_up.predict_spec(spec) for spec in expand(SCALENET)]
+    np.testing.assert_allclose(made_up.predict(population)[0], expected, rtol=1e-9)
+
+
+def test_a_model_is_json_and_survives_saving(made_up: LatencyModel, tmp_path: Path) -> None:
+    made_up.save(tmp_path / "model.json")
+    loaded = LatencyModel.load(tmp_path / "model.json")
+    assert loaded == made_up
+    assert loaded.predict_spec(load_spec("scalenet_s2")) == made_up.predict_spec(load_spec("scalenet_s2"))
+    text = json.loads((tmp_path / "model.json").read_text())
+    text["milliseconds"][0] = -1.0
+    (tmp_path / "model.json").write_text(json.dumps(text))
+    with pytest.raises(SpecError, match=r"model.json: milliseconds.0: found -1.0, expected"):
+        LatencyModel.load(tmp_path / "model.json")
+
+
+def test_a_profile_with_other_terms_is_refused() -> None:
+    made = made_up_profile(plan=Plan(layers=1, networks=4, held_out=2))
+    with pytest.raises(InputError, match="found terms of another version"):
+        fit(made.model_copy(update={"terms": TERMS[1:]}))
+
+
+# --- constraints ----------------------------------------------------------------------------------
+
+
+@given(st.floats(1.0, 1e11), st.sampled_from([Macs, Params]))
+def test_constraints_say_what_is_feasible(budget: float, kind: type[Macs] | type[Params]) -> None:
+    population = Population(SCALENET, encode_kernels(SCALENET.base), 1.0, [1.0, 1.5, 2.0], [224, 300, 400])
+    constraint = kind(budget)
+    costs = constraint.measure(population)
+    np.testing.assert_array_equal(costs, getattr(population.cost, constraint.measure_name))
+    feasible, violation = constraint.feasible(population), constraint.violation(population)
+    np.testing.assert_array_equal(feasible, costs <= budget)
+    np.testing.assert_array_equal(feasible, violation == 0)
+    np.testing.assert_allclose((1 + violation[~feasible]) * budget, costs[~feasible])
+
+
+@pytest.mark.parametrize("budget", [2.5, 7.5, 40.0, 200.0])
+def test_a_latency_budget_is_used_well(made_up: LatencyModel, budget: float) -> None:
+    spec = fit_budget(SCALENET, Latency(budget, made_up))
+    assert TIGHTNESS * budget <= made_up.predict_spec(spec) <= budget
+    assert spec.name == f"scalenet_{budget:g}ms"
+
+
+def test_latencies_out_of_range_are_told(made_up: LatencyModel) -> None:
+    with pytest.raises(
+        BudgetError, match=r"latency: found 0.01ms, expected [\d.]+ms to [\d.]+ms for the family scalenet"
+    ):
+        fit_budget(SCALENET, Latency(0.01, made_up))
+
+
+# --- measuring for real ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "scalenet-zoo" / "latency"
+
+
+@pytest.fixture
+def small_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only small networks, few visits: quick to measure."""
+    monkeypatch.setattr(profile, "MACS_RANGE", (100e6, 200e6))
+    monkeypatch.setattr(profile, "VISITS", 1)
+    monkeypatch.setattr(yardstick, "QUIET", math.inf)  # on a busy machine too
+
+
+def test_a_real_profile_predicts_in_the_right_range(small_range: None, tmp_path: Path) -> None:
+    told = []
+    model = make_latency_model(SCALENET, SETTINGS, TINY, tmp_path / "model.json", lambda *what: told.append(what))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.profile.json"]
+    assert [(done, total) for _, done, total in told] == [(i, 8) for i in range(9)]
+    assert LatencyModel.load(tmp_path / "model.json") == model
+    measured = Profile.load(tmp_path / "model.profile.json")
+    times = [ms for m, ms in zip(measured.measurements, measured.milliseconds, strict=True) if m.role == "networks"]
+    assert all(0.1 < ms < 1000 for ms in times)
+    assert (
+        0.2 * min(times) < model.predict_spec(load_spec("scalenet_s0").replace(height=160, width=160)) < 5 * max(times)
+    )
+    assert measured.machine["cpu"]
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from scalenet_zoo.export import profile, yardstick
+from scalenet_zoo.zoo import load_family
+profile.MACS_RANGE, profile.VISITS, yardstick.QUIET = (100e6, 200e6), 1, float("inf")
+settings = profile.Settings(family="scalenet", backend="torch", threads=1)
+plan = profile.Plan(layers=4, networks=4, held_out=2)
+tell = lambda what, done, total: print(done, flush=True)
+profile.measure_profile(load_family("scalenet"), settings, plan, Path(sys.argv[1]), tell)
+"""
+
+
+def test_a_killed_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    with subprocess.Popen([sys.executable, "-c", PROGRAM, path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= 3:
+                process.send_signal(signal.SIGKILL)
+    assert [file.name for file in tmp_path.glob("*.json")] == ["p.partial.json"]
+    kept = Profile.load(tmp_path / "p.partial.json").measurements
+    assert 3 <= len(kept) < 10
+    done = subprocess.run([sys.executable, "-c", PROGRAM, path], capture_output=True, text=True, check=True).stdout
+    assert int(done.split()[0]) == len(kept)
+    finished = Profile.load(path)
+    assert finished.measurements[: len(kept)] == kept
+    assert len(finished.measurements) == 10
+    assert not (tmp_path / "p.partial.json").exists()
+
+
+def test_a_partial_profile_of_other_settings_is_refused(tmp_path: Path) -> None:
+    made_up_profile(plan=TINY).save(tmp_path / "p.partial.json")
+    with pytest.raises(InputError, match=r"p.partial.json: plan: found another run's, expected this one's; delete"):
+        measure_profile(SCALENET, SETTINGS, TINY.model_copy(update={"seed": 5}), tmp_path / "p.json")
+    with pytest.raises(InputError, match=r"p.partial.json: machine.cpu: found another run's"):
+        measure_profile(SCALENET, SETTINGS, TINY, tmp_path / "p.json")
+
+
+# --- budgets by measurement -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake_measurements(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A fake back end: networks take the made-up machine's time, times the next factor of the list that it gives."""
+    factors: list[float] = []
+
+    class FakeYardstick:
+        best = 1.0
+
+        def visit(self, ms: float, visits: int) -> list[Visit]:
+            return [Visit(ms, 1.0, 1.0)] * visits
+
+    @contextmanager
+    def fake_prepare(model: Any, *_: object) -> Iterator[float]:
+        yield float(law(trace_terms(model.spec.trace))) * factors.pop(0)
+
+    @contextmanager
+    def fake_yardstick(*_: object) -> Iterator[FakeYardstick]:
+        yield FakeYardstick()
+
+    monkeypatch.setattr(latency_budget, "prepare", fake_prepare)
+    monkeypatch.setattr(latency_budget, "prepare_yardstick", fake_yardstick)
+    return factors
+
+
+def test_the_first_network_that_meets_the_budget_is_taken(
+    made_up: LatencyModel, fake_measurements: list[float]
+) -> None:
+    fake_measurements[:] = [0.99]
+    found = search_at_latency(10.0, SCALENET, made_up, classes=10)
+    assert len(found.attempts) == 1
+    assert found.attempts[0].measured <= 10.0
+    assert found.attempts[0].spec.name == "scalenet_10ms_ort-cpu"
+    assert found.attempts[0].spec.classes == 10
+
+
+def test_after_a_miss_the_next_smaller_is_tried(made_up: LatencyModel, fake_measurements: list[float]) -> None:
+    fake_measurements[:] = [1.3, 1.15, 1.1]
+    attempts = search_at_latency(10.0, SCALENET, made_up).attempts
+    assert len(attempts) == 2
+    assert [attempt.measured <= 10.0 for attempt in attempts] == [False, True]
+    assert attempts[1].predicted < attempts[0].predicted
+    assert attempts[1].spec.cost.macs < attempts[0].spec.cost.macs
+
+
+def test_a_budget_that_no_network_meets_is_an_error(made_up: LatencyModel, fake_measurements: list[float]) -> None:
+    fake_measurements[:] = [1.05 * 1.03**i for i in range(20)]  # each slower than predicted than the one before
+    with pytest.raises(BudgetError, match=r"latency: found [\d.]+ms as the least of \d measured networks"):
+        search_at_latency(10.0, SCALENET, made_up)
+
+
+def test_a_model_of_another_family_is_refused(made_up: LatencyModel) -> None:
+    with pytest.raises(InputError, match="found one for the family scalenet, expected efficientnet"):
+        search_at_latency(10.0, load_family("efficientnet"), made_up)
+
+
+def test_a_cached_model_is_found(made_up: LatencyModel, cache: Path) -> None:
+    made_up.save(model_path(SETTINGS))
+    assert model_path(SETTINGS).parent == cache
+    assert find_latency_model(SCALENET, SETTINGS) == made_up
+    assert model_path(SETTINGS.model_copy(update={"threads": 2})) != model_path(SETTINGS)
+
+
+def test_the_command_line_from_profile_to_network(run: Run, small_range: None, cache: Path, tmp_path: Path) -> None:  # noqa: F811
+    few = ["--layers", "2", "--networks", "6", "--held-out", "2"]
+    code, out, err = run("profile", "--on", "torch", "--threads", "1", *few)
+    assert code == 0, err
+    (path,) = (file for file in cache.iterdir() if not file.name.endswith(".profile.json"))
+    assert out.startswith(f"wrote {path}\n")
+    assert [line.split("  ")[0] for line in out.splitlines()[2:]] == [
+        "2 networks held out",
+        "latency model",
+        "MACs alone",
+    ]
+    model = LatencyModel.load(path)
+    budget = model.predict_spec(fit_budget(SCALENET, Macs(300_000_000)))
+    built = run.json("build", "--latency", f"{budget:.3f}ms", "--on", "torch", "--threads", "1", "--classes", "10")
+    assert sorted(built["files"]) == ["spec", "weights"]
+    last = built["latency"]["attempts"][-1]
+    assert last["measured_ms"] <= float(f"{budget:.3f}")
+    assert last["predicted_ms"] <= budget
+    assert built["latency"]["backend"] == "torch"
+    spec = ArchSpec.load(tmp_path / built["files"]["spec"])
+    assert (spec.cost.macs, spec.classes) == (last["macs"], 10)
+    code, out, err = run("build", "--latency", f"{1.5 * budget:.3f}ms", "--on", "torch", "--threads", "1")
+    assert code == 0, err
+    assert "\nlatency on torch: fp32, batch of 1, 1 CPU threads\n" in out
+
+
+def test_the_library_builds_at_a_latency(
+    made_up: LatencyModel, fake_measurements: list[float], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    made_up.save(model_path(SETTINGS))
+    fake_measurements[:] = [1.2, 0.9]
+    model = build(latency="10ms", on="ort-cpu", num_classes=10)
+    assert spec_of(model).classes == 10
+    assert made_up.predict_spec(spec_of(model)) < 10 / 1.2
+    with pytest.raises(BudgetError, match="found one of latency and on, expected both"):
+        build(latency="10ms")
+    with pytest.raises(BudgetError, match="found two budgets"):
+        build(latency="10ms", on="ort-cpu", flops="600M")
