@@ -131,9 +131,23 @@ def export(
     from scalenet_zoo.cli.verification import print_verification, verification_json
     from scalenet_zoo.export.engine_record import EngineOptions
     from scalenet_zoo.export.metadata import OnnxOptions
+    from scalenet_zoo.export.tensorrt_library import open_library
     from scalenet_zoo.spec import spec_of
     from scalenet_zoo.zoo import create_model, load_spec
 
+    engine_options = EngineOptions(
+        library="tensorrt" if to is Format.tensorrt else "tensorrt-rtx",
+        batch=batches,
+        workspace_mib=workspace,
+        level=level,
+        compute_capabilities=tuple(map(str.strip, compute_capability.split(","))) if compute_capability else (),
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        compress=compress,
+    )
+    if to in ENGINES:  # before anything is written
+        engine_options.check()
+        open_library(engine_options.library)
     source, network, verification, record = Path(model), None, None, None
     images: list[Path] = []
     written: dict[str, Path] = {}
@@ -164,16 +178,6 @@ def export(
                 written["onnx"] = source
         if to in ENGINES:
             written["engine"] = output or Path(source.name).with_suffix(".engine")
-            engine_options = EngineOptions(
-                library="tensorrt" if to is Format.tensorrt else "tensorrt-rtx",
-                batch=batches,
-                workspace_mib=workspace,
-                level=level,
-                compute_capabilities=tuple(map(str.strip, compute_capability.split(","))) if compute_capability else (),
-                version_compatible=version_compatible,
-                hardware_compatible=hardware_compatible,
-                compress=compress,
-            )
             record = _build_engine(source, written["engine"], engine_options, rebuild, network, images)
         if to is Format.triton:
             from scalenet_zoo.export.triton import write_model_repository
