@@ -105,7 +105,7 @@ def search_at_latency(
         raise InputError(f"latency model: found one for the family {settings.family}, expected {family.name}")
     attempts: list[Attempt] = []
     target = budget
-    with prepare_yardstick(family, settings, [latency_model.yardstick]) as yardstick:
+    with prepare_yardstick(family, settings, known=latency_model.yardstick) as yardstick:
         while len(attempts) < ATTEMPTS:
             on_progress(f"measuring on {settings.backend}", len(attempts), ATTEMPTS)
             try:

@@ -268,12 +268,14 @@ def measure_profile(
 
 
 @contextmanager
-def prepare_yardstick(family: Family, settings: Settings, readings: Sequence[float]) -> Iterator[Yardstick]:
+def prepare_yardstick(
+    family: Family, settings: Settings, readings: Sequence[float] = (), known: float = math.inf
+) -> Iterator[Yardstick]:
     """The family's smallest published network as the yardstick, with its milliseconds so far."""
     spec = apply_strategy(family, min(family.strategies, key=lambda strategy: strategy.stage), settings.divisor)
     shape = (spec.input.channels, spec.input.height, spec.input.width)
     with _ready(create_model(spec), shape, settings) as runner:
-        yield Yardstick(runner, list(readings))
+        yield Yardstick(runner, list(readings), known)
 
 
 def _ready(module: nn.Module, shape: tuple[int, int, int], settings: Settings) -> AbstractContextManager[Runner]:

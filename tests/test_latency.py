@@ -17,13 +17,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scalenet_zoo.export import latency_budget, profile, yardstick
-from scalenet_zoo.export.latency_budget import find_latency_model, search_at_latency
+from scalenet_zoo.export.latency_budget import Attempt, Found, find_latency_model, search_at_latency
 from scalenet_zoo.export.latency_model import LatencyModel, accuracy, fit, make_latency_model, model_path
 from scalenet_zoo.export.latency_terms import TERMS, population_terms, trace_terms
 from scalenet_zoo.export.profile import Measurement, Plan, Profile, Settings, measure_profile, sample_items
 from scalenet_zoo.export.yardstick import QUIET, Visit, Yardstick, quiet, quiet_ms
 
 from scalenet_zoo import build
+from scalenet_zoo.cli.latency import print_found
 from scalenet_zoo.constraints import Latency, Macs, Params
 from scalenet_zoo.cost import Population, trace_layers
 from scalenet_zoo.errors import BudgetError, InputError, SpecError
@@ -141,7 +142,7 @@ def test_only_quiet_visits_count(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_patience_ends_on_a_machine_that_stays_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, slow=lambda now: True)
-    steady = Yardstick(machine.runner(3.0), readings=[3.0] * 1000)
+    steady = Yardstick(machine.runner(3.0), known=3.0)
     visits = steady.visit(machine.runner(10.0), visits=5, patience=20)
     assert quiet(visits, steady.best) == []
     assert 20 < machine.now < 25
@@ -353,6 +354,8 @@ def fake_measurements(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     factors: list[float] = []
 
     class FakeYardstick:
+        """Always quiet."""
+
         best = 1.0
 
         def visit(self, ms: float, visits: int) -> list[Visit]:
@@ -363,7 +366,7 @@ def fake_measurements(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         yield float(law(trace_terms(model.spec.trace))) * factors.pop(0)
 
     @contextmanager
-    def fake_yardstick(*_: object) -> Iterator[FakeYardstick]:
+    def fake_yardstick(*_: object, **__: object) -> Iterator[FakeYardstick]:
         yield FakeYardstick()
 
     monkeypatch.setattr(latency_budget, "prepare", fake_prepare)
@@ -448,3 +451,15 @@ def test_the_library_builds_at_a_latency(
         build(latency="10ms")
     with pytest.raises(BudgetError, match="found two budgets"):
         build(latency="10ms", on="ort-cpu", flops="600M")
+
+
+def test_a_machine_that_was_never_quiet_is_told(made_up: LatencyModel, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = load_spec("scalenet_s0")
+    attempts = [Attempt(spec, 3.0, 2.9, (4.0, 4.4), quiet) for quiet in (0, 2)]
+    notice = "this machine was never undisturbed"
+    print_found(Found((attempts[1], attempts[0]), made_up))
+    assert notice in capsys.readouterr().out
+    print_found(Found((attempts[0], attempts[1]), made_up))
+    printed = capsys.readouterr().out
+    assert notice not in printed
+    assert "2.9ms  4ms to 4.4ms  2 of 2" in printed

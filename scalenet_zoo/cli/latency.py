@@ -31,6 +31,8 @@ def print_found(found: "Found") -> None:
         ),
         align="lrrrrr",
     )
+    if not found.attempts[-1].quiet:
+        typer.echo("this machine was never undisturbed: what it measured is scaled to its speed when it was profiled")
 
 
 def found_json(found: "Found") -> dict[str, object]:
