@@ -92,6 +92,8 @@ def build(
         arch = spec_for(flops, params, for_task, family, divisor or 8, classes, in_channels or 3)
     else:
         arch = load_spec(spec)
+    if export:  # imported before there is anything to clean up: an interrupt within a native import may crash
+        from scalenet_zoo.export.onnx import export_onnx
     torch.manual_seed(seed)
     with progress(f"building {arch.name}"):
         model = create_model(arch, pretrained, num_classes=classes, in_chans=in_channels, weights=weights)
@@ -103,8 +105,6 @@ def build(
         built.save(temporary)
         save_weights(model, temporary.with_suffix(".safetensors"))
         if export:
-            from scalenet_zoo.export.onnx import export_onnx
-
             written["onnx"] = path.with_suffix(".onnx")
             with progress(f"exporting {written['onnx']}"):
                 verification = export_onnx(model, temporary.with_suffix(".onnx"))
