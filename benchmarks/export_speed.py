@@ -1,6 +1,7 @@
-"""The export of S0 to a checked ONNX file against the bare call of torch.onnx.export, and the sizes of its files.
+"""The export of S0 to a checked ONNX file against the bare call of torch.onnx.export, and sizes of files and engines.
 
-python -m benchmarks.export_speed: about 3 minutes; ratios ours / bare, below 1 is faster or smaller.
+python -m benchmarks.export_speed: about 3 minutes; ratios ours / bare, below 1 is faster or smaller. Engines are
+TensorRT-RTX's, for compute capabilities 8.9 and 12.0, as they are and with `compress`.
 """
 
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 from scalenet_zoo.export.metadata import OnnxOptions, Precision
 from scalenet_zoo.export.onnx import export_onnx
+from scalenet_zoo.export.tensorrt import EngineOptions, build_engine
 
 from benchmarks.interleave import interleave, ratio, record
 from scalenet_zoo import create_model
@@ -33,13 +35,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scalenet_s0.onnx"
         measured["checked_export"] = ratio(*interleave(lambda: export_onnx(model, path), bare, 9))
-        sizes = {}
+        sizes: dict[str, dict[str, int]] = {"onnx": {}, "engine": {}, "compressed engine": {}}
         for precision in PRECISIONS:
             options = OnnxOptions(precision=precision)
             export_onnx(model, path, options, calibration=sample_photographs())
-            sizes[precision] = path.stat().st_size
+            sizes["onnx"][precision] = path.stat().st_size
+            for kind, compress in (("engine", False), ("compressed engine", True)):
+                engine = path.with_suffix(".engine")
+                how = EngineOptions(library="tensorrt-rtx", compute_capabilities=("8.9", "12.0"), compress=compress)
+                build_engine(path, engine, how, rebuild=True)
+                sizes[kind][precision] = engine.stat().st_size
     measured["bytes"] = sizes
-    measured["size_ratios"] = {precision: size / sizes["fp32"] for precision, size in sizes.items()}
+    measured["size_ratios"] = {
+        kind: {precision: size / of_kind["fp32"] for precision, size in of_kind.items()}
+        for kind, of_kind in sizes.items()
+    }
     record("export_speed", measured)
 
 

@@ -1,13 +1,12 @@
 """Timing of two things in turn, A B B A ..., so that their ratio holds on a machine whose speed drifts."""
 
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
+
+from scalenet_zoo.backends import machine
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -42,15 +41,7 @@ def ratio(ours: list[float], peer: list[float]) -> dict[str, float]:
 
 def record(name: str, measured: dict[str, object]) -> None:
     """Print the figures of a benchmark and write them, with the machine, to results/NAME.json."""
-    models = (line.split(":")[1].strip() for line in _cpu_info() if line.startswith("model name"))
-    cpu = next(models, platform.machine())
-    machine = {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "date": str(date.today())}
-    text = json.dumps({"machine": machine, "measured": measured}, indent=2)
+    text = json.dumps({"machine": machine(), "measured": measured}, indent=2)
     print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n")
-
-
-def _cpu_info() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from scalenet_zoo.export import OnProgress
 from scalenet_zoo.export.engine_network import check_engine
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions, Precision
 from scalenet_zoo.export.runners import Runner, prepare
@@ -28,9 +29,6 @@ from scalenet_zoo.backends import BACKENDS, require_backend
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.spec import ArchSpec
 from scalenet_zoo.zoo import create_model, load_spec
-
-OnProgress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
 
 
 class Lap(Protocol):

@@ -117,11 +117,6 @@ class EngineNetwork:
         """The network's spec; raises as `metadata`."""
         return self.metadata.spec
 
-    @property
-    def pretrained_cfg(self) -> dict[str, Any]:
-        """How images are prepared; raises as `metadata`."""
-        return self.metadata.pretrained_cfg
-
     def summary(self) -> EngineSummary:
         """Layers and memory, from the engine's inspector."""
         return EngineSummary.inspect(self.library.module, self.engine)

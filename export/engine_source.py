@@ -48,7 +48,7 @@ class EngineSource:
             content = path.read_bytes()
             model = onnx.load_model_from_string(content)
             digest = hashlib.sha256(content)
-            for name in sorted(_external_files(model.graph)):
+            for name in sorted(external_files(model.graph)):
                 digest.update((path.parent / name).read_bytes())
         except OSError as error:
             raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
@@ -93,7 +93,8 @@ class EngineSource:
         return Profile(tensor=self.input, smallest=smallest, optimal=optimal, largest=largest)
 
 
-def _external_files(graph: onnx.GraphProto) -> set[str]:
+def external_files(graph: onnx.GraphProto) -> set[str]:
+    """The names of the files beside an ONNX file that hold weights of its graph."""
     places = (place for tensor in graph.initializer for place in tensor.external_data)
     return {place.value for place in places if place.key == "location"}
 

@@ -7,11 +7,11 @@ budget --Latency(model).fit_budget--> spec --create_model, prepare--> measured m
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from scalenet_zoo.export import OnProgress
 from scalenet_zoo.export.latency_model import LatencyModel, make_latency_model, model_path
 from scalenet_zoo.export.profile import QUICK, VISITS, Settings, prepare_yardstick
 from scalenet_zoo.export.runners import prepare
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 8
 """Networks that are measured before a budget counts as out of reach."""
-
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

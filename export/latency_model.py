@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
+from scalenet_zoo.export import OnProgress
 from scalenet_zoo.export.latency_terms import KIND_SLICES, TERMS, population_terms, trace_terms
-from scalenet_zoo.export.profile import OnProgress, Plan, Profile, Settings, measure_profile
+from scalenet_zoo.export.profile import Plan, Profile, Settings, measure_profile
 from scipy.stats import spearmanr
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
@@ -103,6 +104,13 @@ class LatencyModel(Document):
     correction: Correction
     held_out: Accuracy
     macs_alone: Accuracy
+
+    @field_validator("terms")
+    @classmethod
+    def _this_version(cls, terms: tuple[str, ...]) -> tuple[str, ...]:
+        if terms != TERMS:
+            raise ValueError("found terms of another version, expected this one's: profile again")
+        return terms
 
     def predict(self, population: Population) -> Floats:
         """Milliseconds of N base models under M strategies, (N, M)."""

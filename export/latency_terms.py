@@ -128,7 +128,7 @@ def trace_terms(trace: Trace) -> Floats:
             total.add("linear", before * channels)
         else:
             total.add(op.kind, before * read if op.kind == "pool" else channels * written)
-    image, output = (float(np.prod(trace.shapes[i])) for i in (0, -1))
+    image, output = (float(np.prod(trace.shapes[i])) for i in (0, trace.output))
     total.add("graph", image, output)
     return total.terms
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -77,16 +76,11 @@ class OnnxNetwork:
         """The network's spec."""
         return self.metadata.spec
 
-    @property
-    def pretrained_cfg(self) -> dict[str, Any]:
-        """How images are prepared."""
-        return self.metadata.pretrained_cfg
-
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The network's output for a batch of images, float32 or, of classes, int32.
 
         Args:
-            images: as `Metadata.prepare` makes them, float32 (n, channels, height, width) if not by the graph.
+            images: as `inputs.file_input` makes them.
         """
         dtype = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(uint8)": np.uint8}
         source = self.session.get_inputs()[0]

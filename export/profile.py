@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 import numpy as np
 import torch
 from pydantic import Field, JsonValue
+from scalenet_zoo.export import OnProgress
 from scalenet_zoo.export.latency_terms import TERMS, trace_terms
 from scalenet_zoo.export.runners import prepare
 from scalenet_zoo.export.yardstick import Visit, Yardstick, best_of, quiet, quiet_ms
@@ -46,8 +47,6 @@ JITTER = 0.25
 """Natural logarithm of how far sampled depths, widths and resolutions may lie from the growth law's."""
 VISITS = 3
 """Quiet visits to each item."""
-
-OnProgress = Callable[[str, int, int], None]
 
 
 class Settings(Strict):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scalenet_zoo.export import OnProgress
 from scalenet_zoo.export.engine_network import EngineNetwork, check_engine
 from scalenet_zoo.export.engine_record import (
     Device,
@@ -37,14 +38,12 @@ from scalenet_zoo.errors import EngineError, OutputError
 
 __all__ = ["EngineNetwork", "EngineOptions", "EngineRecord", "Library", "build_engine", "check_engine"]
 
-Progress = Callable[[str, int, int], None]
-
 
 def build_engine(
     onnx_path: str | Path,
     path: str | Path,
     options: EngineOptions = EngineOptions(),  # noqa: B008 - it cannot be changed
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     rebuild: bool = False,
     check: Callable[[EngineNetwork], object] | None = None,
 ) -> EngineRecord:
@@ -153,7 +152,7 @@ def _build(
     options: EngineOptions,
     capabilities: list[Any],
     device: Device | None,
-    on_progress: Progress | None,
+    on_progress: OnProgress | None,
 ) -> tuple[bytes, list[str]]:
     """The engine's bytes, and what the builder said."""
     trt = library.module
@@ -211,7 +210,7 @@ def _configured(trt: Any, config: Any, options: EngineOptions, capabilities: lis
     return config
 
 
-def _monitor(trt: Any, on_progress: Progress) -> Any:  # noqa: ANN401
+def _monitor(trt: Any, on_progress: OnProgress) -> Any:  # noqa: ANN401
     """A progress monitor; once `cancelled`, it stops the builder at its next step."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import onnx
 from scalenet_zoo.export.engine_record import ANY_BATCH, Batch, EngineRecord, read_engine
+from scalenet_zoo.export.engine_source import external_files
 from scalenet_zoo.export.metadata import Metadata
 from scalenet_zoo.export.processing import output_name
 
@@ -37,13 +38,12 @@ class Tensor:
     shape: tuple[int, ...]
 
 
-def write_model_repository(source: Path, repository: Path, name: str | None = None) -> Path:
-    """Put an ONNX file or an engine into a model repository, in place of an older one of its name.
+def write_model_repository(source: Path, repository: Path) -> Path:
+    """Put an ONNX file or an engine into a model repository, under its spec's name, in place of an older one.
 
     Args:
         source: a file that `export` wrote; an engine must be TensorRT's: Triton does not run TensorRT-RTX.
         repository: the folder that Triton is started with.
-        name: of the model; None: that of its spec.
 
     Returns:
         The model's folder.
@@ -58,7 +58,7 @@ def write_model_repository(source: Path, repository: Path, name: str | None = No
     if record and record.library != "tensorrt":
         raise ExportError(f"{source}: found an engine of {record.library}, expected one of tensorrt, which Triton runs")
     metadata = record.metadata if record else Metadata.read(source)
-    target = repository / (name or metadata.spec.name)
+    target = repository / metadata.spec.name
     with replacing_folder(target) as folder:
         version = folder / "1"
         version.mkdir()
@@ -104,7 +104,7 @@ def tensors(metadata: Metadata) -> tuple[Tensor, Tensor]:
     spec, options = metadata.spec, metadata.options
     real = "TYPE_FP16" if options.io == "fp16" else "TYPE_FP32"
     image = Tensor("image", "TYPE_UINT8" if options.preprocess else real, metadata.image_shape)
-    channels, height, width = spec.trace.shapes[-1]
+    channels, height, width = spec.trace.shapes[spec.trace.output]
     shape = {
         "raw": (channels,) if spec.task == "classification" else (channels, height, width),
         "softmax": (channels,),
@@ -131,7 +131,5 @@ def _dynamic_batching(batch: Batch) -> str:
 def _copy_onnx(source: Path, target: Path) -> None:
     """Copy an ONNX file, and its external data under the name that the graph calls them by."""
     shutil.copyfile(source, target)
-    graph = onnx.load(source, load_external_data=False).graph
-    names = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
-    for name in names:
+    for name in external_files(onnx.load(source, load_external_data=False).graph):
         shutil.copyfile(source.parent / name, target.parent / name)

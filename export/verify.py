@@ -48,7 +48,7 @@ TOLERANCES: dict[Precision, Tolerance] = {
     "int8": Tolerance(largest=1.0, noise=0.25),
 }
 MIN_AGREEMENT: dict[Task, float] = {"classification": 0.9, "segmentation": 0.8, "pose": 0.9}
-"""What int8 files of trained networks reach; a segmentation's rare classes weigh as much as its common ones."""
+"""Asked of int8 files of trained networks; a segmentation's rare classes weigh as much as its common ones."""
 BATCH_SIZES = (1, 2, 3)
 """Compared where any batch is allowed; torch's example has 2, so a batch frozen there is found out."""
 MEASURES: dict[Task, str] = {"classification": "top-1", "segmentation": "mIoU", "pose": "keypoints"}

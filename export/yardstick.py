@@ -18,6 +18,8 @@ from scalenet_zoo.export.benchmark import Lap, run_for
 
 QUIET = 1.15
 """Largest time of the yardstick, as a multiple of its best, that counts as quiet."""
+SECONDS, RUNS = 0.15, 5
+"""What a visit takes at least."""
 REST = 0.1
 """Seconds of rest between networks: idle threads of a runtime spin for a while before they let a core go."""
 
@@ -63,16 +65,12 @@ class Yardstick:
         self.readings.append(statistics.median(run_for(self.runner, 0.04, 9)))
         return self.readings[-1]
 
-    def visit(
-        self, runner: Lap, visits: int, seconds: float = 0.15, runs: int = 5, patience: float = 15.0
-    ) -> list[Visit]:
+    def visit(self, runner: Lap, visits: int, patience: float = 15.0) -> list[Visit]:
         """Time a network until so many visits were quiet, or patience ends.
 
         Args:
             runner: the network, ready to run.
             visits: quiet ones that are wanted.
-            seconds: that a visit takes at least.
-            runs: in a visit, at least.
             patience: seconds after which unquiet visits have to do; there are as many visits as wanted even then.
         """
         made: list[Visit] = []
@@ -80,8 +78,8 @@ class Yardstick:
         before = self.read()
         while len(quiet(made, self.best)) < visits and (len(made) < visits or time.monotonic() - start < patience):
             time.sleep(REST)
-            run_for(runner, seconds / 10, 2)
-            ms = statistics.median(run_for(runner, seconds, runs))
+            run_for(runner, SECONDS / 10, 2)
+            ms = statistics.median(run_for(runner, SECONDS, RUNS))
             after = self.read()
             made.append(Visit(ms, before, after))
             before = after

@@ -180,9 +180,8 @@ def trace(network: MBConvNetwork | MultipathNetwork, image: Input, classes: int)
 def trace_layers(layers: Sequence[Layer], shape: tuple[int, int, int]) -> Trace:
     """List what some MBConv layers in a row execute on a tensor of a shape (channels, height, width)."""
     result = Trace([shape])
-    x = 0
     for i, layer in enumerate(layers):
-        x = _trace_layer(result, str(i), x, layer)
+        result.output = _trace_layer(result, str(i), result.output, layer)
     return result
 
 

@@ -133,7 +133,7 @@ def test_an_engine_computes_what_its_onnx_file_does(trt: Any, s0: Path, tmp_path
     build_engine(s0, tmp_path / "x.engine")
     network = EngineNetwork.load(tmp_path / "x.engine")
     exported = OnnxNetwork.load(s0)
-    assert (network.spec, network.pretrained_cfg) == (exported.spec, exported.pretrained_cfg)
+    assert (network.spec, network.metadata.pretrained_cfg) == (exported.spec, exported.metadata.pretrained_cfg)
     generator = np.random.default_rng(0)
     for size in (1, 5, 1, 32):
         images = generator.standard_normal((size, 3, 64, 96), dtype=np.float32)

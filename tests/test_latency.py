@@ -239,6 +239,12 @@ def test_a_model_is_json_and_survives_saving(made_up: LatencyModel, tmp_path: Pa
         LatencyModel.load(tmp_path / "model.json")
 
 
+def test_a_model_with_other_terms_is_refused(made_up: LatencyModel, tmp_path: Path) -> None:
+    made_up.model_copy(update={"terms": TERMS[1:]}).save(tmp_path / "model.json")
+    with pytest.raises(SpecError, match=r"model.json: terms: found terms of another version, expected this one's"):
+        LatencyModel.load(tmp_path / "model.json")
+
+
 def test_a_profile_with_other_terms_is_refused() -> None:
     made = made_up_profile(plan=Plan(layers=1, networks=4, held_out=2))
     with pytest.raises(InputError, match="found terms of another version"):

@@ -61,7 +61,7 @@ def test_metadata_hold_the_spec_and_the_preprocessing(exported: tuple[nn.Module,
     assert json.loads(metadata["scalenet_zoo.versions"])["torch"] == torch.__version__
     network = OnnxNetwork.load(path)
     assert network.spec == model.spec
-    assert network.pretrained_cfg["input_size"] == [3, 64, 96]
+    assert network.metadata.pretrained_cfg["input_size"] == [3, 64, 96]
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_a_record_says_what_the_engine_is(built: tuple[Path, EngineRecord], s0: 
     assert record.options.compute_capabilities == ("8.9", "12.0")
     assert record.device is None
     assert record.spec_hash == record.metadata.spec.hash == spec.hash
-    assert record.metadata.pretrained_cfg == OnnxNetwork.load(s0).pretrained_cfg
+    assert record.metadata.pretrained_cfg == OnnxNetwork.load(s0).metadata.pretrained_cfg
     assert path.stat().st_size == record.engine_bytes
     summary = record.summary
     assert summary is not None

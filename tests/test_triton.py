@@ -8,13 +8,16 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from scalenet_zoo.export.engine_record import EngineOptions, EngineRecord
-from scalenet_zoo.export.metadata import OnnxOptions
+from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.export.onnx import export_onnx
-from scalenet_zoo.export.triton import configuration, write_model_repository
+from scalenet_zoo.export.triton import configuration, tensors, write_model_repository
 
+from scalenet_zoo import create_model
 from scalenet_zoo.errors import ExportError, InputError, OutputError
+from scalenet_zoo.spec import spec_of
 from tests.networks import random_model, small
 
 FIELDS = {  # of Triton's model_config.proto: those used here
@@ -69,11 +72,11 @@ def parse(text: str) -> Any:
 def test_the_configuration_says_what_the_file_says(name: str, options: OnnxOptions, tmp_path: Path) -> None:
     path = tmp_path / "network.onnx"
     export_onnx(random_model(small(name)), path, options)
-    folder = write_model_repository(path, tmp_path / "repository", "mine")
+    folder = write_model_repository(path, tmp_path / "repository")
     config = parse((folder / "config.pbtxt").read_text())
     session = onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
     (image,), (output,) = session.get_inputs(), session.get_outputs()
-    assert (config.name, config.backend) == ("mine", "onnxruntime")
+    assert (config.name, config.backend) == (name, "onnxruntime")
     for ours, theirs in ((config.input[0], image), (config.output[0], output)):
         assert ours.name == theirs.name
         assert TYPES[ours.data_type] == theirs.type
@@ -87,6 +90,16 @@ def test_the_configuration_says_what_the_file_says(name: str, options: OnnxOptio
     dtype = {"TYPE_FP32": np.float32, "TYPE_FP16": np.float16, "TYPE_UINT8": np.uint8}[config.input[0].data_type]
     found = session.run(None, {"image": np.zeros([*any_batch, *config.input[0].dims], dtype=dtype)})[0]
     assert list(found.shape) == [*any_batch, *config.output[0].dims]
+
+
+@pytest.mark.parametrize("name", ["scalenet_s0", "hrnet_w18", "hrnet_w18_pose", "scalenas_p1"])
+@pytest.mark.parametrize("classes", [0, 7])
+def test_the_output_has_the_networks_shape(name: str, classes: int) -> None:
+    with torch.device("meta"):
+        model = create_model(small(name), num_classes=classes).eval()
+        found = model(torch.zeros(1, 3, 64, 96)).shape[1:]
+    _, output = tensors(Metadata(spec_of(model), {}, OnnxOptions()))
+    assert output.shape == tuple(found)
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +185,6 @@ def test_what_triton_cannot_serve_is_refused(exported: Path, tmp_path: Path) -> 
 
 
 def test_the_configuration_is_stable(exported: Path) -> None:
-    from scalenet_zoo.export.metadata import Metadata
-
     text = configuration("a", Metadata.read(exported))
     assert text == configuration("a", Metadata.read(exported))
     assert text.endswith("}\n")
