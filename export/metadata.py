@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, ValidationError
 
 from scalenet_zoo.errors import ExportError, InputError, SpecError
+from scalenet_zoo.labels import Labels
 from scalenet_zoo.spec import ArchSpec, Strict, Task
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -130,6 +131,7 @@ class Metadata:
                 versions=_VERSIONS.validate_json(values.get("versions", "{}")),
             )
             found.options.check(spec)
+            Labels.of(found.pretrained_cfg)
         except KeyError:
             raise InputError(f"{source}: found no preprocessing in its metadata") from None
         except ValidationError as error:

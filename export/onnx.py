@@ -53,7 +53,8 @@ def export_onnx(
         options: precision, batch sizes, what is done to images and outputs in the graph; None: as above.
         calibration: image files to find the ranges of activations with; int8 needs them.
         images: image files to check the file on; none: those of `calibration`, or else the sample photographs.
-        class_names: one a class; none: ImageNet's for a classifier of 1000 classes.
+        class_names: one a class or joint; none: those that the network's `pretrained_cfg` has, or ImageNet's for a
+            classifier of 1000 classes.
         min_agreement: the least share of an int8 file's decisions on `images` that are the network's.
 
     Raises:
@@ -75,7 +76,7 @@ def export_onnx(
         spec=spec,
         pretrained_cfg=preprocessing | {"num_classes": spec.classes},
         options=options,
-        class_names=tuple(class_names) or known_names(spec),
+        class_names=tuple(class_names) or known_names(spec, preprocessing),
         versions={"scalenet_zoo": __version__, "torch": torch.__version__, "onnx": onnx.__version__},
     )
     training = model.training

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from scalenet_zoo.export.metadata import OnnxOptions, Output
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
+from scalenet_zoo.decode import find_joints
 from scalenet_zoo.images import normalisation
 from scalenet_zoo.spec import ArchSpec
 
@@ -53,18 +53,11 @@ class Argmax(nn.Module):
 
 
 class Joints(nn.Module):
-    """Heatmaps (n, joints, h, w) to joints; see `predict.peak`, which does the same for one heatmap in NumPy."""
+    """Heatmaps (n, joints, h, w) to joints."""
 
     def forward(self, heatmaps: Tensor) -> Tensor:
         """(n, joints, 3): x and y as shares of the image's width and height, and the score."""
-        height, width = heatmaps.shape[-2:]
-        index = heatmaps.flatten(2).argmax(2, keepdim=True)
-        x = index % width
-        y = (index - x) / width
-        right = F.pad((heatmaps[..., 2:] - heatmaps[..., :-2]).sign(), (1, 1)) / 4
-        down = F.pad((heatmaps[..., 2:, :] - heatmaps[..., :-2, :]).sign(), (0, 0, 1, 1)) / 4
-        dx, dy, score = (values.flatten(2).gather(2, index) for values in (right, down, heatmaps))
-        return torch.cat([(x + dx + 0.5) / width, (y + dy + 0.5) / height, score], dim=2)
+        return find_joints(heatmaps)
 
 
 POSTPROCESSING: dict[Output, type[nn.Module]] = {

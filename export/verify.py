@@ -24,6 +24,7 @@ from torch import nn
 
 from scalenet_zoo.errors import VerificationError
 from scalenet_zoo.images import sample_photographs
+from scalenet_zoo.predict import DECISIONS
 from scalenet_zoo.spec import Task
 
 
@@ -52,7 +53,6 @@ MIN_AGREEMENT: dict[Task, float] = {"classification": 0.9, "segmentation": 0.8, 
 BATCH_SIZES = (1, 2, 3)
 """Compared where any batch is allowed; torch's example has 2, so a batch frozen there is found out."""
 MEASURES: dict[Task, str] = {"classification": "top-1", "segmentation": "mIoU", "pose": "keypoints"}
-DECISIONS: dict[Task, Output] = {"classification": "softmax", "segmentation": "argmax", "pose": "joints"}
 
 Reference = Callable[[np.ndarray], np.ndarray]
 """The network itself: float32 (n, channels, height, width) to its raw output."""

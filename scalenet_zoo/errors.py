@@ -33,6 +33,10 @@ class OutputError(ZooError, OSError):
     """A file cannot be written."""
 
 
+class TrainingError(ZooError):
+    """Training cannot begin, go on, or did not work."""
+
+
 class BackendError(ZooError):
     """A back end cannot run on this machine, or cannot run a network."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -24,21 +24,46 @@ def sample_photographs() -> list[Path]:
     return [folder / "china.jpg", folder / "flower.jpg"]
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(path: str | Path | BinaryIO, name: str = "") -> Image.Image:
     """Read an image file as RGB, turned the way its camera was held.
+
+    Args:
+        path: the file, or an open one.
+        name: what messages call it; none: the path.
 
     Raises:
         InputError: the file is missing, is no image, or has more than 8 bits a channel.
     """
+    name = name or str(path)
     try:
         with Image.open(path) as image:
             if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
-                raise InputError(f"{path}: found pixels of mode {image.mode}, expected 8 bits a channel")
-            return ImageOps.exif_transpose(image).convert("RGB")
+                raise InputError(f"{name}: found pixels of mode {image.mode}, expected 8 bits a channel")
+            ImageOps.exif_transpose(image, in_place=True)
+            return image.convert("RGB")
     except FileNotFoundError:
-        raise InputError(f"{path}: found no such file, expected an image") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise InputError(f"{path}: cannot be read as an image: {error}") from None
+        raise InputError(f"{name}: found no such file, expected an image") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: cannot be read as an image: is of no known format") from None
+    except InputError:
+        raise
+    except Exception as error:  # damaged files lead Pillow to struct.error, ValueError and more
+        raise InputError(f"{name}: cannot be read as an image: {error}") from None
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The files in a folder and the folders in it that have the name of an image, sorted.
+
+    Raises:
+        InputError: there is no folder, or no image.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: found no such folder, expected one with images")
+    suffixes = Image.registered_extensions()
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    if not files:
+        raise InputError(f"{folder}: found no image files, expected some, such as .jpg or .png")
+    return files
 
 
 def find_images(folder: Path, limit: int) -> tuple[list[Path], list[Path]]:
@@ -50,12 +75,7 @@ def find_images(folder: Path, limit: int) -> tuple[list[Path], list[Path]]:
     Raises:
         InputError: there is no folder, no image, or more than a tenth (and more than one) cannot be read.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: found no such folder, expected one with images")
-    suffixes = Image.registered_extensions()
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-    if not files:
-        raise InputError(f"{folder}: found no image files, expected some, such as .jpg or .png")
+    files = image_files(folder)
     if len(files) > limit:
         files = [files[i * len(files) // limit] for i in range(limit)]
     images, broken = [], []

@@ -4,21 +4,19 @@ EfficientNet B0 to B4 come whole. HRNet's weights are of ImageNet classifiers, s
 pose network gets all but its head. Nothing is computed: every tensor is taken over as it is.
 """
 
-import logging
 import re
 from collections.abc import Mapping
 
 from timm import get_pretrained_cfg
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from scalenet_zoo.errors import WeightsError
-from scalenet_zoo.hub import fetch_weights, read_weights
+from scalenet_zoo.hub import fetch_weights
+from scalenet_zoo.model_folder import first_conv
 from scalenet_zoo.networks import MBConvNet
 from scalenet_zoo.spec import spec_of
+from scalenet_zoo.weights import adopt_weights, read_weights
 from scalenet_zoo.zoo import TIMM_NAMES, timm_name
-
-_logger = logging.getLogger(__name__)
 
 # Paths of our modules, and of timm's that hold the same tensors; the first that matches counts.
 _EFFICIENTNET = {
@@ -112,15 +110,4 @@ def load_pretrained(model: nn.Module) -> None:
         )
     path = fetch_weights(get_pretrained_cfg(theirs).hf_hub_id)
     state = from_timm(read_weights(path)[0], model)
-    own = model.state_dict()
-    first = next(key for key in state if key.endswith("conv.weight"))
-    state[first] = adapt_input_conv(own[first].shape[1], state[first])
-    fresh = sorted(key for key in own if key not in state or state[key].shape != own[key].shape)
-    for key in fresh:
-        if not key.startswith(("classifier.", "head.")):
-            raise WeightsError(f"{path}: {key}: found {tuple(state[key].shape)}, expected {tuple(own[key].shape)}")
-    if fresh:
-        state |= {key: own[key] for key in fresh}
-        modules = dict.fromkeys(key.rpartition(".")[0] for key in fresh)
-        _logger.warning("%s: published weights do not cover %s, which starts untrained", spec.name, ", ".join(modules))
-    model.load_state_dict(state)
+    adopt_weights(model, state, str(path), first_conv(spec), lambda key: key.startswith(("classifier.", "head.")))

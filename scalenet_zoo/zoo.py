@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from scalenet_zoo.constraints import Constraint, Macs, Params
 from scalenet_zoo.errors import BudgetError, ModelNotFoundError
 from scalenet_zoo.family import Family
+from scalenet_zoo.model_folder import ModelFolder, open_source
 from scalenet_zoo.quantities import format_count, format_range, parse_count, parse_ms, whole_count
 from scalenet_zoo.scaling import fit_budget
 from scalenet_zoo.spec import ArchSpec, Task
@@ -60,19 +61,29 @@ def list_models(pattern: str = "*", task: Task | None = None, pretrained: bool =
     )
 
 
-def load_spec(source: str | Path | ArchSpec) -> ArchSpec:
-    """The spec of a zoo entry's name, or of a JSON file.
+def load_spec(source: str | Path | ArchSpec, revision: str | None = None) -> ArchSpec:
+    """The spec of a zoo entry's name, a JSON file, `hf-hub:org/name`, `local-dir:path` or a folder of `train`.
 
     Raises:
         ModelNotFoundError: no entry and no file has this name; the message suggests the nearest.
         SpecError: the file is not a valid spec.
+        WeightsError: the Hub cannot be reached, or does not have the file.
     """
-    if isinstance(source, ArchSpec):
+    opened = _open(source, revision, with_weights=False)
+    return opened.spec if isinstance(opened, ModelFolder) else opened
+
+
+def _open(
+    source: str | Path | ArchSpec | ModelFolder, revision: str | None, with_weights: bool
+) -> ArchSpec | ModelFolder:
+    if isinstance(source, (ArchSpec, ModelFolder)):
         return source
     name = str(source)
     path = _paths().get(name)
     if path and not name.endswith(".family"):
         return ArchSpec.load(path)
+    if folder := open_source(name, revision, with_weights):
+        return folder
     if name.endswith(".json") or Path(name).exists():
         return ArchSpec.load(name)
     near = difflib.get_close_matches(name, list_models(), n=3)
@@ -120,7 +131,7 @@ def pretrained_cfg(spec: ArchSpec) -> dict[str, Any]:
 
 
 def create_model(
-    source: str | Path | ArchSpec,
+    source: str | Path | ArchSpec | ModelFolder,
     pretrained: bool = False,
     num_classes: int | None = None,
     in_chans: int | None = None,
@@ -128,49 +139,57 @@ def create_model(
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
     weights: str | Path | None = None,
+    revision: str | None = None,
     **kwargs: Any,  # noqa: ANN401 - the network's own
 ) -> "nn.Module":
     """Build a network; it has `.spec` and `.pretrained_cfg`, and timm's model interface.
 
     Args:
-        source: a name of the zoo, a spec, or a spec's file.
-        pretrained: load published weights from the Hugging Face Hub.
+        source: a name of the zoo, a spec, or a spec's file; or, with its weights, `hf-hub:org/name`, `local-dir:path`,
+            or a folder of `train` or `pull`.
+        pretrained: load published weights from the Hugging Face Hub; folders and repositories have their own.
         num_classes: classes or joints; 0: no classifier; None: the spec's.
         in_chans: channels of the image; None: the spec's.
         img_size: height and width in pixels that the cost is stated for; None: the spec's.
         features_only: return a network whose output is the list of features at several strides.
         out_indices: which of them; None: all.
         weights: a safetensors file with weights for this network.
+        revision: a branch, tag or commit of `hf-hub:org/name`.
         **kwargs: `drop_rate`, `drop_path_rate`, `global_pool`.
 
     Raises:
-        ModelNotFoundError: no entry and no file has this name.
-        SpecError: the file, or a changed size, is not valid.
+        ModelNotFoundError: no entry, file or folder has this name.
+        SpecError: a file, or a changed size, is not valid.
         WeightsError: weights are not published, cannot be had, or do not fit.
     """
     from timm.models._features import FeatureGetterNet
 
     from scalenet_zoo.networks import MBConvNet, MultipathNet
 
-    spec = load_spec(source)
+    opened = _open(source, revision, with_weights=weights is None)
+    spec = opened.spec if isinstance(opened, ModelFolder) else opened
     height, width = (img_size, img_size) if img_size is None or isinstance(img_size, int) else img_size
     if any(change is not None for change in (num_classes, in_chans, height)):
-        spec = spec.replace(classes=num_classes, channels=in_chans, height=height, width=width)
+        adapt = opened.adapted if isinstance(opened, ModelFolder) else opened.replace
+        spec = adapt(classes=num_classes, channels=in_chans, height=height, width=width)
     network: type[MBConvNet | MultipathNet] = MBConvNet if spec.network.type == "mbconv" else MultipathNet
     model: nn.Module = network(spec, **kwargs)
-    if pretrained:
+    if weights is not None:
+        from scalenet_zoo.weights import load_weights
+
+        load_weights(model, weights)
+    elif isinstance(opened, ModelFolder):
+        opened.load_into(model)
+    elif pretrained:
         from scalenet_zoo.pretrained import load_pretrained
 
         load_pretrained(model)
-    if weights is not None:
-        from scalenet_zoo.hub import load_weights
-
-        load_weights(model, weights)
     if features_only:
         every = range(len(model.feature_info))  # type: ignore[arg-type]
         model = FeatureGetterNet(model, out_indices=every if out_indices is None else out_indices)
     model.spec = spec  # type: ignore[assignment]
-    model.pretrained_cfg = model.default_cfg = pretrained_cfg(spec)  # type: ignore[assignment]
+    cfg = opened.pretrained_cfg(spec) if isinstance(opened, ModelFolder) else pretrained_cfg(spec)
+    model.pretrained_cfg = model.default_cfg = cfg  # type: ignore[assignment]
     return model
 
 

@@ -1,7 +1,10 @@
 """Settings that all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -11,6 +14,9 @@ settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if "CI" in os.environ else "here")
 torch.manual_seed(0)
+
+if TYPE_CHECKING:
+    from tests.hub_server import Hub
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +29,30 @@ def s0(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("s0") / "scalenet_s0.onnx"
     export_onnx(random_model(small("scalenet_s0")), path)
     return path
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["Hub"]:
+    """A Hub on this machine that the Hub's client talks to, with an empty cache and no token."""
+    from huggingface_hub import constants
+
+    from tests.hub_server import Hub
+
+    server = Hub()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    files = "/{repo_id}/resolve/{revision}/{filename}"
+    for name, value in {
+        "ENDPOINT": server.address,
+        "HUGGINGFACE_CO_URL_TEMPLATE": server.address + files,
+        "HF_HUB_CACHE": str(tmp_path / "hub-cache"),
+        "HF_TOKEN_PATH": str(tmp_path / "no-token"),
+        "HF_STORED_TOKENS_PATH": str(tmp_path / "no-tokens"),
+        "HF_HUB_DISABLE_PROGRESS_BARS": True,
+        "HF_HUB_DISABLE_XET": True,  # a protocol of its own, which the server does not speak
+    }.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+    yield server
+    server.shutdown()
+    server.server_close()

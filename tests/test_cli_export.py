@@ -13,8 +13,8 @@ from scalenet_zoo.export.engine_record import read_engine
 from scalenet_zoo.export.metadata import Metadata
 
 from scalenet_zoo import load_spec
-from scalenet_zoo.hub import save_weights
 from scalenet_zoo.images import sample_photographs
+from scalenet_zoo.weights import save_weights
 from tests.networks import random_model, small
 from tests.test_cli import Run, run  # noqa: F401 - a fixture
 

@@ -1,4 +1,4 @@
-"""docs/deploy.md: its commands and its program run, in their order, and leave what the text says."""
+"""docs/*.md: their commands and programs run, in their order, and leave what the texts say."""
 
 import re
 import shlex
@@ -11,29 +11,47 @@ import pytest
 from scalenet_zoo.cli import main
 from scalenet_zoo.images import sample_photographs
 
-TEXT = (Path(__file__).parents[1] / "docs" / "deploy.md").read_text(encoding="utf-8")
-COMMANDS = [line.removeprefix("$ ") for line in TEXT.splitlines() if line.startswith("$ ") and "not run" not in line]
-PROGRAM = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)
+DOCS = Path(__file__).parents[1] / "docs"
+DEPLOY = (DOCS / "deploy.md").read_text(encoding="utf-8")
+TRAIN = (DOCS / "train.md").read_text(encoding="utf-8")
+PROGRAM = re.search(r"```python\n(.*?)```", DEPLOY, re.DOTALL)
 
 
-@pytest.mark.slow
-def test_the_commands_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx")
+def commands(text: str) -> list[str]:
+    return [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ") and "not run" not in line]
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the commands run: it has photos."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for path in sample_photographs():
         shutil.copy(path, tmp_path / "photos")
-    assert len(COMMANDS) >= 9
-    for command in COMMANDS:
-        monkeypatch.setattr(sys, "argv", shlex.split(command, comments=True))
-        with pytest.raises(SystemExit) as caught:
-            main()
-        assert not caught.value.code, f"{command}: {capsys.readouterr().err}"
-    capsys.readouterr()
+    return tmp_path
+
+
+def run(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setattr(sys, "argv", shlex.split(command, comments=True))
+    with pytest.raises(SystemExit) as caught:
+        main()
+    printed = capsys.readouterr()
+    assert not caught.value.code, f"{command}: {printed.err}"
+    return printed.out
+
+
+@pytest.mark.slow
+def test_the_commands_of_deploy_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    assert len(commands(DEPLOY)) >= 9
+    for command in commands(DEPLOY):
+        run(command, monkeypatch, capsys)
     assert PROGRAM is not None
     exec(compile(PROGRAM[1], "deploy.md", "exec"), {})
     assert capsys.readouterr().out.strip()
-    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {
         "s0.onnx",
         "s0-int8.onnx",
@@ -44,3 +62,15 @@ def test_the_commands_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         "model_repository/scalenet_s0/labels.txt",
         "model_repository/scalenet_s0/1/model.onnx",
     } <= written
+
+
+@pytest.mark.slow
+def test_the_commands_of_train_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    printed = [run(command, monkeypatch, capsys) for command in commands(TRAIN)]
+    assert len(printed) == 6
+    assert printed[0].startswith("best top1 0.9")
+    assert all((folder / "runs" / "digits" / name).exists() for name in ("best", "curves.png", "log.jsonl"))
+    assert all("top-1 accuracy" in evaluated for evaluated in (printed[2], printed[4]))
+    assert "china.jpg" in printed[5]

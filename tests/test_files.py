@@ -61,7 +61,7 @@ from pathlib import Path
 from scalenet_zoo import create_model
 from scalenet_zoo.errors import OutputError
 from scalenet_zoo.export.onnx import export_onnx
-from scalenet_zoo.hub import save_weights
+from scalenet_zoo.weights import save_weights
 model = create_model("scalenet_s0", img_size=32)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))

@@ -14,8 +14,8 @@ import torch
 
 from scalenet_zoo import ArchSpec, create_model, list_models, load_spec
 from scalenet_zoo.errors import ModelNotFoundError, WeightsError
-from scalenet_zoo.hub import load_weights, read_weights, save_weights
 from scalenet_zoo.scaling import expand
+from scalenet_zoo.weights import load_weights, read_weights, save_weights
 from scalenet_zoo.zoo import TIMM_NAMES, load_family
 from tests.networks import random_model, small
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from scalenet_zoo import __version__
-from scalenet_zoo.cli import benchmark, build, doctor, export, predict, profile, zoo
+from scalenet_zoo.cli import benchmark, build, doctor, evaluate, export, hub, predict, profile, train, zoo
 from scalenet_zoo.errors import ZooError
 
 app = typer.Typer(
@@ -26,10 +26,14 @@ for command in (
     zoo.list_entries,
     zoo.show,
     build.build,
+    train.train,
     export.export,
+    evaluate.evaluate,
     predict.predict,
     benchmark.benchmark,
     profile.profile,
+    hub.pull,
+    hub.push,
     doctor.doctor,
 ):
     app.command(name="list" if command is zoo.list_entries else command.__name__)(command)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def benchmark(
     models: Annotated[
         list[str],
-        typer.Argument(help="Names of the zoo, specs' JSON files, ONNX files of `export` (.onnx), engines (.engine)."),
+        typer.Argument(
+            help="Names of the zoo, specs' JSON files, folders, ONNX files of `export` (.onnx), engines (.engine)."
+        ),
     ],
     on: Annotated[
         str, typer.Option(help="Back ends, separated by commas; `scalenet-zoo doctor` lists them.")

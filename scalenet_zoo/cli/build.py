@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from scalenet_zoo.cli.models import has_weights
 from scalenet_zoo.cli.options import UNTRAINED, BuildFormat, Json, Pretrained, Seed, TaskName, Weights
 
 
 def build(
     spec: Annotated[
-        str | None, typer.Argument(help="A name of the zoo, or a spec's JSON file; or give a budget.")
+        str | None,
+        typer.Argument(help="A name of the zoo, a spec's JSON file, hf-hub:org/name, a folder; or give a budget."),
     ] = None,
     flops: Annotated[str | None, typer.Option(help="At most so many MACs, such as 600M.")] = None,
     params: Annotated[str | None, typer.Option(help="At most so many parameters, such as 5M.")] = None,
@@ -58,9 +60,9 @@ def build(
     from scalenet_zoo.cli.console import print_json, progress
     from scalenet_zoo.cli.latency import found_json, print_found
     from scalenet_zoo.cli.verification import print_verification, verification_json
-    from scalenet_zoo.hub import save_weights
     from scalenet_zoo.quantities import format_count
     from scalenet_zoo.spec import Task, spec_of
+    from scalenet_zoo.weights import save_weights
     from scalenet_zoo.zoo import create_model, load_spec, spec_for
 
     found = None
@@ -96,8 +98,10 @@ def build(
         from scalenet_zoo.export.onnx import export_onnx
     torch.manual_seed(seed)
     with progress(f"building {arch.name}"):
-        model = create_model(arch, pretrained, num_classes=classes, in_chans=in_channels, weights=weights)
+        source = spec or arch  # a folder by its name, so that its weights come along
+        model = create_model(source, pretrained, num_classes=classes, in_chans=in_channels, weights=weights)
     built = spec_of(model)
+    trained = bool(pretrained or weights or (spec and has_weights(spec)))
     path = output / f"{built.name}.json"
     written = {"spec": path, "weights": path.with_suffix(".safetensors")}
     verification = None
@@ -114,7 +118,7 @@ def build(
             {
                 **built.model_dump(mode="json", include={"name", "task", "input", "classes", "cost", "provenance"}),
                 "hash": built.hash,
-                "trained": bool(pretrained or weights),
+                "trained": trained,
                 "files": {kind: str(path) for kind, path in written.items()},
                 "latency": found_json(found) if found else None,
                 "verification": verification_json(verification) if verification else None,
@@ -127,7 +131,7 @@ def build(
     )
     for path in written.values():
         typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
-    if not (pretrained or weights):
+    if not trained:
         typer.echo(UNTRAINED)
     if found:
         print_found(found)

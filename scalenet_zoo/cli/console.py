@@ -61,3 +61,21 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
         task = bar.add_task("")
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total, refresh=True)
+
+
+@contextmanager
+def progress_lines(shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+    """The same for work of hours: where nobody watches, a line whenever there is something new to tell."""
+    if shown and sys.stderr.isatty():
+        with progress_bar() as advance:
+            yield advance
+        return
+    told = ""
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal told
+        if shown and what != told:
+            typer.echo(what, err=True)
+        told = what
+
+    yield tell

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from scalenet_zoo.cli.options import UNTRAINED, Format, Json, Pretrained, Seed, Weights
+from scalenet_zoo.cli.models import MODEL, has_weights, is_exported, open_network
+from scalenet_zoo.cli.options import UNTRAINED, Format, Json, Pretrained, Seed, Weights, parse_size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,9 +22,7 @@ ENGINES = (Format.tensorrt, Format.tensorrt_rtx)
 
 
 def export(
-    model: Annotated[
-        str, typer.Argument(help="A name of the zoo, a spec's JSON file, or an ONNX file or engine of `export`.")
-    ],
+    model: Annotated[str, typer.Argument(help=MODEL)],
     to: Annotated[Format, typer.Option(help="The format.")] = Format.onnx,
     output: Annotated[
         Path | None,
@@ -79,7 +78,7 @@ def export(
 
     Example: scalenet-zoo export scalenet_s0 --precision fp16 --batch 1:8:32
     """
-    is_file = model.endswith((".onnx", ".engine"))
+    is_file = is_exported(model)
     of_network = {
         "--precision": precision,
         "--size": size,
@@ -117,7 +116,7 @@ def export(
         raise typer.BadParameter(f"found --with-{chosen[0]} and --with-{chosen[1]}, expected at most one of them")
     form = cast("Output", chosen[0] if chosen else "raw")
     batches = _batch(batch) if batch else None
-    height, width = _size(size) if size else (None, None)
+    image = parse_size(size) if size else None
     kind = cast("Precision", _choice(precision or "fp32", "--precision", ("fp32", "fp16", "int8")))
     io_kind = cast("Any", _choice(io or "fp32", "--io", ("fp32", "fp16")))
     if kind == "int8" and calibration is None:
@@ -125,15 +124,13 @@ def export(
 
     import tempfile
 
-    import torch
-
     from scalenet_zoo.cli.console import print_json
     from scalenet_zoo.cli.verification import print_verification, verification_json
     from scalenet_zoo.export.engine_record import EngineOptions
     from scalenet_zoo.export.metadata import OnnxOptions
     from scalenet_zoo.export.tensorrt_library import open_library
     from scalenet_zoo.spec import spec_of
-    from scalenet_zoo.zoo import create_model, load_spec
+    from scalenet_zoo.zoo import load_spec
 
     engine_options = EngineOptions(
         library="tensorrt" if to is Format.tensorrt else "tensorrt-rtx",
@@ -149,10 +146,12 @@ def export(
         engine_options.check()
         open_library(engine_options.library)
     source, network, verification, record = Path(model), None, None, None
+    trained = bool(pretrained or weights or has_weights(model))
     images: list[Path] = []
     written: dict[str, Path] = {}
     with tempfile.TemporaryDirectory() as scratch:
         if not is_file:
+            height, width = image or (None, None)
             spec = load_spec(model).replace(height=height, width=width)
             options = OnnxOptions(
                 precision=kind,
@@ -165,14 +164,12 @@ def export(
             options.check(spec)
             if calibration:
                 images = _images(calibration, calibration_images)
-            torch.manual_seed(seed)
-            network = create_model(spec, pretrained, weights=weights)
+            network = open_network(model, pretrained, weights, seed, image)
             source = output or Path(f"{spec.name}.onnx")
             if to is Format.triton:
                 source = Path(scratch) / f"{spec.name}.onnx"
             elif to in ENGINES:
                 source = source.with_suffix(".onnx")
-            trained = bool(pretrained or weights)
             verification = _export_onnx(network, source, options, images, min_agreement, trained)
             if to is not Format.triton:
                 written["onnx"] = source
@@ -189,7 +186,7 @@ def export(
         print_json(
             {
                 "name": built.name if built else source.stem,
-                "trained": None if is_file else bool(pretrained or weights),
+                "trained": None if is_file else trained,
                 "files": {kind: str(path) for kind, path in written.items()},
                 "verification": verification_json(verification) if verification else None,
                 "engine": record.model_dump(mode="json", exclude={"entries"}) if record else None,
@@ -198,7 +195,7 @@ def export(
         return
     for path in written.values():
         typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)" if path.is_file() else f"wrote {path}{os.sep}")
-    if network and not (pretrained or weights):
+    if network and not trained:
         typer.echo(UNTRAINED)
     if verification:
         print_verification(verification)
@@ -228,14 +225,6 @@ def _batch(text: str) -> tuple[int, int, int]:
             f"--batch: found {text!r}, expected a number of images such as 8, or smallest:optimal:largest as 1:8:32"
         )
     return numbers[0], numbers[len(numbers) // 2], numbers[-1]
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Read "288" or "288x384"."""
-    match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
-    if not match:
-        raise typer.BadParameter(f"--size: found {text!r}, expected pixels such as 288, or height x width as 288x384")
-    return int(match[1]), int(match[2] or match[1])
 
 
 def _images(folder: Path, limit: int) -> list[Path]:

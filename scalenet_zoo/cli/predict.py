@@ -5,84 +5,116 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalenet_zoo.cli.options import UNTRAINED, Json, Pretrained, Seed, Weights
+from scalenet_zoo.cli.models import MODEL, has_weights, open_model
+from scalenet_zoo.cli.options import UNTRAINED, BrokenLimit, Json, Pretrained, Seed, Weights
 
 if TYPE_CHECKING:
-    from scalenet_zoo.export.verify import Exported
+    from scalenet_zoo.predict import Row
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    model: Annotated[
-        str, typer.Option(help="A name of the zoo, a spec's JSON file, an ONNX file or an engine of `export`.")
-    ],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    model: Annotated[str, typer.Option(help=MODEL)],
     pretrained: Pretrained = False,
     weights: Weights = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = 5,
+    output: Annotated[
+        Path | None, typer.Option(help="A folder for PNGs: segmentations or joints, drawn over the images.")
+    ] = None,
+    broken_limit: BrokenLimit = 100,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Predict classes, the classes' areas, or joints, for images.
+    """Predict classes, the classes' areas, or joints, for images; draw areas and joints.
 
     Example: scalenet-zoo predict cat.jpg --model efficientnet_b0 --pretrained
     """
-    from collections.abc import Callable
-    from functools import partial
+    from PIL import Image
 
-    import numpy as np
-    import torch
-
-    from scalenet_zoo.cli.console import print_json, print_table
-    from scalenet_zoo.export.inputs import file_transform
-    from scalenet_zoo.export.metadata import Metadata, OnnxOptions
-    from scalenet_zoo.export.verify import run_torch
+    from scalenet_zoo._files import replacing
+    from scalenet_zoo.cli.console import print_json, progress_bar
+    from scalenet_zoo.data import BrokenImages
+    from scalenet_zoo.draw import draw
+    from scalenet_zoo.errors import InputError
     from scalenet_zoo.images import read_image
-    from scalenet_zoo.predict import describe
-    from scalenet_zoo.spec import spec_of
-    from scalenet_zoo.zoo import create_model, pretrained_cfg
+    from scalenet_zoo.inference import prepare
+    from scalenet_zoo.predict import DECISIONS, describe
+    from scalenet_zoo.predict import predict as run_prediction
 
-    is_file = model.endswith((".onnx", ".engine"))
-    if is_file:
-        if pretrained or weights:
-            raise typer.BadParameter(
-                "found --pretrained or --weights, expected neither: an exported file has its weights"
-            )
-        exported = _open(model)
-        run: Callable[[np.ndarray], np.ndarray] = exported
-        metadata = exported.metadata
-    else:
-        torch.manual_seed(seed)
-        network = create_model(model, pretrained, weights=weights).eval()
-        spec = spec_of(network)
-        run, metadata = partial(run_torch, network), Metadata(spec, pretrained_cfg(spec), OnnxOptions())
-    transform, smallest = file_transform(metadata), (metadata.options.batch or (1,))[0]
-
-    def output(path: Path) -> np.ndarray:
-        image = transform(read_image(path))
-        found: np.ndarray = run(np.repeat(image[None], smallest, axis=0))[0]  # as often as the file takes at least
-        return found
-
-    form, names = metadata.options.output, metadata.class_names
-    results = {str(path): describe(metadata.spec, output(path), top, form, names) for path in images}
-    if not (pretrained or weights or is_file):
+    files = _files(images, output)
+    inference = prepare(open_model(model, pretrained, weights, seed))
+    spec = inference.spec
+    if output and spec.task == "classification":
+        raise typer.BadParameter(f"--output: found it for the classifier {spec.name}, which has nothing to draw")
+    results: dict[str, list[Row] | None] = {str(path): None for path in files}
+    broken, drawn = BrokenImages(broken_limit), []
+    paths = list(files)
+    with progress_bar() as advance:
+        for start in range(0, len(paths), inference.smallest):  # as many at once as the network takes at least
+            pictures: dict[Path, Image.Image] = {}
+            for path in paths[start : start + inference.smallest]:
+                try:
+                    pictures[path] = read_image(path)
+                except InputError as error:
+                    broken.add([str(error)])
+            found = run_prediction(inference, list(pictures.values())) if pictures else []
+            for (path, picture), decision in zip(pictures.items(), found, strict=True):
+                results[str(path)] = describe(spec, decision, top, DECISIONS[spec.task], inference.names)
+                if target := files[path]:
+                    with replacing(target) as temporary:
+                        draw(inference, picture, decision).save(temporary)
+                    drawn.append(target)
+            advance("predicting", min(start + inference.smallest, len(paths)), len(paths))
+    if len(broken) == len(paths):
+        raise InputError(broken.names[0])
+    for complaint in broken.names:
+        typer.echo(f"left out: {complaint}", err=True)
+    if not (pretrained or weights or has_weights(model)):
         typer.echo(f"{UNTRAINED} (--pretrained, --weights)", err=True)
     if as_json:
         print_json(results)
         return
-    for path, rows in results.items():
-        typer.echo(path)
-        cells = [[f"{value:.6g}" if isinstance(value, float) else value for value in row.values()] for row in rows]
-        print_table(
-            tuple(rows[0]), cells, align="".join("l" if isinstance(value, str) else "r" for value in rows[0].values())
-        )
+    for name, rows in results.items():
+        if rows is not None:
+            _print(name, rows)
+    for target in drawn:
+        typer.echo(f"wrote {target}")
 
 
-def _open(path: str) -> "Exported":
-    """An exported file, ready to run."""
-    if path.endswith(".engine"):
-        from scalenet_zoo.export.engine_network import EngineNetwork
+def _files(images: list[Path], output: Path | None) -> dict[Path, Path | None]:
+    """Every image, and the PNG to draw it to: in `output` an image of a folder has the place that it has there."""
+    from scalenet_zoo.errors import InputError
+    from scalenet_zoo.images import image_files
 
-        return EngineNetwork.load(path)
-    from scalenet_zoo.export.onnx_network import OnnxNetwork
+    files: dict[Path, Path | None] = {}
+    sources: dict[Path, Path] = {}
+    for given in images:
+        if not given.exists():
+            raise InputError(f"{given}: found no such file, expected an image")
+        folder = given if given.is_dir() else given.parent
+        found = image_files(given) if given.is_dir() else [given]
+        for path in found:
+            if output and given.is_dir() and path.is_relative_to(output):  # drawn before
+                continue
+            target = output / path.relative_to(folder).with_suffix(".png") if output else None
+            if target and sources.setdefault(target, path) != path:
+                raise InputError(
+                    f"{path}: would be drawn to {target} as {sources[target]} is, expected images of other names"
+                )
+            files.setdefault(path, target)
+    if not files:
+        raise InputError(f"{output}: found the images in the folder to draw to, expected another folder")
+    inputs = {path.resolve() for path in files}
+    for path, target in files.items():
+        if target and target.resolve() in inputs:
+            raise InputError(f"{path}: would be drawn to {target}, which is an image itself, expected another folder")
+    return files
 
-    return OnnxNetwork.load(path)
+
+def _print(path: str, rows: "list[Row]") -> None:
+    from scalenet_zoo.cli.console import print_table
+
+    typer.echo(path)
+    cells = [[f"{value:.6g}" if isinstance(value, float) else value for value in row.values()] for row in rows]
+    align = "".join("l" if isinstance(value, str) else "r" for value in rows[0].values())
+    print_table(tuple(rows[0]), cells, align)

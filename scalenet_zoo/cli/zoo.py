@@ -47,7 +47,7 @@ def list_entries(
 
 
 def show(
-    spec: Annotated[str, typer.Argument(help="A name of the zoo, or a spec's JSON file.")],
+    spec: Annotated[str, typer.Argument(help="A name of the zoo, a spec's JSON file, hf-hub:org/name or a folder.")],
     as_json: Json = False,
 ) -> None:
     """Show a spec: its layers with their MACs and parameters, sums per stage, and totals.

@@ -1,0 +1,198 @@
+"""Checkpoints of a training run: all that the next step depends on, in files that are whole or are not used.
+
+RUN/checkpoints/00000240/
+  config.json, spec.json, model.safetensors   the network as one would use it; see `model_folder.py`
+  training.safetensors                        the weights as they are trained, the optimiser's tensors
+  training.json                               the step, the rest of the optimiser, and each file's sha256
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, ValidationError
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from scalenet_zoo._files import read_json, replacing_folder
+from scalenet_zoo.errors import WeightsError
+from scalenet_zoo.model_folder import save_model
+from scalenet_zoo.spec import Strict, spec_of
+from scalenet_zoo.weights import read_weights
+
+_logger = logging.getLogger(__name__)
+
+STATE, TENSORS = "training.json", "training.safetensors"
+
+
+class Progress(Strict):
+    """How far a run is.
+
+    Attributes:
+        step: optimiser steps done.
+        seconds: spent training, evaluation included.
+        best: the best value of the task's metric on the validation images, and its step; None: not yet evaluated.
+        broken: images that could not be read, by name.
+    """
+
+    step: Annotated[int, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(ge=0)] = 0.0
+    best: tuple[float, int] | None = None
+    broken: tuple[str, ...] = ()
+
+
+class _State(Strict):
+    format: Literal["scalenet-zoo/checkpoint"] = "scalenet-zoo/checkpoint"
+    version: Annotated[int, Field(ge=1, le=1)] = 1
+    spec_hash: str
+    progress: Progress
+    rest: dict[str, JsonValue]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint, read.
+
+    Attributes:
+        progress: how far the run was.
+        states: what `save_checkpoint` was given, by name.
+    """
+
+    progress: Progress
+    states: Mapping[str, Any]
+
+
+def save_checkpoint(
+    run: Path,
+    network: nn.Module,
+    states: Mapping[str, Any],
+    progress: Progress,
+    average: nn.Module | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write a checkpoint, then remove all but the newest `keep`.
+
+    Args:
+        run: the run's folder.
+        network: as it is trained.
+        states: state dicts of the optimiser and the like: dicts and lists of tensors, numbers, texts and None.
+        progress: how far the run is.
+        average: the moving average of the network, if there is one: what `model.safetensors` then holds.
+        keep: at least 1.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = run / "checkpoints" / f"{progress.step:08d}"
+    tensors: dict[str, Tensor] = {}
+    trained: Mapping[str, Tensor] = network.state_dict() if average is not None else {}
+    rest = {name: _split(state, name, tensors) for name, state in {**states, "network": dict(trained)}.items()}
+    with replacing_folder(path) as folder:
+        save_model(network, folder, average.state_dict() if average is not None else None)
+        (folder / TENSORS).write_bytes(save(tensors))
+        files = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+        state = _State(spec_hash=spec_of(network).hash, progress=progress, rest=rest, files=files)
+        (folder / STATE).write_text(state.model_dump_json(), encoding="utf-8")
+    for old in checkpoints(run)[keep:]:
+        shutil.rmtree(old)
+    return path
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, the newest first."""
+    return sorted((path for path in (run / "checkpoints").glob("[0-9]*") if path.is_dir()), reverse=True)
+
+
+def load_newest(run: Path, network: nn.Module, average: nn.Module | None = None) -> Checkpoint | None:
+    """Load the newest whole checkpoint of a run into a network; a damaged one is named, and the one before is taken.
+
+    Returns:
+        The checkpoint, or None if the run has none.
+
+    Raises:
+        WeightsError: a checkpoint is of another architecture, or all of them are damaged.
+    """
+    found = checkpoints(run)
+    damaged = []
+    for path in found:
+        try:
+            return load_checkpoint(path, network, average)
+        except _DamagedError as error:
+            damaged.append(str(error))
+            _logger.warning("%s; the checkpoint before it is used", error)
+    if damaged:
+        raise WeightsError(f"{run}: found no whole checkpoint among {len(damaged)}: {damaged[0]}")
+    return None
+
+
+class _DamagedError(WeightsError):
+    pass
+
+
+def load_checkpoint(path: Path, network: nn.Module, average: nn.Module | None = None) -> Checkpoint:
+    """Check a checkpoint's files; load the weights as they are trained into `network`, their average into `average`.
+
+    Raises:
+        WeightsError: it is damaged, or of another architecture.
+    """
+    try:
+        state = _State.model_validate_json(json.dumps(read_json(path / STATE)))
+    except ValidationError as error:
+        details = error.errors(include_url=False)[0]
+        raise _DamagedError(f"{path / STATE}: is damaged: {details['loc']}: {details['msg']}") from None
+    except ValueError as error:
+        raise _DamagedError(f"{path / STATE}: is damaged: {error}") from None
+    spec = spec_of(network)
+    if state.spec_hash != spec.hash:
+        raise WeightsError(
+            f"{path}: found a checkpoint of another architecture (hash {state.spec_hash[:12]}),"
+            f" expected {spec.name} ({spec.hash[:12]})"
+        )
+    for name, expected in state.files.items():
+        file = path / Path(name).name
+        if not file.is_file() or _sha256(file) != expected:
+            raise _DamagedError(f"{file}: {'is damaged' if file.exists() else 'is missing'}")
+    tensors, _ = read_weights(path / TENSORS)
+    states = {name: _join(rest, name, tensors) for name, rest in state.rest.items()}
+    usable, _ = read_weights(path / "model.safetensors")
+    try:
+        network.load_state_dict(states.pop("network") or usable)
+        if average is not None:
+            average.load_state_dict(usable)
+    except RuntimeError as error:  # the same architecture with other classes or channels
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path}: its weights do not fit {spec.name}: {reason}") from None
+    return Checkpoint(state.progress, states)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401 - any state dict
+    """A tree without its tensors, which go into `tensors`; dicts become lists of pairs: keys keep their types."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"dict": [[key, _split(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_split(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+    return value
+
+
+def _join(value: Any, name: str, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 - any state dict
+    if isinstance(value, list):
+        return [_join(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+    if isinstance(value, dict):
+        if "tensor" in value:
+            return tensors[value["tensor"]]
+        return {key: _join(item, f"{name}.{key}", tensors) for key, item in value["dict"]}
+    return value

@@ -1,0 +1,314 @@
+"""Batches: augmented for training, the same whatever the number of workers; or as they are, for evaluation."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_loader
+from timm.data.transforms import MaybeToTensor
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torchvision.transforms import v2
+
+from scalenet_zoo.data import pose, segmentation
+from scalenet_zoo.data.broken import LoadingError, complaint
+from scalenet_zoo.data.classification import Stream
+from scalenet_zoo.data.crops import crop_person
+from scalenet_zoo.data.examples import IGNORE, Crop, Examples, Person, Target
+from scalenet_zoo.errors import InputError
+from scalenet_zoo.images import normalisation
+from scalenet_zoo.recipe import Recipe
+from scalenet_zoo.spec import ArchSpec
+
+Batch = dict[str, Any]
+Row = tuple[Any, Any, list[str]]
+"""An image, its target, and the broken images met on the way."""
+
+
+class TrainingSet(Dataset[Row]):
+    """Examples, augmented. What is random about one is a function of the seed, the epoch and its index alone.
+
+    Args:
+        examples: to augment.
+        spec: of the network.
+        recipe: its seed, and how many images may be broken.
+        augment: from an image and its target to tensors; none: `transform`, which timm sets, for the image alone.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        spec: ArchSpec,
+        recipe: Recipe,
+        augment: Callable[[Image.Image, Any], tuple[Tensor, Any]] | None = None,
+    ) -> None:
+        self.examples = examples
+        self.transform: Callable[[Image.Image], Tensor] | None = None
+        self._classes = spec.classes
+        self._seed = recipe.seed
+        self._limit = recipe.broken_limit
+        self._augment = augment
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call] # workers live longer than an epoch
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Augment anew; call it before an epoch's first image is asked for."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> Row:
+        """An augmented example; if it is broken, the next one that is not.
+
+        Raises:
+            LoadingError: more are broken than may be, or a target is of no class of the network.
+        """
+        broken: list[str] = []
+        for place in range(index, index + min(self._limit + 1, len(self.examples))):
+            try:
+                image, target = self.examples.read(place % len(self.examples))
+                break
+            except InputError as error:
+                broken.append(str(error))
+        else:
+            raise LoadingError(complaint(broken, self._limit))
+        check_classes(target, self._classes, self.examples.name(place % len(self.examples)))
+        with seeded(self._seed, int(self._epoch), index):
+            if self._augment:
+                return *self._augment(image, target), broken
+            assert self.transform is not None
+            return self.transform(image), target, broken
+
+
+@dataclass
+class EvaluationSet(Dataset[Row | str]):
+    """Examples as they are, and instead of a broken one what is wrong with it.
+
+    Attributes:
+        examples: to read.
+        transform: from an image to a network's input.
+        spec: of the network.
+    """
+
+    examples: Examples
+    transform: Callable[[Image.Image], Tensor | np.ndarray]
+    spec: ArchSpec
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Row | str:
+        """An example.
+
+        Raises:
+            LoadingError: a target is of no class of the network.
+        """
+        try:
+            image, target = self.examples.read(index)
+        except InputError as error:
+            return str(error)
+        check_classes(target, self.spec.classes, self.examples.name(index))
+        if isinstance(target, Person):
+            image, to_image = crop_person(image, target.box, (self.spec.input.height, self.spec.input.width))
+            return self.transform(image), Crop(target, to_image), []
+        if isinstance(target, np.ndarray):
+            return self.transform(image), torch.from_numpy(target).long(), []
+        return self.transform(image), target, []
+
+
+def training_loader(
+    examples: Examples | Stream, spec: ArchSpec, cfg: dict[str, Any], recipe: Recipe, batch_size: int, workers: int
+) -> DataLoader[Any]:
+    """Augmented batches in random order, without a last one that is not full.
+
+    Args:
+        examples: of the network's task.
+        spec: of the network.
+        cfg: its `pretrained_cfg`.
+        recipe: how to augment.
+        batch_size: images of a batch.
+        workers: processes that read images; 0: none beside this one.
+
+    Returns:
+        A loader of {"image": float32 (n, channels, height, width), normalised, "target", "broken": what could not be
+        read}, whose `dataset.set_epoch` is to be called before each epoch. Targets are classes, int64 (n,); classes of
+        pixels, int64 (n, height, width); or {"heatmaps": float32 (n, joints, height / 4, width / 4), "weights":
+        float32 (n, joints)}.
+
+    Raises:
+        InputError: there are fewer images than a batch has, or the network takes neither 1 nor 3 channels.
+    """
+    if not isinstance(examples, Stream) and len(examples) < batch_size:
+        found = f"found {len(examples)} images of {examples.split}"
+        raise InputError(f"{examples.source}: {found}, expected at least a batch of {batch_size}")
+    if isinstance(examples, Stream) or examples.task == "classification":
+        return _classification_loader(examples, spec, cfg, recipe, batch_size, workers)
+    augment = (
+        segmentation.augmentation(spec, cfg, recipe)
+        if examples.task == "segmentation"
+        else pose.augmentation(spec, cfg, recipe, examples.labels)
+    )
+    return DataLoader(
+        TrainingSet(examples, spec, recipe, augment),
+        batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+    )
+
+
+def evaluation_loader(
+    examples: Examples | Stream,
+    transform: Callable[[Image.Image], Tensor | np.ndarray],
+    spec: ArchSpec,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+) -> DataLoader[Any]:
+    """Batches in order, each image once.
+
+    Args:
+        examples: of the network's task.
+        transform: from an image to the network's input; for pose, from a crop of the network's size.
+        spec: of the network.
+        batch_size: images of a batch; the last may have fewer, and so have those with broken images.
+        workers: processes that read images; 0: none beside this one.
+        rank: which process this is,
+        world: of how many: it sees the images rank, rank + world, ... (a `Stream` divides itself).
+
+    Returns:
+        A loader of {"image": (n, ...) of the transform's type, "target", "broken": what could not be read}. Targets are
+        classes, int64 (n,); classes of pixels, a list of int64 (height, width), each of its mask's size; or a list of
+        `Crop`. A batch may be empty.
+    """
+    if isinstance(examples, Stream):
+        dataset: Any = examples.dataset(batch_size=batch_size)
+        dataset.transform = transform
+        dataset.set_loader_cfg(num_workers=workers)
+        order = None
+    else:
+        dataset = EvaluationSet(examples, transform, spec)
+        order = range(rank, len(examples), world)
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=order,
+        num_workers=workers,
+        collate_fn=collate_classes if examples.task == "classification" else collate_dense,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _classification_loader(
+    examples: Examples | Stream, spec: ArchSpec, cfg: dict[str, Any], recipe: Recipe, batch_size: int, workers: int
+) -> DataLoader[Any]:
+    mean, std = normalisation(spec, cfg)
+    size = recipe.train_size or (spec.input.height, spec.input.width)
+    dataset: Any = (
+        examples.dataset(training=True, batch_size=batch_size, seed=recipe.seed)
+        if isinstance(examples, Stream)
+        else TrainingSet(examples, spec, recipe)
+    )
+    loader: DataLoader[Any] = create_loader(
+        dataset,
+        (3, *size),
+        batch_size,
+        is_training=True,
+        use_prefetcher=False,
+        collate_fn=collate,
+        scale=recipe.scale,
+        ratio=recipe.ratio,
+        hflip=recipe.hflip,
+        color_jitter=recipe.color_jitter or None,
+        auto_augment=recipe.aa,
+        re_prob=recipe.reprob,
+        re_mode="pixel",
+        interpolation=cfg.get("interpolation", "bicubic"),
+        mean=cfg.get("mean", (0.485, 0.456, 0.406)),
+        std=cfg.get("std", (0.229, 0.224, 0.225)),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+    if spec.input.channels == 1:  # colours are augmented, then become grey
+        steps = dataset.transform.transforms
+        place = next(i for i, step in enumerate(steps) if isinstance(step, MaybeToTensor))
+        steps[place : place + 2] = [v2.Grayscale(), steps[place], v2.Normalize(mean, std)]
+    return loader
+
+
+def check_classes(target: Target, classes: int, name: str) -> None:
+    """Refuse a target of no class of the network.
+
+    Raises:
+        LoadingError: it is one; `name` is what the message calls the example.
+    """
+    if isinstance(target, Person) or not classes:
+        return
+    largest = int(np.max(target, where=target != IGNORE, initial=0)) if isinstance(target, np.ndarray) else target
+    if not 0 <= largest < classes:
+        raise LoadingError(f"{name}: found the class {largest}, expected 0 to {classes - 1}, as the network has")
+
+
+@contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """Seed Python's, NumPy's and torch's (CPU) random generators from numbers; afterwards they are as before.
+
+    Not so in workers: nothing else there draws numbers, and NumPy takes long to give and take its state.
+    """
+    states = None if get_worker_info() else (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    random.seed(sum(number << (64 * place) for place, number in enumerate(numbers)))  # its seeds may be of any length
+    np.random.seed(random.getrandbits(32))
+    torch.default_generator.manual_seed(random.getrandbits(63))
+    try:
+        yield
+    finally:
+        if states:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+
+def collate(rows: Sequence[tuple[Any, ...]]) -> Batch:
+    """A training batch from its rows."""
+    images, targets, *broken = zip(*rows, strict=True)
+    return {
+        "image": default_collate(list(images)),
+        "target": default_collate(list(targets)),
+        "broken": [name for row in broken for names in row for name in names],
+    }
+
+
+def collate_classes(rows: Sequence[tuple[Any, ...] | str]) -> Batch:
+    """An evaluation batch of a classifier from its rows; strings are broken images."""
+    whole = [row for row in rows if not isinstance(row, str)]
+    return _whole(rows) | {"target": torch.tensor([row[1] for row in whole], dtype=torch.int64)}
+
+
+def collate_dense(rows: Sequence[tuple[Any, ...] | str]) -> Batch:
+    """The same for segmentation and pose: targets are a list."""
+    targets = [row[1] for row in rows if not isinstance(row, str)]
+    if targets and isinstance(targets[0], Tensor):
+        # Masks in one storage: each would cost a file descriptor on its way from a worker.
+        flat = torch.cat([mask.flatten() for mask in targets])
+        parts = torch.split(flat, [mask.numel() for mask in targets])
+        targets = [part.view(mask.shape) for part, mask in zip(parts, targets, strict=True)]
+    return _whole(rows) | {"target": targets}
+
+
+def _whole(rows: Sequence[tuple[Any, ...] | str]) -> Batch:
+    images = [torch.as_tensor(row[0]) for row in rows if not isinstance(row, str)]
+    return {
+        "image": default_collate(images) if images else torch.empty(0),
+        "target": None,
+        "broken": [row for row in rows if isinstance(row, str)],
+    }

@@ -1,0 +1,305 @@
+"""Pose: persons of COCO keypoint files, with any joints; read, cut out and augmented."""
+
+import contextlib
+import io
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import Params
+from pydantic import ValidationError
+from torch import Tensor
+from torchvision.transforms import v2
+
+from scalenet_zoo.data.crops import STRIDE, apply, crop_matrix, cut, draw_heatmaps, inverse
+from scalenet_zoo.data.examples import Person, find_split
+from scalenet_zoo.errors import InputError
+from scalenet_zoo.images import normalisation, read_image
+from scalenet_zoo.labels import Labels
+from scalenet_zoo.recipe import Recipe
+from scalenet_zoo.spec import ArchSpec, Task
+
+_MIRRORED = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+COCO_JOINTS = ("nose", *(f"{side}_{joint}" for joint in _MIRRORED for side in ("left", "right")))
+USUAL_SIGMA = 0.079
+"""For a joint of which nothing is known: that of COCO's shoulders."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Persons:
+    """Examples that are persons: an image for each, though several may share a file.
+
+    Attributes:
+        files: of each person.
+        sizes: width and height of each image, as the annotations have it.
+        keypoints: float32 (persons, joints, 3), as `Person` has them.
+        boxes: (persons, 4), areas: (persons,), image_ids and ids: integers (persons,).
+    """
+
+    source: str
+    split: str
+    labels: Labels
+    files: Sequence[Path]
+    sizes: np.ndarray
+    keypoints: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    image_ids: np.ndarray
+    ids: np.ndarray
+    task: Task = "pose"
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, index: int) -> tuple[Image.Image, Person]:  # noqa: D102
+        image = read_image(self.files[index])
+        if image.size != (size := tuple(self.sizes[index].tolist())):
+            raise InputError(f"{self.name(index)}: found {image.size} pixels, expected {size}, as its annotations say")
+        box: tuple[float, float, float, float] = tuple(self.boxes[index].tolist())
+        return image, Person(
+            self.keypoints[index], box, float(self.areas[index]), int(self.image_ids[index]), int(self.ids[index])
+        )
+
+    def name(self, index: int) -> str:  # noqa: D102
+        return str(self.files[index])
+
+
+def open_coco(source: str, root: Path, split: str, joints: Path | None = None) -> Persons:
+    """A folder with `annotations/person_keypoints_{split}.json` and `images/{split}/`, or `{split}/`.
+
+    COCO's own split names are understood: `val` is also `val2017`. Crowds, and persons without any labelled joint, are
+    left out.
+
+    Args:
+        source: as the user wrote it.
+        root: the folder.
+        split: which annotations.
+        joints: a YAML file about the joints, see `read_joints`.
+
+    Raises:
+        InputError: something is missing or not as it should be.
+    """
+    prefix = "person_keypoints_"
+    files = {path.stem.removeprefix(prefix): path for path in (root / "annotations").glob(f"{prefix}*.json")}
+    years = {name.removesuffix("2017"): name for name in files}
+    found = find_split(split, {*files, *years}, source)
+    found = found if found in files else years[found]
+    path = files[found]
+    folder = next((folder for folder in (root / "images" / found, root / found) if folder.is_dir()), None)
+    if folder is None:
+        raise InputError(f"{source}: found no folder {found}, expected the images in images/{found} or {found}")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells how long it took
+            coco = COCO(str(path))
+        category = next((category for category in coco.loadCats(coco.getCatIds()) if category.get("keypoints")), None)
+        if category is None:
+            raise InputError(f"{path}: found no category with keypoints, expected one, such as person")
+        labels = read_joints(path, category, joints)
+        ids = coco.getAnnIds(catIds=[category["id"]], iscrowd=False)
+        annotations = [row for row in coco.loadAnns(ids) if any(row["keypoints"][2::3])]
+        images = coco.loadImgs([annotation["image_id"] for annotation in annotations])
+        rows = [
+            _read_person(path, row, image, len(labels.names)) for row, image in zip(annotations, images, strict=True)
+        ]
+    except InputError:
+        raise
+    except KeyError as error:
+        raise InputError(f"{path}: {error} is missing, or no image has this id") from None
+    except (OSError, ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as COCO keypoints: {' '.join(str(error).split())}") from None
+    if not rows:
+        raise InputError(f"{path}: found no persons with keypoints, expected some")
+    names, keypoints, boxes, areas, sizes, image_ids, ids = zip(*rows, strict=True)
+    return Persons(
+        source,
+        split,
+        labels,
+        [folder / name for name in names],
+        sizes=np.array(sizes),
+        keypoints=np.array(keypoints),
+        boxes=np.array(boxes),
+        areas=np.array(areas),
+        image_ids=np.array(image_ids),
+        ids=np.array(ids),
+    )
+
+
+def read_joints(path: Path, category: dict[str, Any], joints: Path | None = None) -> Labels:
+    """Names, flip pairs, skeleton and sigmas of a data set's joints.
+
+    Args:
+        path: of the annotations, for messages.
+        category: of the annotations: "keypoints" (the names), "skeleton" (pairs of numbers from 1), "sigmas" or
+            "keypoint_sigmas" (optional).
+        joints: a YAML file that says otherwise, in any of its fields: `names`, `flip_pairs` and `skeleton` (lists of
+            pairs, of names or of numbers from 0), `sigmas` (a list, or numbers by name).
+
+    Returns:
+        What the YAML file says, else the annotations. Otherwise `left_` and `right_` in names tell the flip pairs, and
+        joints have COCO's sigmas by their names, or `USUAL_SIGMA`, with a notice.
+
+    Raises:
+        InputError: one of them says something that cannot be.
+    """
+    said = _read_yaml(joints) if joints else {}
+    where = joints or path
+    names = tuple(map(str, category["keypoints"]))
+    if "names" in said:
+        if not isinstance(said["names"], list) or len(said["names"]) != len(names):
+            raise InputError(f"{where}: names: found {said['names']!r}, expected {len(names)} names, one a joint")
+        names = tuple(map(str, said["names"]))
+    if len(set(names)) != len(names):
+        raise InputError(f"{where}: names: found {list(names)}, expected different ones")
+    skeleton = [[end - 1 for end in line] for line in category.get("skeleton") or []]
+    pairs = [
+        (names.index(name), names.index(other))
+        for name in names
+        if name.startswith("left_") and (other := "right_" + name.removeprefix("left_")) in names
+    ]
+    if "skeleton" in said:
+        skeleton = _pairs(where, "skeleton", said["skeleton"], names)
+    if "flip_pairs" in said:
+        pairs = [(first, second) for first, second in _pairs(where, "flip_pairs", said["flip_pairs"], names)]
+    flipped = [joint for pair in pairs for joint in pair]
+    if len(set(flipped)) != len(flipped):
+        raise InputError(
+            f"{where}: flip_pairs: found {[list(pair) for pair in pairs]}, expected every joint once at most"
+        )
+    sigmas = said.get("sigmas") or category.get("sigmas") or category.get("keypoint_sigmas")
+    try:
+        return Labels.model_validate(
+            {"names": names, "flip_pairs": pairs, "skeleton": skeleton, "sigmas": _sigmas(where, sigmas, names)},
+            strict=False,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ": ".join([*map(str, first["loc"][:1]), first["msg"].removeprefix("Value error, ")])
+        raise InputError(f"{where}: {place}") from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    fields = ("names", "flip_pairs", "skeleton", "sigmas")
+    if not isinstance(said, dict) or (unknown := [key for key in said if key not in fields]):
+        found = unknown[0] if isinstance(said, dict) else "no fields"
+        raise InputError(f"{path}: found {found}, expected some of {', '.join(fields)}")
+    return said
+
+
+def _pairs(where: Path, field: str, pairs: Any, names: Sequence[str]) -> list[list[int]]:  # noqa: ANN401
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise InputError(f"{where}: {field}: found {pairs!r}, expected a list of pairs")
+    for joint in (joint for pair in pairs for joint in pair):
+        known = joint in names if isinstance(joint, str) else type(joint) is int and 0 <= joint < len(names)
+        if not known:
+            raise InputError(
+                f"{where}: {field}: found {joint!r}, expected the name of a joint, or 0 to {len(names) - 1}"
+            )
+    return [[names.index(joint) if isinstance(joint, str) else joint for joint in pair] for pair in pairs]
+
+
+def _sigmas(where: Path, sigmas: Any, names: Sequence[str]) -> list[float]:  # noqa: ANN401
+    if isinstance(sigmas, list):
+        if len(sigmas) != len(names):
+            raise InputError(f"{where}: sigmas: found {len(sigmas)}, expected {len(names)}, one a joint")
+        return sigmas
+    known = dict(zip(COCO_JOINTS, Params("keypoints").kpt_oks_sigmas.round(3).tolist(), strict=True))
+    if isinstance(sigmas, dict):
+        if unknown := [name for name in sigmas if name not in names]:
+            raise InputError(f"{where}: sigmas: found {unknown[0]!r}, expected names among {', '.join(names)}")
+        known |= sigmas
+    elif sigmas is not None:
+        raise InputError(f"{where}: sigmas: found {sigmas!r}, expected a list, or numbers by name")
+    if unknown := [name for name in names if name not in known]:
+        _log.warning("%s: no sigmas are known for %s: taken to be %s", where, ", ".join(unknown), USUAL_SIGMA)
+    return [known.get(name, USUAL_SIGMA) for name in names]
+
+
+def _read_person(path: Path, row: dict[str, Any], image: dict[str, Any], joints: int) -> tuple[Any, ...]:
+    """File, keypoints, box, area, size, and ids of image and annotation."""
+    where = f"{path}: annotation {row['id']}"
+    keypoints = np.array(row["keypoints"], dtype=np.float32)
+    if keypoints.size != 3 * joints or not np.isfinite(keypoints).all():
+        raise InputError(
+            f"{where}: keypoints: found {keypoints.size} numbers, expected {3 * joints}, all of them finite"
+        )
+    box = np.array(row["bbox"], dtype=np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all() or box[2:].min() <= 0:
+        raise InputError(f"{where}: bbox: found {row['bbox']}, expected x, y, width and height, above 0")
+    if not math.isfinite(area := float(row["area"])):
+        raise InputError(f"{where}: area: found {area}, expected a finite number")
+    name = Path(image["file_name"])
+    if name.is_absolute() or ".." in name.parts:
+        raise InputError(f"{where}: found the image {name}, expected one in the folder of images")
+    size = (int(image["width"]), int(image["height"]))
+    return name, keypoints.reshape(joints, 3), box, area, size, int(row["image_id"]), int(row["id"])
+
+
+def augmentation(
+    spec: ArchSpec, cfg: dict[str, Any], recipe: Recipe, labels: Labels
+) -> Callable[[Image.Image, Person], tuple[Tensor, dict[str, Tensor]]]:
+    """The training transform of a person: seen larger or smaller, turned, mirrored.
+
+    Returns:
+        A function to float32 (channels, height, width), normalised, and {"heatmaps": float32 (joints, height / 4,
+        width / 4), "weights": float32 (joints,)}: 0 for joints that count for nothing.
+
+    Raises:
+        InputError: the network takes neither 1 nor 3 channels.
+    """
+    jitter = recipe.color_jitter
+    steps = [
+        v2.ColorJitter(jitter, jitter, jitter) if jitter else None,
+        v2.Grayscale() if spec.input.channels == 1 else None,
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(*normalisation(spec, cfg)),
+        v2.ToPureTensor(),
+    ]
+    return partial(_augment, v2.Compose([step for step in steps if step]), spec, recipe, mirror_order(labels))
+
+
+def mirror_order(labels: Labels) -> np.ndarray:
+    """For each joint of a mirrored person, which one it was: left and right change places."""
+    order = np.arange(len(labels.names))
+    for first, second in labels.flip_pairs:
+        order[[first, second]] = second, first
+    return order
+
+
+def _augment(
+    transform: Callable[[Image.Image], Tensor],
+    spec: ArchSpec,
+    recipe: Recipe,
+    mirror: np.ndarray,
+    image: Image.Image,
+    person: Person,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    zoom = float(torch.empty(()).uniform_(*recipe.resize))
+    turn = float(torch.empty(()).uniform_(-recipe.rotation, recipe.rotation))
+    mirrored = float(torch.rand(())) < recipe.hflip
+    size = recipe.train_size or (spec.input.height, spec.input.width)
+    to_image = crop_matrix(person.box, size, zoom, turn, mirrored)
+    keypoints = person.keypoints[mirror] if mirrored else person.keypoints
+    points = apply(inverse(to_image), keypoints[:, :2].astype(np.float64))
+    maps, weights = draw_heatmaps(
+        points, keypoints[:, 2] > 0, (-(-size[0] // STRIDE), -(-size[1] // STRIDE)), recipe.heatmap_sigma
+    )
+    target = {"heatmaps": torch.from_numpy(maps), "weights": torch.from_numpy(weights)}
+    return transform(cut(image, to_image, size)), target

@@ -1,0 +1,88 @@
+"""From what a user writes after `--data` to examples."""
+
+from pathlib import Path
+
+from scalenet_zoo.data import pose, segmentation
+from scalenet_zoo.data.classification import (
+    Stream,
+    open_hub_dataset,
+    open_image_folder,
+    open_stream,
+    open_torchvision,
+)
+from scalenet_zoo.data.digits import open_digits
+from scalenet_zoo.data.examples import Examples, Part
+from scalenet_zoo.errors import InputError
+from scalenet_zoo.spec import Task
+
+FORMS: dict[Task, tuple[str, ...]] = {
+    "classification": (
+        "digits", "imagefolder:PATH", "torch:NAME:PATH", "wds:PATH", "hfds:NAME", "hfids:NAME", "tfds:NAME"
+    ),
+    "segmentation": ("masks:PATH", "cityscapes:PATH"),
+    "pose": ("coco:PATH",),
+}  # fmt: skip
+"""How sources of each task are written; a folder alone is the first form with a path."""
+
+
+def open_data(
+    source: str,
+    task: Task,
+    split: str,
+    *,
+    ignore_index: int = 255,
+    joints: Path | None = None,
+    limit: int | None = None,
+) -> Examples | Stream:
+    """Open a data set.
+
+    Args:
+        source: one of `FORMS`, or a folder.
+        task: what it is for.
+        split: which part: `train`, `val`, `test`, or another name that the data set has.
+        ignore_index: of segmentation masks: the value of void pixels.
+        joints: of persons: a YAML file about their joints, see `pose.read_joints`.
+        limit: take only so many examples, spread evenly.
+
+    Raises:
+        InputError: the source is of no known form, is not there, or is not as it should be.
+    """
+    kinds = [form.partition(":")[0] for form in FORMS[task]]
+    kind, _, rest = source.partition(":")
+    if (kind not in kinds or (kind != "digits") != bool(rest)) and Path(source).is_dir():
+        kind, rest = next(form.partition(":")[0] for form in FORMS[task] if form.endswith(":PATH")), source
+    if kind not in kinds or (kind != "digits") != bool(rest) or (kind == "torch" and not rest.partition(":")[2]):
+        raise InputError(f"{source}: found no such data for {task}, expected a folder or {' or '.join(FORMS[task])}")
+    if not 0 <= ignore_index <= 255:
+        raise InputError(f"ignore index: found {ignore_index}, expected a number from 0 to 255")
+    if joints and task != "pose":
+        raise InputError(f"{joints}: found a file about joints for {task}, expected one for pose only")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit: found {limit}, expected a number of images, 1 or more")
+    examples = _open(kind, rest, source, split, ignore_index, joints)
+    if limit is None:
+        return examples
+    if isinstance(examples, Stream):
+        raise InputError(f"{source}: found a limit, expected none: it is read in its own order")
+    return Part(examples, limit)
+
+
+def _open(kind: str, rest: str, source: str, split: str, ignore_index: int, joints: Path | None) -> Examples | Stream:
+    match kind:
+        case "digits":
+            return open_digits(source, split)
+        case "imagefolder":
+            return open_image_folder(source, Path(rest), split)
+        case "torch":
+            name, _, root = rest.partition(":")
+            return open_torchvision(source, name, Path(root), split)
+        case "hfds":
+            return open_hub_dataset(source, rest, split)
+        case "masks":
+            return segmentation.open_masks(source, Path(rest), split, ignore_index)
+        case "cityscapes":
+            return segmentation.open_cityscapes(source, Path(rest), split)
+        case "coco":
+            return pose.open_coco(source, Path(rest), split, joints)
+        case _:
+            return open_stream(source, kind, rest, split)

@@ -1,0 +1,224 @@
+"""Masks: read as classes, and augmented together with their images."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from scalenet_zoo.data import IGNORE, evaluation_loader, open_data, training_loader
+from scalenet_zoo.data.examples import Examples
+from scalenet_zoo.data.loaders import seeded
+from scalenet_zoo.data.segmentation import Masks, augmentation
+from scalenet_zoo.errors import InputError
+from scalenet_zoo.images import preprocessing
+from scalenet_zoo.recipe import Recipe
+from tests.data_files import CFG, COLOURS, blobs, write_masks
+from tests.shapes import SPECS
+
+SPEC = SPECS["segmentation"].replace(height=60, width=80)
+STILL = Recipe(hflip=0.0, resize=(1.0, 1.0))
+
+
+def masks(root: Path, **kwargs: Any) -> Masks:
+    examples = open_data(f"masks:{root}", "segmentation", "val", **kwargs)
+    assert isinstance(examples, Masks)
+    return examples
+
+
+def pixels(image: Tensor) -> Tensor:
+    """A normalised image (3, h, w) as values from 0 to 255."""
+    mean, std = (torch.tensor(CFG[name])[:, None, None] for name in ("mean", "std"))
+    return (image * std + mean) * 255
+
+
+def test_masks_are_read_as_classes(tmp_path: Path) -> None:
+    examples = masks(write_masks(tmp_path), ignore_index=11)
+    assert len(examples) == 3
+    assert examples.labels.names == ("sky", "road", "car")
+    assert examples.labels.colours == tuple(map(tuple, COLOURS[:3].tolist()))
+    for index in range(3):
+        image, mask = examples.read(index)
+        expected = blobs(index, (30, 40))
+        assert np.array_equal(np.asarray(image), COLOURS[expected])
+        assert np.array_equal(mask, np.where(expected == 3, IGNORE, expected))
+        assert mask.dtype == np.uint8
+    assert examples.name(1) == str(tmp_path / "images" / "1.png")
+
+
+def test_ignored_classes_have_no_number(tmp_path: Path) -> None:
+    write_masks(tmp_path)
+    rows = [
+        {"index": i, "name": name, "color": [i, i, i]}
+        for i, name in ((0, "other"), (11, "sign"), (2, "car"), (1, "road"))
+    ]
+    (tmp_path / "classes.json").write_text(json.dumps(rows))
+    examples = masks(tmp_path, ignore_index=0)
+    assert examples.labels.names == ("road", "car", "sign")
+    assert examples.labels.colours == ((1, 1, 1), (2, 2, 2), (11, 11, 11))
+    order = np.array([IGNORE, 0, 1, 2])
+    assert all(np.array_equal(examples.read(i)[1], order[blobs(i, (30, 40))]) for i in range(3))
+
+
+def test_without_names_values_are_classes(tmp_path: Path) -> None:
+    write_masks(tmp_path)
+    (tmp_path / "classes.json").unlink()
+    examples = masks(tmp_path, ignore_index=11)
+    assert not examples.labels.names
+    assert set(np.unique(examples.read(0)[1]).tolist()) == {0, 1, 2, IGNORE}
+    assert 11 in np.unique(masks(tmp_path).read(0)[1])
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ("{", "classes.json: is not valid JSON"),
+        ("{}", "classes.json: found no list of objects, expected one for each class"),
+        ("[]", "classes.json: found no classes to count"),
+        ('[{"index": 256, "name": "sky"}]', "classes.json: 0.index: found 256, expected a number up to 255, each once"),
+        ('[{"index": 0, "name": "a"}, {"index": 0, "name": "b"}]', "classes.json: 1.index: found 0, expected"),
+        ('[{"name": "sky"}]', "classes.json: 0.index: found None"),
+        ('[{"index": 0}]', r"classes.json: names.0: found None: "),
+        ('[{"index": 0, "name": "sky", "colour": [1, 2, 300]}]', r"classes.json: colours.0.2: found 300: "),
+    ],
+)
+def test_bad_class_lists_are_named(rows: str, complaint: str, tmp_path: Path) -> None:
+    write_masks(tmp_path)
+    (tmp_path / "classes.json").write_text(rows)
+    with pytest.raises(InputError, match=complaint) as caught:
+        masks(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_masks_are_named(tmp_path: Path) -> None:
+    examples = masks(write_masks(tmp_path, count=5))
+    path = tmp_path / "masks"
+    Image.new("RGB", (40, 30)).save(path / "0.png")
+    Image.new("L", (40, 31)).save(path / "1.png")
+    Image.new("L", (40, 30), 77).save(path / "2.png")
+    (path / "3.png").unlink()
+    (path / "4.png").write_text("no picture")
+    for index, complaint in enumerate(
+        (
+            "0.png: found a mask of mode RGB, expected a number of 8 bits a pixel",
+            r"1.png: found a mask of \(40, 31\) pixels, expected the image's \(40, 30\)",
+            "2.png: found the value 77, expected those of classes.json",
+            "3.png: found no such file, expected the mask of .*images.3.png",
+            "4.png: cannot be read as a mask",
+        )
+    ):
+        with pytest.raises(InputError, match=f"^{re.escape(str(path))}/{complaint}"):
+            examples.read(index)
+
+
+def test_bad_folders_are_named(tmp_path: Path) -> None:
+    write_masks(tmp_path)
+    with pytest.raises(InputError, match="found no split test, expected one of train, val"):
+        open_data(str(tmp_path), "segmentation", "test")
+    (tmp_path / "val.txt").write_text("0\nmissing\n")
+    with pytest.raises(
+        InputError, match=r"val.txt: found the name missing, expected an image of this name in .*images"
+    ):
+        masks(tmp_path)
+    (tmp_path / "val.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"val.txt: found no names"):
+        masks(tmp_path)
+    (tmp_path / "images").rename(tmp_path / "pictures")
+    with pytest.raises(InputError, match=r"val.txt: cannot be read, or images/ beside it"):
+        masks(tmp_path)
+
+
+def test_cityscapes_has_its_19_classes(tmp_path: Path) -> None:
+    for kind, suffix, city in (("leftImg8bit", "leftImg8bit", "ulm"), ("gtFine", "gtFine_labelIds", "ulm")):
+        folder = tmp_path / kind / "val" / city
+        folder.mkdir(parents=True)
+        for i in range(2):
+            picture = Image.new("RGB", (35, 4), (i, i, i)) if kind == "leftImg8bit" else None
+            ids = np.tile(np.array([*range(34), 255], np.uint8), (4, 1))  # 255: a licence plate, whose id is -1
+            (picture or Image.fromarray(ids)).save(folder / f"ulm_00000{i}_000019_{suffix}.png")
+    examples = open_data(f"cityscapes:{tmp_path}", "segmentation", "validation")
+    assert isinstance(examples, Masks)
+    assert len(examples.labels.names) == 19
+    assert examples.labels.names[::6] == ("road", "traffic light", "rider", "bicycle")
+    image, mask = examples.read(1)
+    assert image.getpixel((0, 0)) == (1, 1, 1)
+    assert set(mask[0].tolist()) == {*range(19), IGNORE}
+    assert mask[0, [7, 8, 11, 26, 33]].tolist() == [0, 1, 2, 13, 18]
+    assert mask[0, [0, 1, 9, 29, 34]].tolist() == [IGNORE] * 5
+    with pytest.raises(InputError, match="cityscapes:.*: cannot be opened: Dataset not found or incomplete"):
+        open_data(f"cityscapes:{tmp_path}", "segmentation", "train")
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+    return masks(write_masks(tmp_path_factory.mktemp("masks"), size=(90, 100)), ignore_index=11)
+
+
+@given(seed=st.integers(0, 1000), index=st.integers(0, 2), rotation=st.sampled_from([0.0, 40.0]))
+def test_masks_move_with_their_images(examples: Examples, seed: int, index: int, rotation: float) -> None:
+    """A pixel's colour tells its class; only at edges between classes, which resizing blurs, may they differ."""
+    recipe = replace(STILL, hflip=0.5, resize=(0.5, 2.0), rotation=rotation, train_size=(48, 64))
+    augment = augmentation(SPEC, CFG, recipe)
+    with seeded(seed):
+        image, mask = augment(*examples.read(index))  # type: ignore[arg-type]
+    assert image.shape == (3, 48, 64)
+    assert mask.shape == (48, 64)
+    assert (image.dtype, mask.dtype) == (torch.float32, torch.int64)
+    distances = (
+        (pixels(image) - torch.tensor(COLOURS.T[..., None, None], dtype=torch.float32).transpose(0, 1)).abs().amax(1)
+    )
+    void = distances.argmin(0) == 3
+    mean = torch.tensor([round(255 * value) for value in CFG["mean"]])[:, None, None]
+    padded = (pixels(image) - mean).abs().amax(0) < 2
+    clear = (distances.amin(0) < 8) | padded
+    assert clear.float().mean() > 0.6
+    seen = torch.where(void | padded, IGNORE, distances.argmin(0))
+    assert (seen == mask)[clear].float().mean() > 0.98
+
+
+def test_without_augmentation_training_shows_what_evaluation_shows(examples: Examples) -> None:
+    image, mask = examples.read(0)
+    shown, target = augmentation(SPEC, CFG, STILL)(image, mask)  # type: ignore[arg-type]
+    assert torch.allclose(shown, preprocessing(SPEC, CFG)(image), atol=1e-6)
+    mirrored, turned = augmentation(SPEC, CFG, replace(STILL, hflip=1.0))(image, mask)  # type: ignore[arg-type]
+    assert torch.equal(mirrored.flip(2), shown)
+    assert torch.equal(turned.flip(1), target)
+    nearest = Image.fromarray(mask).resize((80, 60), Image.Resampling.NEAREST)  # type: ignore[arg-type]
+    assert np.array_equal(target.numpy(), np.asarray(nearest))
+
+
+def test_small_images_are_padded_with_void(examples: Examples) -> None:
+    image, mask = examples.read(0)
+    shown, target = augmentation(SPEC, CFG, replace(STILL, resize=(0.5, 0.5)))(image, mask)  # type: ignore[arg-type]
+    assert (target != IGNORE).sum() <= 30 * 40
+    rows, columns = torch.nonzero(target != IGNORE).unbind(1)
+    inside = torch.zeros_like(target, dtype=torch.bool)
+    inside[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
+    outside = torch.nn.functional.max_pool2d(inside[None].float(), 9, 1, 4)[0] == 0
+    assert outside.float().mean() > 0.5
+    assert shown[:, outside].abs().max() < 0.02  # the mean colour
+
+
+def test_evaluation_keeps_masks_as_they_are(examples: Examples) -> None:
+    for workers in (0, 2):
+        (batch,) = evaluation_loader(examples, preprocessing(SPEC, CFG), SPEC, 8, workers)
+        assert batch["image"].shape == (3, 3, 60, 80)
+        for index, target in enumerate(batch["target"]):
+            assert target.dtype == torch.int64
+            assert np.array_equal(target.numpy(), examples.read(index)[1])  # type: ignore[arg-type]
+
+
+def test_training_batches(examples: Examples) -> None:
+    (batch,) = training_loader(examples, SPEC, CFG, Recipe(), 3, 0)
+    assert batch["image"].shape == (3, 3, 60, 80)
+    assert batch["target"].shape == (3, 60, 80)
+    assert batch["target"].dtype == torch.int64
+    assert batch["broken"] == []

@@ -1,0 +1,530 @@
+"""Evaluation of networks and of exported files, in the library and on the command line."""
+
+import gc
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scalenet_zoo.export.metadata import Metadata, OnnxOptions
+from scalenet_zoo.export.onnx import export_onnx
+from scalenet_zoo.export.onnx_network import OnnxNetwork
+from scalenet_zoo.export.tensorrt import EngineNetwork, EngineOptions, build_engine
+from torch import nn
+
+from scalenet_zoo import create_model
+from scalenet_zoo.data import open_data
+from scalenet_zoo.errors import InputError, WeightsError
+from scalenet_zoo.evaluate import Evaluation, evaluate
+from scalenet_zoo.hub import push
+from scalenet_zoo.inference import prepare
+from scalenet_zoo.labels import Labels
+from scalenet_zoo.model_folder import save_model
+from scalenet_zoo.predict import DECISIONS
+from scalenet_zoo.recipe import Recipe
+from scalenet_zoo.spec import Task
+from scalenet_zoo.train import Options, train
+from tests.data_files import write_shards
+from tests.fake_tensorrt import fake_tensorrt
+from tests.hub_server import TOKEN, Hub
+from tests.networks import random_model
+from tests.processes import run_processes
+from tests.shapes import SPECS, Shapes
+from tests.test_cli import Run, run  # noqa: F401 - a fixture
+from tests.test_engine_network import VERSIONS, fake_gpu  # noqa: F401 - a fixture
+
+TASKS: tuple[Task, ...] = ("classification", "segmentation", "pose")
+EPOCHS = {"classification": 2, "segmentation": 16, "pose": 4}
+
+
+def fitted(task: Task, folder: Path) -> nn.Module:
+    """A small network that has learned something of `Shapes`."""
+    torch.manual_seed(0)
+    recipe = Recipe(epochs=EPOCHS[task], batch_size=8, lr=1e-2, scale=(0.8, 1.0), hflip=0.0)
+    data = Shapes(task, 64)
+    train(create_model(SPECS[task], num_classes=len(data.labels.names)), recipe, data, Shapes(task, 16, "val"), folder,
+          Options(workers=0, cpu=True))  # fmt: skip
+    return create_model(f"local-dir:{folder / 'best'}")
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[Task, nn.Module]:
+    return {task: fitted(task, tmp_path_factory.mktemp(task)) for task in TASKS}
+
+
+def same(ours: Evaluation, theirs: Evaluation, tolerance: float = 1e-6) -> bool:
+    """Whether two evaluations found the same, to rounding."""
+    ious = [dict(found.metrics).pop("iou", {}) for found in (ours, theirs)]
+    numbers = [{k: v for k, v in found.metrics.items() if k != "iou"} for found in (ours, theirs)]
+    return ours.images == theirs.images and all(a == pytest.approx(b, abs=tolerance) for a, b in (numbers, ious))
+
+
+@pytest.fixture(scope="module")
+def deciding(networks: dict[Task, nn.Module], tmp_path_factory: pytest.TempPathFactory) -> dict[Task, Path]:
+    """Files of the same networks, which normalise images and give probabilities, classes of pixels, or joints."""
+    paths = {task: tmp_path_factory.mktemp("deciding") / f"{task}.onnx" for task in TASKS}
+    for task, path in paths.items():
+        export_onnx(networks[task], path, OnnxOptions(output=DECISIONS[task], preprocess=True))
+    return paths
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Examples of which every fourth cannot be read."""
+
+    whole: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "whole":
+            raise AttributeError(name)
+        return getattr(self.whole, name)
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def read(self, index: int) -> Any:
+        if index % 4 == 1:
+            raise InputError(f"{self.whole.name(index)}: cannot be read")
+        return self.whole.read(index)
+
+
+# --- networks -------------------------------------------------------------------------------------
+
+
+def test_what_networks_have_learned_is_measured(networks: dict[Task, nn.Module]) -> None:
+    for task, metric, low, high in (
+        ("classification", "top1", 0.5, 0.95),
+        ("segmentation", "miou", 0.4, 0.99),
+        ("pose", "ap", 0.5, 0.99),
+    ):
+        found = evaluate(networks[task], Shapes(task, 30, "val"))  # type: ignore[index, arg-type]
+        assert low < found.metrics[metric] < high  # type: ignore[operator]
+        assert (found.task, found.model, found.data, found.split) == (task, networks[task].spec.name, "shapes", "val")  # type: ignore[index, union-attr]
+        assert (found.images, found.broken) == (30, ())
+        assert found.seconds > 0
+        assert json.loads(json.dumps(found.to_dict()))["metrics"] == found.metrics
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_batches_workers_and_memory_formats_make_no_difference(networks: dict[Task, nn.Module], task: Task) -> None:
+    network, data = networks[task], Shapes(task, 13, "val")
+    alone = evaluate(network, data, batch_size=13)
+    assert same(evaluate(network, data, batch_size=4, workers=2), alone, 1e-5)
+    network.to(memory_format=torch.channels_last)
+    assert same(evaluate(network, data, batch_size=5), alone, 1e-5)
+
+
+def test_a_classifier_is_measured_as_a_loop_would(networks: dict[Task, nn.Module]) -> None:
+    network, data = networks["classification"].eval(), Shapes("classification", 25, "val")
+    transform = prepare(network).transform
+    pairs = [data.read(i) for i in range(25)]
+    with torch.inference_mode():
+        logits = network(torch.stack([torch.as_tensor(transform(image)) for image, _ in pairs]))
+    right = logits.argmax(1) == torch.tensor([target for _, target in pairs])
+    assert evaluate(network, data, batch_size=7).metrics["top1"] == pytest.approx(float(right.float().mean()))
+
+
+def test_a_network_is_left_as_it_was_found() -> None:
+    network: Any = random_model(SPECS["classification"]).train()
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    strides = [value.stride() for value in network.parameters()]
+    evaluate(network, Shapes("classification", 4))
+    assert network.training
+    assert all(value.equal(state[name]) for name, value in network.state_dict().items())
+    assert [value.stride() for value in network.parameters()] == strides
+    network(torch.zeros(2, 3, 32, 32)).sum().backward()  # it can still be trained
+    network.pretrained_cfg["labels"] = {"names": ["dark", "green", "red"]}
+    with pytest.raises(InputError):
+        evaluate(network.eval(), Shapes("classification", 4))
+    assert not network.training
+
+
+def test_autocast_loses_little(networks: dict[Task, nn.Module]) -> None:
+    network, data = networks["segmentation"], Shapes("segmentation", 6, "val")
+    half = evaluate(network, data, dtype=torch.bfloat16)
+    assert half.metrics != evaluate(network, data).metrics
+    assert same(half, evaluate(network, data), 0.02)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's
+def test_a_stream_of_unknown_order_is_evaluated(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    told: list[tuple[str, int, int]] = []
+    data = open_data(f"wds:{write_shards(tmp_path)}", "classification", "val")
+    network = random_model(SPECS["classification"])
+    found = evaluate(network, data, batch_size=5, on_progress=lambda *told_: told.append(told_))
+    again = evaluate(network, data, batch_size=12)
+    assert found.images == again.images == 12
+    assert same(found, again, 1e-5)
+    assert [done for _, done, _ in told] == [1, 2, 3]
+    gc.collect()
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[str, int, int]] = []
+    network: Any = random_model(SPECS["classification"])
+    evaluate(network, Shapes("classification", 7), batch_size=3, on_progress=lambda *told_: told.append(told_))
+    assert told == [("evaluating tiny", i, 3) for i in (1, 2, 3)]
+
+
+# --- mirror images --------------------------------------------------------------------------------
+
+
+def test_the_mean_with_the_mirror_image() -> None:
+    network: Any = random_model(SPECS["classification"])
+    inference = prepare(network)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        expected = (network(images) + network(images.flip(3))) / 2
+        torch.testing.assert_close(inference.mirrored(Labels()).run(images), expected)
+        # A network whose output is its input: whatever is mirrored on the way in is mirrored back.
+        dense = replace(inference, run=lambda images: images, spec=SPECS["segmentation"])
+        torch.testing.assert_close(dense.mirrored(Labels()).run(images), images)
+        pose = replace(dense, spec=SPECS["pose"])
+        labels = Labels(names=("left", "right", "nose"), flip_pairs=((0, 1),))
+        mean = (images[:, 0] + images[:, 1]) / 2
+        expected = torch.stack([mean, mean, images[:, 2]], 1)
+        torch.testing.assert_close(pose.mirrored(labels).run(images), expected)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_mirrored_data_set_has_the_same_figures_with_flip(networks: dict[Task, nn.Module], task: Task) -> None:
+    class Mirrored(Shapes):
+        def read(self, index: int) -> tuple[Image.Image, Any]:
+            image, target = super().read(index)
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            if task == "segmentation":
+                target = np.ascontiguousarray(target[:, ::-1])
+            if task == "pose":
+                joints = target.keypoints[::-1].copy()
+                joints[:, 0] = 63 - joints[:, 0]
+                target = replace(target, keypoints=joints)
+            return image, target
+
+    network = networks[task]
+    plain, mirrored = Shapes(task, 12, "val"), Mirrored(task, 12, "val")
+    assert same(evaluate(network, plain, flip=True), evaluate(network, mirrored, flip=True), 1e-4)
+    if task != "classification":
+        assert not same(evaluate(network, plain), evaluate(network, mirrored), 1e-6)
+
+
+def test_what_cannot_be_averaged_is_refused(networks: dict[Task, nn.Module], deciding: dict[Task, Path]) -> None:
+    with pytest.raises(InputError, match="tiny_pose: found joints as output, expected raw outputs for a flip test"):
+        evaluate(OnnxNetwork.load(deciding["pose"]), Shapes("pose", 2), flip=True)
+    with pytest.raises(InputError, match="found no pairs of left and right joints"):
+        prepare(networks["pose"]).mirrored(Labels())
+
+
+# --- exported files -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("classification", OnnxOptions()),
+        ("classification", OnnxOptions(preprocess=True, batch=(1, 2, 3))),
+        ("segmentation", OnnxOptions(preprocess=True, batch=(5, 5, 5))),
+        pytest.param("pose", OnnxOptions(precision="fp16", io="fp16", batch=(2, 4, 4)), marks=pytest.mark.slow),
+    ],
+    ids=["plain", "preprocess", "fixed", "fp16"],
+)
+def test_a_file_has_its_networks_figures(
+    networks: dict[Task, nn.Module], task: Task, options: OnnxOptions, tmp_path: Path
+) -> None:
+    data = Shapes(task, 13, "val")
+    export_onnx(networks[task], tmp_path / "x.onnx", options)
+    found = evaluate(OnnxNetwork.load(tmp_path / "x.onnx"), data)
+    assert same(found, evaluate(networks[task], data), 1e-2 if options.precision == "fp16" else 1e-4)
+    assert Metadata.read(tmp_path / "x.onnx").class_names == data.labels.names  # as training left them
+
+
+def test_files_that_decide_have_nearly_their_networks_figures(
+    networks: dict[Task, nn.Module], deciding: dict[Task, Path]
+) -> None:
+    found = {}
+    for task, path in deciding.items():
+        data = Shapes(task, 20, "val")
+        found[task] = evaluate(OnnxNetwork.load(path), data), evaluate(networks[task], data)
+    assert same(*found["classification"], 1e-4)
+    assert same(*found["pose"], 1e-4)
+    ours, theirs = (evaluation.metrics for evaluation in found["segmentation"])
+    assert "ece" not in ours
+    assert ours["miou"] == pytest.approx(theirs["miou"], abs=0.05)  # the classes of blocks of four by four pixels
+    assert ours["pixel_accuracy"] == pytest.approx(theirs["pixel_accuracy"], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "task", ["classification", *(pytest.param(task, marks=pytest.mark.slow) for task in TASKS[1:])]
+)
+def test_what_int8_loses_is_measured(networks: dict[Task, nn.Module], task: Task, tmp_path: Path) -> None:
+    data = Shapes(task, 40, "val")
+    for i in range(16):
+        Shapes(task, 16).read(i)[0].save(tmp_path / f"{i}.png")
+    images = sorted(tmp_path.glob("*.png"))
+    export_onnx(networks[task], tmp_path / "x.onnx", OnnxOptions(precision="int8"), images)
+    found, plain = evaluate(OnnxNetwork.load(tmp_path / "x.onnx"), data), evaluate(networks[task], data)
+    assert found.metrics != plain.metrics
+    assert same(found, plain, 0.12)
+
+
+def test_an_engine_has_its_networks_figures(
+    networks: dict[Task, nn.Module],
+    fake_gpu: None,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """The engine is built and run by the fake of TensorRT, on the CPU."""
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(VERSIONS[-1]))
+    export_onnx(networks["pose"], tmp_path / "x.onnx")
+    build_engine(tmp_path / "x.onnx", tmp_path / "x.engine", EngineOptions(batch=(2, 3, 4)))
+    data = Shapes("pose", 9, "val")  # two batches of 4, and one that is filled up
+    found = evaluate(EngineNetwork.load(tmp_path / "x.engine"), data)
+    assert same(found, evaluate(networks["pose"], data), 1e-4)
+
+
+# --- what does not fit ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "complaint"),
+    [
+        ("classification", ["dark", "green", "red"], "shapes: found 'red' as class 1, expected 'green' as tiny has"),
+        ("pose", ["left_corner", "tail"], "shapes: found 'right_corner' as joint 1, expected 'tail' as tiny_pose has"),
+    ],
+)  # fmt: skip
+def test_other_names_are_refused(task: Task, names: list[str], complaint: str) -> None:
+    network: Any = random_model(SPECS[task], num_classes=len(names))
+    network.pretrained_cfg["labels"] = {"names": names}
+    with pytest.raises(InputError, match=complaint):
+        evaluate(network, Shapes(task, 4))
+
+
+def test_names_of_another_kind_are_not() -> None:
+    network: Any = random_model(SPECS["classification"])
+    network.pretrained_cfg["labels"] = {"names": ["noir", "rouge", "vert"]}
+    assert evaluate(network, Shapes("classification", 4)).images == 4
+
+
+def test_other_counts_and_tasks_are_refused() -> None:
+    for task, classes, complaint in (
+        ("classification", 4, "shapes: found 3 classes, expected 4 as tiny has"),
+        ("pose", 17, "shapes: found 2 joints, expected 17 as tiny_pose has"),
+        ("classification", 0, "tiny: found a network without a classifier"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            evaluate(random_model(SPECS[task], num_classes=classes), Shapes(task, 4))  # type: ignore[index, arg-type]
+    with pytest.raises(InputError, match="shapes: found data for segmentation, expected classification"):
+        evaluate(random_model(SPECS["classification"]), Shapes("segmentation", 4))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_broken_images_are_named_and_left_out(networks: dict[Task, nn.Module], task: Task) -> None:
+    data = Shapes(task, 10, "val")
+    found = evaluate(networks[task], Broken(data), batch_size=1)
+    assert found.images == 7
+    assert found.broken == ("shape 1: cannot be read", "shape 5: cannot be read", "shape 9: cannot be read")
+
+    class Whole(Shapes):
+        def read(self, index: int) -> tuple[Image.Image, Any]:
+            return super().read([0, 2, 3, 4, 6, 7, 8][index])
+
+    assert same(found, evaluate(networks[task], Whole(task, 7, "val")), 1e-5)
+    with pytest.raises(InputError, match=r"found 3 images .* expected at most 2: shape 1: cannot be read"):
+        evaluate(networks[task], Broken(data), broken_limit=2)
+
+
+def test_nothing_to_look_at() -> None:
+    network: Any = random_model(SPECS["classification"])
+    with pytest.raises(InputError, match="shapes: found no images in the split train, expected some"):
+        evaluate(network, Shapes("classification", 0))
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_outputs_that_are_no_numbers(task: Task, value: float) -> None:
+    network: Any = random_model(SPECS[task], num_classes=len(Shapes(task, 1).labels.names))
+    list(network.parameters())[-1].data.fill_(value)
+    with pytest.raises(WeightsError, match="found outputs that are not finite, expected numbers"):
+        evaluate(network, Shapes(task, 3))
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+def _evaluate_share(rank: int, world: int, count: int, broken: bool) -> list[Any]:
+    found = []
+    for task in TASKS:
+        data: Any = Shapes(task, count, "val")
+        network: Any = random_model(SPECS[task], num_classes=len(data.labels.names))
+        evaluation = evaluate(network, Broken(data) if broken else data, 2, rank=rank, world=world)
+        found.append((evaluation.metrics, evaluation.images, sorted(evaluation.broken)))
+    return found
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(("count", "broken"), [(7, False), (7, True), (1, False)])
+def test_two_processes_find_what_one_does(count: int, broken: bool, tmp_path: Path) -> None:
+    alone = _evaluate_share(0, 1, count, broken)
+    for of_process in run_processes(_evaluate_share, 2, tmp_path, count, broken):
+        for (metrics, *rest), (expected, *others) in zip(of_process, alone, strict=True):
+            assert rest == others
+            assert metrics.pop("iou", None) == pytest.approx(expected.get("iou"))
+            assert metrics == pytest.approx({k: v for k, v in expected.items() if k != "iou"}, abs=1e-6)
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folders(networks: dict[Task, nn.Module], tmp_path: Path) -> Path:
+    """Data sets of each task on a disk, and networks for them."""
+    for task in TASKS:
+        write_data(Shapes(task, 8, "val"), tmp_path / f"{task}_data")
+        (tmp_path / task).mkdir()
+        save_model(networks[task], tmp_path / task)
+    return tmp_path
+
+
+def write_data(shapes: Shapes, folder: Path) -> None:
+    """Shapes as an image folder, images with masks, or COCO keypoints."""
+    names = shapes.labels.names
+    folder.mkdir()
+    if shapes.task == "segmentation":
+        (folder / "masks").mkdir()
+        (folder / "val.txt").write_text("".join(f"{i}\n" for i in range(len(shapes))))
+        classes = [{"index": i, "name": name, "color": [90 * i, 0, 0]} for i, name in enumerate(names)]
+        (folder / "classes.json").write_text(json.dumps(classes))
+    images = {"classification": folder / "val", "segmentation": folder / "images", "pose": folder / "images" / "val"}
+    images[shapes.task].mkdir(parents=True)
+    if shapes.task == "classification":  # of which there is none else
+        (images["classification"] / "0 dark").mkdir()
+        Image.new("RGB", (64, 64)).save(images["classification"] / "0 dark" / "dark.png")
+    annotations = []
+    for i in range(len(shapes)):
+        image, target = shapes.read(i)
+        place = images[shapes.task]
+        if shapes.task == "classification":
+            place /= f"{target} {names[target]}"  # in this order
+            place.mkdir(exist_ok=True)
+        image.save(place / f"{i}.png")
+        if shapes.task == "segmentation":
+            Image.fromarray(target).save(folder / "masks" / f"{i}.png")
+        if shapes.task == "pose":
+            keypoints, area = target.keypoints.ravel().tolist(), target.area
+            person = {"keypoints": keypoints, "num_keypoints": 2, "bbox": list(target.box), "area": area, "iscrowd": 0}
+            annotations.append({"id": i + 1, "image_id": i, "category_id": 1, **person})
+    if shapes.task == "pose":
+        category = {"id": 1, "name": "square", "keypoints": list(names), "skeleton": [[1, 2]], "sigmas": [0.1, 0.1]}
+        pictures = [{"id": i, "file_name": f"{i}.png", "width": 64, "height": 64} for i in range(len(shapes))]
+        document = {"images": pictures, "annotations": annotations, "categories": [category]}
+        (folder / "annotations").mkdir()
+        (folder / "annotations" / "person_keypoints_val.json").write_text(json.dumps(document))
+
+
+SOURCES = {"classification": "imagefolder", "segmentation": "masks", "pose": "coco"}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_folder_and_a_file_on_the_command_line(
+    run: Run,  # noqa: F811
+    folders: Path,
+    deciding: dict[Task, Path],
+    task: Task,
+) -> None:
+    data = f"{SOURCES[task]}:{folders / f'{task}_data'}"
+    found = run.json("evaluate", folders / task, "--data", data, "--workers", 0, "--batch-size", 3)
+    count = 9 if task == "classification" else 8
+    assert (found["images"], found["source"]) == (count, str(folders / task))
+    of_file = run.json("evaluate", deciding[task], "--data", data, "--workers", 0)
+    assert of_file["metrics"].keys() | {"ece"} == found["metrics"].keys() | {"ece"}
+    main = {"classification": "top1", "segmentation": "miou", "pose": "ap"}[task]
+    assert of_file["metrics"][main] == pytest.approx(found["metrics"][main], abs=0.05)
+    code, out, err = run("evaluate", folders / task, "--data", data, "--workers", 0)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith(f"tiny{'' if task == 'classification' else '_' + task} on {data} val: {count} ")
+    first = {"classification": "top-1 accuracy", "segmentation": "mean IoU", "pose": "AP"}[task]
+    assert lines[3].split("  ")[0] == first
+    assert lines[3].split()[-1] == f"{found['metrics'][main]:.2%}"
+    if task == "segmentation":
+        assert [line.split()[0] for line in lines[-3:]] == ["dark", "red", "green"]
+
+
+def test_broken_images_on_the_command_line(run: Run, folders: Path) -> None:  # noqa: F811
+    data = folders / "classification_data"
+    path = next(data.rglob("*.png"))
+    path.write_bytes(b"no picture")
+    arguments = ["evaluate", folders / "classification", "--data", data, "--workers", 0]
+    found = run.json(*arguments)
+    assert (found["images"], len(found["broken"])) == (8, 1)
+    assert found["broken"][0].startswith(f"{path}: cannot be read")
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert out.splitlines()[-2] == "1 image was left out:"
+    code, message = run.error(*arguments, "--broken-limit", 0)
+    assert code == 1
+    assert "found 1 image that cannot be used, expected at most 0" in message
+
+
+def test_a_folder_is_exported_with_its_weights_and_labels(run: Run, folders: Path) -> None:  # noqa: F811
+    data = folders / "classification_data"
+    exported = run.json("export", folders / "classification", "--output", "x.onnx")
+    assert exported["trained"] is True
+    assert Metadata.read("x.onnx").class_names == ("dark", "red", "green")
+    ours, theirs = (
+        run.json("evaluate", model, "--data", data, "--workers", 0) for model in ("x.onnx", folders / "classification")
+    )
+    assert ours["metrics"] == pytest.approx(theirs["metrics"], abs=1e-4)
+
+
+def test_digits_and_limits_on_the_command_line(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    spec = SPECS["classification"].replace(classes=10)
+    spec.save(tmp_path / "ten.json")
+    code, out, err = run("evaluate", "ten.json", "--data", "digits", "--limit", 20, "--workers", 0, "--flip")
+    assert code == 0
+    assert "digits val: 20 images" in out
+    assert "the weights are initial, not trained" in err
+    first = run.json("evaluate", "ten.json", "--data", "digits", "--limit", 20, "--workers", 0)
+    again = run.json("evaluate", "ten.json", "--data", "digits", "--limit", 20, "--workers", 0)
+    assert first["metrics"] == again["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["scalenet_s0", "--data", "digits"], 1, "digits: found 10 classes, expected 1000 as scalenet_s0 has"),
+        (["scalenet_s9", "--data", "digits"], 1, "scalenet_s9: found no such entry"),
+        (["scalenet_s0", "--data", "nowhere"], 1, "nowhere: "),
+        (["scalenet_s0", "--data", "digits", "--split", "half"], 1, "digits: found no split half, expected one of"),
+        (["scalenet_s0"], 2, "Missing option '--data'"),
+        (["x.onnx", "--data", "digits", "--device", "cuda"], 2, "Invalid value: --device: found cuda with the file"),
+        (["x.onnx", "--data", "digits", "--pretrained"], 2, "Invalid value: found --pretrained or --weights"),
+        (["x.onnx", "--data", "digits"], 1, "x.onnx: cannot be opened by ONNX Runtime"),
+        (["x.engine", "--data", "digits"], 1, "x.engine: "),
+        (["scalenet_s0", "--data", "digits", "--device", "gpu"], 2, "Invalid value: --device: found gpu, expected"),
+        (["scalenet_s0", "--data", "digits", "--device", "cuda:99"], 2, "Invalid value: --device: found cuda:99"),
+    ],
+    ids=lambda x: " ".join(x)[:40] if isinstance(x, list) else "",
+)  # fmt: skip
+def test_errors_are_one_line(run: Run, arguments: list[str], code: int, message: str) -> None:  # noqa: F811
+    found_code, found = run.error("evaluate", *arguments)
+    assert (found_code, found[: len(message)]) == (code, message)
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the Hub's client
+def test_a_repository_on_the_command_line(run: Run, folders: Path, hub: Hub) -> None:  # noqa: F811
+    push(folders / "segmentation", "somebody/shapes", token=TOKEN)
+    data = f"masks:{folders / 'segmentation_data'}"
+    ours, theirs = (
+        run.json("evaluate", model, "--data", data, "--workers", 0)
+        for model in ("hf-hub:somebody/shapes", folders / "segmentation")
+    )
+    assert ours["metrics"] == theirs["metrics"]
+    code, out, err = run("predict", next(folders.rglob("*_data/images/*.png")), "--model", "hf-hub:somebody/shapes")
+    assert (code, err) == (0, "")
+    assert any(name in out for name in ("dark", "red", "green"))

@@ -1,0 +1,284 @@
+"""Predictions: decisions in terms of the picture, drawn over it, for files and folders on the command line."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scalenet_zoo.export.metadata import Metadata, OnnxOptions
+from scalenet_zoo.export.onnx import export_onnx
+from scalenet_zoo.export.onnx_network import OnnxNetwork
+from torch import Tensor, nn
+
+from scalenet_zoo.draw import LARGEST_LEGEND, draw, draw_classes, draw_joints, palette
+from scalenet_zoo.errors import InputError, WeightsError
+from scalenet_zoo.images import read_image, sample_photographs
+from scalenet_zoo.inference import Inference, prepare
+from scalenet_zoo.model_folder import save_model
+from scalenet_zoo.predict import DECISIONS, class_names, describe, predict
+from scalenet_zoo.spec import Task
+from tests.networks import random_model
+from tests.shapes import SPECS, Shapes
+from tests.test_cli import Run, run  # noqa: F401 - a fixture
+
+PHOTOGRAPHS = sample_photographs()
+TASKS: tuple[Task, ...] = ("classification", "segmentation", "pose")
+
+
+def network(task: Task) -> Any:
+    """With random weights, and the labels of `Shapes`."""
+    labels = Shapes(task, 1).labels
+    model: Any = random_model(SPECS[task], num_classes=len(labels.names))
+    if task == "pose":
+        labels = labels.model_copy(update={"skeleton": ((0, 1),)})
+    if task == "segmentation":
+        labels = labels.model_copy(update={"colours": ((0, 0, 0), (255, 0, 0), (0, 255, 0))})
+    model.pretrained_cfg["labels"] = labels.to_cfg()
+    return model
+
+
+def seeing(task: Task, function: Any) -> Inference:
+    """A network that computes what a test says."""
+    return replace(prepare(network(task)), run=function)
+
+
+# --- decisions ------------------------------------------------------------------------------------
+
+
+def test_a_classifiers_decisions_are_probabilities() -> None:
+    inference = prepare(network("classification"))
+    pictures = [read_image(path) for path in PHOTOGRAPHS]
+    found = predict(inference, pictures)
+    logits = inference.run(torch.stack([torch.as_tensor(inference.transform(picture)) for picture in pictures]))
+    np.testing.assert_allclose(np.stack(found), logits.double().softmax(1).detach().numpy(), rtol=1e-6)
+    rows = describe(inference.spec, found[0], 3, "softmax", inference.names)
+    assert {row["name"] for row in rows} == {"dark", "red", "green"}
+    assert sum(float(row["probability"]) for row in rows) == pytest.approx(1)
+
+
+def test_a_segmentation_has_a_class_for_each_of_the_pictures_own_pixels() -> None:
+    def left_and_right(images: Tensor) -> Tensor:
+        logits = torch.zeros(len(images), 3, 16, 16)
+        logits[:, 1, :, :8] = logits[:, 2, :, 8:] = 1
+        return logits
+
+    pictures = [Image.new("RGB", (100, 60)), Image.new("RGB", (31, 77))]
+    for picture, classes in zip(pictures, predict(seeing("segmentation", left_and_right), pictures), strict=True):
+        assert classes.shape == (picture.height, picture.width)
+        half = picture.width // 2
+        assert (classes[:, : half - 3] == 1).all()
+        assert (classes[:, half + 4 :] == 2).all()
+
+
+@pytest.mark.parametrize("size", [(200, 100), (64, 200), (64, 64)])
+def test_joints_are_found_where_they_are_in_the_picture(size: tuple[int, int]) -> None:
+    """A network that finds the brightest red and the brightest green pixel of what it sees."""
+    picture = Image.new("RGB", size)
+    red, green = (size[0] // 4, size[1] // 5), (size[0] * 3 // 4, size[1] * 4 // 5)
+    for colour, (x, y) in (((255, 0, 0), red), ((0, 255, 0), green)):
+        picture.paste(colour, (x - 4, y - 4, x + 5, y + 5))  # its middle is (x, y)
+
+    def bright(images: Tensor) -> Tensor:
+        spots = images[:, :2] - images[:, :2].amin((2, 3), keepdim=True)
+        return nn.functional.avg_pool2d(spots, 5, 1, 2)
+
+    (found,) = predict(seeing("pose", bright), [picture])
+    pixels = found[:, :2] * picture.size - 0.5
+    np.testing.assert_allclose(pixels, [red, green], atol=2.5 * 1.25 * max(size) / 64)  # pixels of the crop
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_file_decides_as_its_network(task: Task, tmp_path: Path) -> None:
+    model: Any = network(task)
+    export_onnx(model, tmp_path / "x.onnx", OnnxOptions(preprocess=True, output=DECISIONS[task], batch=(1, 2, 4)))
+    pictures = [read_image(path) for path in PHOTOGRAPHS]
+    ours, theirs = (predict(prepare(opened), pictures) for opened in (OnnxNetwork.load(tmp_path / "x.onnx"), model))
+    for found, expected in zip(ours, theirs, strict=True):
+        if task == "segmentation":  # the file's classes are of blocks of pixels
+            assert (found == expected).mean() > 0.7
+        else:
+            np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_outputs_that_are_no_numbers_and_features() -> None:
+    for task in TASKS:
+        shape = (1, 3) if task == "classification" else (1, 3, 4, 4)
+        with pytest.raises(WeightsError, match="found outputs that are not finite"):
+            predict(seeing(task, lambda images, shape=shape: torch.full(shape, torch.nan)), [Image.new("RGB", (9, 9))])
+    features = prepare(random_model(SPECS["classification"], num_classes=0))
+    (found,) = predict(features, [read_image(PHOTOGRAPHS[0])])
+    assert found.shape == (32,)
+    assert describe(features.spec, found, form="softmax")[0]["features"] == 32
+
+
+def test_names_are_those_of_the_labels_or_of_imagenet() -> None:
+    spec = SPECS["classification"]
+    assert class_names(spec, {"labels": {"names": ["a", "b", "c"]}}) == ("a", "b", "c")
+    assert class_names(spec, {"labels": {"names": ["a", "b"]}}) == ()  # of another class count
+    assert class_names(spec) == ()
+    assert class_names(spec.replace(classes=1000), {})[0] == "tench"
+
+
+# --- drawings -------------------------------------------------------------------------------------
+
+
+def test_sixty_colours_differ() -> None:
+    colours = palette(61)
+    assert len(set(colours)) == 60
+    assert colours[60] == colours[0]
+    assert all(0 <= value <= 255 for colour in colours for value in colour)
+
+
+def test_classes_are_blended_and_those_that_occur_are_in_the_legend() -> None:
+    picture = Image.new("RGB", (40, 200), (100, 100, 100))
+    classes = np.zeros((200, 40), np.int64)
+    classes[150:] = 2
+    sheet = draw_classes(picture, classes, ("sky", "car", "road"), ((0, 0, 200), (9, 99, 9), (200, 0, 0)))
+    assert sheet.height == 200
+    assert sheet.getpixel((10, 10)) == (50, 50, 150)
+    assert sheet.getpixel((10, 190)) == (150, 50, 50)
+    legend = {colour for _, colour in sheet.crop((41, 0, *sheet.size)).getcolors(100_000) or []}
+    assert {(0, 0, 200), (200, 0, 0), (255, 255, 255)} <= legend
+    assert (9, 99, 9) not in legend
+    assert picture.getpixel((10, 10)) == (100, 100, 100)  # the picture itself is as it was
+
+
+def test_a_long_legend_is_cut_and_a_small_picture_has_room_for_it() -> None:
+    classes = np.arange(100).reshape(10, 10)
+    sheets = [
+        draw_classes(Image.new("RGB", (10, 10)), classes % count, [f"class {i}" for i in range(count)])
+        for count in (3, LARGEST_LEGEND, 100)
+    ]
+    heights = [sheet.height for sheet in sheets]
+    assert heights[0] < heights[1] < heights[2] < heights[1] + 30  # one line more: how many are left out
+
+
+def test_joints_and_lines_are_drawn_where_the_score_allows() -> None:
+    picture = Image.new("RGB", (200, 100))
+    joints = np.array([[0.25, 0.5, 0.9], [0.75, 0.5, 0.9], [0.5, 0.9, 0.1]])
+    colours = ((250, 0, 0), (0, 250, 0), (0, 0, 250))
+    sheet = draw_joints(picture, joints, ("left", "right", "hidden"), ((0, 1), (1, 2)), colours)
+    assert sheet.getpixel((50, 50)) == colours[0]
+    assert sheet.getpixel((150, 50)) == colours[1]
+    assert sheet.getpixel((100, 50)) == colours[1]  # the line between them
+    assert sheet.getpixel((100, 90)) == (0, 0, 0)
+    assert sheet.getpixel((100, 20)) == (0, 0, 0)
+
+
+def test_joints_outside_the_picture_and_names_in_other_alphabets() -> None:
+    joints = np.array([[-0.5, 2.0, 0.9], [1e6, 0.5, 0.9]])
+    sheet = draw_joints(Image.new("RGB", (20, 20)), joints, ("Kopf ä", "голова 頭"), ((0, 1),))
+    assert sheet.width > 20
+
+
+@pytest.mark.parametrize("task", ["segmentation", "pose"])
+def test_networks_without_names_are_drawn_too(task: Task) -> None:
+    model: Any = random_model(SPECS[task])
+    picture = read_image(PHOTOGRAPHS[1]).resize((64, 48))
+    inference = prepare(model)
+    (decision,) = predict(inference, [picture])
+    sheet = draw(inference, picture, decision)
+    assert sheet.width > 64
+    assert (np.asarray(sheet)[:48, :64] != np.asarray(picture)).any() or task == "pose"
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with three pictures, one of them broken, in two folders."""
+    folder = tmp_path / "pictures"
+    (folder / "far").mkdir(parents=True)
+    for i, place in enumerate(("a.png", "far/b.jpg")):
+        Shapes("pose", 2).read(i)[0].save(folder / place)
+    (folder / "c.png").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("no picture either")
+    return folder
+
+
+def saved(task: Task, folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    save_model(network(task), folder)
+    return folder
+
+
+@pytest.mark.parametrize("task", ["segmentation", "pose"])
+def test_a_folder_of_pictures_is_drawn(run: Run, pictures: Path, tmp_path: Path, task: Task) -> None:  # noqa: F811
+    model = saved(task, tmp_path / "model")
+    code, out, err = run("predict", "pictures", "--model", model, "--output", "drawn")
+    assert code == 0
+    assert err.splitlines() == ["left out: pictures/c.png: cannot be read as an image: is of no known format"]
+    lines = out.splitlines()
+    assert lines[0] == "pictures/a.png"
+    assert "pictures/far/b.jpg" in lines
+    assert lines[-2:] == ["wrote drawn/a.png", "wrote drawn/far/b.png"]
+    written = sorted(path.relative_to(tmp_path / "drawn") for path in (tmp_path / "drawn").rglob("*.*"))
+    assert written == [Path("a.png"), Path("far/b.png")]
+    with Image.open(tmp_path / "drawn" / "a.png") as sheet:
+        assert sheet.format == "PNG"
+        assert sheet.width > 64
+
+    found = run.json("predict", "pictures", "--model", model)
+    assert list(found) == ["pictures/a.png", "pictures/c.png", "pictures/far/b.jpg"]
+    assert found["pictures/c.png"] is None
+    names = {"segmentation": {"dark", "red", "green"}, "pose": {"left_corner", "right_corner"}}[task]
+    assert {row["name"] for row in found["pictures/a.png"]} <= names
+
+
+def test_drawings_within_the_folder_are_not_drawn_again(run: Run, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    model = saved("pose", tmp_path / "model")
+    for _ in range(2):
+        assert run("predict", "pictures", "--model", model, "--output", "pictures/drawn")[0] == 0
+    assert len(list((pictures / "drawn").rglob("*.png"))) == 2
+
+
+def test_files_and_folders_together(run: Run, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    model = saved("classification", tmp_path / "model")
+    found = run.json("predict", PHOTOGRAPHS[0], pictures / "far", pictures / "far" / "b.jpg", "--model", model)
+    assert list(found) == [str(PHOTOGRAPHS[0]), str(pictures / "far" / "b.jpg")]
+    (alone,) = run.json("predict", PHOTOGRAPHS[0], "--model", model).values()
+    assert found[str(PHOTOGRAPHS[0])] == alone
+
+
+def test_a_file_for_several_images_is_filled_up(run: Run, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    model = saved("classification", tmp_path / "model")
+    run.json("export", model, "--batch", 3, "--output", "three.onnx")
+    ours, theirs = (run.json("predict", pictures, *PHOTOGRAPHS, "--model", opened) for opened in ("three.onnx", model))
+    assert ours.keys() == theirs.keys()
+    for name, rows in theirs.items():
+        for row, expected in zip(ours[name] or [], rows or [], strict=True):
+            assert row["name"] == expected["name"]
+            assert row["probability"] == pytest.approx(expected["probability"], rel=1e-3)
+
+
+def test_what_predict_refuses(run: Run, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    model, classifier = saved("pose", tmp_path / "pose"), saved("classification", tmp_path / "classifier")
+    (tmp_path / "empty").mkdir()
+    (pictures / "far" / "b.png").write_bytes((pictures / "a.png").read_bytes())
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, code, message in (
+        (["nowhere.png", "--model", model], 1, "nowhere.png: found no such file, expected an image"),
+        (["empty", "--model", model], 1, "empty: found no image files"),
+        (["pictures/c.png", "--model", model], 1, "pictures/c.png: cannot be read as an image"),
+        (["pictures", "--model", model, "--broken-limit", "0"], 1, "found 1 image that cannot be used, expected"),
+        (["pictures", "--model", model, "--output", "drawn"], 1, "pictures/far/b.png: would be drawn to drawn/far/b"),
+        (["pictures/a.png", "--model", model, "--output", "pictures"], 1, "pictures/a.png: would be drawn to pictures"),
+        (["pictures", "--model", model, "--output", "pictures"], 1, "pictures: found the images in the folder to"),
+        (["pictures/a.png", "--model", classifier, "--output", "x"], 2, "Invalid value: --output: found it for the"),
+        (["pictures/a.png", "--model", "x.onnx"], 1, "x.onnx: cannot be opened by ONNX Runtime"),
+    ):  # fmt: skip
+        found_code, found = run.error("predict", *arguments)
+        assert (found_code, found[: len(message)]) == (code, message)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_labels_that_are_not_valid_are_refused() -> None:
+    model: Any = network("classification")
+    model.pretrained_cfg["labels"] = {"names": ["a", "b", "c"], "colours": [[1, 2, 300]]}
+    metadata = Metadata(SPECS["classification"], model.pretrained_cfg, OnnxOptions())
+    with pytest.raises(InputError, match="x.onnx: found metadata that are not valid: Input should be less than"):
+        Metadata.parse(metadata.entries(), "x.onnx")

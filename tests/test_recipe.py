@@ -1,0 +1,76 @@
+"""Recipes: files, flags, and values that are not valid."""
+
+from pathlib import Path
+
+import pytest
+from timm.optim import list_optimizers
+
+from scalenet_zoo.errors import InputError
+from scalenet_zoo.recipe import FIELDS, Recipe, load_recipe, recipe_names
+
+
+def test_the_package_has_the_recipes_that_the_help_names() -> None:
+    assert recipe_names() == ["cityscapes", "coco-pose", "finetune", "imagenet", "quick"]
+
+
+@pytest.mark.parametrize("name", ["cityscapes", "coco-pose", "finetune", "imagenet", "quick"])
+def test_recipes_of_the_package_are_valid(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe != Recipe()
+    assert recipe.opt in list_optimizers()
+
+
+def test_a_recipe_survives_its_yaml(tmp_path: Path) -> None:
+    import yaml
+
+    recipe = Recipe(scale=(0.2, 0.9), train_size=(96, 128), clip_grad=1.0, aa="rand-m5")
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(recipe.to_dict()))
+    assert load_recipe(path) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("lr: fast", "lr: found 'fast', expected a number, 0 or more"),
+        ("epochs: 0", "epochs: found 0, expected a whole number, 1 or more"),
+        ("epochs: 2.5", "epochs: found 2.5, expected a whole number"),
+        ("lr: .nan", "lr: found nan"),
+        ("hflip: 2", "hflip: found 2, expected a number, 0 to 1"),
+        ("scale: 0.5", "scale: found 0.5, expected two numbers"),
+        ("scale: [1.0, 0.5]", "expected the smaller number first"),
+        ("amp: fp8", "amp: found 'fp8', expected one of no, bf16, fp16"),
+        ("channels_last: 1", "channels_last: found 1, expected true or false"),
+        ("opt: 3", "opt: found 3, expected a text"),
+        ("epoch: 3", "epoch: found no such field, expected one of epochs, batch_size"),
+        ("- 3", "found no fields with values"),
+        ("3: 4", "found no fields with values"),
+        ("a: [", "is not valid YAML"),
+        ("!!python/object/apply:os.system ['true']", "is not valid YAML"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_recipe(path)
+    assert complaint in str(caught.value)
+    assert "bad.yaml" in str(caught.value)
+
+
+def test_missing_recipes_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: found no such recipe, expected cityscapes, .* or a YAML file"):
+        load_recipe("nowhere")
+    with pytest.raises(InputError, match=r"none\.yaml: cannot be read: No such file"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+def test_values_for_another_task_are_refused() -> None:
+    with pytest.raises(
+        InputError, match="flags: rotation: found it for classification, expected it for segmentation or pose"
+    ):
+        Recipe().check_task("classification", ["epochs", "rotation"], "flags")
+
+
+def test_every_field_says_what_it_means() -> None:
+    assert all(field.metadata["about"].endswith(".") for field in FIELDS.values())
