@@ -7,8 +7,8 @@ BIN := .venv/bin
 demo: .venv/installed  ## build a 600M-MACs network, export it, run both on a photograph
 	$(BIN)/scalenet-zoo build --flops 600M --export onnx --output demo
 
-test: .venv/installed  ## the tests that need no GPU and little time
-	$(BIN)/python -m pytest
+test: .venv/installed  ## the tests that need no GPU and little time, a process a core
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m "slow or distributed"
@@ -23,7 +23,7 @@ types: .venv/installed  ## mypy sees the package as it is installed: export/ and
 	MYPYPATH=build/types $(BIN)/mypy -p scalenet_zoo -p tests -p benchmarks
 
 bench: .venv/installed  ## the benchmarks of a few minutes; results in benchmarks/results (latency_model takes half an hour)
-	for name in cli_start population_cost efficientnet_b0 export_speed per_mac; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in cli_start population_cost efficientnet_b0 export_speed per_mac evaluate_speed; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 schema: .venv/installed  ## write the JSON Schemas of the file formats anew
 	$(BIN)/python -c 'from scalenet_zoo.schemas import write_schemas; write_schemas()'

@@ -52,6 +52,24 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is any of six types
         raise ValueError(f"is not valid JSON: {error}") from None
 
 
+def read_yaml(path: Path) -> Any:  # noqa: ANN401 - as JSON
+    """Read YAML of plain values: no tags that name types.
+
+    Raises:
+        ValueError: one line that says what is wrong with the file, without the file's name.
+    """
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text, expected YAML") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"is not valid YAML: {' '.join(str(error).split())}") from None
+
+
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+from scalenet_zoo._files import read_yaml
 from scalenet_zoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -144,19 +145,15 @@ def load_recipe(source: str | Path) -> Recipe:
     """
     from importlib.resources import files
 
-    import yaml
-
     path = Path(str(files("scalenet_zoo.recipes"))) / f"{source}.yaml"
     if str(source) not in recipe_names():
         path = Path(source)
         if path.suffix not in (".yaml", ".yml"):
             raise InputError(f"{source}: found no such recipe, expected {', '.join(recipe_names())} or a YAML file")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{source}: is not valid YAML: {' '.join(str(error).split())}") from None
+        values = read_yaml(path)
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise InputError(f"{source}: found no fields with values, expected a recipe such as `epochs: 10`")
     return Recipe().replace(values, str(source))

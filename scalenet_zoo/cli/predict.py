@@ -29,6 +29,7 @@ def predict(
 
     Example: scalenet-zoo predict cat.jpg --model efficientnet_b0 --pretrained
     """
+    import torch
     from PIL import Image
 
     from scalenet_zoo._files import replacing
@@ -42,7 +43,8 @@ def predict(
     from scalenet_zoo.predict import predict as run_prediction
 
     files = _files(images, output)
-    inference = prepare(open_model(model, pretrained, weights, seed))
+    gpu = "cuda" if torch.cuda.is_available() else None
+    inference = prepare(open_model(model, pretrained, weights, seed), gpu)
     spec = inference.spec
     if output and spec.task == "classification":
         raise typer.BadParameter(f"--output: found it for the classifier {spec.name}, which has nothing to draw")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import Params
@@ -20,6 +19,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torchvision.transforms import v2
 
+from scalenet_zoo._files import read_yaml
 from scalenet_zoo.data.crops import STRIDE, apply, crop_matrix, cut, draw_heatmaps, inverse
 from scalenet_zoo.data.examples import Person, find_split
 from scalenet_zoo.errors import InputError
@@ -190,11 +190,9 @@ def read_joints(path: Path, category: dict[str, Any], joints: Path | None = None
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+        said = read_yaml(path)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     fields = ("names", "flip_pairs", "skeleton", "sigmas")
     if not isinstance(said, dict) or (unknown := [key for key in said if key not in fields]):
         found = unknown[0] if isinstance(said, dict) else "no fields"
