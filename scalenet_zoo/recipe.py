@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from scalenet_zoo._files import read_yaml
 from scalenet_zoo.errors import InputError
 
 if TYPE_CHECKING:
@@ -144,6 +143,8 @@ def load_recipe(source: str | Path) -> Recipe:
         InputError: there is no such recipe or file, it is no YAML, or a value is not valid.
     """
     from importlib.resources import files
+
+    from scalenet_zoo._files import read_yaml
 
     path = Path(str(files("scalenet_zoo.recipes"))) / f"{source}.yaml"
     if str(source) not in recipe_names():

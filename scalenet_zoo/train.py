@@ -310,12 +310,13 @@ class Trainer:
             apart = self.accelerator.no_sync(self.model) if part + 1 < self.parts else nullcontext()
             with apart:
                 loss = self._loss(batch["image"], batch["target"]) / self.parts
+                if part == 0:
+                    self.optimizer.zero_grad()  # here, the backward pass takes the memory again at once
                 self.accelerator.backward(loss)
             total += loss.detach()
         if self.recipe.clip_grad is not None:
             self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip_grad)
         self.optimizer.step()
-        self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update(self.network, step + 1)
         return total, names

@@ -491,6 +491,8 @@ def test_digits_and_limits_on_the_command_line(run: Run, tmp_path: Path) -> None
     assert "the weights are initial, not trained" in err
     first = run.json("evaluate", "ten.json", "--data", "digits", "--limit", 20, "--workers", 0)
     again = run.json("evaluate", "ten.json", "--data", "digits", "--limit", 20, "--workers", 0)
+    rounded = run.json("evaluate", "ten.json", "--data", "digits", "--limit", 20, "--workers", 0, "--amp")
+    assert rounded["metrics"]["ece"] != first["metrics"]["ece"]
     assert first["metrics"] == again["metrics"]
 
 
@@ -503,6 +505,7 @@ def test_digits_and_limits_on_the_command_line(run: Run, tmp_path: Path) -> None
         (["scalenet_s0", "--data", "digits", "--split", "half"], 1, "digits: found no split half, expected one of"),
         (["scalenet_s0"], 2, "Missing option '--data'"),
         (["x.onnx", "--data", "digits", "--device", "cuda"], 2, "Invalid value: --device: found cuda with the file"),
+        (["x.onnx", "--data", "digits", "--amp"], 2, "Invalid value: --amp: found it with the file x.onnx"),
         (["x.onnx", "--data", "digits", "--pretrained"], 2, "Invalid value: found --pretrained or --weights"),
         (["x.onnx", "--data", "digits"], 1, "x.onnx: cannot be opened by ONNX Runtime"),
         (["x.engine", "--data", "digits"], 1, "x.engine: "),

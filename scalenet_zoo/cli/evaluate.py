@@ -46,6 +46,7 @@ def evaluate(
     joints: Joints = None,
     broken_limit: BrokenLimit = 100,
     device: Annotated[str | None, typer.Option(help="Such as cuda:1; a GPU if not given, else the CPU.")] = None,
+    amp: Annotated[bool, typer.Option("--amp", help="Compute in bfloat16 where that is safe.")] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -53,6 +54,8 @@ def evaluate(
 
     Example: scalenet-zoo evaluate efficientnet_b0.onnx --data imagefolder:imagenet
     """
+    if is_exported(model) and amp:
+        raise typer.BadParameter(f"--amp: found it with the file {model}, whose precision is its own")
     if is_exported(model) and device:
         raise typer.BadParameter(f"--device: found {device} with the file {model}, which runs where it can")
 
@@ -78,6 +81,7 @@ def evaluate(
             examples,
             batch_size,
             workers,
+            dtype=torch.bfloat16 if amp else None,
             flip=flip,
             broken_limit=broken_limit,
             on_progress=advance,
