@@ -94,6 +94,14 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"found {name}, expected a finite number")
 
 
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's content."""
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def cache_folder() -> Path:
     """The user's folder for what can be made anew, if slowly: engines, timings of kernels, latency models."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scalenet-zoo"

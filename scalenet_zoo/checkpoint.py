@@ -6,7 +6,6 @@ RUN/checkpoints/00000240/
   training.json                               the step, the rest of the optimiser, and each file's sha256
 """
 
-import hashlib
 import json
 import logging
 import shutil
@@ -19,7 +18,7 @@ from pydantic import Field, JsonValue, ValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from scalenet_zoo._files import read_json, replacing_folder
+from scalenet_zoo._files import file_sha256, read_json, replacing_folder
 from scalenet_zoo.errors import WeightsError
 from scalenet_zoo.model_folder import save_model
 from scalenet_zoo.spec import Strict, spec_of
@@ -96,7 +95,7 @@ def save_checkpoint(
     with replacing_folder(path) as folder:
         save_model(network, folder, average.state_dict() if average is not None else None)
         (folder / TENSORS).write_bytes(save(tensors))
-        files = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+        files = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
         state = _State(spec_hash=spec_of(network).hash, progress=progress, rest=rest, files=files)
         (folder / STATE).write_text(state.model_dump_json(), encoding="utf-8")
     for old in checkpoints(run)[keep:]:
@@ -156,7 +155,7 @@ def load_checkpoint(path: Path, network: nn.Module, average: nn.Module | None = 
         )
     for name, expected in state.files.items():
         file = path / Path(name).name
-        if not file.is_file() or _sha256(file) != expected:
+        if not file.is_file() or file_sha256(file) != expected:
             raise _DamagedError(f"{file}: {'is damaged' if file.exists() else 'is missing'}")
     tensors, _ = read_weights(path / TENSORS)
     states = {name: _join(rest, name, tensors) for name, rest in state.rest.items()}
@@ -169,11 +168,6 @@ def load_checkpoint(path: Path, network: nn.Module, average: nn.Module | None = 
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path}: its weights do not fit {spec.name}: {reason}") from None
     return Checkpoint(state.progress, states)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401 - any state dict

@@ -8,7 +8,6 @@
 A folder may come from anywhere: it is read strictly, and what is unknown or does not fit is refused.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
+from scalenet_zoo._files import file_sha256
 from scalenet_zoo.errors import ModelNotFoundError, SpecError, WeightsError
 from scalenet_zoo.labels import Labels
 from scalenet_zoo.spec import ArchSpec, Channels, Classes, Document, Pixels, Strict, spec_errors, spec_of
@@ -182,7 +182,7 @@ class ModelFolder:
             )
         if (found := self.weights.stat().st_size) != expected.bytes:
             raise WeightsError(f"{self.weights}: found {found:,} bytes, expected {expected.bytes:,}, as {CONFIG} says")
-        if (found_hash := _sha256(self.weights)) != expected.sha256:
+        if (found_hash := file_sha256(self.weights)) != expected.sha256:
             raise WeightsError(
                 f"{self.weights}: found the sha256 {found_hash[:12]}..., expected {expected.sha256[:12]}...,"
                 f" as {CONFIG} says"
@@ -296,15 +296,10 @@ def save_model(model: "nn.Module", folder: str | Path, state: "Mapping[str, Tens
         pretrained_cfg=preparation,
         scalenet_zoo=Extras(
             spec_hash=spec.hash,
-            weights=WeightsFile(bytes=weights.stat().st_size, sha256=_sha256(weights)),
+            weights=WeightsFile(bytes=weights.stat().st_size, sha256=file_sha256(weights)),
             labels=labels,
         ),
     )
     config.check(spec, f"{spec.name}: {CONFIG}")
     spec.save(folder / SPEC)
     config.save(folder / CONFIG)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -28,8 +28,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, send_to_device
 from timm.data import Mixup
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
@@ -44,6 +42,7 @@ from scalenet_zoo.labels import Labels
 from scalenet_zoo.losses import task_loss, teacher_loss
 from scalenet_zoo.metrics import PRIMARY
 from scalenet_zoo.model_folder import save_model
+from scalenet_zoo.optimisation import make_optimizer, make_scheduler, restore_layout
 from scalenet_zoo.recipe import Recipe, load_recipe
 from scalenet_zoo.spec import ArchSpec, Result, spec_of
 from scalenet_zoo.training_log import TrainingLog, plot_curves, read_log
@@ -190,8 +189,8 @@ class Trainer:
         )
         if processes > 1:
             self.network = synchronise_batch_norm(network, self.device)
-        optimizer = _optimizer(self.network, recipe)
-        self.scheduler = _scheduler(optimizer, recipe, self.steps_per_epoch)
+        optimizer = make_optimizer(self.network, recipe)
+        self.scheduler = make_scheduler(optimizer, recipe, self.steps_per_epoch)
         model = torch.compile(self.network) if recipe.torchcompile else self.network
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.loader = loader if self.is_stream else self.accelerator.prepare(loader)
@@ -213,6 +212,7 @@ class Trainer:
         self.step = 0
         self.best: tuple[float, int] | None = None
         self.began = time.monotonic()
+        self.machine = machine()
         self.broken = BrokenImages(recipe.broken_limit)
         self.doing = f"epoch 0 of {recipe.epochs}"
 
@@ -228,7 +228,7 @@ class Trainer:
             progress = checkpoint.progress
             self.step, self.best, self.began = progress.step, progress.best, time.monotonic() - progress.seconds
             self.optimizer.load_state_dict(checkpoint.states["optimizer"])
-            _restore_layout(self.optimizer)
+            restore_layout(self.optimizer)
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(checkpoint.states["scaler"])
             self.broken.add(progress.broken)
@@ -386,7 +386,7 @@ class Trainer:
         on_step(self.doing, self.step, self.total_steps)
 
     def _save_best(self, network: nn.Module, metrics: Mapping[str, Any], epoch: int) -> None:
-        here, data = machine(), f"{self.validation.source} {self.validation.split}"
+        here, data = self.machine, f"{self.validation.source} {self.validation.split}"
         measured = [
             Result(metric=name, value=float(value), data=data, origin="measured")
             for name, value in metrics.items()
@@ -436,7 +436,10 @@ class Trainer:
             "teacher": spec_of(self.teacher).hash if self.teacher is not None else None,
         }
         if exists:
-            before = {**read_json(path), **load_recipe(recipe_path).to_dict()}
+            try:
+                before = {**read_json(path), **load_recipe(recipe_path).to_dict()}
+            except (ValueError, TypeError) as error:
+                raise TrainingError(f"{path}: {error}") from None
             for name, value in {**fixed, **self.recipe.to_dict()}.items():
                 if before.get(name) != value:
                     raise TrainingError(
@@ -445,7 +448,7 @@ class Trainer:
         elif self.accelerator.is_main_process:
             with replacing(path) as temporary:
                 temporary.with_name(recipe_path.name).write_text(yaml.safe_dump(self.recipe.to_dict(), sort_keys=False))
-                temporary.write_text(json.dumps({**fixed, "machine": machine()}, indent=2) + "\n", encoding="utf-8")
+                temporary.write_text(json.dumps({**fixed, "machine": self.machine}, indent=2) + "\n", encoding="utf-8")
 
 
 def _accelerator(recipe: Recipe, cpu: bool, spec: ArchSpec) -> Accelerator:
@@ -460,53 +463,6 @@ def _accelerator(recipe: Recipe, cpu: bool, spec: ArchSpec) -> Accelerator:
         dataloader_config=loading,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=has_dead_ends)],
     )
-
-
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    more = {"eps": recipe.opt_eps} if recipe.opt_eps is not None else {}
-    try:
-        optimizer: torch.optim.Optimizer = create_optimizer_v2(
-            network,
-            recipe.opt,
-            recipe.lr,
-            recipe.weight_decay,
-            recipe.momentum,
-            layer_decay=recipe.layer_decay,
-            **more,
-        )
-    except (ValueError, AssertionError) as error:
-        raise InputError(f"opt: found {recipe.opt!r}, expected one of timm's optimisers: {error}") from None
-    return optimizer
-
-
-def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Any:  # noqa: ANN401 - timm's
-    if recipe.sched == "plateau":
-        raise InputError("sched: found plateau, expected a schedule of steps alone")
-    try:
-        scheduler, _ = create_scheduler_v2(
-            optimizer,
-            recipe.sched,
-            num_epochs=recipe.epochs,
-            warmup_epochs=recipe.warmup_epochs,
-            warmup_lr=recipe.warmup_lr,
-            min_lr=recipe.min_lr,
-            decay_epochs=recipe.decay_epochs,
-            decay_milestones=list(recipe.decay_milestones),
-            decay_rate=recipe.decay_rate,
-            step_on_epochs=False,
-            updates_per_epoch=steps_per_epoch,
-        )
-    except (ValueError, AssertionError) as error:
-        raise InputError(f"sched: found {recipe.sched!r}: {error}") from None
-    return scheduler
-
-
-def _restore_layout(optimizer: torch.optim.Optimizer) -> None:
-    """Lay an optimiser's tensors out in memory as its weights are: sums over them are then taken in the same order."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _seed(*values: int) -> None:

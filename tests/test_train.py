@@ -332,6 +332,13 @@ def test_a_run_is_not_overwritten_or_changed(tmp_path: Path) -> None:
         run(tmp_path, recipe=replace(QUICK, epochs=1), count=48, resume=True)
 
 
+def test_a_damaged_description_of_a_run_is_one_line(tmp_path: Path) -> None:
+    run(tmp_path, recipe=replace(QUICK, epochs=1))
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"run\.json: is not valid JSON"):
+        run(tmp_path, recipe=replace(QUICK, epochs=1), resume=True)
+
+
 def test_only_so_many_checkpoints_are_kept(tmp_path: Path) -> None:
     run(tmp_path, options=replace(HERE, save_every=1, keep=3))
     assert [int(path.name) for path in checkpoints(tmp_path)] == [15, 14, 13]
