@@ -81,9 +81,8 @@ def run(name: str, data: Path, runs: Path) -> dict[str, Any]:
         shutil.copy(folder / file, kept / file)
     best = json.loads((folder / "best" / "spec.json").read_text())
     training = best["provenance"]["details"]["training"]
-    hidden = str(data)
     return {
-        "command": training["command"].replace(str(runs), "RUNS").replace(hidden, "FOLDER"),
+        "command": training["command"].replace(str(runs), "RUNS").replace(str(data), "FOLDER"),
         "macs": best["cost"]["macs"],
         "params": best["cost"]["params"],
         "images": training["images"],
