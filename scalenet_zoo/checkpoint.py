@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from scalenet_zoo._files import file_sha256, read_json, replacing_folder
 from scalenet_zoo.errors import WeightsError
 from scalenet_zoo.model_folder import save_model
-from scalenet_zoo.spec import Strict, spec_of
+from scalenet_zoo.spec import Strict, first_complaint, spec_of
 from scalenet_zoo.weights import read_weights
 
 _logger = logging.getLogger(__name__)
@@ -143,8 +143,7 @@ def load_checkpoint(path: Path, network: nn.Module, average: nn.Module | None = 
     try:
         state = _State.model_validate_json(json.dumps(read_json(path / STATE)))
     except ValidationError as error:
-        details = error.errors(include_url=False)[0]
-        raise _DamagedError(f"{path / STATE}: is damaged: {details['loc']}: {details['msg']}") from None
+        raise _DamagedError(f"{path / STATE}: is damaged: {first_complaint(error)}") from None
     except ValueError as error:
         raise _DamagedError(f"{path / STATE}: is damaged: {error}") from None
     spec = spec_of(network)

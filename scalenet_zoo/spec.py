@@ -111,12 +111,13 @@ def spec_errors(source: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise SpecError(f"{source}: {_first_complaint(error)}") from None
+        raise SpecError(f"{source}: {first_complaint(error)}") from None
     except RecursionError:
         raise SpecError(f"{source}: is nested too deeply to be read") from None
 
 
-def _first_complaint(error: ValidationError) -> str:
+def first_complaint(error: ValidationError) -> str:
+    """What pydantic finds wrong first, on one line: the field, what was found, what was expected."""
     details = error.errors(include_url=False)
     first = details[0]
     tags = ("mbconv", "multipath")  # pydantic puts a union's tag into the location; it is no key of the file

@@ -86,8 +86,11 @@ def test_without_names_values_are_classes(tmp_path: Path) -> None:
         ('[{"index": 256, "name": "sky"}]', "classes.json: 0.index: found 256, expected a number up to 255, each once"),
         ('[{"index": 0, "name": "a"}, {"index": 0, "name": "b"}]', "classes.json: 1.index: found 0, expected"),
         ('[{"name": "sky"}]', "classes.json: 0.index: found None"),
-        ('[{"index": 0}]', r"classes.json: names.0: found None: "),
-        ('[{"index": 0, "name": "sky", "colour": [1, 2, 300]}]', r"classes.json: colours.0.2: found 300: "),
+        ('[{"index": 0}]', r"classes.json: names.0: found None, expected a valid string"),
+        (
+            '[{"index": 0, "name": "sky", "colour": [1, 2, 300]}]',
+            r"classes.json: colours.0.2: found 300, expected less than or equal to 255",
+        ),
     ],
 )
 def test_bad_class_lists_are_named(rows: str, complaint: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from scalenet_zoo.errors import InputError
 from scalenet_zoo.images import normalisation, read_image
 from scalenet_zoo.labels import Labels
 from scalenet_zoo.recipe import Recipe
-from scalenet_zoo.spec import ArchSpec, Task
+from scalenet_zoo.spec import ArchSpec, Task, first_complaint
 
 _MIRRORED = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 COCO_JOINTS = ("nose", *(f"{side}_{joint}" for joint in _MIRRORED for side in ("left", "right")))
@@ -183,9 +183,7 @@ def read_joints(path: Path, category: dict[str, Any], joints: Path | None = None
             strict=False,
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ": ".join([*map(str, first["loc"][:1]), first["msg"].removeprefix("Value error, ")])
-        raise InputError(f"{where}: {place}") from None
+        raise InputError(f"{where}: {first_complaint(error)}") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

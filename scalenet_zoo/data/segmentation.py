@@ -21,7 +21,7 @@ from scalenet_zoo.errors import InputError
 from scalenet_zoo.images import normalisation, read_image
 from scalenet_zoo.labels import Labels
 from scalenet_zoo.recipe import Recipe
-from scalenet_zoo.spec import ArchSpec, Task
+from scalenet_zoo.spec import ArchSpec, Task, first_complaint
 
 _UNLISTED = -1
 
@@ -161,9 +161,7 @@ def _read_classes(path: Path, ignore_index: int) -> tuple[Labels, np.ndarray]:
         labels = {"names": [row.get("name") for row in ordered], "colours": colours if all(colours) else []}
         return Labels.model_validate(labels, strict=False), classes
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: {field}: found {first['input']!r}: {first['msg']}") from None
+        raise InputError(f"{path}: {first_complaint(error)}") from None
 
 
 def augmentation(
