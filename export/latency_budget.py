@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from scalenet_zoo.export import OnProgress
 from scalenet_zoo.export.latency_model import LatencyModel, make_latency_model, model_path
-from scalenet_zoo.export.profile import QUICK, VISITS, Settings, prepare_yardstick
+from scalenet_zoo.export.profile import QUICK, VISITS, Settings, prepare_yardstick, smallest_network
 from scalenet_zoo.export.runners import prepare
 from scalenet_zoo.export.yardstick import quiet, quiet_ms
 
@@ -103,7 +103,8 @@ def search_at_latency(
         raise InputError(f"latency model: found one for the family {settings.family}, expected {family.name}")
     attempts: list[Attempt] = []
     target = budget
-    with prepare_yardstick(family, settings, known=latency_model.yardstick) as yardstick:
+    constant = smallest_network(family, settings.divisor)
+    with prepare_yardstick(constant, settings, known=latency_model.yardstick) as yardstick:
         while len(attempts) < ATTEMPTS:
             on_progress(f"measuring on {settings.backend}", len(attempts), ATTEMPTS)
             try:

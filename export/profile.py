@@ -2,9 +2,9 @@
 
     family --sample--> items: layers in context, whole networks --measure--> Profile (JSON)
 
-Layers are measured in context, between the neighbours that they have in a sampled network. The
-networks lie around the family's growth law, with other base models too. The same seed gives the same items, so
-a profile that was interrupted goes on where it stopped.
+A search samples its space instead (`draw_items`, `measure_items`). Layers are measured in context, between the
+neighbours that they have in a sampled network. The networks of a family lie around its growth law, with other base
+models too. The same seed gives the same items, so a profile that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ JITTER = 0.25
 """Natural logarithm of how far sampled depths, widths and resolutions may lie from the growth law's."""
 VISITS = 3
 """Quiet visits to each item."""
+TRIES = 20
+"""Draws for each layer to measure, at most: a small space has few distinct ones."""
 
 
 class Settings(Strict):
@@ -185,19 +187,32 @@ def sample_network(family: Family, rng: np.random.Generator, divisor: int) -> Ar
 
 
 def sample_items(family: Family, plan: Plan, divisor: int) -> list[Item]:
-    """Draw what is to be measured, in the order of measuring; the same plan gives the same items."""
+    """Draw what is to be measured of a family; see `draw_items`."""
+    return draw_items(lambda rng: sample_network(family, rng, divisor), plan)
+
+
+def draw_items(draw: Callable[[np.random.Generator], ArchSpec], plan: Plan) -> list[Item]:
+    """Draw what is to be measured, in the order of measuring; the same plan gives the same items.
+
+    Args:
+        draw: draws a network.
+        plan: how many; layers are distinct, so there are fewer of them where `draw` gives no others.
+    """
     rng = np.random.default_rng(plan.seed)
     roles: list[tuple[Role, int]] = [("networks", plan.networks), ("held_out", plan.held_out)]
-    items = [_network(sample_network(family, rng, divisor), role) for role, count in roles for _ in range(count)]
+    items = [network_item(draw(rng), role) for role, count in roles for _ in range(count)]
     windows: dict[tuple[object, ...], Item] = {}  # distinct ones
-    while len(windows) < plan.layers:
-        key, item = _layers(sample_network(family, rng, divisor), rng)
+    for _ in range(TRIES * plan.layers):
+        if len(windows) == plan.layers:
+            break
+        key, item = _layers(draw(rng), rng)
         windows.setdefault(key, item)
     items += windows.values()
     return [items[i] for i in rng.permutation(len(items))]
 
 
-def _network(spec: ArchSpec, role: Role) -> Item:
+def network_item(spec: ArchSpec, role: Role = "networks") -> Item:
+    """A whole network to measure."""
     shape = (spec.input.channels, spec.input.height, spec.input.width)
     return Item(role, partial(create_model, spec), shape, trace_terms(spec.trace), spec.cost.macs)
 
@@ -235,6 +250,31 @@ def measure_profile(
         family: that `settings` name.
         settings: back end, threads, batch.
         plan: how much.
+        path: the profile's file.
+        on_progress: told after each item.
+
+    Raises:
+        BackendError, OutputError, InputError: as `measure_items`.
+    """
+    items = sample_items(family, plan, settings.divisor)
+    return measure_items(items, smallest_network(family, settings.divisor), settings, plan, path, on_progress)
+
+
+def measure_items(
+    items: Sequence[Item],
+    constant: ArchSpec,
+    settings: Settings,
+    plan: Plan,
+    path: Path,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Profile:
+    """Measure items on a back end and write the profile; what an interrupted run measured is kept and used.
+
+    Args:
+        items: of `plan`.
+        constant: the network that is the yardstick.
+        settings: back end, threads, batch.
+        plan: how much.
         path: the profile's file; measurements so far lie beside it, in `NAME.partial.json`.
         on_progress: told after each item.
 
@@ -244,19 +284,16 @@ def measure_profile(
         InputError: the partial file is of another machine, or other settings.
     """
     part = path.with_suffix(".partial.json")
-    items = sample_items(family, plan, settings.divisor)
-    found = _resume(part, settings, plan)
+    found = load_profile(part, settings, plan)
     profile = found or Profile(settings=settings, plan=plan, machine=machine(), terms=TERMS, measurements=())
-    with prepare_yardstick(family, settings, profile.readings) as yardstick:
+    with prepare_yardstick(constant, settings, profile.readings) as yardstick:
         for again in (False, True):  # what counts as quiet is known only at the end: some items need more visits
             for i, item in enumerate(items):
                 made = profile.measurements[i].visits if i < len(profile.measurements) else ()
                 if made and not (again and len(quiet([Visit(*visit) for visit in made], yardstick.best)) < VISITS):
                     continue
                 on_progress(f"{settings.backend}: {item.role.replace('_', ' ')}{', again' * again}", i, len(items))
-                with _ready(item.module(), item.shape, settings) as network:
-                    visits = yardstick.visit(network, VISITS)
-                made += tuple((visit.ms, visit.before, visit.after) for visit in visits)
+                made += tuple((visit.ms, visit.before, visit.after) for visit in visit_item(item, settings, yardstick))
                 measured = Measurement(role=item.role, terms=tuple(item.terms), macs=item.macs, visits=made)
                 profile = profile.with_measurement(i, measured)
                 profile.save(part)
@@ -266,27 +303,40 @@ def measure_profile(
     return profile
 
 
+def visit_item(item: Item, settings: Settings, yardstick: Yardstick) -> list[Visit]:
+    """Time an item on a back end, beside the yardstick."""
+    with _ready(item, settings) as runner:
+        return yardstick.visit(runner, VISITS)
+
+
+def smallest_network(family: Family, divisor: int) -> ArchSpec:
+    """The family's smallest published network: its yardstick."""
+    return apply_strategy(family, min(family.strategies, key=lambda strategy: strategy.stage), divisor)
+
+
 @contextmanager
 def prepare_yardstick(
-    family: Family, settings: Settings, readings: Sequence[float] = (), known: float = math.inf
+    constant: ArchSpec, settings: Settings, readings: Sequence[float] = (), known: float = math.inf
 ) -> Iterator[Yardstick]:
-    """The family's smallest published network as the yardstick, with its milliseconds so far."""
-    spec = apply_strategy(family, min(family.strategies, key=lambda strategy: strategy.stage), settings.divisor)
-    shape = (spec.input.channels, spec.input.height, spec.input.width)
-    with _ready(create_model(spec), shape, settings) as runner:
+    """A network as the yardstick, with its milliseconds so far."""
+    with _ready(network_item(constant), settings) as runner:
         yield Yardstick(runner, list(readings), known)
 
 
-def _ready(module: nn.Module, shape: tuple[int, int, int], settings: Settings) -> AbstractContextManager[Runner]:
-    images = torch.randn(settings.batch, *shape, generator=torch.Generator().manual_seed(0))
-    return prepare(module, images, settings.backend, settings.threads, settings.precision)
+def _ready(item: Item, settings: Settings) -> AbstractContextManager[Runner]:
+    images = torch.randn(settings.batch, *item.shape, generator=torch.Generator().manual_seed(0))
+    return prepare(item.module(), images, settings.backend, settings.threads, settings.precision)
 
 
-def _resume(part: Path, settings: Settings, plan: Plan) -> Profile | None:
-    """What an interrupted run left behind."""
-    if not part.exists():
+def load_profile(path: Path, settings: Settings, plan: Plan) -> Profile | None:
+    """What an earlier run, interrupted or not, measured, if it did.
+
+    Raises:
+        InputError: it was another machine, or other settings.
+    """
+    if not path.exists():
         return None
-    profile = Profile.load(part)
+    profile = Profile.load(path)
     here = machine()
     for field, found, expected in (
         ("settings", profile.settings, settings),
@@ -298,6 +348,6 @@ def _resume(part: Path, settings: Settings, plan: Plan) -> Profile | None:
     ):
         if found != expected:
             raise InputError(
-                f"{part}: {field}: found another run's, expected this one's; delete the file to begin anew"
+                f"{path}: {field}: found another run's, expected this one's; delete the file to begin anew"
             )
     return profile

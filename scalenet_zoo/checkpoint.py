@@ -1,7 +1,7 @@
 """Checkpoints of a training run: all that the next step depends on, in files that are whole or are not used.
 
 RUN/checkpoints/00000240/
-  config.json, spec.json, model.safetensors   the network as one would use it; see `model_folder.py`
+  config.json, spec.json, model.safetensors   the network as one would use it; see `model_folder.py` (not of a supernet)
   training.safetensors                        the weights as they are trained, the optimiser's tensors
   training.json                               the step, the rest of the optimiser, and each file's sha256
 """
@@ -9,7 +9,8 @@ RUN/checkpoints/00000240/
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -48,7 +49,7 @@ class Progress(Strict):
 class _State(Strict):
     format: Literal["scalenet-zoo/checkpoint"] = "scalenet-zoo/checkpoint"
     version: Annotated[int, Field(ge=1, le=1)] = 1
-    spec_hash: str
+    trained: str
     progress: Progress
     rest: dict[str, JsonValue]
     files: dict[str, str]
@@ -60,7 +61,7 @@ class Checkpoint:
 
     Attributes:
         progress: how far the run was.
-        states: what `save_checkpoint` was given, by name.
+        states: what `write_state` was given, by name.
     """
 
     progress: Progress
@@ -74,7 +75,7 @@ def save_checkpoint(
     progress: Progress,
     average: nn.Module | None = None,
     keep: int = 2,
-) -> Path:
+) -> None:
     """Write a checkpoint, then remove all but the newest `keep`.
 
     Args:
@@ -88,19 +89,45 @@ def save_checkpoint(
     Raises:
         OutputError: it cannot be written.
     """
-    path = run / "checkpoints" / f"{progress.step:08d}"
-    tensors: dict[str, Tensor] = {}
     trained: Mapping[str, Tensor] = network.state_dict() if average is not None else {}
-    rest = {name: _split(state, name, tensors) for name, state in {**states, "network": dict(trained)}.items()}
-    with replacing_folder(path) as folder:
+    with _new_checkpoint(run, progress, keep) as folder:
         save_model(network, folder, average.state_dict() if average is not None else None)
-        (folder / TENSORS).write_bytes(save(tensors))
-        files = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
-        state = _State(spec_hash=spec_of(network).hash, progress=progress, rest=rest, files=files)
-        (folder / STATE).write_text(state.model_dump_json(), encoding="utf-8")
+        write_state(folder, spec_of(network).hash, {**states, "network": dict(trained)}, progress)
+
+
+def save_state(run: Path, trained: str, states: Mapping[str, Any], progress: Progress, keep: int = 2) -> None:
+    """Write a checkpoint of what is no network of ours, then remove all but the newest `keep`; see `write_state`.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with _new_checkpoint(run, progress, keep) as folder:
+        write_state(folder, trained, states, progress)
+
+
+@contextmanager
+def _new_checkpoint(run: Path, progress: Progress, keep: int) -> Iterator[Path]:
+    with replacing_folder(run / "checkpoints" / f"{progress.step:08d}") as folder:
+        yield folder
     for old in checkpoints(run)[keep:]:
         shutil.rmtree(old)
-    return path
+
+
+def write_state(folder: Path, trained: str, states: Mapping[str, Any], progress: Progress) -> None:
+    """Write the trainer's state, and the hashes of all files in the folder.
+
+    Args:
+        folder: of the checkpoint.
+        trained: the hash of the architecture, or of the space, that is trained.
+        states: state dicts: dicts and lists of tensors, numbers, texts and None.
+        progress: how far the run is.
+    """
+    tensors: dict[str, Tensor] = {}
+    rest = {name: _split(state, name, tensors) for name, state in states.items()}
+    (folder / TENSORS).write_bytes(save(tensors))
+    files = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
+    state = _State(trained=trained, progress=progress, rest=rest, files=files)
+    (folder / STATE).write_text(state.model_dump_json(), encoding="utf-8")
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -117,11 +144,22 @@ def load_newest(run: Path, network: nn.Module, average: nn.Module | None = None)
     Raises:
         WeightsError: a checkpoint is of another architecture, or all of them are damaged.
     """
-    found = checkpoints(run)
+    return newest(run, lambda path: load_checkpoint(path, network, average))
+
+
+def newest(run: Path, read: Callable[[Path], Checkpoint]) -> Checkpoint | None:
+    """The newest whole checkpoint of a run, as `read` reads it; a damaged one is named, and the one before is taken.
+
+    Returns:
+        The checkpoint, or None if the run has none.
+
+    Raises:
+        WeightsError: a checkpoint is of another architecture, or all of them are damaged.
+    """
     damaged = []
-    for path in found:
+    for path in checkpoints(run):
         try:
-            return load_checkpoint(path, network, average)
+            return read(path)
         except _DamagedError as error:
             damaged.append(str(error))
             _logger.warning("%s; the checkpoint before it is used", error)
@@ -140,33 +178,47 @@ def load_checkpoint(path: Path, network: nn.Module, average: nn.Module | None = 
     Raises:
         WeightsError: it is damaged, or of another architecture.
     """
+    spec = spec_of(network)
+    checkpoint = read_state(path, spec.hash, spec.name)
+    usable, _ = read_weights(path / "model.safetensors")
+    try:
+        network.load_state_dict(checkpoint.states["network"] or usable)
+        if average is not None:
+            average.load_state_dict(usable)
+    except RuntimeError as error:  # the same architecture with other classes or channels
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path}: its weights do not fit {spec.name}: {reason}") from None
+    return checkpoint
+
+
+def read_state(path: Path, trained: str, name: str) -> Checkpoint:
+    """Check a checkpoint's files, and read what `write_state` wrote.
+
+    Args:
+        path: of the checkpoint.
+        trained: the hash that it should have been written with.
+        name: what that is the hash of, in messages.
+
+    Raises:
+        WeightsError: it is damaged, or of something else.
+    """
     try:
         state = _State.model_validate_json(json.dumps(read_json(path / STATE)))
     except ValidationError as error:
         raise _DamagedError(f"{path / STATE}: is damaged: {first_complaint(error)}") from None
     except ValueError as error:
         raise _DamagedError(f"{path / STATE}: is damaged: {error}") from None
-    spec = spec_of(network)
-    if state.spec_hash != spec.hash:
+    if state.trained != trained:
         raise WeightsError(
-            f"{path}: found a checkpoint of another architecture (hash {state.spec_hash[:12]}),"
-            f" expected {spec.name} ({spec.hash[:12]})"
+            f"{path}: found a checkpoint of another architecture (hash {state.trained[:12]}),"
+            f" expected {name} ({trained[:12]})"
         )
-    for name, expected in state.files.items():
-        file = path / Path(name).name
+    for file_name, expected in state.files.items():
+        file = path / Path(file_name).name
         if not file.is_file() or file_sha256(file) != expected:
             raise _DamagedError(f"{file}: {'is damaged' if file.exists() else 'is missing'}")
     tensors, _ = read_weights(path / TENSORS)
-    states = {name: _join(rest, name, tensors) for name, rest in state.rest.items()}
-    usable, _ = read_weights(path / "model.safetensors")
-    try:
-        network.load_state_dict(states.pop("network") or usable)
-        if average is not None:
-            average.load_state_dict(usable)
-    except RuntimeError as error:  # the same architecture with other classes or channels
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"{path}: its weights do not fit {spec.name}: {reason}") from None
-    return Checkpoint(state.progress, states)
+    return Checkpoint(state.progress, {name: _join(rest, name, tensors) for name, rest in state.rest.items()})
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401 - any state dict

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -25,11 +25,13 @@ class Constraint(ABC):
 
     Attributes:
         budget: the largest value that is feasible.
+        floor: the smallest.
         measure_name: what it limits, in messages and names of networks.
         sees_resolution: whether the image's size makes a difference.
     """
 
     budget: float
+    floor: float = field(default=0.0, kw_only=True)
     measure_name: ClassVar[str]
     sees_resolution: ClassVar[bool] = True
 
@@ -39,11 +41,16 @@ class Constraint(ABC):
 
     def feasible(self, population: Population) -> NDArray[np.bool_]:
         """Which networks keep the budget, (N, M)."""
-        return self.measure(population) <= self.budget
+        feasible: NDArray[np.bool_] = self.excess(self.measure(population)) == 0.0
+        return feasible
 
     def violation(self, population: Population) -> Floats:
         """By which share of the budget networks exceed it, (N, M); 0 for those that keep it."""
-        excess: Floats = np.maximum(0.0, self.measure(population) / self.budget - 1.0)
+        return self.excess(self.measure(population))
+
+    def excess(self, values: Floats) -> Floats:
+        """By which share of the budget values exceed it, or fall short of the floor; 0 for those that do neither."""
+        excess: Floats = np.maximum(0.0, np.maximum(values - self.budget, self.floor - values) / self.budget)
         return excess
 
     def format(self, value: float, rounding: str = ROUND_HALF_EVEN) -> str:

@@ -56,7 +56,12 @@ def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Modul
     if device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return converted
+    share_statistics(network)
+    return network
+
+
+def share_statistics(network: nn.Module) -> None:
+    """Make a network's batch norms synchronised ones that are the same objects, on any device."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncedBatchNorm2d
-    return network

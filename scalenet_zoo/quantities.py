@@ -95,3 +95,10 @@ def format_range(low: float, high: float, write: Callable[[float, str], str] = f
 
 def _four_digits(value: float, rounding: str) -> str:
     return f"{Context(prec=4, rounding=rounding).create_decimal(Decimal(value)).normalize():f}"
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as 0:07 or 1:02:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -27,6 +27,49 @@ TIGHTNESS = 0.97
 """The least share of its budget that a network of `fit_budget` uses."""
 
 
+def scale_network(base: BaseModel, depth: float, width: float, divisor: int, scales_head: bool) -> MBConvNetwork:
+    """A base model's network, deeper and wider.
+
+    A stage of n layers gets ceil(n depth), the added ones repeating the choice of its last; channels
+    are rounded as `rounding.scale_channels` says; hidden channels are the expansion times a layer's
+    scaled input channels.
+
+    Args:
+        base: the base model.
+        depth: multiplier of layers.
+        width: multiplier of channels.
+        divisor: of the channels.
+        scales_head: whether width applies to the head as well.
+    """
+
+    def wide(channels: int) -> int:
+        return int(scale_channels(channels, width, divisor))
+
+    stages = []
+    stem = before = wide(base.stem.channels)
+    for stage in base.stages:
+        layers = []
+        for i in range(int(scale_depth(len(stage.kernels), depth))):
+            hidden = stage.expand * before
+            layers.append(
+                Layer(
+                    kernel=stage.kernels[min(i, len(stage.kernels) - 1)],
+                    stride=1 if i else stage.stride,
+                    hidden=hidden,
+                    squeeze=int(squeeze_channels(before, hidden, base.squeeze)),
+                    channels=(before := wide(stage.channels)),
+                )
+            )
+        stages.append(tuple(layers))
+    return MBConvNetwork(
+        stem=Stem(channels=stem, kernel=base.stem.kernel, stride=base.stem.stride),
+        stages=tuple(stages),
+        head=Head(channels=wide(base.head.channels) if scales_head else base.head.channels),
+        activation=base.activation,
+        gate=base.gate,
+    )
+
+
 def apply_strategy(
     family: Family,
     strategy: Strategy,
@@ -35,11 +78,7 @@ def apply_strategy(
     in_channels: int = 3,
     provenance: Provenance | None = None,
 ) -> ArchSpec:
-    """Scale a family's base model.
-
-    A stage of n layers gets ceil(n depth), the added ones repeating the choice of its last; channels
-    are rounded as `rounding.scale_channels` says; hidden channels are the expansion times a layer's
-    scaled input channels.
+    """Scale a family's base model; see `scale_network` for the rules.
 
     Args:
         family: the base model and its rules.
@@ -52,35 +91,13 @@ def apply_strategy(
     Raises:
         SpecError: the scaled network is out of a spec's bounds.
     """
-    base = family.base
-    divisor = family.divisor if divisor is None else divisor
-
-    def wide(channels: int) -> int:
-        return int(scale_channels(channels, strategy.width, divisor))
-
     with spec_errors(strategy.name):
-        stages = []
-        stem = before = wide(base.stem.channels)
-        for stage in base.stages:
-            layers = []
-            for i in range(int(scale_depth(len(stage.kernels), strategy.depth))):
-                hidden = stage.expand * before
-                layers.append(
-                    Layer(
-                        kernel=stage.kernels[min(i, len(stage.kernels) - 1)],
-                        stride=1 if i else stage.stride,
-                        hidden=hidden,
-                        squeeze=int(squeeze_channels(before, hidden, base.squeeze)),
-                        channels=(before := wide(stage.channels)),
-                    )
-                )
-            stages.append(tuple(layers))
-        network = MBConvNetwork(
-            stem=Stem(channels=stem, kernel=base.stem.kernel, stride=base.stem.stride),
-            stages=tuple(stages),
-            head=Head(channels=wide(base.head.channels) if family.scales_head else base.head.channels),
-            activation=base.activation,
-            gate=base.gate,
+        network = scale_network(
+            family.base,
+            strategy.depth,
+            strategy.width,
+            family.divisor if divisor is None else divisor,
+            family.scales_head,
         )
         return ArchSpec.create(
             name=strategy.name,
@@ -132,6 +149,54 @@ def fit_growth_law(strategies: Iterable[Strategy], base_resolution: int) -> Grow
     exponents = np.array([1.0, 2.0, 2.0])
     fitted = free + exponents * (math.log(2.0) - exponents @ free) / (exponents @ exponents)
     return GrowthLaw(*map(float, fitted))
+
+
+def follow_law(family: Family, law: GrowthLaw, stage: int, reach: float, name: str) -> Strategy:
+    """The strategy on a growth law whose network comes closest to 2^s times the base model's MACs, from below.
+
+    Args:
+        family: the base model and its rules.
+        law: depth, width and resolution are its exponentials of one number from 0 to `reach`.
+        stage: s.
+        reach: how far along the law is looked.
+        name: of the strategy.
+
+    Returns:
+        Multipliers to six decimals; a resolution next to the law's, in multiples of 8 if all of the family's are.
+    """
+    along = np.tile(np.linspace(0.0, reach, 5001), 2)
+    base = family.base.resolution
+    unit = 8 if all(pixels % 8 == 0 for pixels in (base, *(s.resolution for s in family.strategies))) else 1
+    depth, width = (np.exp(rate * along).round(6) for rate in (law.depth, law.width))
+    up = np.arange(len(along)) >= len(along) // 2  # resolutions are rounded down, and up
+    resolution = unit * np.maximum(1, np.floor(base * np.exp(law.resolution * along) / unit).astype(np.int64) + up)
+    macs = Population(family, encode_kernels(family.base), depth, width, resolution).cost.macs[0]
+    costs = np.where(macs <= 2**stage * macs[0], macs, -1)
+    at = np.lexsort((along, costs))[-1]  # of equal ones the farthest along the law
+    return Strategy(
+        name=name,
+        stage=float(stage),
+        depth=float(depth[at]),
+        width=float(width[at]),
+        resolution=int(resolution[at]),
+    )
+
+
+def extrapolate(family: Family, stages: Iterable[int] = (4, 5)) -> list[Strategy]:
+    """Strategies of later stages, on the growth law fitted to a family's (ScaleNet, section 3).
+
+    Each stage s costs at most 2^s times the base model: where whole layers, channels and pixels cost more than the
+    law foresees, depth, width and resolution are slid back along it as far as that asks.
+
+    Args:
+        family: the base model and the strategies found.
+        stages: s of the strategies wanted.
+
+    Raises:
+        ValueError: the family has no strategy of a stage above 0.
+    """
+    law = fit_growth_law(family.strategies, family.base.resolution)
+    return [follow_law(family, law, stage, stage, f"{family.name}_s{stage}") for stage in stages]
 
 
 def fit_budget(

@@ -12,7 +12,6 @@ never stopped.
 
 import json
 import logging
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -24,14 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, send_to_device
+from accelerate.utils import send_to_device
 from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from scalenet_zoo._files import read_json, replacing, replacing_folder
+from scalenet_zoo.accelerator import make_accelerator, seed_step
 from scalenet_zoo.backends import machine
 from scalenet_zoo.checkpoint import Progress, load_newest, save_checkpoint
 from scalenet_zoo.data import BrokenImages, Examples, Stream, training_loader
@@ -43,6 +41,7 @@ from scalenet_zoo.losses import task_loss, teacher_loss
 from scalenet_zoo.metrics import PRIMARY
 from scalenet_zoo.model_folder import save_model
 from scalenet_zoo.optimisation import make_optimizer, make_scheduler, restore_layout
+from scalenet_zoo.quantities import format_duration
 from scalenet_zoo.recipe import Recipe, load_recipe
 from scalenet_zoo.spec import ArchSpec, Result, spec_of
 from scalenet_zoo.training_log import TrainingLog, plot_curves, read_log
@@ -158,7 +157,9 @@ class Trainer:
         self.network, self.recipe, self.options, self.folder = network, recipe, options, run
         self.training, self.validation = training, validation
         self.spec = spec_of(network)
-        self.accelerator = _accelerator(recipe, options.cpu, self.spec)
+        self.accelerator = make_accelerator(
+            recipe, options.cpu, has_dead_ends=len(self.spec.trace.live_ops) < len(self.spec.trace.ops)
+        )
         self.device = self.accelerator.device
         self.parts = recipe.grad_accum_steps
         processes = self.accelerator.num_processes
@@ -305,7 +306,7 @@ class Trainer:
         total, names = torch.zeros((), device=self.device), []
         for part in range(self.parts):
             batch = next(batches)
-            _seed(self.recipe.seed, step, part, self.accelerator.process_index)  # loaders draw numbers, too
+            seed_step(self.recipe.seed, step, part, self.accelerator.process_index)  # loaders draw numbers, too
             names += batch["broken"]
             apart = self.accelerator.no_sync(self.model) if part + 1 < self.parts else nullcontext()
             with apart:
@@ -361,7 +362,8 @@ class Trainer:
             )
         left = (self.total_steps - self.step) * self.recipe.batch_size / rate
         self.doing = (
-            f"epoch {epoch:.2f} of {self.recipe.epochs}, loss {loss:.4g}, {rate:,.0f} images/s, {_duration(left)} left"
+            f"epoch {epoch:.2f} of {self.recipe.epochs}, loss {loss:.4g}, {rate:,.0f} images/s,"
+            f" {format_duration(left)} left"
         )
 
     def _evaluate(self, epoch: int, on_step: OnStep) -> None:
@@ -451,28 +453,6 @@ class Trainer:
                 temporary.write_text(json.dumps({**fixed, "machine": self.machine}, indent=2) + "\n", encoding="utf-8")
 
 
-def _accelerator(recipe: Recipe, cpu: bool, spec: ArchSpec) -> Accelerator:
-    if recipe.amp == "fp16" and (cpu or not torch.cuda.is_available()):
-        raise InputError("amp: found fp16 without a GPU, expected bf16 or no")
-    AcceleratorState._reset_state()  # of an earlier run in this process, whose precision may have been another
-    loading = DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=recipe.seed)
-    has_dead_ends = len(spec.trace.live_ops) < len(spec.trace.ops)  # whose weights get no gradient
-    return Accelerator(
-        mixed_precision=recipe.amp,
-        cpu=cpu or not torch.cuda.is_available(),
-        dataloader_config=loading,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=has_dead_ends)],
-    )
-
-
-def _seed(*values: int) -> None:
-    """Seed everything that draws numbers in a step."""
-    number = int(np.random.SeedSequence(values).generate_state(1)[0])
-    random.seed(number)
-    np.random.seed(number)
-    torch.manual_seed(number)
-
-
 def _check_teacher(teacher: ArchSpec, student: ArchSpec) -> None:
     for name, theirs, ours in (
         ("task", teacher.task, student.task),
@@ -485,9 +465,3 @@ def _check_teacher(teacher: ArchSpec, student: ArchSpec) -> None:
 
 def _size(examples: Examples | Stream) -> int | None:
     return None if isinstance(examples, Stream) else len(examples)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

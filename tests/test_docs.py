@@ -1,5 +1,6 @@
 """docs/*.md: their commands and programs run, in their order, and leave what the texts say."""
 
+import json
 import re
 import shlex
 import shutil
@@ -7,14 +8,22 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scalenet_zoo.cli import main
 from scalenet_zoo.images import sample_photographs
+from scalenet_zoo.search.config import SearchConfig
+from scalenet_zoo.search.limits import Limits
+from scalenet_zoo.search.space import Space
 
 DOCS = Path(__file__).parents[1] / "docs"
 DEPLOY = (DOCS / "deploy.md").read_text(encoding="utf-8")
 TRAIN = (DOCS / "train.md").read_text(encoding="utf-8")
-PROGRAM = re.search(r"```python\n(.*?)```", DEPLOY, re.DOTALL)
+SEARCH = (DOCS / "search.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def commands(text: str) -> list[str]:
@@ -48,8 +57,8 @@ def test_the_commands_of_deploy_run(
     assert len(commands(DEPLOY)) >= 9
     for command in commands(DEPLOY):
         run(command, monkeypatch, capsys)
-    assert PROGRAM is not None
-    exec(compile(PROGRAM[1], "deploy.md", "exec"), {})
+    (program,) = blocks(DEPLOY, "python")
+    exec(compile(program, "deploy.md", "exec"), {})
     assert capsys.readouterr().out.strip()
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert {
@@ -74,3 +83,25 @@ def test_the_commands_of_train_run(
     assert all((folder / "runs" / "digits" / name).exists() for name in ("best", "curves.png", "log.jsonl"))
     assert all("top-1 accuracy" in evaluated for evaluated in (printed[2], printed[4]))
     assert "china.jpg" in printed[5]
+
+
+@pytest.mark.slow
+def test_the_commands_of_search_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    printed = [run(command, monkeypatch, capsys) for command in commands(SEARCH)]
+    assert len(printed) == 4
+    assert all(f"digits_s{stage}" in printed[0] for stage in range(5))
+    assert "digits_s1: classification" in printed[2]
+    assert printed[3].startswith("best top1")
+    assert (folder / "runs" / "digits" / "report" / "index.html").exists()
+
+
+def test_the_examples_of_search_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
+    config, space, limits = (yaml.safe_load(text) for text in blocks(SEARCH, "yaml"))
+    assert SearchConfig.model_validate_json(json.dumps(config)).limits.macs == ("3M",)
+    assert Space.from_values(space, "docs").resolutions == (32, 40, 48, 56)
+    assert Limits.model_validate_json(json.dumps(limits["limits"])).amounts("latency", [0, 1, 2])[2] == 8.0
+    (program,) = blocks(SEARCH, "python")
+    exec(compile(program, "search.md", "exec"), {})
+    assert float(capsys.readouterr().out) < 1e-5

@@ -20,7 +20,15 @@ from scalenet_zoo.export import latency_budget, profile, yardstick
 from scalenet_zoo.export.latency_budget import Attempt, Found, find_latency_model, search_at_latency
 from scalenet_zoo.export.latency_model import LatencyModel, accuracy, fit, make_latency_model, model_path
 from scalenet_zoo.export.latency_terms import TERMS, population_terms, trace_terms
-from scalenet_zoo.export.profile import Measurement, Plan, Profile, Settings, measure_profile, sample_items
+from scalenet_zoo.export.profile import (
+    Measurement,
+    Plan,
+    Profile,
+    Settings,
+    draw_items,
+    measure_profile,
+    sample_items,
+)
 from scalenet_zoo.export.yardstick import QUIET, Visit, Yardstick, quiet, quiet_ms
 
 from scalenet_zoo import build
@@ -174,6 +182,15 @@ def test_items_are_distinct_in_range_and_the_same_for_a_seed() -> None:
     assert all(np.array_equal(a.terms, b.terms) and a.shape == b.shape for a, b in zip(items, again, strict=True))
     other = sample_items(SCALENET, plan.model_copy(update={"seed": 4}), divisor=8)
     assert [item.macs for item in other] != [item.macs for item in items]
+
+
+def test_few_distinct_layers_are_all_that_is_measured() -> None:
+    spec = load_spec("scalenet_s0")
+    items = draw_items(lambda rng: spec, Plan(layers=100, networks=4, held_out=2))
+    layers = [item for item in items if item.role == "layers"]
+    assert isinstance(spec.network, MBConvNetwork)
+    assert 10 < len(layers) <= sum(map(len, spec.network.stages))
+    assert len({(item.shape, item.macs) for item in layers}) > 10
 
 
 def test_an_items_module_is_what_its_terms_describe() -> None:

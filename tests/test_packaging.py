@@ -11,6 +11,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PACKAGED = (
+    "py.typed",
+    "model_card.md",
+    "recipes/quick.yaml",
+    "search/configs/digits.yaml",
+    "search/report.html",
+    "search/spaces/scalenet.yaml",
+    "supernet/recipe.yaml",
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +41,7 @@ def test_sdist_and_wheel_hold_the_zoo(built: Path) -> None:
             assert f"scalenet_zoo/searched_archs/{folder}/{path.name}" in names
     assert "scalenet_zoo/searched_archs/arch.schema.json" in names
     assert "scalenet_zoo/export/onnx.py" in names
-    assert {f"scalenet_zoo/{name}" for name in ("py.typed", "model_card.md", "recipes/quick.yaml")} <= set(names)
+    assert {f"scalenet_zoo/{name}" for name in PACKAGED} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     tops = {name.split("/")[0] for name in names}
     assert tops == {"scalenet_zoo", f"{wheel.name.split('-py3')[0]}.dist-info"}  # nothing called `export`

@@ -14,12 +14,23 @@ from hypothesis import strategies as st
 from scalenet_zoo import build, load_spec
 from scalenet_zoo.constraints import Macs
 from scalenet_zoo.errors import BudgetError, ModelNotFoundError, QuantityError, SpecError
-from scalenet_zoo.family import Strategy
+from scalenet_zoo.family import Family, Strategy
 from scalenet_zoo.quantities import format_count, parse_count
 from scalenet_zoo.rounding import scale_channels, scale_depth
-from scalenet_zoo.scaling import MACS_RANGE, TIGHTNESS, apply_strategy, fit_budget, fit_growth_law
-from scalenet_zoo.spec import ArchSpec
+from scalenet_zoo.scaling import (
+    MACS_RANGE,
+    TIGHTNESS,
+    GrowthLaw,
+    apply_strategy,
+    extrapolate,
+    fit_budget,
+    fit_growth_law,
+    follow_law,
+)
+from scalenet_zoo.search.space import Scaling
+from scalenet_zoo.spec import ArchSpec, Provenance
 from scalenet_zoo.zoo import load_family, spec_for
+from tests.searching import SMALL
 
 # --- exact decimals -------------------------------------------------------------------------------
 
@@ -130,6 +141,75 @@ def test_growth_law_of_efficientnet_is_its_compound_rule() -> None:
 def test_growth_law_needs_a_strategy() -> None:
     with pytest.raises(ValueError, match="expected one or more to fit a growth law"):
         fit_growth_law(load_family("scalenet").strategies[:1], 224)
+
+
+# --- extrapolation --------------------------------------------------------------------------------
+
+
+def found_family(seed: int = 0) -> Family:
+    """A base model of a small space, of less than a million MACs, under strategies of it."""
+    base = SMALL.sample(np.random.default_rng(seed), 1)[0]
+    scalings = [SMALL.unscaled, Scaling(1, 1.2, 1.1, 36), Scaling(2, 1.5, 1.3, 40)]
+    return SMALL.family(base, scalings, 10, "small", Provenance(source="a test"))
+
+
+def eights_family() -> Family:
+    """A small base model, all of whose resolutions are multiples of 8."""
+    strategies = [
+        each.model_copy(update={"resolution": each.resolution // 8 * 8}) for each in found_family().strategies
+    ]
+    return found_family().model_copy(update={"strategies": tuple(strategies)})
+
+
+@pytest.mark.parametrize(
+    ("family", "unit"),
+    [
+        (load_family("scalenet"), 1),
+        (load_family("efficientnet"), 1),
+        (eights_family(), 8),
+        *((found_family(seed), 1) for seed in range(4)),
+    ],
+)
+def test_later_stages_follow_the_law_within_their_budget(family: Family, unit: int) -> None:
+    strategies = extrapolate(family, stages=(3, 4, 5, 6))
+    law = fit_growth_law(family.strategies, family.base.resolution)
+    base = apply_strategy(family, Strategy(name="x", stage=0, depth=1, width=1, resolution=family.base.resolution))
+    for strategy, stage in zip(strategies, (3, 4, 5, 6), strict=True):
+        assert (strategy.name, strategy.stage) == (f"{family.name}_s{stage}", stage)
+        along = math.log(strategy.depth) / law.depth
+        assert along <= stage + 1e-4
+        assert strategy.width == pytest.approx(math.exp(law.width * along), rel=1e-4)
+        exact = family.base.resolution * math.exp(law.resolution * along)
+        assert abs(strategy.resolution - exact) < 1.01 * unit
+        assert strategy.resolution % unit == 0
+        budget = 2**stage * base.cost.macs
+        assert 0.8 * budget <= apply_strategy(family, strategy).cost.macs <= budget
+
+
+def test_strategies_slide_back_no_farther_than_the_budget_asks() -> None:
+    family = load_family("scalenet")
+    law = fit_growth_law(family.strategies, 224)
+    base = family.base.resolution
+    (strategy,) = extrapolate(family, stages=(4,))
+    along = math.log(strategy.depth) / law.depth
+    step = along + 0.01
+    further = Strategy(
+        name="further",
+        stage=4,
+        depth=math.exp(law.depth * step),
+        width=math.exp(law.width * step),
+        resolution=round(base * math.exp(law.resolution * step) / 8) * 8,
+    )
+    plain = apply_strategy(family, Strategy(name="x", stage=0, depth=1, width=1, resolution=base))
+    assert apply_strategy(family, further).cost.macs > 16 * plain.cost.macs
+    free = follow_law(family, GrowthLaw(0.01, 0.01, 0.01), 4, 4.0, "free")  # a law far below the budget
+    assert free.depth == pytest.approx(math.exp(0.04), abs=1e-5)
+
+
+def test_no_law_can_be_fitted_to_the_base_model_alone() -> None:
+    family = found_family()
+    with pytest.raises(ValueError, match="expected one or more to fit a growth law"):
+        extrapolate(family.model_copy(update={"strategies": family.strategies[:1]}))
 
 
 # --- budgets --------------------------------------------------------------------------------------

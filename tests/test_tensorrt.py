@@ -446,7 +446,7 @@ def start_build(onnx_path: Path, path: Path, sleep: float) -> subprocess.Popen[s
 
 
 def test_an_interrupt_stops_the_builder(s0: Path, tmp_path: Path) -> None:
-    process = start_build(s0, tmp_path / "x.engine", 0.2)
+    process = start_build(s0, tmp_path / "x.engine", 3)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert errors.splitlines()[-1] == "KeyboardInterrupt"

@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 
 from scalenet_zoo import __version__
-from scalenet_zoo.cli import benchmark, build, doctor, evaluate, export, hub, predict, profile, train, zoo
+from scalenet_zoo.cli import (
+    benchmark,
+    build,
+    doctor,
+    evaluate,
+    export,
+    hub,
+    predict,
+    profile,
+    report,
+    search,
+    train,
+    zoo,
+)
 from scalenet_zoo.errors import ZooError
 
 app = typer.Typer(
@@ -32,11 +45,14 @@ for command in (
     predict.predict,
     benchmark.benchmark,
     profile.profile,
+    report.report,
     hub.pull,
     hub.push,
+    search.search,
     doctor.doctor,
 ):
     app.command(name="list" if command is zoo.list_entries else command.__name__)(command)
+app.add_typer(search.supernet, name="supernet")
 
 
 def _print_version(wanted: bool) -> None:

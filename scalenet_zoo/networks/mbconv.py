@@ -23,13 +23,19 @@ class MBConvNet(nn.Module):
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth at the last layer, growing linearly from 0 at the first.
         global_pool: "avg" or, for a network without classes, "": features stay (n, num_features, h, w).
+        initialise: whether the weights are drawn; not, where others take their place at once.
 
     Attributes:
         feature_info: the last stage at each resolution, as timm describes features.
     """
 
     def __init__(
-        self, spec: ArchSpec, drop_rate: float = 0.0, drop_path_rate: float = 0.0, global_pool: str = "avg"
+        self,
+        spec: ArchSpec,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
+        initialise: bool = True,
     ) -> None:
         super().__init__()
         network = spec.network
@@ -66,7 +72,8 @@ class MBConvNet(nn.Module):
         self.global_pool = self._checked_pool(global_pool)
         self.dropout = nn.Dropout(drop_rate)
         self.classifier = self._new_classifier()
-        efficientnet_init_weights(self)
+        if initialise:
+            efficientnet_init_weights(self)
 
     def _checked_pool(self, global_pool: str) -> str:
         if global_pool != "avg" and (global_pool or self.num_classes):

@@ -1,0 +1,692 @@
+"""The joint search on real data, and what the paper claims of it, checked at a scale that a CPU can run.
+
+python -m benchmarks.real_search --data FOLDER --run RUN: a few hours on 2 cores, resumed where it was stopped. FOLDER
+is Imagenette-128, unpacked (train and val, a folder a class).
+
+    RUN/data            links: train; val, every other image of val, for the search; test, the others, for judgement
+    RUN/hss, uniform    `SearchRun`s that differ in the sampler of the supernet; the search itself is hss's
+    RUN/samplers.json   random networks scored in both supernets                                            (b)
+    RUN/standalone      networks trained alone; what they reach stands in RUN/hss/standalone.json           (a), (c)
+    RUN/costs.json      images and multiply-adds of joint and of separate searches                          (d)
+    RUN/latency_run     a second search in the same supernet, with a limit on latency; RUN/latency.json     (e)
+"""
+
+import argparse
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import fmean, stdev
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+from scipy.stats import kendalltau, ttest_rel, wilcoxon
+
+from benchmarks.interleave import RESULTS, record
+from scalenet_zoo import ArchSpec, create_model
+from scalenet_zoo._files import read_yaml, replacing
+from scalenet_zoo.data import Stream, open_data
+from scalenet_zoo.quantities import format_ms
+from scalenet_zoo.recipe import Recipe
+from scalenet_zoo.search.baselines import search_baseline
+from scalenet_zoo.search.candidates import Candidate
+from scalenet_zoo.search.config import SearchConfig
+from scalenet_zoo.search.latency import LatencyLoop
+from scalenet_zoo.search.limits import Bounds, Limits
+from scalenet_zoo.search.mcea import MCEA
+from scalenet_zoo.search.record import to_kernels
+from scalenet_zoo.search.report import write_report
+from scalenet_zoo.search.run import RunOptions, SearchRun
+from scalenet_zoo.search.sampling import Sampler
+from scalenet_zoo.search.scoring import SupernetScorer
+from scalenet_zoo.search.space import Scaling, Space
+from scalenet_zoo.search.standalone import Row, Standalone, over_seeds
+from scalenet_zoo.search.state import Kernels, SearchState
+from scalenet_zoo.spec import Document, Strict, spec_errors
+from scalenet_zoo.supernet.train import SupernetSummary
+from scalenet_zoo.train import Options, train
+
+Group = Literal["found", "compound", "random", "rank"]
+SOURCES: dict[Group, str] = {"found": "joint", "compound": "compound", "random": "random"}
+"""Groups of networks that a search found, and its method."""
+PAPERS_RATIO = 2.53
+"""How many times cheaper joint search is than separate ones (ScaleNet, ECCV 2022)."""
+RESAMPLES = 2000
+"""Of a bootstrap."""
+TELL_EVERY = 30
+"""Seconds."""
+
+
+class Ranked(Strict):
+    """Networks drawn to compare rankings: of which stages, and how many of each."""
+
+    stages: tuple[int, ...]
+    each: int
+
+
+class Alone(Strict):
+    """How networks are trained alone: a recipe's values, and the seeds of those that searches found."""
+
+    seeds: tuple[int, ...]
+    recipe: dict[str, JsonValue]
+
+
+class LatencyPlan(Strict):
+    """The search under a limit on latency: a share of what the joint search's networks take, and its rounds."""
+
+    share: float
+    backend: str
+    threads: int
+    rounds: int
+
+
+class Plan(Strict):
+    """real_search.yaml; `networks` of each stage are drawn to compare samplers by."""
+
+    search: SearchConfig
+    networks: int
+    ranked: Ranked
+    alone: Alone
+    latency: LatencyPlan
+
+    @classmethod
+    def load(cls, path: Path) -> "Plan":
+        with spec_errors(str(path)):
+            return cls.model_validate_json(json.dumps(read_yaml(path)))
+
+
+class Drawn(Strict):
+    """A network drawn at random, and its scores in both supernets."""
+
+    kernels: Kernels
+    scaling: Scaling
+    macs: int
+    hierarchical: float
+    uniform: float
+
+
+class Samplers(Document):
+    """RUN/samplers.json."""
+
+    networks: tuple[Drawn, ...]
+
+
+class Budgets(Document):
+    """RUN/budgets.json: milliseconds that the joint search's networks take, and how long those of (e) may."""
+
+    joint_ms: tuple[float, ...]
+    budgets: tuple[str, ...]
+
+
+@dataclass
+class Told:
+    """Says what is being done, twice a minute."""
+
+    at: float = field(default_factory=time.monotonic)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if time.monotonic() - self.at > TELL_EVERY:
+            self.at = time.monotonic()
+            print(f"{what} ({done} of {total})", file=sys.stderr, flush=True)
+
+
+@dataclass
+class Counting:
+    """A scorer that notes the multiply-adds of the networks that it is asked for."""
+
+    scorer: SupernetScorer
+    images_each: int
+    seconds: float = 0.0
+    macs: list[int] = field(default_factory=list)
+
+    def score(self, candidates: Sequence[Candidate]) -> list[float]:
+        supernet = self.scorer.supernet
+        self.macs += [supernet.space.spec(c.kernels, c.scaling, supernet.classes).cost.macs for c in candidates]
+        return self.scorer.score(candidates)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network to be trained alone, as a row without its accuracy; the same network is trained once a seed."""
+
+    group: Group
+    name: str
+    stage: int
+    seed: int
+    spec: ArchSpec
+    score: float | None
+
+    @property
+    def row(self) -> tuple[Group, str, int]:
+        return self.group, self.name, self.seed
+
+    @property
+    def folder(self) -> str:
+        return f"{self.spec.hash[:16]}-{self.spec.input.height}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class RealSearch:
+    """The whole run; every part does what is missing."""
+
+    plan: Plan
+    images: Path
+    folder: Path
+    jobs: int
+    tell: Callable[[str, int, int], None]
+
+    @property
+    def config(self) -> SearchConfig:
+        return self.plan.search.model_copy(update={"data": str(self.folder / "data")})
+
+    @cached_property
+    def hss(self) -> SearchRun:
+        return SearchRun(self.config, self.folder / "hss", self._options)
+
+    @cached_property
+    def uniform(self) -> SearchRun:
+        supernet = self.config.supernet.model_copy(update={"sampler": "uniform"})
+        return SearchRun(self.config.model_copy(update={"supernet": supernet}), self.folder / "uniform", self._options)
+
+    @property
+    def _options(self) -> RunOptions:
+        return RunOptions(workers=0, save_every=200, cpu=True, on_step=self.tell)
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.hss.space, self.hss.classes, self.config.limits)
+
+    def data(self) -> None:
+        """Links to the images: those that the search looks at, and others to judge by."""
+        if (self.folder / "data").exists():
+            return
+        scratch = self.folder / "data.part"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        (scratch / "train").symlink_to(self.images.resolve() / "train")
+        for label in sorted((self.images.resolve() / "val").iterdir()):
+            for place, image in enumerate(sorted(label.iterdir())):
+                link = scratch / ("test" if place % 2 else "val") / label.name / image.name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(image)
+        scratch.rename(self.folder / "data")
+
+    def supernet(self) -> None:
+        """Both supernets, trained for as many steps."""
+        for run in (self.hss, self.uniform):
+            run.train()
+
+    def samplers(self) -> None:
+        """(b): the same random networks of each stage scored in both supernets."""
+        path = self.folder / "samplers.json"
+        if path.exists():
+            return
+        drawn = [
+            candidate
+            for stage in self.hss.space.scaling
+            for candidate in draw_networks(self.bounds, stage.stage, self.plan.networks)
+        ]
+        scores = [make_scorer(run, self.tell).score(drawn) for run in (self.hss, self.uniform)]
+        networks = tuple(
+            Drawn(
+                kernels=to_kernels(candidate.kernels),
+                scaling=candidate.scaling,
+                macs=int(self.bounds.population(candidate.kernels[None], [candidate.scaling]).cost.macs[0, 0]),
+                hierarchical=hierarchical,
+                uniform=uniform,
+            )
+            for candidate, hierarchical, uniform in zip(drawn, *scores, strict=True)
+        )
+        Samplers(networks=networks).save(path)
+
+    def search(self) -> None:
+        """The joint search, and the baselines."""
+        self.hss.search()
+
+    def state(self, method: str, run: str = "hss") -> SearchState:
+        return SearchState.load(self.folder / run / "search" / f"{method}.json")
+
+    def family(self) -> None:
+        """(c): the networks that searches found, trained alone."""
+        tasks = []
+        for group, method in SOURCES.items():
+            for found in self.state(method).found:
+                name = f"{self.config.name}_{method}_s{found.stage}"
+                spec = self._spec(found.kernels, found.scaling, name)
+                tasks += [Task(group, name, found.stage, seed, spec, found.score) for seed in self.plan.alone.seeds]
+        self._train(tasks)
+
+    def rank(self) -> None:
+        """(a): networks with scores from the lowest to the highest, trained alone."""
+        networks = Samplers.load(self.folder / "samplers.json").networks
+        tasks = []
+        for stage in self.plan.ranked.stages:
+            of_stage = [network for network in networks if network.scaling.stage == stage]
+            for number, network in enumerate(spread(of_stage, self.plan.ranked.each)):
+                name = f"{self.config.name}_rank_s{stage}_{number}"
+                spec = self._spec(network.kernels, network.scaling, name)
+                tasks.append(Task("rank", name, stage, self.plan.alone.seeds[0], spec, network.hierarchical))
+        self._train(tasks)
+
+    def _spec(self, kernels: Kernels, scaling: Scaling, name: str) -> ArchSpec:
+        return self.hss.space.spec(
+            to_candidate(self.hss.space, kernels, scaling).kernels, scaling, self.hss.classes, name
+        )
+
+    def _train(self, tasks: Iterable[Task]) -> None:
+        """Train networks alone, several at a time; what each reaches is written down at once."""
+        path = self.folder / "hss" / "standalone.json"
+        rows = {(row.group, row.name, row.seed): row for row in (Standalone.load(path).rows if path.exists() else ())}
+        missing: dict[str, list[Task]] = {}
+        for task in sorted(tasks, key=lambda task: -task.spec.cost.macs):  # the longest first: no core idles at the end
+            if task.row not in rows:
+                missing.setdefault(task.folder, []).append(task)
+        alone, data = self.plan.alone, self.config.data
+        with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool:
+            running = {
+                pool.submit(
+                    train_alone, twins[0].spec, self.folder / "standalone" / name, data, alone.recipe, twins[0].seed
+                ): twins
+                for name, twins in missing.items()
+            }
+            for done, future in enumerate(as_completed(running), 1):
+                top1, epochs = future.result()
+                for task in running[future]:
+                    cost = task.spec.cost
+                    rows[task.row] = Row(
+                        group=task.group,
+                        name=task.name,
+                        stage=task.stage,
+                        seed=task.seed,
+                        macs=cost.macs,
+                        params=cost.params,
+                        top1=top1,
+                        epochs=epochs,
+                        score=task.score,
+                    )
+                    print(f"{task.name}, seed {task.seed}: top1 {top1:.3f} ({done} of {len(running)})", file=sys.stderr)
+                Standalone(rows=tuple(rows[row] for row in sorted(rows))).save(path)
+
+    def costs(self) -> None:
+        """(d): what the joint search and separate ones cost; searches are done again with the scores that there are."""
+        path = self.folder / "costs.json"
+        if path.exists():
+            return
+        summary, scorer = self.hss.train(), make_scorer(self.hss, self.tell)
+        joint, separate = self.state("joint"), self.state("separate")
+        settings, bounds = self.config.search, self.bounds
+        asked = {method: Counting(scorer, scorer.images_each) for method in ("joint", "separate")}
+        with TemporaryDirectory() as folder:
+            again = (
+                MCEA(bounds, asked["joint"], settings, Path(folder) / "joint.json", joint.name).run(),
+                search_baseline(
+                    "separate",
+                    bounds,
+                    asked["separate"],
+                    settings,
+                    joint.evaluations,
+                    Path(folder) / "separate.json",
+                    joint.name,
+                ),
+            )
+        for before, now in zip((joint, separate), again, strict=True):
+            if (before.found, before.evaluations) != (now.found, now.evaluations):
+                raise RuntimeError(f"the {before.method} search was not the same when it was done again")
+        space, rng = bounds.space, np.random.default_rng(0)
+        bases = space.sample(rng, 1000)
+        means = [
+            float(bounds.population(bases, space.scalings(stage.stage)).cost.macs.mean()) for stage in space.scaling
+        ]
+        trained = {"joint": [summary.image_macs], "separate": [round(summary.images * mean) for mean in means]}
+        costs: dict[str, Any] = {
+            method: {
+                "supernets": len(macs),
+                "training_images": len(macs) * summary.images,
+                "training_image_macs_forward": sum(macs),
+                "networks_scored": len(asked[method].macs),
+                "scoring_images": len(asked[method].macs) * scorer.images_each,
+                "scoring_image_macs_forward": sum(asked[method].macs) * scorer.images_each,
+            }
+            for method, macs in trained.items()
+        }
+        for cost in costs.values():  # a backward pass multiplies twice as much as a forward pass
+            cost["passes"] = 2 * cost["training_images"] + cost["scoring_images"]
+            cost["image_macs"] = 3 * cost["training_image_macs_forward"] + cost["scoring_image_macs_forward"]
+        costs["note"] = "separate searches: a supernet for each size, each trained with as many images as the joint one"
+        for figure in ("passes", "image_macs"):
+            costs[f"ratio_{figure}"] = costs["separate"][figure] / costs["joint"][figure]
+        write(path, costs)
+
+    def latency(self) -> None:
+        """(e): a search under a limit on latency, and its networks measured once more."""
+        path, folder, plan = self.folder / "latency.json", self.folder / "latency_run", self.plan.latency
+        if path.exists():
+            return
+        joint = self.state("joint")
+        budgets_path = self.folder / "budgets.json"
+        if not budgets_path.exists():
+            took = self._measure(joint)
+            texts = tuple(format_ms(plan.share * ms) for ms in took)
+            Budgets(joint_ms=tuple(took), budgets=texts).save(budgets_path)
+        budgets = Budgets.load(budgets_path)
+        hss = self.folder / "hss"
+        folder.mkdir(exist_ok=True)
+        for name in ("supernet", "images"):
+            if not (folder / name).exists():
+                (folder / name).symlink_to(hss.resolve() / name)
+        if not (folder / "scores.jsonl").exists():
+            shutil.copy(hss / "scores.jsonl", folder / "scores.jsonl")
+        limits = Limits(latency=budgets.budgets, backend=plan.backend, threads=plan.threads, growth=None)
+        changes = {
+            "name": f"{self.config.name}_latency",
+            "limits": limits,
+            "search": self.config.search.model_copy(update={"rounds": plan.rounds}),
+            "baselines": (),
+        }
+        SearchRun(self.config.model_copy(update=changes), folder, self._options).search()
+        state = self.state("joint", "latency_run")
+        again = self._measure(state)
+        amounts = limits.amounts("latency", [found.stage for found in state.found])
+        write(
+            path,
+            {
+                "found": [
+                    {
+                        "stage": found.stage,
+                        "joint_ms": before,
+                        "budget_ms": amounts[found.stage],
+                        "measured_ms": found.latency_ms,
+                        "measured_again_ms": later,
+                        "score": found.score,
+                        "macs": found.macs,
+                    }
+                    for found, later, before in zip(state.found, again, budgets.joint_ms, strict=True)
+                ]
+            },
+        )
+
+    def _measure(self, state: SearchState) -> list[float]:
+        """Milliseconds of the networks that a search ended with, measured now."""
+        plan, folder = self.plan.latency, self.folder / "latency_run" / "latency"
+        space, classes, settings = self.hss.space, self.hss.classes, self.config.latency
+        loop = LatencyLoop(space, classes, {}, plan.backend, plan.threads, settings, folder, on_progress=self.tell)
+        return loop.measure([to_candidate(space, found.kernels, found.scaling) for found in state.found])
+
+    def record(self) -> None:
+        """Reports, the summary, and what of the run is worth keeping."""
+        kept = RESULTS / "real_search"
+        shutil.rmtree(kept, ignore_errors=True)
+        for name in ("hss", "uniform", "latency_run"):
+            run = self.folder / name
+            if name != "uniform" and (run / "search").exists():
+                write_report(run)
+            for pattern in (
+                "*.yaml",
+                "*.json",
+                "search/*.json",
+                "supernet/log.jsonl",
+                "supernet/summary.json",
+                "report/*",
+            ):
+                for file in run.glob(pattern):
+                    self._keep(file, kept / file.relative_to(self.folder))
+        for file in self.folder.glob("*.json"):
+            self._keep(file, kept / file.name)
+        record("real_search", self.summary())
+
+    def _keep(self, file: Path, target: Path) -> None:
+        """Copy a file; where the run and the data lie does not matter to others."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".png":
+            shutil.copy(file, target)
+            return
+        text = file.read_text(encoding="utf-8")
+        target.write_text(text.replace(str(self.folder), "RUN").replace(str(self.images), "FOLDER"), encoding="utf-8")
+
+    def summary(self) -> dict[str, object]:
+        """The figures of (a) to (e), as far as the run has come."""
+        parts: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
+            "rank": ("hss/standalone.json", self._rank_figures),
+            "samplers": ("samplers.json", self._sampler_figures),
+            "family": ("hss/standalone.json", self._family_figures),
+            "costs": ("costs.json", lambda path: {"papers_ratio": PAPERS_RATIO, **json.loads(path.read_text())}),
+            "latency": ("latency.json", self._latency_figures),
+        }
+        found: dict[str, object] = {}
+        for part, (name, figures) in parts.items():
+            path = self.folder / name
+            found[part] = figures(path) if path.exists() else {"not_run": f"RUN/{name} is not there"}
+        return found
+
+    def _rank_figures(self, path: Path) -> dict[str, Any]:
+        rows = [row for row in Standalone.load(path).rows if row.group == "rank"]
+        stages = self.plan.ranked.stages
+        wanted = len(stages) * self.plan.ranked.each
+        return {
+            "networks": len(rows),
+            "of": wanted,
+            "all": rank_correlation(rows),
+            **{f"stage_{stage}": rank_correlation([row for row in rows if row.stage == stage]) for stage in stages},
+            "top1_standard_error_of_images": [round(self._error_of_images(row.top1), 4) for row in rows],
+        }
+
+    def _sampler_figures(self, path: Path) -> dict[str, Any]:
+        networks = Samplers.load(path).networks
+        stages: dict[str, list[Drawn]] = {"all": list(networks)}
+        for network in networks:
+            stages.setdefault(f"stage_{network.scaling.stage}", []).append(network)
+        runs = {
+            name: SupernetSummary.load(self.folder / name / "supernet" / "summary.json") for name in ("hss", "uniform")
+        }
+        return {
+            "steps": {name: summary.steps for name, summary in runs.items()},
+            "training_image_macs_forward": {name: summary.image_macs for name, summary in runs.items()},
+            "note": "one supernet of each sampler: what another seed of its training changes is not in these errors",
+            **{name: compare(of_stage) for name, of_stage in stages.items()},
+        }
+
+    def _family_figures(self, path: Path) -> dict[str, Any]:
+        rows = [row for row in Standalone.load(path).rows if row.group in SOURCES]
+        networks = over_seeds(rows)
+        spread_of_seeds = [network.spread**2 for network in networks if network.seeds > 1]
+        seed_sd = math.sqrt(fmean(spread_of_seeds)) if spread_of_seeds else None
+        top1 = {(row.group, row.stage, row.seed): row.top1 for row in rows}
+        figures: dict[str, Any] = {
+            "trainings": len(rows),
+            "of": len(SOURCES) * len(self.hss.space.scaling) * len(self.plan.alone.seeds),
+            "networks": [
+                {
+                    "group": network.first.group,
+                    "stage": network.first.stage,
+                    "macs": network.first.macs,
+                    "params": network.first.params,
+                    "score": network.first.score,
+                    "top1": network.top1,
+                    "top1_of_seeds": [row.top1 for row in rows if row.name == network.first.name],
+                    "standard_error_of_images": self._error_of_images(network.top1),
+                }
+                for network in networks
+            ],
+            "standard_deviation_of_seeds": seed_sd,
+        }
+        for peer in ("compound", "random"):
+            pairs = {
+                (stage, seed): (ours, top1[peer, stage, seed])
+                for (group, stage, seed), ours in top1.items()
+                if group == "found" and (peer, stage, seed) in top1
+            }
+            differences = {
+                f"stage_{stage}": fmean(ours - theirs for (of, _), (ours, theirs) in pairs.items() if of == stage)
+                for stage in sorted({stage for stage, _ in pairs})
+            }
+            figures[f"found_minus_{peer}"] = {
+                **differences,
+                "standard_error_of_a_stage": None
+                if seed_sd is None
+                else seed_sd * math.sqrt(2 / len(self.plan.alone.seeds)),
+                "all": paired(*zip(*pairs.values(), strict=True)) if len(pairs) > 1 else None,
+            }
+        return figures
+
+    def _error_of_images(self, top1: float) -> float:
+        """How much accuracy would vary over test sets as large as this one."""
+        images = sum(1 for _ in (self.folder / "data" / "test").glob("*/*"))
+        return math.sqrt(top1 * (1 - top1) / images)
+
+    def _latency_figures(self, path: Path) -> dict[str, Any]:
+        found = json.loads(path.read_text())["found"]
+        rounds = []
+        for measured in self.state("joint", "latency_run").latency_rounds:
+            ratios = np.array([network.predicted / network.measured for network in measured.networks])
+            rounds.append(
+                {
+                    "round": measured.round,
+                    "networks": len(ratios),
+                    "predicted_to_measured_mean": float(ratios.mean()),
+                    "relative_error_rms": float(np.sqrt(np.square(ratios - 1).mean())),
+                    "relative_error_worst": float(np.abs(ratios - 1).max()),
+                }
+            )
+        return {
+            "on": f"{self.plan.latency.backend}, {self.plan.latency.threads} thread(s)",
+            "rounds": rounds,
+            "found": found,
+            "meet_budget": all(each["measured_ms"] <= each["budget_ms"] for each in found),
+            "meet_budget_measured_again": all(each["measured_again_ms"] <= each["budget_ms"] for each in found),
+        }
+
+
+def make_scorer(run: SearchRun, tell: Callable[[str, int, int], None]) -> SupernetScorer:
+    """The scorer that `SearchRun.search` makes: they share their scores."""
+    summary = run.train()
+    training, validation = run.training, run.validation
+    assert run.supernet is not None
+    assert not isinstance(training, Stream)
+    assert not isinstance(validation, Stream)
+    return SupernetScorer(
+        run.supernet, training, validation, run.config.scoring, run.folder, summary.weights_sha256, on_progress=tell
+    )
+
+
+def draw_networks(bounds: Bounds, stage: int, count: int) -> list[Candidate]:
+    """Different networks of a stage: base models within the limits, each with any strategy admissible for it."""
+    rng, sampler = np.random.default_rng([0, stage]), Sampler(bounds)
+    bounds.some_admissible(stage, sampler.draw(rng, 100))
+    drawn: dict[str, Candidate] = {}
+    while len(drawn) < count:
+        (base,) = sampler.draw(rng, 1)
+        if admissible := bounds.admissible(stage, base[None]):
+            candidate = Candidate(base, admissible[rng.integers(len(admissible))])
+            drawn[candidate.key] = candidate
+    return list(drawn.values())
+
+
+def spread(networks: Sequence[Drawn], count: int) -> list[Drawn]:
+    """Networks whose scores lie as evenly as can be between the lowest and the highest."""
+    left = sorted(networks, key=lambda network: network.hierarchical)
+    chosen = []
+    for target in np.linspace(left[0].hierarchical, left[-1].hierarchical, count):
+        chosen.append(min(left, key=lambda network: abs(network.hierarchical - target)))
+        left.remove(chosen[-1])
+    return chosen
+
+
+def to_candidate(space: Space, kernels: Kernels, scaling: Scaling) -> Candidate:
+    base = np.zeros((len(space.stages), space.longest), dtype=np.int64)
+    for row, layers in zip(base, kernels, strict=True):
+        row[: len(layers)] = layers
+    return Candidate(base, scaling)
+
+
+def train_alone(spec: ArchSpec, folder: Path, data: str, values: dict[str, JsonValue], seed: int) -> tuple[float, int]:
+    """Train a network, evaluate it once, at the end: its accuracy and the epochs; in a process of its own."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)  # of the initial weights
+    recipe = Recipe().replace({**values, "seed": seed})
+    training, test = (open_data(data, "classification", split) for split in ("train", "test"))
+    options = Options(workers=0, keep=1, val_interval=recipe.epochs, cpu=True)
+    trained = train(create_model(spec), recipe, training, test, folder, options, resume=True)
+    return trained.best, recipe.epochs
+
+
+def compare(networks: Sequence[Drawn]) -> dict[str, Any]:
+    """Scores of the same networks in both supernets."""
+    scores = ([network.hierarchical for network in networks], [network.uniform for network in networks])
+    return paired(*scores, names=("hierarchical", "uniform"))
+
+
+def paired(
+    ours: Sequence[float], theirs: Sequence[float], names: tuple[str, str] = ("found", "peer")
+) -> dict[str, Any]:
+    """Means with their standard errors, and the difference, with tests of whether there is one."""
+    differences = np.subtract(ours, theirs)
+    same = not differences.any()  # then there is nothing to test
+    return {
+        "pairs": len(differences),
+        names[0]: {"mean": fmean(ours), "standard_error": stdev(ours) / math.sqrt(len(ours))},
+        names[1]: {"mean": fmean(theirs), "standard_error": stdev(theirs) / math.sqrt(len(theirs))},
+        "difference": float(differences.mean()),
+        "difference_standard_error": float(differences.std(ddof=1) / math.sqrt(len(differences))),
+        "t_test_p": None if same else float(ttest_rel(ours, theirs).pvalue),
+        "wilcoxon_p": None if same else float(wilcoxon(differences).pvalue),
+    }
+
+
+def rank_correlation(rows: Sequence[Row]) -> dict[str, Any]:
+    """Kendall's tau between scores and accuracies, with the interval that a bootstrap over networks gives."""
+    scores, top1 = np.array([row.score for row in rows]), np.array([row.top1 for row in rows])
+    if len(set(scores)) < 2 or len(set(top1)) < 2:
+        return {"networks": len(rows), "tau": None}
+    found = kendalltau(scores, top1)
+    rng, taus = np.random.default_rng(0), []
+    for _ in range(RESAMPLES):
+        chosen = rng.integers(len(rows), size=len(rows))
+        if len(set(scores[chosen])) > 1 and len(set(top1[chosen])) > 1:
+            taus.append(float(kendalltau(scores[chosen], top1[chosen]).statistic))
+    low, high = np.percentile(taus, [2.5, 97.5])
+    return {
+        "networks": len(rows),
+        "tau": float(found.statistic),
+        "p": float(found.pvalue),
+        "interval_95": [float(low), float(high)],
+    }
+
+
+def write(path: Path, values: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+PARTS = ("supernet", "samplers", "search", "family", "rank", "costs", "latency", "record")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="Imagenette-128, unpacked")
+    parser.add_argument("--run", type=Path, required=True, help="the folder that everything goes to")
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="do these alone, in their order")
+    parser.add_argument("--jobs", type=int, default=2, help="networks trained alone at a time, a thread each")
+    parser.add_argument("--threads", type=int, default=1, help="of all else; where other work runs, 1 is fastest")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    real = RealSearch(Plan.load(given.config), given.data.resolve(), given.run.resolve(), given.jobs, Told())
+    real.data()
+    for part in PARTS:
+        if part in given.parts:
+            print(part, file=sys.stderr, flush=True)
+            getattr(real, part)()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Scoring of a network by a supernet's weights against its bare forward passes.
+
+python -m benchmarks.scoring_speed: about 10 minutes; ratios ours / bare, below 1 is faster. Ours extracts both coupled
+paths, estimates batch-norm statistics and counts correct answers, from bytes on disk; bare are the same two networks,
+extracted before, on as many images that are ready in memory. One thread computes. A real search has more images a
+network (thousands), so that extraction weighs less than here.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.interleave import interleave, ratio, record
+from scalenet_zoo.search.images import CachedImages
+from scalenet_zoo.search.scoring import ScoringSettings, score_network
+from scalenet_zoo.search.space import Scaling, Space
+from scalenet_zoo.spec import ArchSpec
+from scalenet_zoo.supernet.scalenet import SuperSupernet
+
+CLASSES, BATCH, TRAINING, VALIDATION = 10, 32, 128, 256
+SCALINGS = {
+    "small": Scaling(0, 1.0, 1.0, 64),
+    "middle": Scaling(1, 1.16, 1.16, 96),
+    "large": Scaling(3, 1.64, 1.64, 128),
+}
+
+
+def images(folder: Path, count: int, size: int) -> CachedImages:
+    """Made-up images, mapped from a file as the real ones."""
+    rng = np.random.default_rng(count)
+    path = folder / f"{count}-{size}.npy"
+    np.save(path, rng.integers(0, 256, (count, 3, size, size), dtype=np.uint8))
+    targets = torch.from_numpy(rng.integers(0, CLASSES, count))
+    return CachedImages(torch.from_numpy(np.load(path, mmap_mode="c")), targets, ())
+
+
+def bare(supernet: SuperSupernet, spec: ArchSpec) -> Callable[[], object]:
+    """Both networks on ready batches."""
+    networks: list[nn.Module] = [supernet.extract(spec, side).eval() for side in ("left", "right")]
+    for network in networks:
+        network.to(memory_format=torch.channels_last)
+    size = spec.input.height
+    ready = torch.randn(TRAINING + VALIDATION, 3, size, size).to(memory_format=torch.channels_last)
+
+    def run() -> None:
+        with torch.inference_mode():
+            for network in networks:
+                for start in range(0, len(ready), BATCH):
+                    network(ready[start : start + BATCH])
+
+    return run
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # on a shared machine one thread is the steadier yardstick
+    space = Space.load("scalenet")
+    supernet = SuperSupernet(space, CLASSES).eval()
+    kernels = space.sample(np.random.default_rng(0), 1)[0]
+    settings = ScoringSettings(bn_images=TRAINING, batch_size=BATCH)
+    measured: dict[str, object] = {"threads": torch.get_num_threads(), "batch": BATCH}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, scaling in SCALINGS.items():
+            spec = space.spec(kernels, scaling, CLASSES)
+            training, validation = (images(Path(scratch), n, scaling.resolution) for n in (TRAINING, VALIDATION))
+
+            def ours(
+                spec: ArchSpec = spec, training: CachedImages = training, validation: CachedImages = validation
+            ) -> None:
+                score_network(supernet, spec, training, validation, settings)
+
+            measured[f"{name}_{spec.cost.macs / 1e6:.0f}M_at_{scaling.resolution}"] = ratio(
+                *interleave(ours, bare(supernet, spec), 10)
+            )
+    record("scoring_speed", measured)
+
+
+if __name__ == "__main__":
+    main()

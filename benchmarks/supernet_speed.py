@@ -1,0 +1,238 @@
+"""A training step of the super-supernet against the same network's alone, and against copies of the weights.
+
+python -m benchmarks.supernet_speed [--device cpu|cuda]: about 5 minutes; ratios ours / peer, below 1 is faster or
+smaller. A step draws up a spec, activates it, learns from made-up images and updates the weights, on alternate sides
+of the channels; the network alone has only the latter two. On a CPU one thread computes, on small images.
+
+The third party is an imitation of three habits of the code released with ScaleNet (ECCV 2022), made of our own
+modules: every slice of a weight is copied to be contiguous, and its gradient has the size of the whole; requires_grad
+is set anew over the whole network in each step; both sides have channels of their own, (1 + 1.64) times the base's.
+It is no measurement of that code. Its gradients are None where nothing was active, as PyTorch has it today.
+
+Memory is the most that a step of the largest network takes once all weights have momentum: weights, momentum,
+gradients and activations; in a process of its own each time, on a CPU beyond what it has after its imports.
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import statistics
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from itertools import cycle
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.interleave import interleave, ratio, record
+from scalenet_zoo.networks.mbconv import MBConvNet
+from scalenet_zoo.rounding import Integers
+from scalenet_zoo.search.space import Scaling, Space
+from scalenet_zoo.supernet.elastic import Side
+from scalenet_zoo.supernet.optimiser import Gradients, WindowSGD
+from scalenet_zoo.supernet.scalenet import SuperSupernet
+
+CLASSES, BASE_MACS, MEMORY_REPEATS = 1000, 306e6, 3
+LR, MOMENTUM, WEIGHT_DECAY = 0.001, 0.9, 4e-5
+SIZES = {"cpu": (8, 2), "cuda": (64, 1)}
+"""Images a step, and by what the strategies' resolutions are divided."""
+CASES = {
+    "small": (Scaling(0, 1.0, 1.0, 224), 40),
+    "middle": (Scaling(1, 1.16, 1.16, 240), 24),
+    "large": (Scaling(3, 1.64, 1.64, 320), 12),
+}
+"""Strategies, and pairs to time."""
+
+Step = Callable[[Integers, Scaling, Side], None]
+"""A training step of a base model (stages, layers), scaled."""
+
+
+class Images:
+    """A batch for each strategy, and the loss of a network on it."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.batch, self.divided_by = SIZES[device]
+        self.loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+        self.targets = torch.arange(self.batch, device=device)
+        self.made: dict[int, Tensor] = {}
+
+    def learn(self, forward: Callable[[Tensor], Tensor], resolution: int) -> None:
+        """The gradients of a network's weights."""
+        size = resolution // self.divided_by
+        if size not in self.made:
+            images = torch.randn(self.batch, 3, size, size, device=self.device)
+            self.made[size] = images.to(memory_format=torch.channels_last)
+        self.loss(forward(self.made[size]), self.targets).backward()
+
+    def wait(self) -> None:
+        """Until the device has done everything."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def place(network: nn.Module, images: Images) -> None:
+    """Make a network ready for training on these images."""
+    network.to(images.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+
+
+def sgd(network: nn.Module) -> torch.optim.SGD:
+    """Plain SGD; biases and norms have no weight decay."""
+    decaying = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": decaying, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=LR, momentum=MOMENTUM, nesterov=True)
+
+
+def activate(supernet: SuperSupernet, space: Space, kernels: Integers, scaling: Scaling, side: Side) -> None:
+    network = space.spec(kernels, scaling, CLASSES).network
+    assert network.type == "mbconv"
+    supernet.activate(network, side)
+
+
+def ours(space: Space, images: Images) -> tuple[SuperSupernet, Step]:
+    """The supernet and its step, as `supernet.train` takes it."""
+    supernet = SuperSupernet(space, CLASSES)
+    place(supernet, images)
+    optimizer = WindowSGD(supernet, LR, MOMENTUM, WEIGHT_DECAY)
+
+    def step(kernels: Integers, scaling: Scaling, side: Side) -> None:
+        activate(supernet, space, kernels, scaling, side)
+        images.learn(supernet, scaling.resolution)
+        gradients = Gradients()
+        gradients.add(supernet.windows)
+        optimizer.update(gradients)
+        images.wait()
+
+    return supernet, step
+
+
+def imitation(space: Space, images: Images) -> tuple[SuperSupernet, Step]:
+    """The supernet with the three habits of the module's docstring, and its step."""
+    *fewer, last = space.scaling
+    wider = last.model_copy(update={"width": (*last.width, 1 + space.widest)})
+    supernet = SuperSupernet(space.model_copy(update={"scaling": (*fewer, wider)}), CLASSES)
+    place(supernet, images)
+    optimizer = sgd(supernet)
+
+    def step(kernels: Integers, scaling: Scaling, side: Side) -> None:
+        optimizer.zero_grad()
+        activate(supernet, space, kernels, scaling, side)
+        for parameter in supernet.parameters():
+            parameter.requires_grad_(False)
+        copies = {}
+        for (name, _), window in zip(supernet.active.named_parameters(), supernet.windows, strict=True):
+            copies[name] = window.full.requires_grad_()[window.index].contiguous()
+        images.learn(lambda x: torch.func.functional_call(supernet.active, copies, x), scaling.resolution)
+        optimizer.step()
+        images.wait()
+
+    return supernet, step
+
+
+def alone(network: MBConvNet, images: Images) -> Callable[[Scaling], None]:
+    """The step of a stand-alone network."""
+    place(network, images)
+    optimizer = sgd(network)
+
+    def step(scaling: Scaling) -> None:
+        optimizer.zero_grad()
+        images.learn(network, scaling.resolution)
+        optimizer.step()
+        images.wait()
+
+    return step
+
+
+def base_model(space: Space) -> Integers:
+    """Of a thousand base models the one whose MACs are nearest to the paper's."""
+    bases = space.sample(np.random.default_rng(0), 1000)
+    macs = space.population(bases, [space.unscaled], CLASSES).cost.macs[:, 0]
+    base: Integers = bases[np.abs(macs - BASE_MACS).argmin()]
+    return base
+
+
+def times(space: Space, device: str) -> dict[str, object]:
+    images, kernels = Images(device), base_model(space)
+    supernet, our_step = ours(space, images)
+    _, their_step = imitation(space, images)
+    measured: dict[str, object] = {}
+    for name, (scaling, pairs) in CASES.items():
+        spec = space.spec(kernels, scaling, CLASSES)
+        network_step = alone(supernet.extract(spec), images)
+
+        def both_sides(step: Step, scaling: Scaling = scaling) -> Callable[[], None]:
+            sides: Iterable[Side] = cycle(("left", "right"))
+            each = iter(sides)
+            return lambda: step(kernels, scaling, next(each))
+
+        def peer(step: Callable[[Scaling], None] = network_step, scaling: Scaling = scaling) -> None:
+            step(scaling)
+
+        measured[name] = {
+            "macs_at_full_resolution": spec.cost.macs,
+            "resolution": scaling.resolution // images.divided_by,
+            "against_the_network_alone": ratio(*interleave(both_sides(our_step), peer, pairs)),
+            "against_the_imitation": ratio(*interleave(both_sides(our_step), both_sides(their_step), pairs)),
+        }
+    return measured
+
+
+def used() -> int:
+    """The most bytes that this process has had."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts KiB
+
+
+def peak(which: str, device: str) -> int:
+    """Bytes that training takes; for a process of its own."""
+    torch.set_num_threads(1)
+    before, space, images = used(), Space.load("scalenet"), Images(device)
+    full = space.largest_scaling
+    first = replace(full, resolution=64)  # small images will do for weights to have momentum
+    if which == "largest_alone":
+        step = alone(MBConvNet(space.largest_spec(CLASSES)), images)
+        step(first)
+        step(full)
+    else:
+        _, super_step = (ours if which == "ours" else imitation)(space, images)
+        for kernel in (3, 5, 7):
+            super_step(np.where(space.largest > 0, kernel, 0), first, "right")
+        super_step(space.largest, full, "left")
+    return torch.cuda.max_memory_allocated() if device == "cuda" else used() - before
+
+
+def memory(device: str) -> dict[str, object]:
+    found: dict[str, list[int]] = {"ours": [], "imitation": [], "largest_alone": []}
+    spawn = multiprocessing.get_context("spawn")
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # of processes to come: what they free goes back at once
+    for _ in range(MEMORY_REPEATS):
+        for which, peaks in found.items():
+            with ProcessPoolExecutor(1, mp_context=spawn) as process:
+                peaks.append(process.submit(peak, which, device).result())
+    medians = {which: statistics.median(peaks) for which, peaks in found.items()}
+    return {
+        "resolution": Space.load("scalenet").largest_scaling.resolution // SIZES[device][1],
+        "peak_mb": {which: [round(one / 1e6) for one in peaks] for which, peaks in found.items()},
+        "ours_against_the_imitation": medians["ours"] / medians["imitation"],
+        "ours_against_the_largest_alone": medians["ours"] / medians["largest_alone"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=tuple(SIZES), default=default, help=f"to measure on; here {default}")
+    device = parser.parse_args().device
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # on a shared machine one thread is the steadier yardstick
+    measured: dict[str, object] = {"device": device, "threads": torch.get_num_threads(), "batch": SIZES[device][0]}
+    measured["memory"] = memory(device)  # first: a process starts from what its parent has used
+    measured["times"] = times(Space.load("scalenet"), device)
+    record("supernet_speed", measured)
+
+
+if __name__ == "__main__":
+    main()

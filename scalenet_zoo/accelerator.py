@@ -1,0 +1,43 @@
+"""What every training loop sets up alike: processes, precision, seeds."""
+
+import random
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs
+
+from scalenet_zoo.errors import InputError
+from scalenet_zoo.recipe import Recipe
+
+
+def make_accelerator(recipe: Recipe, cpu: bool, has_dead_ends: bool = False) -> Accelerator:
+    """Accelerate, for a run of its own.
+
+    Args:
+        recipe: its precision and seed.
+        cpu: stay on the CPU, GPU or not.
+        has_dead_ends: whether some weights get no gradient.
+
+    Raises:
+        InputError: fp16 is asked for without a GPU.
+    """
+    cpu = cpu or not torch.cuda.is_available()
+    if recipe.amp == "fp16" and cpu:
+        raise InputError("amp: found fp16 without a GPU, expected bf16 or no")
+    AcceleratorState._reset_state()  # of an earlier run in this process, whose precision may have been another
+    return Accelerator(
+        mixed_precision=recipe.amp,
+        cpu=cpu,
+        dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=recipe.seed),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=has_dead_ends)],
+    )
+
+
+def seed_step(*values: int) -> None:
+    """Seed everything that draws numbers in a step."""
+    number = int(np.random.SeedSequence(values).generate_state(1)[0])
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)

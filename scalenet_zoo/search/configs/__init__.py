@@ -1,0 +1,1 @@
+"""Configurations of searches, as YAML."""

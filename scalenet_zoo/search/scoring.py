@@ -1,0 +1,347 @@
+"""Scores: the accuracy that a supernet's weights give a network, batch-norm statistics estimated anew.
+
+    candidate --extract--> both coupled paths --batch norm of training images--> validation images --> accuracy
+                                                                                                          |
+    scores.jsonl, one line a network: what was scored once costs nothing any more <-----------------------+
+
+The paths take channels from the left and from the right end of the supernet's; the sum of their logits is judged
+(ScaleNet, ECCV 2022, section 3.2, after BCNet, CVPR 2021). Networks are extracted, so the supernet stays as it is.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from scalenet_zoo._files import replacing
+from scalenet_zoo.data import Examples
+from scalenet_zoo.data.examples import Part
+from scalenet_zoo.errors import OutputError, TrainingError
+from scalenet_zoo.images import normalisation
+from scalenet_zoo.metrics import gather
+from scalenet_zoo.predict import check_finite
+from scalenet_zoo.search.candidates import Candidate
+from scalenet_zoo.search.images import CachedImages, cached_images, check_data
+from scalenet_zoo.search.processes import main_first, place
+from scalenet_zoo.spec import ArchSpec, Strict, spec_errors
+from scalenet_zoo.supernet.batch_norm import fold_batch_norm, reestimate_batch_norm
+from scalenet_zoo.zoo import pretrained_cfg
+
+if TYPE_CHECKING:
+    from scalenet_zoo.search.space import Space
+    from scalenet_zoo.supernet.elastic import Side
+    from scalenet_zoo.train import OnStep
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class ScoringSettings(Strict):
+    """How networks are scored.
+
+    Attributes:
+        bn_images: training images that batch-norm statistics are estimated from, spread evenly over their split.
+        val_images: validation images, spread evenly; null: all.
+        batch_size: images at once, about; batches that statistics are estimated from are of one size, as far as can be.
+        paths: both coupled ones, or the left one alone.
+        amp: the type that networks compute in where that is safe; no: float32.
+    """
+
+    bn_images: Annotated[int, Field(ge=2)] = 2000
+    val_images: Annotated[int, Field(ge=2)] | None = None
+    batch_size: Annotated[int, Field(ge=4)] = 128
+    paths: Literal["both", "single"] = "both"
+    amp: Literal["no", "bf16", "fp16"] = "no"
+
+
+class Supernet(Protocol):
+    """What networks are extracted from: `supernet.scalenet.SuperSupernet`."""
+
+    @property
+    def space(self) -> "Space": ...  # noqa: D102
+    @property
+    def classes(self) -> int: ...  # noqa: D102
+    @property
+    def in_channels(self) -> int: ...  # noqa: D102
+
+    def extract(self, spec: ArchSpec, side: "Side" = "left") -> nn.Module:
+        """A stand-alone network with copies of the weights that `spec` has there."""
+        ...
+
+
+class CoupledPaths(nn.Module):
+    """Networks whose logits are added."""
+
+    def __init__(self, paths: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.paths = nn.ModuleList(paths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) -> logits (n, classes)."""
+        total: Tensor = self.paths[0](x)
+        for path in self.paths[1:]:
+            total = total + path(x)
+        return total
+
+
+def score_network(
+    supernet: Supernet, spec: ArchSpec, training: CachedImages, validation: CachedImages, settings: ScoringSettings
+) -> float:
+    """The accuracy, 0 to 1, of a network with a supernet's weights.
+
+    Args:
+        supernet: stays as it is.
+        spec: of the network.
+        training: images that its batch-norm statistics are estimated from.
+        validation: images that it is judged by.
+        settings: paths, size of batches, type; not how many images.
+
+    Raises:
+        WeightsError: outputs are not finite.
+    """
+    network = CoupledPaths([supernet.extract(spec, side) for side in _sides(settings)])
+    network.to(memory_format=torch.channels_last).eval()
+    device = next(network.parameters()).device
+    mean, std = (
+        255 * torch.tensor(values, device=device)[:, None, None] for values in normalisation(spec, pretrained_cfg(spec))
+    )
+
+    def ready(images: Tensor) -> Tensor:
+        images = images.to(device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
+        return images.sub_(mean).div_(std)
+
+    def statistics() -> Iterator[Tensor]:
+        parts = -(-len(training) // settings.batch_size)
+        for part in range(parts):  # every so many images: data lie sorted by class, and a batch should have them all
+            yield ready(training.images[part::parts])
+
+    dtype = DTYPES.get(settings.amp)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+        reestimate_batch_norm(network, statistics())
+        fold_batch_norm(network)
+        for start in range(0, len(validation), settings.batch_size):
+            batch = slice(start, start + settings.batch_size)
+            images, targets = validation.images[batch], validation.targets[batch]
+            logits = network(ready(images))
+            finite &= logits.isfinite().all()
+            correct += (logits.argmax(1) == targets.to(device, non_blocking=True)).sum()
+    check_finite(spec, bool(finite))
+    return int(correct) / len(validation)
+
+
+class Score(Strict):
+    """A network's score: a line of `scores.jsonl`.
+
+    Attributes:
+        network: the hash of its architecture.
+        resolution: pixels of its square input.
+        score: accuracy.
+    """
+
+    network: str
+    resolution: int
+    score: Annotated[float, Field(ge=0, le=1)]
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Network and resolution."""
+        return self.network, self.resolution
+
+
+class Scored(Strict):
+    """What scores depend on: the first line of `scores.jsonl`.
+
+    Attributes:
+        supernet: identity of its weights.
+        space: its hash.
+        training: source, split and number of the images.
+        validation: the same.
+        settings: how networks are scored.
+    """
+
+    format: Literal["scalenet-zoo/scores"] = "scalenet-zoo/scores"
+    version: Literal[1] = 1
+    supernet: str
+    space: str
+    training: tuple[str, str, int]
+    validation: tuple[str, str, int]
+    settings: ScoringSettings
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """All values by their names."""
+        values = self.model_dump(mode="json")
+        settings = {f"settings.{name}": value for name, value in values.pop("settings").items()}
+        return values | settings
+
+
+class SupernetScorer:
+    """Scores candidates by a supernet; see `search.candidates.Scorer`.
+
+    Processes of torch.distributed share the work: each calls `score` with the same candidates, and gets all scores.
+
+    Args:
+        supernet: trained, on the device to compute on.
+        training: images for batch-norm statistics.
+        validation: images to judge by.
+        settings: how.
+        folder: that keeps scores (`scores.jsonl`) and images (`images`).
+        identity: says which weights the supernet has: a hash of them, say.
+        workers: processes that read images.
+        broken_limit: images of a split that may be unreadable.
+        on_progress: told of every network.
+
+    Raises:
+        InputError: the data are unfit.
+        TrainingError: the folder holds scores of other weights, data or settings.
+        OutputError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        training: Examples,
+        validation: Examples,
+        settings: ScoringSettings,
+        folder: Path,
+        identity: str,
+        workers: int = 0,
+        broken_limit: int = 100,
+        on_progress: "OnStep" = lambda what, done, total: None,
+    ) -> None:
+        check_data(training, validation)
+        self.supernet, self.settings, self.folder = supernet, settings, folder
+        self.training = Part(training, settings.bn_images)
+        self.validation = validation if settings.val_images is None else Part(validation, settings.val_images)
+        self.workers, self.broken_limit, self.on_progress = workers, broken_limit, on_progress
+        self.path = folder / "scores.jsonl"
+        about = Scored(
+            supernet=identity,
+            space=supernet.space.hash,
+            training=(training.source, training.split, len(training)),
+            validation=(validation.source, validation.split, len(validation)),
+            settings=settings,
+        )
+        self.scores = {score.key: score.score for score in main_first(lambda: open_scores(self.path, about))}
+        self.images_each = len(_sides(settings)) * (len(self.training) + len(self.validation))
+        self.seconds = 0.0
+        self._keys: dict[str, tuple[str, int]] = {}
+        self._sets: dict[int, tuple[CachedImages, CachedImages]] = {}
+
+    def known(self) -> int:
+        """How many distinct networks have a score."""
+        return len(self.scores)
+
+    def score(self, candidates: Sequence[Candidate]) -> list[float]:
+        """Accuracy, 0 to 1, of each.
+
+        Raises:
+            InputError: too many images are broken.
+            WeightsError: outputs are not finite.
+            OutputError: scores or images cannot be written.
+        """
+        start = time.monotonic()
+        new = {}
+        for candidate in candidates:
+            if self._keys.get(candidate.key) not in self.scores:
+                spec = self._spec(candidate)
+                self._keys[candidate.key] = key = spec.hash, spec.input.height
+                if key not in self.scores:
+                    new[key] = spec
+        if new:
+            self._score_new(sorted(new.values(), key=lambda spec: spec.cost.macs))
+        self.seconds += time.monotonic() - start
+        return [self.scores[self._keys[candidate.key]] for candidate in candidates]
+
+    def _spec(self, candidate: Candidate) -> ArchSpec:
+        supernet = self.supernet
+        return supernet.space.spec(
+            candidate.kernels, candidate.scaling, supernet.classes, in_channels=supernet.in_channels
+        )
+
+    def _score_new(self, specs: Sequence[ArchSpec]) -> None:
+        """Score networks by turns of one a process; sorted by cost, those of a turn take about as long."""
+        rank, world = place()
+        for first in range(0, len(specs), world):
+            self.on_progress("scoring", first, len(specs))
+            turn = specs[first : first + world]
+            sets = [self._prepared(spec) for spec in turn]
+            share = None
+            if rank < len(turn):
+                score = score_network(self.supernet, turn[rank], *sets[rank], self.settings)
+                share = Score(network=turn[rank].hash, resolution=turn[rank].input.height, score=score)
+            scores = [score for score in gather(share) if score is not None]
+            main_first(partial(append_scores, self.path, scores))
+            self.scores |= {score.key: score.score for score in scores}
+        self.on_progress("scoring", len(specs), len(specs))
+
+    def _prepared(self, spec: ArchSpec) -> tuple[CachedImages, CachedImages]:
+        """Training and validation images of a network's resolution; the first process writes them."""
+        if spec.input.height not in self._sets:
+            main_first(lambda: bool(self._read(spec)))
+            self._sets[spec.input.height] = self._read(spec)
+        return self._sets[spec.input.height]
+
+    def _read(self, spec: ArchSpec) -> tuple[CachedImages, CachedImages]:
+        training, validation = (
+            cached_images(examples, spec, self.folder / "images", self.workers, self.broken_limit)
+            for examples in (self.training, self.validation)
+        )
+        return training, validation
+
+
+def open_scores(path: Path, about: Scored) -> list[Score]:
+    """The scores in a file, which is begun if there is none; a last line that was cut off by a kill is dropped.
+
+    Args:
+        path: the file.
+        about: what the scores depend on.
+
+    Raises:
+        TrainingError: the file's scores depend on something else.
+        SpecError: a line is damaged.
+        OutputError: the file cannot be written.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1] or about.model_dump_json() + "\n"
+    first, *lines = whole.splitlines()
+    with spec_errors(f"{path}: line 1"):
+        found = Scored.model_validate_json(first)
+    for (name, theirs), ours in zip(found.fields.items(), about.fields.values(), strict=True):
+        if theirs != ours:
+            raise TrainingError(
+                f"{path}: {name}: found scores for {json.dumps(theirs)}, expected {json.dumps(ours)};"
+                " delete the file to score anew"
+            )
+    scores = []
+    for number, line in enumerate(lines, 2):
+        with spec_errors(f"{path}: line {number}"):
+            scores.append(Score.model_validate_json(line))
+    if whole != text:
+        with replacing(path) as temporary:
+            temporary.write_text(whole, encoding="utf-8")
+    return scores
+
+
+def append_scores(path: Path, scores: Sequence[Score]) -> None:
+    """Add lines to a file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(score.model_dump_json() + "\n" for score in scores)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _sides(settings: ScoringSettings) -> "tuple[Side, ...]":
+    return ("left", "right") if settings.paths == "both" else ("left",)

@@ -1,0 +1,81 @@
+"""What networks reach that were trained alone, as JSON: `RUN/standalone.json`.
+
+A network may stand there several times, once a seed. They tell how good a found family really is, and whether the
+supernet's scores rank networks as training them alone does.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from scalenet_zoo.spec import Document, Strict
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Row(Strict):
+    """A network that was trained alone, once.
+
+    Attributes:
+        group: `found`: of the family that joint search found; `compound`, `random`: of a baseline's; `rank`: drawn to
+            compare rankings.
+        name: the same for all seeds of a network.
+        stage: its scaling stage.
+        seed: of this training.
+        macs: of the network.
+        params: of the network.
+        top1: its accuracy.
+        epochs: that it was trained for.
+        score: by the supernet.
+        latency_ms: measured.
+    """
+
+    group: Literal["found", "compound", "random", "rank"]
+    name: str
+    stage: int
+    seed: int
+    macs: Annotated[int, Field(gt=0)]
+    params: Annotated[int, Field(gt=0)]
+    top1: Share
+    epochs: Annotated[int, Field(gt=0)]
+    score: Share | None = None
+    latency_ms: Annotated[float, Field(gt=0)] | None = None
+
+
+class Standalone(Document):
+    """All networks that were trained alone for a run."""
+
+    format: Literal["scalenet-zoo/standalone"] = "scalenet-zoo/standalone"
+    version: Annotated[int, Field(ge=1, le=1)] = 1
+    rows: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network over its seeds.
+
+    Attributes:
+        first: one of its rows.
+        top1: mean accuracy.
+        spread: the seeds' standard deviation; 0 of a single one.
+        seeds: how many.
+    """
+
+    first: Row
+    top1: float
+    spread: float
+    seeds: int
+
+
+def over_seeds(rows: Iterable[Row]) -> list[Trained]:
+    """The networks of some rows, in their order."""
+    networks: dict[tuple[str, str, int], list[Row]] = {}
+    for row in rows:
+        networks.setdefault((row.group, row.name, row.stage), []).append(row)
+    return [
+        Trained(of_one[0], fmean(top1 := [row.top1 for row in of_one]), stdev(top1) if top1[1:] else 0.0, len(of_one))
+        for of_one in networks.values()
+    ]

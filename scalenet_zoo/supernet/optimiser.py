@@ -1,0 +1,117 @@
+"""SGD that touches only the windows in use: the rest of the wide weights has no gradient, decay or momentum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.optim.sgd import sgd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from scalenet_zoo.supernet.elastic import Index, Window
+
+
+@dataclass
+class Gradients:
+    """The sum of the gradients of a step's networks.
+
+    Its networks all take their windows from the same side, so of two windows of a weight the larger holds the smaller:
+    each weight has one window, the largest, and what lies outside is not touched.
+
+    Attributes:
+        parts: by parameter, the largest window, and its gradient.
+    """
+
+    parts: dict[nn.Parameter, tuple[Index, Tensor]] = field(default_factory=dict)
+
+    def add(self, windows: Iterable[Window]) -> None:
+        """Take what the backward pass left in the windows' views, which last longer than a step."""
+        for window in windows:
+            gradient, window.view.grad = window.view.grad, None
+            if gradient is not None:
+                self._add(window.full, window.index, gradient)
+
+    def cover(self, windows: Iterable[Window]) -> None:
+        """Make room for the windows of networks that run in other processes."""
+        for window in windows:
+            if not self._holds(window.full, window.index):
+                self._add(window.full, window.index, torch.zeros_like(window.view))
+
+    def _holds(self, full: nn.Parameter, index: Index) -> bool:
+        if full not in self.parts:
+            return False
+        known, _ = self.parts[full]
+        return all(a.start <= b.start and b.stop <= a.stop for a, b in zip(known, index, strict=True))
+
+    def _add(self, full: nn.Parameter, index: Index, gradient: Tensor) -> None:
+        if full not in self.parts:
+            self.parts[full] = index, gradient
+            return
+        known, total = self.parts[full]
+        if not self._holds(full, index):
+            known, total, index, gradient = index, gradient, known, total
+        inside = tuple(slice(b.start - a.start, b.stop - a.start) for a, b in zip(known, index, strict=True))
+        total[inside] += gradient
+        self.parts[full] = known, total
+
+    def clip(self, norm: float) -> None:
+        """Shorten them to a norm that is at most this."""
+        gradients = [gradient for _, gradient in self.parts.values()]
+        total = torch.nn.utils.get_total_norm(gradients)
+        for gradient in gradients:
+            gradient *= (norm / (total + 1e-6)).clamp(max=1.0)
+
+    def average(self) -> None:
+        """Take the mean over all processes, which hold the same windows in the same order: one exchange for all."""
+        gradients = [gradient for _, gradient in self.parts.values()]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= torch.distributed.get_world_size()
+        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
+class WindowSGD(torch.optim.SGD):
+    """SGD with Nesterov's momentum on windows of a supernet's parameters; biases and norms have no weight decay.
+
+    Momentum is kept at full size, so that a weight finds its own again when it is next in use.
+    """
+
+    def __init__(self, supernet: nn.Module, lr: float, momentum: float, weight_decay: float) -> None:
+        parameters = list(supernet.parameters())
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        super().__init__(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+
+    @torch.no_grad()
+    def update(self, gradients: Gradients) -> None:
+        """Take a step along these gradients."""
+        for group in self.param_groups:
+            windows, slopes, momenta = [], [], []
+            for parameter in group["params"]:
+                if parameter not in gradients.parts:
+                    continue
+                index, gradient = gradients.parts[parameter]
+                state = self.state[parameter]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                windows.append(parameter.detach()[index])
+                slopes.append(gradient)
+                momenta.append(state["momentum_buffer"][index])
+            sgd(
+                windows,
+                slopes,
+                momenta,
+                weight_decay=group["weight_decay"],
+                momentum=group["momentum"],
+                lr=group["lr"],
+                dampening=0.0,
+                nesterov=group["nesterov"],
+                maximize=False,
+            )

@@ -1,0 +1,349 @@
+"""Scores of networks by a supernet's weights: images, accuracy, the cache on disk, several processes."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from scalenet_zoo.data.examples import Part
+from scalenet_zoo.errors import InputError, OutputError, SpecError, TrainingError, WeightsError
+from scalenet_zoo.evaluate import evaluate
+from scalenet_zoo.images import preprocessing
+from scalenet_zoo.labels import Labels
+from scalenet_zoo.search.candidates import Candidate
+from scalenet_zoo.search.images import cached_images, check_data
+from scalenet_zoo.search.scoring import ScoringSettings, SupernetScorer
+from scalenet_zoo.spec import ArchSpec
+from scalenet_zoo.supernet.batch_norm import reestimate_batch_norm
+from scalenet_zoo.supernet.scalenet import SuperSupernet
+from scalenet_zoo.zoo import pretrained_cfg
+from tests.processes import run_processes
+from tests.shapes import Shapes
+from tests.spaces import TINY, telling_supernet
+
+SETTINGS = ScoringSettings(bn_images=22, batch_size=8)
+TRAINING, VALIDATION = Shapes("classification", 50), Shapes("classification", 30, "val")
+
+
+@pytest.fixture(scope="module")
+def supernet() -> SuperSupernet:
+    return telling_supernet().eval()
+
+
+def candidates(count: int = 3) -> list[Candidate]:
+    """Base models of the space, each as it is and under a strategy of stage 1."""
+    bases = TINY.sample(np.random.default_rng(0), count)
+    scalings = TINY.scalings(1)
+    return [
+        Candidate(kernels, scaling)
+        for i, kernels in enumerate(bases)
+        for scaling in (TINY.unscaled, scalings[(3 * i + 1) % len(scalings)])
+    ]
+
+
+def spec_of(candidate: Candidate) -> ArchSpec:
+    return TINY.spec(candidate.kernels, candidate.scaling, 3)
+
+
+def make_scorer(supernet: Any, folder: Path, identity: str = "weights", **changes: Any) -> SupernetScorer:
+    return SupernetScorer(supernet, TRAINING, VALIDATION, SETTINGS.model_copy(update=changes), folder, identity)
+
+
+class Sealed:
+    """A supernet that no network may be taken from any more."""
+
+    space, classes, in_channels = TINY, 3, 3
+
+    def extract(self, spec: ArchSpec, side: str = "left") -> nn.Module:
+        raise AssertionError("was asked for a network")
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Damaged(Shapes):
+    """Some images cannot be read, or none may be read at all."""
+
+    damaged: tuple[int, ...] = ()
+    sealed: bool = False
+
+    def read(self, index: int) -> tuple[Image.Image, Any]:
+        assert not self.sealed
+        if index in self.damaged:
+            raise InputError(f"{self.name(index)}: cannot be read")
+        return super().read(index)
+
+
+def test_cached_images_are_those_that_evaluation_sees(tmp_path: Path) -> None:
+    spec = spec_of(candidates()[1])
+    cached = cached_images(Damaged("classification", 70), spec, tmp_path)
+    again = cached_images(Damaged("classification", 70, sealed=True), spec, tmp_path)
+    assert len(cached) == len(again) == 70
+    assert cached.images.dtype == torch.uint8
+    assert torch.equal(cached.images, again.images)
+    cfg = pretrained_cfg(spec)
+    transform = preprocessing(spec, cfg)
+    mean, std = (torch.tensor(cfg.get(name, values))[:, None, None] for name, values in (
+        ("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))))  # fmt: skip
+    for i in range(70):
+        image, target = Shapes("classification", 70).read(i)
+        torch.testing.assert_close((cached.images[i] / 255 - mean) / std, transform(image))
+        assert int(cached.targets[i]) == target
+
+
+def test_other_data_or_sizes_lie_beside_each_other(tmp_path: Path) -> None:
+    small, large = (spec_of(candidate) for candidate in candidates()[:2])
+    data = Shapes("classification", 20)
+    for examples, spec in (
+        (data, small),
+        (data, large),
+        (Part(data, 10), small),
+        (Part(data, 5), small),
+        (Shapes("classification", 20, "val"), small),
+        (Shapes("classification", 20, source="others"), small),
+    ):
+        assert cached_images(examples, spec, tmp_path).images.shape[2] == spec.input.height
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_broken_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    spec = spec_of(candidates()[0])
+    data = Damaged("classification", 20, damaged=(3, 7))
+    cached = cached_images(data, spec, tmp_path, broken_limit=2)
+    assert (len(cached), cached.images.shape[0]) == (18, 18)
+    assert cached.broken == ("shape 3: cannot be read", "shape 7: cannot be read")
+    whole = cached_images(Shapes("classification", 20, source="whole"), spec, tmp_path)
+    kept = [i for i in range(20) if i not in (3, 7)]
+    assert torch.equal(cached.images, whole.images[kept])
+    assert torch.equal(cached.targets, whole.targets[kept])
+    for folder in (tmp_path, tmp_path / "anew"):
+        with pytest.raises(InputError, match=r"^found 2 images that cannot be used, expected at most 1: shape 3"):
+            cached_images(data, spec, folder, broken_limit=1)
+    assert not list((tmp_path / "anew").iterdir())  # nothing half written
+
+
+def test_data_that_cannot_be_scored_on_are_refused(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Alike(Shapes):
+        def read(self, index: int) -> tuple[Image.Image, Any]:
+            return super().read(index)[0], 1
+
+    class OneClass(Shapes):
+        labels = Labels(names=("cat",))
+
+    check_data(TRAINING, VALIDATION)
+    with pytest.raises(InputError, match=r"^shapes: split train: found no images, expected some$"):
+        check_data(VALIDATION, Shapes("classification", 0))
+    with pytest.raises(InputError, match=r"^shapes: split train: found the class cat alone, expected two or more$"):
+        check_data(OneClass("classification", 4))
+    with pytest.raises(InputError, match=r"^shapes: split train: found data for pose, expected classification$"):
+        check_data(Shapes("pose", 4))
+    with pytest.raises(InputError, match=r"^shapes: split train: found images of 1 class, expected two or more$"):
+        cached_images(Alike("classification", 4), spec_of(candidates()[0]), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+def extracted(supernet: SuperSupernet, candidate: Candidate, side: Any, folder: Path) -> nn.Module:
+    """A network as it is scored, its batch-norm statistics estimated here."""
+    spec = spec_of(candidate)
+    network = supernet.extract(spec, side).eval()
+    network.pretrained_cfg = pretrained_cfg(spec)  # type: ignore[assignment]
+    transform = preprocessing(spec, pretrained_cfg(spec))
+    part = Part(TRAINING, 22)
+    images = torch.stack([transform(part.read(i)[0]) for i in range(22)])
+    reestimate_batch_norm(network, [images[i::3] for i in range(3)])
+    return network
+
+
+def test_a_score_is_what_evaluation_says(supernet: SuperSupernet, tmp_path: Path) -> None:
+    chosen = candidates(4)
+    scores = make_scorer(supernet, tmp_path, paths="single").score(chosen)
+    for candidate, score in zip(chosen, scores, strict=True):
+        network = extracted(supernet, candidate, "left", tmp_path)
+        assert score == pytest.approx(evaluate(network, VALIDATION).metrics["top1"], abs=1e-6)
+    assert len(set(scores)) > 2
+
+
+def test_both_paths_are_judged_together(supernet: SuperSupernet, tmp_path: Path) -> None:
+    chosen = candidates(4)
+    scorer = make_scorer(supernet, tmp_path)
+    scores = scorer.score(chosen)
+    transforms = [preprocessing(spec_of(candidate), pretrained_cfg(spec_of(candidate))) for candidate in chosen]
+    pictures, targets = zip(*(VALIDATION.read(i) for i in range(30)), strict=True)
+    for candidate, score, transform in zip(chosen, scores, transforms, strict=True):
+        images = torch.stack([transform(picture) for picture in pictures])
+        with torch.no_grad():
+            left, right = (extracted(supernet, candidate, side, tmp_path)(images) for side in ("left", "right"))
+        correct = (left + right).argmax(1) == torch.tensor(targets)
+        assert score == pytest.approx(float(correct.float().mean()), abs=1e-6)
+    assert scorer.images_each == 2 * (22 + 30)
+    assert make_scorer(supernet, tmp_path / "single", paths="single").images_each == 22 + 30
+    assert scores != make_scorer(supernet, tmp_path / "single", paths="single").score(chosen)
+
+
+def test_the_supernet_stays_as_it_is(tmp_path: Path) -> None:
+    supernet = telling_supernet().train()
+    supernet.activate(spec_of(candidates()[1]).network, "right")  # type: ignore[arg-type]
+    before = {name: value.clone() for name, value in supernet.state_dict().items()}
+    images = torch.randn(4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    output = supernet.eval()(images).detach()
+    supernet.train()
+    make_scorer(supernet, tmp_path).score(candidates())
+    assert all(module.training for module in supernet.modules())
+    assert all(torch.equal(value, before[name]) for name, value in supernet.state_dict().items())
+    assert all(value.grad is None for value in supernet.parameters())
+    assert torch.equal(supernet.eval()(images), output)
+
+
+def test_only_some_validation_images(supernet: SuperSupernet, tmp_path: Path) -> None:
+    scorer = make_scorer(supernet, tmp_path, val_images=7)
+    assert scorer.images_each == 2 * (22 + 7)
+    assert all(7 * score == pytest.approx(round(7 * score)) for score in scorer.score(candidates()))
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_scores_nearly_the_same(supernet: SuperSupernet, tmp_path: Path, amp: str) -> None:
+    whole = make_scorer(supernet, tmp_path / "no").score(candidates())
+    mixed = make_scorer(supernet, tmp_path / amp, amp=amp).score(candidates())
+    np.testing.assert_allclose(mixed, whole, atol=0.1)
+
+
+def test_outputs_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+    supernet = telling_supernet()
+    supernet.classifier.weight.data.fill_(torch.nan)
+    with pytest.raises(WeightsError, match="found outputs that are not finite"):
+        make_scorer(supernet, tmp_path).score(candidates())
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+def test_what_was_scored_costs_nothing_any_more(supernet: SuperSupernet, tmp_path: Path) -> None:
+    chosen = candidates()
+    told: list[tuple[str, int, int]] = []
+    scorer = SupernetScorer(
+        supernet, TRAINING, VALIDATION, SETTINGS, tmp_path, "weights", on_progress=lambda *what: told.append(what)
+    )
+    scores = scorer.score([*chosen, *chosen[:2]])
+    assert scores[-2:] == scores[:2]
+    assert scorer.known() == len(chosen) == len((tmp_path / "scores.jsonl").read_text().splitlines()) - 1
+    assert told == [("scoring", done, 6) for done in range(7)]
+    assert scorer.seconds > 0
+    assert scorer.score(chosen) == scores[:6]
+    again = make_scorer(Sealed(), tmp_path)
+    assert (again.known(), again.score(chosen)) == (6, scores[:6])
+    assert len(told) == 7
+
+
+def test_strategies_that_give_the_same_network_share_its_score(supernet: SuperSupernet, tmp_path: Path) -> None:
+    base = np.array([[3, 0, 0], [3, 0, 0], [3, 0, 0]])  # one layer a stage: 2 with 1.1 as with 1.4
+    scalings = [s for s in TINY.scalings(1) if (s.width, s.resolution) == (1.1, 24)]
+    assert [scaling.depth for scaling in scalings] == [1.1, 1.4]
+    scorer = make_scorer(supernet, tmp_path)
+    scores = scorer.score([Candidate(base, scaling) for scaling in scalings])
+    assert scores[0] == scores[1]
+    assert scorer.known() == 1
+
+
+def test_a_line_that_was_cut_off_is_scored_again(supernet: SuperSupernet, tmp_path: Path) -> None:
+    path, chosen = tmp_path / "scores.jsonl", candidates()
+    scores = make_scorer(supernet, tmp_path).score(chosen)
+    whole = path.read_text()
+    for cut in (1, 20):
+        path.write_text(whole[:-cut])
+        scorer = make_scorer(supernet, tmp_path)
+        assert scorer.known() == 5
+        assert scorer.score(chosen) == scores
+        assert sorted(path.read_text().splitlines()) == sorted(whole.splitlines())
+
+
+def test_a_damaged_line_is_told(supernet: SuperSupernet, tmp_path: Path) -> None:
+    make_scorer(supernet, tmp_path).score(candidates(1))
+    path = tmp_path / "scores.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0] + lines[1].replace('"score":', '"score":7') + lines[2])
+    with pytest.raises(SpecError, match=r"scores.jsonl: line 2: score: found 7[\d.]+, expected"):
+        make_scorer(supernet, tmp_path)
+    path.write_text("rubbish\n")
+    with pytest.raises(SpecError, match=r"scores.jsonl: line 1: "):
+        make_scorer(supernet, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("identity", "changes", "complaint"),
+    [
+        ("others", {}, 'supernet: found scores for "weights", expected "others"; delete the file to score anew'),
+        ("weights", {"bn_images": 30}, "settings.bn_images: found scores for 22, expected 30; delete"),
+        ("weights", {"val_images": 7}, "settings.val_images: found scores for null, expected 7; delete"),
+    ],
+)
+def test_scores_of_something_else_are_refused(
+    supernet: SuperSupernet, tmp_path: Path, identity: str, changes: dict[str, Any], complaint: str
+) -> None:
+    make_scorer(supernet, tmp_path)
+    with pytest.raises(TrainingError, match=f"scores.jsonl: {complaint}"):
+        make_scorer(supernet, tmp_path, identity, **changes)
+
+
+def test_scores_of_other_data_are_refused(supernet: SuperSupernet, tmp_path: Path) -> None:
+    make_scorer(supernet, tmp_path)
+    with pytest.raises(
+        TrainingError, match=r'validation: found scores for \["shapes", "val", 30\], expected \["shapes'
+    ):
+        SupernetScorer(supernet, TRAINING, Shapes("classification", 31, "val"), SETTINGS, tmp_path, "weights")
+
+
+def test_scores_that_cannot_be_written_are_told(supernet: SuperSupernet, tmp_path: Path) -> None:
+    scorer = make_scorer(supernet, tmp_path)
+    (tmp_path / "scores.jsonl").unlink()
+    (tmp_path / "scores.jsonl").mkdir()
+    with pytest.raises(OutputError, match=r"scores.jsonl: cannot be written: Is a directory"):
+        scorer.score(candidates(1))
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+
+def _score(rank: int, world: int, folder: Path) -> Sequence[float]:
+    scorer = make_scorer(telling_supernet(), folder)
+    return [*scorer.score(candidates()[:5]), float(scorer.known())]
+
+
+def _score_broken(rank: int, world: int, folder: Path) -> str:
+    data = Damaged("classification", 20, damaged=(3, 7))
+    scorer = SupernetScorer(telling_supernet(), data, VALIDATION, SETTINGS, folder, "weights", broken_limit=1)
+    with pytest.raises(InputError) as error:
+        scorer.score(candidates(1))
+    return str(error.value)
+
+
+@pytest.mark.distributed
+def test_two_processes_score_as_one_does(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    (alone,) = run_processes(_score, 1, tmp_path / "one", tmp_path / "one" / "run")
+    first, second = run_processes(_score, 2, tmp_path / "two", tmp_path / "two" / "run")
+    assert first == second == alone
+    kept = [(tmp_path / name / "run" / "scores.jsonl").read_text() for name in ("one", "two")]
+    assert kept[0] == kept[1]
+    assert len({json.loads(line)["score"] for line in kept[0].splitlines()[1:]}) > 1
+
+
+@pytest.mark.distributed
+def test_all_processes_tell_what_is_wrong(tmp_path: Path) -> None:
+    complaints = run_processes(_score_broken, 2, tmp_path, tmp_path / "run")
+    assert (
+        complaints
+        == ["found 2 images that cannot be used, expected at most 1: shape 3: cannot be read (and 1 more)"] * 2
+    )
