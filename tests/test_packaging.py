@@ -17,6 +17,7 @@ PACKAGED = (
     "recipes/quick.yaml",
     "search/configs/digits.yaml",
     "search/report.html",
+    "search/spaces/multipath/scalenas_pose.yaml",
     "search/spaces/scalenet.yaml",
     "supernet/recipe.yaml",
 )

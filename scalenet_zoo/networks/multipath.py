@@ -10,6 +10,7 @@
 The network holds what its masks execute and nothing else.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,13 +29,19 @@ class MultipathModule(nn.Module):
 
     Step t: every branch deeper than t applies its block t; then, for every branch j,
     y_j = ReLU(x_j + sum of the paths f_kj(x_k) over the k that the mask switches on).
+
+    Args:
+        module: the mask.
+        block: gives the block at (branch, step).
+        path: gives the path at (step, origin, to).
     """
 
-    def __init__(self, module: Module, channels: list[int], drop_path_rate: float = 0.0) -> None:
+    def __init__(
+        self, module: Module, block: Callable[[int, int], nn.Module], path: Callable[[int, int, int], nn.Module]
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            nn.ModuleList(BasicBlock(channels[branch], drop_path_rate) for _ in range(depth))
-            for branch, depth in enumerate(module.depth)
+            nn.ModuleList(block(branch, step) for step in range(depth)) for branch, depth in enumerate(module.depth)
         )
         self.paths = nn.ModuleList()
         self.origins: list[list[list[int]]] = []  # [step][to]: the branches that feed `to` after this step
@@ -47,12 +54,29 @@ class MultipathModule(nn.Module):
             self.paths.append(
                 nn.ModuleDict(
                     {
-                        f"{origin}_to_{to}": FusionPath(origin, to, channels)
+                        f"{origin}_to_{to}": path(step, origin, to)
                         for to, feeding in enumerate(origins)
                         for origin in feeding
                     }
                 )
             )
+
+    @classmethod
+    def create(cls, module: Module, channels: list[int], drop_path_rate: float = 0.0) -> "MultipathModule":
+        """A module of new blocks and paths; `channels`: of each branch."""
+        return cls(
+            module,
+            lambda branch, step: BasicBlock(channels[branch], drop_path_rate),
+            lambda step, origin, to: FusionPath(origin, to, channels),
+        )
+
+    def part(self, module: Module) -> "MultipathModule":
+        """The module of a mask that lies within this one's, of the same number of branches; it shares the weights."""
+        return MultipathModule(
+            module,
+            lambda branch, step: self.blocks[branch][step],  # type: ignore[index]
+            lambda step, origin, to: self.paths[step][f"{origin}_to_{to}"],  # type: ignore[index]
+        )
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
         """Tensors (n, channels[j], h_j, w_j), one a branch -> the same shapes."""
@@ -80,13 +104,19 @@ class MultipathNet(nn.Module):
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth in the last module, growing linearly from 0 in the first.
         global_pool: "", timm's name for none.
+        initialise: whether the weights are drawn; not, where others take their place at once.
 
     Attributes:
         feature_info: the stem's first convolution (stride 2) and the four branches, as timm describes features.
     """
 
     def __init__(
-        self, spec: ArchSpec, drop_rate: float = 0.0, drop_path_rate: float = 0.0, global_pool: str = ""
+        self,
+        spec: ArchSpec,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "",
+        initialise: bool = True,
     ) -> None:
         super().__init__()
         if global_pool:
@@ -119,7 +149,7 @@ class MultipathNet(nn.Module):
         stages = {2: self.stage2, 3: self.stage3, 4: self.stage4}
         for i, module in enumerate(network.modules):
             rate = drop_path_rate * i / (len(network.modules) - 1)
-            stages[len(module.depth)].append(MultipathModule(module, width, rate))
+            stages[len(module.depth)].append(MultipathModule.create(module, width, rate))
 
         self.feature_info = [{"num_chs": STEM_CHANNELS, "reduction": 2, "module": "stem.0"}]
         self.feature_info += [
@@ -135,7 +165,8 @@ class MultipathNet(nn.Module):
         self.num_features = self.head_hidden_size = joined if self.joins_branches else width[0]
         self.dropout = nn.Dropout(drop_rate)
         self.classifier = self._new_classifier()
-        init_hrnet(self)
+        if initialise:
+            init_hrnet(self)
 
     def _new_classifier(self) -> nn.Module:
         return nn.Conv2d(self.num_features, self.num_classes, 1) if self.num_classes else nn.Identity()

@@ -17,13 +17,14 @@ A base model is an integer array of its kernels, (stages, layers), 0 where a sta
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from itertools import pairwise, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -117,7 +118,43 @@ class ScalingStage(Strict):
         return _check_rising(values)
 
 
-class Space(Strict):
+class SpaceFile(Strict):
+    """A search space as a YAML file.
+
+    Attributes:
+        package: that holds the files of the spaces that come with it.
+    """
+
+    package: ClassVar[str]
+
+    @classmethod
+    def load(cls, source: str | Path) -> Self:
+        """A space of the package by its name, or a YAML file of one.
+
+        Raises:
+            InputError: there is no such space or file, or it is no YAML.
+            SpecError: a field is missing, unknown or out of range.
+        """
+        _, values = read_packaged(cls.package, source, "space")
+        return cls.from_values(values, str(source))
+
+    @classmethod
+    def from_values(cls, values: object, source: str) -> Self:
+        """A space from what a YAML file holds; `source` names it in errors.
+
+        Raises:
+            SpecError: a field is missing, unknown or out of range.
+        """
+        with spec_errors(source):
+            return cls.model_validate_json(json.dumps(values))
+
+    @cached_property
+    def hash(self) -> str:
+        """The sha256 of all but the name."""
+        return hashlib.sha256(self.model_dump_json(exclude={"name"}).encode()).hexdigest()
+
+
+class Space(SpaceFile):
     """Base models and scaling strategies to choose from.
 
     Attributes:
@@ -128,6 +165,7 @@ class Space(Strict):
         scales_head: whether width applies to the head as well.
     """
 
+    package: ClassVar[str] = "scalenet_zoo.search.spaces"
     name: Name
     stem: Stem
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=32)]
@@ -148,34 +186,6 @@ class Space(Strict):
         if any(after.stage <= before.stage for before, after in pairwise(scaling)):
             raise ValueError(f"expected rising stages, found {[each.stage for each in scaling]}")
         return scaling
-
-    @classmethod
-    def load(cls, source: str | Path) -> Self:
-        """A space of the package by its name, or a YAML file of one.
-
-        Raises:
-            InputError: there is no such space or file, or it is no YAML.
-            SpecError: a field is missing, unknown or out of range.
-        """
-        _, values = read_packaged("scalenet_zoo.search.spaces", source, "space")
-        return cls.from_values(values, str(source))
-
-    @classmethod
-    def from_values(cls, values: object, source: str) -> Self:
-        """A space from what a YAML file holds; `source` names it in errors.
-
-        Raises:
-            SpecError: a field is missing, unknown or out of range.
-        """
-        import json
-
-        with spec_errors(source):
-            return cls.model_validate_json(json.dumps(values))
-
-    @cached_property
-    def hash(self) -> str:
-        """The sha256 of all but the name."""
-        return hashlib.sha256(self.model_dump_json(exclude={"name"}).encode()).hexdigest()
 
     @property
     def resolution(self) -> int:

@@ -1,0 +1,112 @@
+"""A training step of the multipath supernet against that of the same network alone.
+
+python -m benchmarks.scalenas_speed [--device cpu|cuda]: about a minute; ratios ours / peer, below 1 is faster. A step
+activates a network, learns from made-up images and masks and updates the weights; the network alone has only the
+latter two. On a CPU one thread computes, on small images.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.interleave import interleave, ratio, record
+from scalenet_zoo.search.multipath_space import Group, MultipathSpace
+from scalenet_zoo.spec import Input, MultipathNetwork
+from scalenet_zoo.supernet.optimiser import Gradients, WindowSGD
+from scalenet_zoo.supernet.scalenas import SuperScaleNet
+
+CLASSES = 19
+LR, MOMENTUM, WEIGHT_DECAY = 0.001, 0.9, 4e-5
+SIZES = {"cpu": (18, 2, 128), "cuda": (32, 8, 512)}
+"""Width, images a step, and their height and width."""
+
+
+CASES = {
+    "small": (Group((2, 3), 0.2), 24),
+    "middle": (Group((3, 4), 0.5), 16),
+    "large": (Group((4, 5), 0.8), 10),
+}
+"""Groups that a network is drawn from, and pairs to time."""
+
+
+def sgd(network: nn.Module) -> torch.optim.SGD:
+    """Plain SGD; biases and norms have no weight decay."""
+    decaying = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": decaying, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.SGD(groups, lr=LR, momentum=MOMENTUM, nesterov=True)
+
+
+def times(device: str) -> dict[str, object]:
+    width, batch, size = SIZES[device]
+    space = MultipathSpace(name="speed", width=width, head="segmentation", input=Input(height=size, width=size))
+    supernet = SuperScaleNet(space, CLASSES)
+    supernet.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = WindowSGD(supernet, LR, MOMENTUM, WEIGHT_DECAY)
+    images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    targets = torch.randint(CLASSES, (batch, size // 4, size // 4), device=device)
+    loss = nn.CrossEntropyLoss()
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def ours(network: MultipathNetwork) -> Callable[[], None]:
+        def step() -> None:
+            supernet.activate(network)
+            loss(supernet(images), targets).backward()
+            gradients = Gradients()
+            gradients.add(supernet.windows)
+            optimizer.update(gradients)
+            wait()
+
+        return step
+
+    def peer(network: nn.Module) -> Callable[[], None]:
+        optimizer = sgd(network)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            loss(network(images), targets).backward()
+            optimizer.step()
+            wait()
+
+        return step
+
+    measured: dict[str, object] = {}
+    for name, (group, pairs) in CASES.items():
+        spec = space.spec(space.sample_group(np.random.default_rng(0), group, 1)[0], CLASSES)
+        network, alone = spec.network, supernet.extract(spec)
+        assert network.type == "multipath"
+        activations = []
+        for _ in range(20):
+            start = time.perf_counter()
+            supernet.activate(network)
+            activations.append(time.perf_counter() - start)
+        measured[name] = {
+            "macs": spec.cost.macs,
+            "activate_ms": 1000 * statistics.median(activations),
+            "against_the_network_alone": ratio(*interleave(ours(network), peer(alone), pairs)),
+        }
+    return measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=tuple(SIZES), default=default, help=f"to measure on; here {default}")
+    device = parser.parse_args().device
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # on a shared machine one thread is the steadier yardstick
+    width, batch, size = SIZES[device]
+    settings = {"device": device, "threads": torch.get_num_threads(), "width": width, "batch": batch, "pixels": size}
+    record("scalenas_speed", {**settings, "times": times(device)})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Search spaces of multipath networks, as YAML."""
