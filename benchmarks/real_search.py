@@ -49,7 +49,7 @@ from scalenet_zoo.search.report import write_report
 from scalenet_zoo.search.run import RunOptions, SearchRun
 from scalenet_zoo.search.sampling import Sampler
 from scalenet_zoo.search.scoring import SupernetScorer
-from scalenet_zoo.search.space import Scaling, Space
+from scalenet_zoo.search.space import Scaling
 from scalenet_zoo.search.standalone import Row, Standalone, over_seeds
 from scalenet_zoo.search.state import Kernels, SearchState
 from scalenet_zoo.spec import Document, Strict, spec_errors
@@ -279,9 +279,8 @@ class RealSearch:
         self._train(tasks)
 
     def _spec(self, kernels: Kernels, scaling: Scaling, name: str) -> ArchSpec:
-        return self.hss.space.spec(
-            to_candidate(self.hss.space, kernels, scaling).kernels, scaling, self.hss.classes, name
-        )
+        space = self.hss.space
+        return space.spec(space.to_array(kernels), scaling, self.hss.classes, name)
 
     def _train(self, tasks: Iterable[Task]) -> None:
         """Train networks alone, several at a time; what each reaches is written down at once."""
@@ -420,7 +419,7 @@ class RealSearch:
         plan, folder = self.plan.latency, self.folder / "latency_run" / "latency"
         space, classes, settings = self.hss.space, self.hss.classes, self.config.latency
         loop = LatencyLoop(space, classes, {}, plan.backend, plan.threads, settings, folder, on_progress=self.tell)
-        return loop.measure([to_candidate(space, found.kernels, found.scaling) for found in state.found])
+        return loop.measure([Candidate(space.to_array(found.kernels), found.scaling) for found in state.found])
 
     def record(self) -> None:
         """Reports, the summary, and what of the run is worth keeping."""
@@ -599,13 +598,6 @@ def spread(networks: Sequence[Drawn], count: int) -> list[Drawn]:
         chosen.append(min(left, key=lambda network: abs(network.hierarchical - target)))
         left.remove(chosen[-1])
     return chosen
-
-
-def to_candidate(space: Space, kernels: Kernels, scaling: Scaling) -> Candidate:
-    base = np.zeros((len(space.stages), space.longest), dtype=np.int64)
-    for row, layers in zip(base, kernels, strict=True):
-        row[: len(layers)] = layers
-    return Candidate(base, scaling)
 
 
 def train_alone(spec: ArchSpec, folder: Path, data: str, values: dict[str, JsonValue], seed: int) -> tuple[float, int]:

@@ -237,12 +237,12 @@ def test_what_was_scored_costs_nothing_any_more(supernet: SuperSupernet, tmp_pat
     )
     scores = scorer.score([*chosen, *chosen[:2]])
     assert scores[-2:] == scores[:2]
-    assert scorer.known() == len(chosen) == len((tmp_path / "scores.jsonl").read_text().splitlines()) - 1
+    assert len(scorer.scores) == len(chosen) == len((tmp_path / "scores.jsonl").read_text().splitlines()) - 1
     assert told == [("scoring", done, 6) for done in range(7)]
     assert scorer.seconds > 0
     assert scorer.score(chosen) == scores[:6]
     again = make_scorer(Sealed(), tmp_path)
-    assert (again.known(), again.score(chosen)) == (6, scores[:6])
+    assert (len(again.scores), again.score(chosen)) == (6, scores[:6])
     assert len(told) == 7
 
 
@@ -253,7 +253,7 @@ def test_strategies_that_give_the_same_network_share_its_score(supernet: SuperSu
     scorer = make_scorer(supernet, tmp_path)
     scores = scorer.score([Candidate(base, scaling) for scaling in scalings])
     assert scores[0] == scores[1]
-    assert scorer.known() == 1
+    assert len(scorer.scores) == 1
 
 
 def test_a_line_that_was_cut_off_is_scored_again(supernet: SuperSupernet, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_line_that_was_cut_off_is_scored_again(supernet: SuperSupernet, tmp_pa
     for cut in (1, 20):
         path.write_text(whole[:-cut])
         scorer = make_scorer(supernet, tmp_path)
-        assert scorer.known() == 5
+        assert len(scorer.scores) == 5
         assert scorer.score(chosen) == scores
         assert sorted(path.read_text().splitlines()) == sorted(whole.splitlines())
 
@@ -317,7 +317,7 @@ def test_scores_that_cannot_be_written_are_told(supernet: SuperSupernet, tmp_pat
 
 def _score(rank: int, world: int, folder: Path) -> Sequence[float]:
     scorer = make_scorer(telling_supernet(), folder)
-    return [*scorer.score(candidates()[:5]), float(scorer.known())]
+    return [*scorer.score(candidates()[:5]), float(len(scorer.scores))]
 
 
 def _score_broken(rank: int, world: int, folder: Path) -> str:

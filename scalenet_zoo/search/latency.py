@@ -45,7 +45,6 @@ from scalenet_zoo.search.state import LatencyRound, Measured
 from scalenet_zoo.spec import Strict
 
 if TYPE_CHECKING:
-    from scalenet_zoo.rounding import Integers
     from scalenet_zoo.search.candidates import Scorer
     from scalenet_zoo.search.limits import Bounds
     from scalenet_zoo.search.mcea import AfterRound
@@ -242,10 +241,7 @@ class LatencyLoop:
         )
 
     def _candidate(self, kernels: Kernels, scaling: Scaling) -> Candidate:
-        array: Integers = np.zeros((len(self.space.stages), self.space.longest), dtype=np.int64)
-        for row, stage in zip(array, kernels, strict=True):
-            row[: len(stage)] = stage
-        return Candidate(array, scaling)
+        return Candidate(self.space.to_array(kernels), scaling)
 
     def measure_found(self, state: SearchState) -> SearchState:
         """The same with the latency of the networks that the search ended with, measured if it is not known yet."""

@@ -239,17 +239,7 @@ class MCEA:
         found = [
             found_network(self.bounds, base[0], scaling, score) for scaling, score in zip(scalings, scores, strict=True)
         ]
-        latency = {
-            (each.kernels, each.scaling): each.measured
-            for measured in self.record.state.latency_rounds
-            for each in measured.networks
-        }
-        self._save(
-            ended=True,
-            found=tuple(
-                each.model_copy(update={"latency_ms": latency.get((each.kernels, each.scaling))}) for each in found
-            ),
-        )
+        self._save(ended=True, found=tuple(found))
         return self.record.state
 
     def _save(self, **changes: object) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from scalenet_zoo.errors import InputError, TrainingError
 from scalenet_zoo.search.processes import main_first, place
-from scalenet_zoo.search.state import Found, ScoredBase, SearchState
+from scalenet_zoo.search.state import Found, ScoredBase, SearchState, flatten
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -142,20 +142,13 @@ def first_state(
 def _check_same(path: Path, found: SearchState, expected: SearchState) -> None:
     """Refuse a file of another search."""
     fields = ("method", "name", "space", "space_hash", "stages")
-    before = {field: getattr(found, field) for field in fields} | _flat(found.settings)
-    now = {field: getattr(expected, field) for field in fields} | _flat(expected.settings)
+    before = {field: getattr(found, field) for field in fields} | flatten(found.settings, "settings.")
+    now = {field: getattr(expected, field) for field in fields} | flatten(expected.settings, "settings.")
     for field in {**before, **now}:
         if before.get(field) != now.get(field):
             raise TrainingError(
                 f"{path}: {field}: found {before.get(field)} in this search, expected {now.get(field)}, as now given"
             )
-
-
-def _flat(values: Mapping[str, object], prefix: str = "settings") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value}
-    return flat
 
 
 def to_kernels(base: Integers) -> Kernels:

@@ -4,7 +4,7 @@ What a section needs and the run does not have is left out, and a sentence says 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from scalenet_zoo.search.plots import Curve
 from scalenet_zoo.search.report_data import Run
 from scalenet_zoo.search.space import Scaling
 from scalenet_zoo.search.standalone import Trained
+from scalenet_zoo.search.state import flatten
 
 LOOKS = {
     "joint": ("joint search", plots.BLUE, "o"),
@@ -440,10 +441,10 @@ def _provenance(run: Run) -> Section:
     rows: list[tuple[str, object]] = [("folder", run.folder.resolve().name)]
     if run.joint:
         rows += [("space", run.joint.space), ("space's sha256", run.joint.space_hash)]
-        rows += _flat(run.joint.settings)
+        rows += flatten(run.joint.settings).items()
     if run.family:
-        rows += _flat({"family": run.family.provenance.model_dump(exclude_defaults=True)})
-    rows += _flat(run.about)
+        rows += flatten(run.family.provenance.model_dump(exclude_defaults=True), "family.").items()
+    rows += flatten(run.about).items()
     section.tables.append(
         Table(
             "How this run came about: settings, versions, machine.",
@@ -550,12 +551,3 @@ def _alone(network: Trained | None) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Nested objects as rows: names joined by dots, and values."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

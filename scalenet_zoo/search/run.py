@@ -36,6 +36,7 @@ from scalenet_zoo.search.mcea import MCEA
 from scalenet_zoo.search.processes import main_first
 from scalenet_zoo.search.sampling import Sampler
 from scalenet_zoo.search.scoring import SupernetScorer
+from scalenet_zoo.search.state import flatten
 from scalenet_zoo.spec import Provenance, Result
 from scalenet_zoo.supernet.scalenet import SuperSupernet
 from scalenet_zoo.supernet.train import SUMMARY, load_supernet, train_supernet
@@ -133,7 +134,8 @@ class SearchRun:
         limits = self.config.limits
         loop = self._latency_loop() if limits.latency else None
         bounds = Bounds(self.space, self.classes, limits, loop.model() if loop else None)
-        self._check_limits(bounds)
+        if loop:
+            self._check_limits(bounds)
         summary = self.train()
         assert self.supernet is not None
         scorer = SupernetScorer(
@@ -218,8 +220,9 @@ class SearchRun:
                 before = read_json(path)["config"]
             except (ValueError, KeyError, TypeError) as error:
                 raise TrainingError(f"{path}: {error}") from None
-            for name, value in _flat(fixed).items():
-                if (found := _flat(before).get(name)) != value:
+            before = flatten(before)
+            for name, value in flatten(fixed).items():
+                if (found := before.get(name)) != value:
                     raise TrainingError(
                         f"{self.folder}: {name}: found {found} in this run, expected {value}, as now given;"
                         " another configuration needs another folder"
@@ -293,10 +296,3 @@ def describe(family: Family) -> list[tuple[str, str, str, str, str, str]]:
         figures = (f"{strategy.depth:g}", f"{strategy.width:g}", str(strategy.resolution))
         rows.append((strategy.name, *figures, format_count(cost.macs), format_count(cost.params)))
     return rows
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

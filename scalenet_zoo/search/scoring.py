@@ -235,10 +235,6 @@ class SupernetScorer:
         self._keys: dict[str, tuple[str, int]] = {}
         self._sets: dict[int, tuple[CachedImages, CachedImages]] = {}
 
-    def known(self) -> int:
-        """How many distinct networks have a score."""
-        return len(self.scores)
-
     def score(self, candidates: Sequence[Candidate]) -> list[float]:
         """Accuracy, 0 to 1, of each.
 

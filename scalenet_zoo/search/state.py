@@ -5,7 +5,8 @@ function of the seed and the place in the search, and scores are kept on disk, s
 again from its beginning through the scores that it has.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -148,3 +149,11 @@ class SearchState(Document):
     wasted: int = 0
     ended: bool = False
     found: tuple[Found, ...] = ()
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as one: names joined by dots."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
