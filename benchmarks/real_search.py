@@ -222,9 +222,9 @@ class RealSearch:
         scratch.rename(self.folder / "data")
 
     def supernet(self) -> None:
-        """Both supernets, trained for as many steps."""
-        for run in (self.hss, self.uniform):
-            run.train()
+        """Both supernets, trained for as many steps, each in a process of its own."""
+        with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool:
+            list(pool.map(train_supernet_of, (self, self), ("hss", "uniform")))
 
     def samplers(self) -> None:
         """(b): the same random networks of each stage scored in both supernets."""
@@ -598,6 +598,11 @@ def spread(networks: Sequence[Drawn], count: int) -> list[Drawn]:
         chosen.append(min(left, key=lambda network: abs(network.hierarchical - target)))
         left.remove(chosen[-1])
     return chosen
+
+
+def train_supernet_of(real: RealSearch, run: Literal["hss", "uniform"]) -> None:
+    torch.set_num_threads(1)
+    getattr(real, run).train()
 
 
 def train_alone(spec: ArchSpec, folder: Path, data: str, values: dict[str, JsonValue], seed: int) -> tuple[float, int]:
