@@ -23,16 +23,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import JsonValue
-from scipy.stats import kendalltau, ttest_rel, wilcoxon
 
 from benchmarks.interleave import RESULTS, record
+from benchmarks.significance import paired, rank_correlation
 from scalenet_zoo import ArchSpec, create_model
 from scalenet_zoo._files import read_yaml, replacing
 from scalenet_zoo.data import Stream, open_data
@@ -61,8 +61,6 @@ SOURCES: dict[Group, str] = {"found": "joint", "compound": "compound", "random":
 """Groups of networks that a search found, and its method."""
 PAPERS_RATIO = 2.53
 """How many times cheaper joint search is than separate ones (ScaleNet, ECCV 2022)."""
-RESAMPLES = 2000
-"""Of a bootstrap."""
 TELL_EVERY = 30
 """Seconds."""
 
@@ -474,8 +472,8 @@ class RealSearch:
         return {
             "networks": len(rows),
             "of": wanted,
-            "all": rank_correlation(rows),
-            **{f"stage_{stage}": rank_correlation([row for row in rows if row.stage == stage]) for stage in stages},
+            "all": correlate(rows),
+            **{f"stage_{stage}": correlate([row for row in rows if row.stage == stage]) for stage in stages},
             "top1_standard_error_of_images": [round(self._error_of_images(row.top1), 4) for row in rows],
         }
 
@@ -622,41 +620,10 @@ def compare(networks: Sequence[Drawn]) -> dict[str, Any]:
     return paired(*scores, names=("hierarchical", "uniform"))
 
 
-def paired(
-    ours: Sequence[float], theirs: Sequence[float], names: tuple[str, str] = ("found", "peer")
-) -> dict[str, Any]:
-    """Means with their standard errors, and the difference, with tests of whether there is one."""
-    differences = np.subtract(ours, theirs)
-    same = not differences.any()  # then there is nothing to test
-    return {
-        "pairs": len(differences),
-        names[0]: {"mean": fmean(ours), "standard_error": stdev(ours) / math.sqrt(len(ours))},
-        names[1]: {"mean": fmean(theirs), "standard_error": stdev(theirs) / math.sqrt(len(theirs))},
-        "difference": float(differences.mean()),
-        "difference_standard_error": float(differences.std(ddof=1) / math.sqrt(len(differences))),
-        "t_test_p": None if same else float(ttest_rel(ours, theirs).pvalue),
-        "wilcoxon_p": None if same else float(wilcoxon(differences).pvalue),
-    }
-
-
-def rank_correlation(rows: Sequence[Row]) -> dict[str, Any]:
-    """Kendall's tau between scores and accuracies, with the interval that a bootstrap over networks gives."""
-    scores, top1 = np.array([row.score for row in rows]), np.array([row.top1 for row in rows])
-    if len(set(scores)) < 2 or len(set(top1)) < 2:
-        return {"networks": len(rows), "tau": None}
-    found = kendalltau(scores, top1)
-    rng, taus = np.random.default_rng(0), []
-    for _ in range(RESAMPLES):
-        chosen = rng.integers(len(rows), size=len(rows))
-        if len(set(scores[chosen])) > 1 and len(set(top1[chosen])) > 1:
-            taus.append(float(kendalltau(scores[chosen], top1[chosen]).statistic))
-    low, high = np.percentile(taus, [2.5, 97.5])
-    return {
-        "networks": len(rows),
-        "tau": float(found.statistic),
-        "p": float(found.pvalue),
-        "interval_95": [float(low), float(high)],
-    }
+def correlate(rows: Sequence[Row]) -> dict[str, Any]:
+    """How scores rank networks, against what they reach when they are trained alone."""
+    scores = [row.score for row in rows if row.score is not None]
+    return rank_correlation(scores, [row.top1 for row in rows if row.score is not None])
 
 
 def write(path: Path, values: dict[str, Any]) -> None:

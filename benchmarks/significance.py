@@ -1,0 +1,49 @@
+"""Whether a difference is more than noise."""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau, ttest_rel, wilcoxon
+
+RESAMPLES = 2000
+"""Of a bootstrap."""
+
+
+def paired(
+    ours: Sequence[float], theirs: Sequence[float], names: tuple[str, str] = ("found", "peer")
+) -> dict[str, Any]:
+    """Means with their standard errors, and the difference, with tests of whether there is one."""
+    differences = np.subtract(ours, theirs)
+    same = not differences.any()  # then there is nothing to test
+    return {
+        "pairs": len(differences),
+        names[0]: {"mean": fmean(ours), "standard_error": stdev(ours) / math.sqrt(len(ours))},
+        names[1]: {"mean": fmean(theirs), "standard_error": stdev(theirs) / math.sqrt(len(theirs))},
+        "difference": float(differences.mean()),
+        "difference_standard_error": float(differences.std(ddof=1) / math.sqrt(len(differences))),
+        "t_test_p": None if same else float(ttest_rel(ours, theirs).pvalue),
+        "wilcoxon_p": None if same else float(wilcoxon(differences).pvalue),
+    }
+
+
+def rank_correlation(scores: Sequence[float], reached: Sequence[float]) -> dict[str, Any]:
+    """Kendall's tau between networks' scores and what they reach alone, with a bootstrap's interval over networks."""
+    xs, ys = np.array(scores), np.array(reached)
+    if len(set(xs)) < 2 or len(set(ys)) < 2:
+        return {"networks": len(xs), "tau": None}
+    found = kendalltau(xs, ys)
+    rng, taus = np.random.default_rng(0), []
+    for _ in range(RESAMPLES):
+        chosen = rng.integers(len(xs), size=len(xs))
+        if len(set(xs[chosen])) > 1 and len(set(ys[chosen])) > 1:
+            taus.append(float(kendalltau(xs[chosen], ys[chosen]).statistic))
+    low, high = np.percentile(taus, [2.5, 97.5])
+    return {
+        "networks": len(xs),
+        "tau": float(found.statistic),
+        "p": float(found.pvalue),
+        "interval_95": [float(low), float(high)],
+    }
