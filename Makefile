@@ -23,7 +23,7 @@ types: .venv/installed  ## mypy sees the package as it is installed: export/ and
 	MYPYPATH=build/types $(BIN)/mypy -p scalenet_zoo -p tests -p benchmarks
 
 bench: .venv/installed  ## the benchmarks of up to ten minutes each; results in benchmarks/results (latency_model takes half an hour)
-	for name in cli_start population_cost efficientnet_b0 export_speed per_mac evaluate_speed supernet_speed scalenas_speed scoring_speed; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	for name in cli_start population_cost efficientnet_b0 export_speed per_mac evaluate_speed supernet_speed scalenas_speed scoring_speed tiled per_mac_dense; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 schema: .venv/installed  ## write the JSON Schemas of the file formats anew
 	$(BIN)/python -c 'from scalenet_zoo.schemas import write_schemas; write_schemas()'

@@ -27,11 +27,11 @@ Subject = tuple[nn.Module, tuple[int, int, int], int]
 """A module, the shape of its input, and its multiply-adds."""
 
 
-def compare(subjects: dict[str, Subject]) -> dict[str, dict[str, float]]:
+def compare(subjects: dict[str, Subject], backend: str = "ort-cpu") -> dict[str, dict[str, float]]:
     """Modules timed in turn."""
     with ExitStack() as stack:
         runners = [
-            stack.enter_context(prepare(module, torch.randn(1, *shape), "ort-cpu", threads=1))
+            stack.enter_context(prepare(module, torch.randn(1, *shape), backend, threads=1))
             for module, shape, _ in subjects.values()
         ]
         latencies = measure(runners, TIMING)

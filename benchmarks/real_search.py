@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing import get_context
@@ -31,13 +31,13 @@ import numpy as np
 import torch
 from pydantic import JsonValue
 
+from benchmarks.alone import Data, Training, train_missing
 from benchmarks.interleave import RESULTS, record
 from benchmarks.significance import paired, rank_correlation
-from scalenet_zoo import ArchSpec, create_model
+from scalenet_zoo import ArchSpec
 from scalenet_zoo._files import read_yaml, replacing
-from scalenet_zoo.data import Stream, open_data
+from scalenet_zoo.data import Stream
 from scalenet_zoo.quantities import format_ms
-from scalenet_zoo.recipe import Recipe
 from scalenet_zoo.search.baselines import search_baseline
 from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.config import SearchConfig
@@ -46,17 +46,16 @@ from scalenet_zoo.search.limits import Bounds, Limits
 from scalenet_zoo.search.mcea import MCEA
 from scalenet_zoo.search.record import to_kernels
 from scalenet_zoo.search.report import write_report
-from scalenet_zoo.search.run import RunOptions, SearchRun
+from scalenet_zoo.search.run import SearchRun
+from scalenet_zoo.search.run_base import RunOptions
 from scalenet_zoo.search.sampling import Sampler
 from scalenet_zoo.search.scoring import SupernetScorer
 from scalenet_zoo.search.space import Scaling
-from scalenet_zoo.search.standalone import Row, Standalone, over_seeds
+from scalenet_zoo.search.standalone import Group, Row, Standalone, over_seeds
 from scalenet_zoo.search.state import Kernels, SearchState
 from scalenet_zoo.spec import Document, Strict, spec_errors
 from scalenet_zoo.supernet.train import SupernetSummary
-from scalenet_zoo.train import Options, train
 
-Group = Literal["found", "compound", "random", "rank"]
 SOURCES: dict[Group, str] = {"found": "joint", "compound": "compound", "random": "random"}
 """Groups of networks that a search found, and its method."""
 PAPERS_RATIO = 2.53
@@ -154,26 +153,6 @@ class Counting:
 
 
 @dataclass(frozen=True)
-class Task:
-    """A network to be trained alone, as a row without its accuracy; the same network is trained once a seed."""
-
-    group: Group
-    name: str
-    stage: int
-    seed: int
-    spec: ArchSpec
-    score: float | None
-
-    @property
-    def row(self) -> tuple[Group, str, int]:
-        return self.group, self.name, self.seed
-
-    @property
-    def folder(self) -> str:
-        return f"{self.spec.hash[:16]}-{self.spec.input.height}-seed{self.seed}"
-
-
-@dataclass(frozen=True)
 class RealSearch:
     """The whole run; every part does what is missing."""
 
@@ -256,63 +235,35 @@ class RealSearch:
 
     def family(self) -> None:
         """(c): the networks that searches found, trained alone."""
-        tasks = []
+        trainings = []
         for group, method in SOURCES.items():
             for found in self.state(method).found:
                 name = f"{self.config.name}_{method}_s{found.stage}"
                 spec = self._spec(found.kernels, found.scaling, name)
-                tasks += [Task(group, name, found.stage, seed, spec, found.score) for seed in self.plan.alone.seeds]
-        self._train(tasks)
+                trainings += [
+                    Training(group, name, found.stage, seed, spec, found.score) for seed in self.plan.alone.seeds
+                ]
+        self._train(trainings)
 
     def rank(self) -> None:
         """(a): networks with scores from the lowest to the highest, trained alone."""
         networks = Samplers.load(self.folder / "samplers.json").networks
-        tasks = []
+        trainings = []
         for stage in self.plan.ranked.stages:
             of_stage = [network for network in networks if network.scaling.stage == stage]
             for number, network in enumerate(spread(of_stage, self.plan.ranked.each)):
                 name = f"{self.config.name}_rank_s{stage}_{number}"
                 spec = self._spec(network.kernels, network.scaling, name)
-                tasks.append(Task("rank", name, stage, self.plan.alone.seeds[0], spec, network.hierarchical))
-        self._train(tasks)
+                trainings.append(Training("rank", name, stage, self.plan.alone.seeds[0], spec, network.hierarchical))
+        self._train(trainings)
 
     def _spec(self, kernels: Kernels, scaling: Scaling, name: str) -> ArchSpec:
         space = self.hss.space
         return space.spec(space.to_array(kernels), scaling, self.hss.classes, name)
 
-    def _train(self, tasks: Iterable[Task]) -> None:
-        """Train networks alone, several at a time; what each reaches is written down at once."""
-        path = self.folder / "hss" / "standalone.json"
-        rows = {(row.group, row.name, row.seed): row for row in (Standalone.load(path).rows if path.exists() else ())}
-        missing: dict[str, list[Task]] = {}
-        for task in sorted(tasks, key=lambda task: -task.spec.cost.macs):  # the longest first: no core idles at the end
-            if task.row not in rows:
-                missing.setdefault(task.folder, []).append(task)
-        alone, data = self.plan.alone, self.config.data
-        with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool:
-            running = {
-                pool.submit(
-                    train_alone, twins[0].spec, self.folder / "standalone" / name, data, alone.recipe, twins[0].seed
-                ): twins
-                for name, twins in missing.items()
-            }
-            for done, future in enumerate(as_completed(running), 1):
-                top1, epochs = future.result()
-                for task in running[future]:
-                    cost = task.spec.cost
-                    rows[task.row] = Row(
-                        group=task.group,
-                        name=task.name,
-                        stage=task.stage,
-                        seed=task.seed,
-                        macs=cost.macs,
-                        params=cost.params,
-                        top1=top1,
-                        epochs=epochs,
-                        score=task.score,
-                    )
-                    print(f"{task.name}, seed {task.seed}: top1 {top1:.3f} ({done} of {len(running)})", file=sys.stderr)
-                Standalone(rows=tuple(rows[row] for row in sorted(rows))).save(path)
+    def _train(self, trainings: Iterable[Training]) -> None:
+        path, data = self.folder / "hss" / "standalone.json", Data(self.config.data, "classification")
+        train_missing(trainings, path, self.folder / "standalone", data, self.plan.alone.recipe, self.jobs)
 
     def costs(self) -> None:
         """(d): what the joint search and separate ones cost; searches are done again with the scores that there are."""
@@ -416,7 +367,16 @@ class RealSearch:
         """Milliseconds of the networks that a search ended with, measured now."""
         plan, folder = self.plan.latency, self.folder / "latency_run" / "latency"
         space, classes, settings = self.hss.space, self.hss.classes, self.config.latency
-        loop = LatencyLoop(space, classes, {}, plan.backend, plan.threads, settings, folder, on_progress=self.tell)
+        loop = LatencyLoop(
+            space=space,
+            classes=classes,
+            budgets={},
+            backend=plan.backend,
+            threads=plan.threads,
+            settings=settings,
+            folder=folder,
+            on_progress=self.tell,
+        )
         return loop.measure([Candidate(space.to_array(found.kernels), found.scaling) for found in state.found])
 
     def record(self) -> None:
@@ -466,7 +426,8 @@ class RealSearch:
         return found
 
     def _rank_figures(self, path: Path) -> dict[str, Any]:
-        rows = [row for row in Standalone.load(path).rows if row.group == "rank"]
+        trained = Standalone.load(path).rows
+        rows = [row for row in trained if row.group == "rank"]
         stages = self.plan.ranked.stages
         wanted = len(stages) * self.plan.ranked.each
         return {
@@ -474,6 +435,9 @@ class RealSearch:
             "of": wanted,
             "all": correlate(rows),
             **{f"stage_{stage}": correlate([row for row in rows if row.stage == stage]) for stage in stages},
+            "with_those_that_searches_found": correlate(
+                [network.first.model_copy(update={"top1": network.top1}) for network in over_seeds(trained)]
+            ),
             "top1_standard_error_of_images": [round(self._error_of_images(row.top1), 4) for row in rows],
         }
 
@@ -601,17 +565,6 @@ def spread(networks: Sequence[Drawn], count: int) -> list[Drawn]:
 def train_supernet_of(real: RealSearch, run: Literal["hss", "uniform"]) -> None:
     torch.set_num_threads(1)
     getattr(real, run).train()
-
-
-def train_alone(spec: ArchSpec, folder: Path, data: str, values: dict[str, JsonValue], seed: int) -> tuple[float, int]:
-    """Train a network, evaluate it once, at the end: its accuracy and the epochs; in a process of its own."""
-    torch.set_num_threads(1)
-    torch.manual_seed(seed)  # of the initial weights
-    recipe = Recipe().replace({**values, "seed": seed})
-    training, test = (open_data(data, "classification", split) for split in ("train", "test"))
-    options = Options(workers=0, keep=1, val_interval=recipe.epochs, cpu=True)
-    trained = train(create_model(spec), recipe, training, test, folder, options, resume=True)
-    return trained.best, recipe.epochs
 
 
 def compare(networks: Sequence[Drawn]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions
+from scalenet_zoo.export.precision import QUANTISED
 
 from scalenet_zoo.errors import VerificationError
 from scalenet_zoo.spec import ArchSpec
@@ -63,8 +64,8 @@ def folded_params(spec: ArchSpec) -> int:
     total = 0
     for op in spec.trace.live_ops:
         if op.kind in ("conv", "linear"):
-            channels, height, width = spec.trace.shapes[op.output]
-            weights = op.macs // (height * width)
+            (_, *before), (channels, *after) = (spec.trace.shapes[tensor] for tensor in (op.inputs[0], op.output))
+            weights = op.macs // min(math.prod(before), math.prod(after))  # a transposed convolution reads fewer pixels
             total += weights + (channels if op.params > weights else 0)
     return total
 
@@ -85,12 +86,12 @@ def _weighted(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, TensorPr
         return tensors[name]
 
     for node in graph.node:
-        if node.op_type in ("Conv", "Gemm"):
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
             yield node, source(node.input[1]), source(node.input[2]) if len(node.input) > 2 else None
 
 
 def _outputs(node: onnx.NodeProto, weight: TensorProto) -> int:
-    """Channels that a convolution or linear layer gives."""
+    """Channels that a convolution, transposed or not, or a linear layer gives."""
     transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
     return weight.dims[0 if node.op_type == "Conv" or transposed else 1]
 
@@ -98,4 +99,5 @@ def _outputs(node: onnx.NodeProto, weight: TensorProto) -> int:
 def _type(options: OnnxOptions, operator: str, is_bias: bool) -> int:
     if options.precision == "fp16" and operator not in options.keep_fp32:
         return TensorProto.FLOAT16
-    return TensorProto.INT8 if options.precision == "int8" and not is_bias else TensorProto.FLOAT
+    quantised = options.precision == "int8" and operator in QUANTISED and not is_bias
+    return TensorProto.INT8 if quantised else TensorProto.FLOAT

@@ -3,19 +3,23 @@
 budget --Latency(model).fit_budget--> spec --create_model, prepare--> measured milliseconds
   ^                                                                     |
   +------------ the next smaller, as long as it is above the budget ----+
+
+Networks for dense tasks are not scaled but chosen from the zoo's entries, which are few: without a model, they are
+measured from the cheapest on.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from scalenet_zoo.export import OnProgress
 from scalenet_zoo.export.latency_model import LatencyModel, make_latency_model, model_path
-from scalenet_zoo.export.profile import QUICK, VISITS, Settings, prepare_yardstick, smallest_network
+from scalenet_zoo.export.profile import QUICK, VISITS, Settings, prepare_yardstick, yardstick_network
 from scalenet_zoo.export.runners import prepare
-from scalenet_zoo.export.yardstick import quiet, quiet_ms
+from scalenet_zoo.export.yardstick import Yardstick, quiet, quiet_ms
 
 from scalenet_zoo.constraints import Latency
 from scalenet_zoo.errors import BudgetError, InputError
@@ -26,6 +30,7 @@ from scalenet_zoo.zoo import create_model
 if TYPE_CHECKING:
     from scalenet_zoo.family import Family
     from scalenet_zoo.spec import ArchSpec
+    from scalenet_zoo.zoo import Entries
 
 ATTEMPTS = 8
 """Networks that are measured before a budget counts as out of reach."""
@@ -33,18 +38,18 @@ ATTEMPTS = 8
 
 @dataclass(frozen=True)
 class Attempt:
-    """A network that was predicted to meet a budget, and measured.
+    """A network that was measured, since it may meet a budget.
 
     Attributes:
         spec: the network.
-        predicted: milliseconds.
+        predicted: milliseconds; None: there is no latency model.
         measured: milliseconds on the undisturbed machine.
         visits: medians of each visit, those of a disturbed machine too.
         quiet: how many visits were undisturbed.
     """
 
     spec: ArchSpec
-    predicted: float
+    predicted: float | None
     measured: float
     visits: tuple[float, ...]
     quiet: int
@@ -55,12 +60,12 @@ class Found:
     """What a budget led to.
 
     Attributes:
-        attempts: all networks that were measured; the last one meets the budget.
-        latency_model: that predicted them.
+        attempts: all networks that were measured; the last one meets the budget and is taken.
+        settings: back end, threads and so on that they were measured with.
     """
 
     attempts: tuple[Attempt, ...]
-    latency_model: LatencyModel
+    settings: Settings
 
 
 def find_latency_model(
@@ -103,7 +108,7 @@ def search_at_latency(
         raise InputError(f"latency model: found one for the family {settings.family}, expected {family.name}")
     attempts: list[Attempt] = []
     target = budget
-    constant = smallest_network(family, settings.divisor)
+    constant = yardstick_network(family, settings.divisor)
     with prepare_yardstick(constant, settings, known=latency_model.yardstick) as yardstick:
         while len(attempts) < ATTEMPTS:
             on_progress(f"measuring on {settings.backend}", len(attempts), ATTEMPTS)
@@ -115,16 +120,68 @@ def search_at_latency(
                 raise
             spec = spec.replace(name=f"{family.name}_{format_ms(budget)}_{settings.backend}")
             predicted = latency_model.predict_spec(spec)
-            images = torch.randn(settings.batch, spec.input.channels, spec.input.height, spec.input.width)
-            with prepare(create_model(spec), images, settings.backend, settings.threads, settings.precision) as runner:
-                visits = yardstick.visit(runner, VISITS)
-            measured = quiet_ms(visits, yardstick.best)
-            times = tuple(visit.ms for visit in visits)
-            attempts.append(Attempt(spec, predicted, measured, times, len(quiet(visits, yardstick.best))))
-            if measured <= budget:
-                return Found(tuple(attempts), latency_model)
+            attempts.append(_attempt(spec, predicted, settings, yardstick))
+            if (measured := attempts[-1].measured) <= budget:
+                return Found(tuple(attempts), settings)
             target = min(0.99 * predicted, predicted * budget / measured)
     raise BudgetError(
         f"latency: found {format_ms(min(attempt.measured for attempt in attempts))} as the least of {len(attempts)}"
         f" measured networks of the family {family.name}, expected at most {format_ms(budget)}"
     )
+
+
+def choose_at_latency(
+    budget: float,
+    entries: Entries,
+    settings: Settings,
+    latency_model: LatencyModel | None = None,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Found:
+    """Choose the largest of the zoo's entries that meets a latency budget when measured.
+
+    With a model, those that it predicts to meet the budget are measured, the largest first, until one does. Without
+    one, entries are measured from the cheapest on, until one does not.
+
+    Args:
+        budget: milliseconds.
+        entries: to choose from.
+        settings: on which back end, with how many threads and images at once.
+        latency_model: for these settings.
+        on_progress: told before each measurement.
+
+    Raises:
+        BudgetError: no entry met the budget when measured.
+        BackendError: the back end cannot run here.
+    """
+    attempts: list[Attempt] = []
+    predicted: dict[str, float] = {}
+    order = list(entries.specs)
+    if latency_model:
+        predicted = {spec.name: latency_model.predict_spec(spec) for spec in entries.specs}
+        cheapest = order[0].name  # it is tried whatever is predicted
+        order = [spec for spec in reversed(order) if predicted[spec.name] <= budget or spec.name == cheapest]
+    known = latency_model.yardstick if latency_model else math.inf
+    with prepare_yardstick(yardstick_network(entries, settings.divisor), settings, known=known) as yardstick:
+        for spec in order:
+            on_progress(f"measuring {spec.name} on {settings.backend}", len(attempts), len(order))
+            attempts.append(_attempt(spec, predicted.get(spec.name), settings, yardstick))
+            met = attempts[-1].measured <= budget
+            if met == (latency_model is not None):  # down to the first that does, or up to the first that does not
+                break
+    attempts.sort(key=lambda attempt: attempt.measured <= budget)
+    if (last := attempts[-1]).measured > budget:
+        raise BudgetError(
+            f"latency: found {format_ms(budget)}, expected at least the {format_ms(last.measured)} that"
+            f" {last.spec.name} takes on {settings.backend}, the cheapest of the zoo's {entries.name} networks"
+        )
+    return Found(tuple(attempts), settings)
+
+
+def _attempt(spec: ArchSpec, predicted: float | None, settings: Settings, yardstick: Yardstick) -> Attempt:
+    """Measure a network."""
+    images = torch.randn(settings.batch, spec.input.channels, spec.input.height, spec.input.width)
+    with prepare(create_model(spec), images, settings.backend, settings.threads, settings.precision) as runner:
+        visits = yardstick.visit(runner, VISITS)
+    times = tuple(visit.ms for visit in visits)
+    best = yardstick.best
+    return Attempt(spec, predicted, quiet_ms(visits, best), times, len(quiet(visits, best)))

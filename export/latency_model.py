@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from scalenet_zoo.cost import Population
     from scalenet_zoo.family import Family
+    from scalenet_zoo.zoo import Entries
 
     Floats = NDArray[np.float64]
 
@@ -155,7 +156,7 @@ def fit(profile: Profile) -> LatencyModel:
 
 
 def make_latency_model(
-    family: Family,
+    family: Family | Entries,
     settings: Settings,
     plan: Plan,
     path: Path,

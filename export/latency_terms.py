@@ -2,23 +2,28 @@
 
 For each kind of operation these are multiply-adds (as counted, and with channels rounded up to a
 block of SIMD lanes), elements read and written, weights read, and the call itself. A latency model
-weighs them; see `latency_model.py`. `trace_terms` takes them from a trace, `population_terms` works
-them out for many networks at once, in NumPy; tests hold the two equal.
+weighs them; see `latency_model.py`. `trace_terms` takes them from a trace; `population_terms` and
+`multipath_terms` work them out for many networks at once, in NumPy; tests hold them equal to it.
 """
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scalenet_zoo.cost import squeeze_channels
+from scalenet_zoo.cost import squeeze_channels, trace
+from scalenet_zoo.multipath_cost import BRANCHES
 from scalenet_zoo.rounding import scale_depth
+from scalenet_zoo.spec import FUSION_STEPS, Module, MultipathNetwork
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scalenet_zoo.cost import Population, Trace
+    from scalenet_zoo.rounding import Integers
+    from scalenet_zoo.spec import DenseHead, Input
 
     Floats = NDArray[np.float64]
     Values = float | NDArray[Any]  # one network's, or those of many
@@ -72,14 +77,15 @@ class _Sum:
         written: Values,
         count: Values = 1,
     ) -> None:
-        """A convolution from `before` channels of `read` pixels."""
+        """A convolution from `before` channels of `read` pixels; a transposed one, if it writes more than it reads."""
         before, channels = np.asarray(before, dtype=float), np.asarray(channels, dtype=float)
         inward, outward = _blocks(before), _blocks(channels)
         weights = before * channels * kernel**2
+        applied = np.minimum(read, written)  # how often the weights are
         values = (
-            inward * outward * kernel**2 * written,
-            weights * written,
-            np.sqrt(inward) * outward * kernel**2 * written,
+            inward * outward * kernel**2 * applied,
+            weights * applied,
+            np.sqrt(inward) * outward * kernel**2 * applied,
             inward * read,
             outward * written,
             *_beyond_caches(inward * read + outward * written),
@@ -178,3 +184,55 @@ def population_terms(population: Population) -> Floats:
         total.add("linear", head * population.class_count)
     total.add("graph", population.in_channels * resolution**2, population.class_count or head)
     return total.terms
+
+
+def multipath_terms(
+    depth: Integers,
+    fusion: NDArray[np.bool_],
+    width: int,
+    head: DenseHead,
+    image: Input,
+    classes: int,
+) -> Floats:
+    """The terms (terms, n) of n multipath networks.
+
+    A block of a branch, and a path between two branches, has the same terms in whichever module it is. They are what
+    one more of it adds to a small network; the small network without its blocks is what all networks share.
+
+    Args:
+        depth: blocks of each branch, (n, modules, 4), 0 where there is no branch.
+        fusion: paths, (n, modules, to, step, from), as `spec.Module` has them.
+        width: channels of the highest-resolution branch.
+        head: of all networks.
+        image: the size of their input.
+        classes: classes or joints; 0: the networks have no classifier.
+    """
+
+    def small(deeper: int | None = None, path: tuple[int, int] | None = None) -> Floats:
+        modules = _small_module(2), _small_module(3), _small_module(BRANCHES, deeper, path)
+        return trace_terms(trace(MultipathNetwork(width=width, head=head, modules=modules), image, classes))
+
+    smallest = small()
+    block = np.stack([small(deeper=branch) - smallest for branch in range(BRANCHES)], axis=1)  # (terms, 4)
+    path = np.zeros((len(TERMS), BRANCHES, BRANCHES))  # (terms, to, from)
+    for to, origin in permutations(range(BRANCHES), 2):
+        path[:, to, origin] = small(path=(to, origin)) - smallest
+    shared = smallest - block @ [3, 3, 2, 1]  # modules that have the branch
+    blocks, paths = depth.sum(axis=1), fusion.sum(axis=(1, 3))
+    terms: Floats = shared[:, None] + block @ blocks.T + np.tensordot(path, paths, axes=((1, 2), (1, 2)))
+    return terms
+
+
+def _small_module(branches: int, deeper: int | None = None, path: tuple[int, int] | None = None) -> Module:
+    """A module with a block on every branch, two on the branch `deeper`, and no path but (to, from) at most."""
+    depth = tuple(1 + (branch == deeper) for branch in range(branches))
+    fusion = tuple(
+        tuple(
+            tuple(int(to == origin or (not step and (to, origin) == path)) for origin in range(branches))
+            if step < depth[to]
+            else (0,) * branches
+            for step in range(FUSION_STEPS)
+        )
+        for to in range(branches)
+    )
+    return Module(depth=depth, fusion=fusion)

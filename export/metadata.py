@@ -64,6 +64,8 @@ class OnnxOptions(Strict):
                 f"output: found {self.output} for {spec.name} ({spec.task}, {spec.classes} classes), expected it for"
                 f" {OUTPUT_TASKS[self.output]}"
             )
+        if self.output == "joints" and spec.bottom_up:
+            raise ExportError(f"output: found joints for {spec.name}, which finds several people, expected raw")
         if self.preprocess and spec.input.channels not in (1, 3):
             raise ExportError(
                 f"preprocess: found {spec.input.channels} channels of {spec.name}, expected 1 or 3 to normalise"

@@ -25,6 +25,7 @@ QUANTISED = ("Conv", "Gemm")
 
 Leaving the outputs alone would be more exact, but ONNX Runtime's CPU provider then finds no integer kernels; quantising
 activation functions, pools, products and sums too is less exact and gains no time.
+For transposed convolutions it has no integer kernels.
 """
 PERCENTILE = 99.999
 """Of an activation's values lie within its range; the rest is cut off, so that outliers do not coarsen all others."""

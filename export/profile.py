@@ -2,9 +2,10 @@
 
     family --sample--> items: layers in context, whole networks --measure--> Profile (JSON)
 
-A search samples its space instead (`draw_items`, `measure_items`). Layers are measured in context, between the
-neighbours that they have in a sampled network. The networks of a family lie around its growth law, with other base
-models too. The same seed gives the same items, so a profile that was interrupted goes on where it stopped.
+A search samples its space instead (`draw_items`, `measure_items`). Layers are measured in context: between the
+neighbours that they have in a sampled network or, of multipath networks, as the modules of a shorter one. The networks
+of a family lie around its growth law, with other base models too; those of dense tasks are of the widths and sizes of
+the zoo's entries. The same seed gives the same items, so a profile that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -32,8 +33,9 @@ from scalenet_zoo.errors import InputError
 from scalenet_zoo.family import Family, Strategy
 from scalenet_zoo.layers import MBConv
 from scalenet_zoo.scaling import MACS_RANGE, apply_strategy, encode_kernels, fit_growth_law
-from scalenet_zoo.spec import ArchSpec, Document, Name, Strict
-from scalenet_zoo.zoo import create_model
+from scalenet_zoo.search.multipath_space import MultipathSpace
+from scalenet_zoo.spec import ArchSpec, Document, MBConvNetwork, Module, MultipathNetwork, Name, Strict
+from scalenet_zoo.zoo import Entries, create_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,16 +51,19 @@ VISITS = 3
 """Quiet visits to each item."""
 TRIES = 20
 """Draws for each layer to measure, at most: a small space has few distinct ones."""
+YARDSTICK_PIXELS = 64
+"""Height and width that a dense network is the yardstick with: milliseconds, where its own size takes seconds."""
 
 
 class Settings(Strict):
     """What a profile is for.
 
     Attributes:
+        family: what the networks are of.
         backend: as `--on` takes it.
         threads: CPU threads.
         batch: images at once.
-        divisor: channels are multiples of it.
+        divisor: channels are multiples of it, of the families that have a base model.
     """
 
     family: Name
@@ -73,7 +78,7 @@ class Plan(Strict):
     """How much is measured.
 
     Attributes:
-        layers: in context.
+        layers: in context; of multipath networks, short ones.
         networks: that a model is fitted to.
         held_out: networks that it is judged by.
     """
@@ -157,8 +162,14 @@ class Item:
     macs: int
 
 
-def sample_network(family: Family, rng: np.random.Generator, divisor: int) -> ArchSpec:
-    """Draw a network: half of the time the family's own base model, else another; scaled around the growth law."""
+def sample_network(family: Family | Entries, rng: np.random.Generator, divisor: int) -> ArchSpec:
+    """Draw a network.
+
+    Of a family, half of the time its own base model, else another; scaled around the growth law. Of entries, any
+    topology of the width and input of one of them.
+    """
+    if isinstance(family, Entries):
+        return _sample_multipath(family.specs[rng.integers(len(family.specs))], rng)
     base = family.base
     if rng.random() < 0.5:
         stages = []
@@ -186,7 +197,26 @@ def sample_network(family: Family, rng: np.random.Generator, divisor: int) -> Ar
             return spec
 
 
-def sample_items(family: Family, plan: Plan, divisor: int) -> list[Item]:
+def _sample_multipath(entry: ArchSpec, rng: np.random.Generator) -> ArchSpec:
+    network = entry.network
+    assert network.type == "multipath"
+    two, three, four = (sum(len(module.depth) == branches for module in network.modules) for branches in (2, 3, 4))
+    space = MultipathSpace(
+        name=entry.name,
+        width=network.width,
+        head="segmentation" if network.head == "segmentation" else "pose",  # what else reads the first branch alone
+        modules=(two, three, four),
+        input=entry.input,
+    )
+    return _with_modules(entry, network, space.to_modules(space.sample(rng, 1)[0]))
+
+
+def _with_modules(spec: ArchSpec, network: MultipathNetwork, modules: tuple[Module, ...]) -> ArchSpec:
+    changed = network.model_copy(update={"modules": modules})
+    return ArchSpec.create(spec.name, spec.task, spec.input, spec.classes, changed, spec.provenance)
+
+
+def sample_items(family: Family | Entries, plan: Plan, divisor: int) -> list[Item]:
     """Draw what is to be measured of a family; see `draw_items`."""
     return draw_items(lambda rng: sample_network(family, rng, divisor), plan)
 
@@ -205,7 +235,7 @@ def draw_items(draw: Callable[[np.random.Generator], ArchSpec], plan: Plan) -> l
     for _ in range(TRIES * plan.layers):
         if len(windows) == plan.layers:
             break
-        key, item = _layers(draw(rng), rng)
+        key, item = _part(draw(rng), rng)
         windows.setdefault(key, item)
     items += windows.values()
     return [items[i] for i in rng.permutation(len(items))]
@@ -217,10 +247,13 @@ def network_item(spec: ArchSpec, role: Role = "networks") -> Item:
     return Item(role, partial(create_model, spec), shape, trace_terms(spec.trace), spec.cost.macs)
 
 
-def _layers(spec: ArchSpec, rng: np.random.Generator) -> tuple[tuple[object, ...], Item]:
-    """One layer of a network between its neighbours, and what it is known by."""
-    network = spec.network
-    assert network.type == "mbconv"
+def _part(spec: ArchSpec, rng: np.random.Generator) -> tuple[tuple[object, ...], Item]:
+    """A part of a network, and what it is known by."""
+    return _layers(spec, spec.network, rng) if spec.network.type == "mbconv" else _short(spec, spec.network, rng)
+
+
+def _layers(spec: ArchSpec, network: MBConvNetwork, rng: np.random.Generator) -> tuple[tuple[object, ...], Item]:
+    """One layer between its neighbours."""
     layers = [layer for stage in network.stages for layer in stage]
     first = max(0, int(rng.integers(len(layers))) - 1)
     window = layers[first : first + 3]
@@ -237,8 +270,16 @@ def _layers(spec: ArchSpec, rng: np.random.Generator) -> tuple[tuple[object, ...
     return (shape, *window), Item("layers", module, shape, trace_terms(trace), trace.macs)
 
 
+def _short(spec: ArchSpec, network: MultipathNetwork, rng: np.random.Generator) -> tuple[tuple[object, ...], Item]:
+    """A network of one module of each stage."""
+    stages = ([module for module in network.modules if len(module.depth) == branches] for branches in (2, 3, 4))
+    modules = tuple(stage[rng.integers(len(stage))] for stage in stages)
+    item = network_item(_with_modules(spec, network, modules))
+    return (item.shape, network.width, *modules), replace(item, role="layers")
+
+
 def measure_profile(
-    family: Family,
+    family: Family | Entries,
     settings: Settings,
     plan: Plan,
     path: Path,
@@ -257,7 +298,7 @@ def measure_profile(
         BackendError, OutputError, InputError: as `measure_items`.
     """
     items = sample_items(family, plan, settings.divisor)
-    return measure_items(items, smallest_network(family, settings.divisor), settings, plan, path, on_progress)
+    return measure_items(items, yardstick_network(family, settings.divisor), settings, plan, path, on_progress)
 
 
 def measure_items(
@@ -309,8 +350,10 @@ def visit_item(item: Item, settings: Settings, yardstick: Yardstick) -> list[Vis
         return yardstick.visit(runner, VISITS)
 
 
-def smallest_network(family: Family, divisor: int) -> ArchSpec:
-    """The family's smallest published network: its yardstick."""
+def yardstick_network(family: Family | Entries, divisor: int) -> ArchSpec:
+    """The family's smallest published network; that of entries for small images."""
+    if isinstance(family, Entries):
+        return family.specs[0].replace(height=YARDSTICK_PIXELS, width=YARDSTICK_PIXELS)
     return apply_strategy(family, min(family.strategies, key=lambda strategy: strategy.stage), divisor)
 
 

@@ -287,6 +287,8 @@ def agree(reference: Reference, exported: Exported, images: Sequence[Path]) -> A
         some = images[start : start + size]
         raw = reference(network_input(metadata, some, size))[: len(some)]
         found = exported(file_input(metadata, some, size))[: len(some)]
+        if metadata.spec.bottom_up:  # heatmaps; no decision is made of the coarse ones and the tags alone
+            raw, found = raw[:, : metadata.spec.classes], found[:, : metadata.spec.classes]
         if metadata.options.output == "raw":
             found = processed(found, DECISIONS[task])
         counts.append(_same(processed(raw, DECISIONS[task]), found, raw.shape[1:], task))

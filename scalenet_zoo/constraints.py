@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -14,9 +14,25 @@ from scalenet_zoo.quantities import format_count, format_ms
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scalenet_zoo.cost import Population
+    from scalenet_zoo.rounding import Integers
 
     Floats = NDArray[np.float64]
+
+
+class Cost(Protocol):
+    """What each of many networks costs, in an array of any shape."""
+
+    @property
+    def macs(self) -> Integers: ...  # noqa: D102
+    @property
+    def params(self) -> Integers: ...  # noqa: D102
+
+
+class Population(Protocol):
+    """Many networks: `cost.Population`, (N, M), or `search.multipath_limits.TopologyPopulation`, (N,)."""
+
+    @property
+    def cost(self) -> Cost: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -37,15 +53,15 @@ class Constraint(ABC):
 
     @abstractmethod
     def measure(self, population: Population) -> Floats:
-        """What the N x M networks of a population cost, (N, M)."""
+        """What the networks of a population cost, in the population's shape."""
 
     def feasible(self, population: Population) -> NDArray[np.bool_]:
-        """Which networks keep the budget, (N, M)."""
+        """Which networks keep the budget."""
         feasible: NDArray[np.bool_] = self.excess(self.measure(population)) == 0.0
         return feasible
 
     def violation(self, population: Population) -> Floats:
-        """By which share of the budget networks exceed it, (N, M); 0 for those that keep it."""
+        """By which share of the budget networks exceed it; 0 for those that keep it."""
         return self.excess(self.measure(population))
 
     def excess(self, values: Floats) -> Floats:
@@ -65,7 +81,7 @@ class Macs(Constraint):
     measure_name: ClassVar[str] = "macs"
 
     def measure(self, population: Population) -> Floats:
-        """Multiply-adds, (N, M)."""
+        """Multiply-adds."""
         return population.cost.macs.astype(np.float64)
 
 
@@ -77,15 +93,15 @@ class Params(Constraint):
     sees_resolution: ClassVar[bool] = False
 
     def measure(self, population: Population) -> Floats:
-        """Parameters, (N, M)."""
+        """Parameters."""
         return population.cost.params.astype(np.float64)
 
 
 class Predictor(Protocol):
-    """What can predict latencies: `export.latency_model.LatencyModel`."""
+    """What can predict latencies of one kind of population: `export.latency_model.LatencyModel`, say."""
 
-    def predict(self, population: Population) -> Floats:
-        """Milliseconds, (N, M)."""
+    def predict(self, population: Any) -> Floats:  # noqa: ANN401
+        """Milliseconds, in the population's shape."""
         ...
 
 
@@ -101,7 +117,7 @@ class Latency(Constraint):
     measure_name: ClassVar[str] = "latency"
 
     def measure(self, population: Population) -> Floats:
-        """Predicted milliseconds, (N, M)."""
+        """Predicted milliseconds."""
         return self.model.predict(population)
 
     def format(self, value: float, rounding: str = ROUND_HALF_EVEN) -> str:

@@ -33,6 +33,8 @@ BOTTLENECKS = 4
 """Multipath: bottleneck blocks of the first stage."""
 BOTTLENECK_CHANNELS = 256
 """Multipath: channels that the first stage ends with."""
+UPSCALED_BLOCKS = 4
+"""Multipath: residual blocks at stride 2 of the head bottom_up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,17 @@ class Trace:
         params = weights + (2 * norm + bias) * channels
         op = Op(name, "conv", (x,), len(self.shapes), weights * height * width, params, kernel, groups)
         return self._add(op, (channels, height, width))
+
+    def upconv(self, name: str, x: int, channels: int) -> int:
+        """A 4x4 transposed convolution that doubles height and width, with the batch norm that follows it.
+
+        Each value read is multiplied with the whole kernel. Published counts of HigherHRNet take it times each value
+        written, which is four times as much.
+        """
+        before, height, width = self.shapes[x]
+        weights = before * channels * 4**2
+        op = Op(name, "conv", (x,), len(self.shapes), weights * height * width, weights + 2 * channels, kernel=4)
+        return self._add(op, (channels, 2 * height, 2 * width))
 
     def linear(self, name: str, x: int, channels: int) -> int:
         """A linear layer with bias."""
@@ -231,7 +244,27 @@ def _trace_multipath(t: Trace, network: MultipathNetwork, classes: int) -> int:
         x = t.conv("head", x, t.shapes[x][0], 1, bias=True)
     else:
         x = xs[0]
-    return t.conv("classifier", x, classes, 1, norm=False, bias=True) if classes else x
+    if not classes:
+        return x
+    if network.head == "bottom_up":
+        return _trace_bottom_up(t, x, classes)
+    return t.conv("classifier", x, classes, 1, norm=False, bias=True)
+
+
+def _trace_bottom_up(t: Trace, x: int, joints: int) -> int:
+    channels = t.shapes[x][0]
+    coarse = t.conv("classifier.coarse", x, 2 * joints, 1, norm=False, bias=True)
+    x = t.upconv("classifier.upscale", t.concat([x, coarse]), channels)
+    for i in range(UPSCALED_BLOCKS):
+        x = _trace_block(t, f"classifier.blocks.{i}", x)
+    fine = t.conv("classifier.fine", x, joints, 1, norm=False, bias=True)
+    return t.concat([fine, t.resize(coarse, fine)])
+
+
+def _trace_block(t: Trace, name: str, x: int) -> int:
+    channels = t.shapes[x][0]
+    y = t.conv(f"{name}.conv1", x, channels, 3)
+    return t.elementwise(t.conv(f"{name}.conv2", y, channels, 3), x)
 
 
 def _trace_bottleneck(t: Trace, name: str, x: int) -> int:
@@ -250,10 +283,7 @@ def _trace_module(t: Trace, name: str, module: Module, xs: list[int], channels: 
         xs = list(xs)
         for branch in branches:
             if step < module.depth[branch]:
-                block = f"{name}.blocks.{branch}.{step}"
-                y = t.conv(f"{block}.conv1", xs[branch], channels[branch], 3)
-                y = t.conv(f"{block}.conv2", y, channels[branch], 3)
-                xs[branch] = t.elementwise(y, xs[branch])
+                xs[branch] = _trace_block(t, f"{name}.blocks.{branch}.{step}", xs[branch])
         fused = []
         for to in branches:
             y = xs[to]

@@ -19,10 +19,15 @@ def find_joints(heatmaps: Tensor) -> Tensor:
     index = heatmaps.flatten(2).argmax(2, keepdim=True)
     x = index % width
     y = (index - x) / width
+    dx, dy, score = (values.flatten(2).gather(2, index) for values in (*quarter_steps(heatmaps), heatmaps))
+    return torch.cat([(x + dx + 0.5) / width, (y + dy + 0.5) / height, score], dim=2)
+
+
+def quarter_steps(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+    """A quarter pixel to the right and down, or back, where the higher neighbour is: two of (n, joints, h, w)."""
     right = F.pad((heatmaps[..., 2:] - heatmaps[..., :-2]).sign(), (1, 1)) / 4
     down = F.pad((heatmaps[..., 2:, :] - heatmaps[..., :-2, :]).sign(), (0, 0, 1, 1)) / 4
-    dx, dy, score = (values.flatten(2).gather(2, index) for values in (right, down, heatmaps))
-    return torch.cat([(x + dx + 0.5) / width, (y + dy + 0.5) / height, score], dim=2)
+    return right, down
 
 
 def place_joints(joints: np.ndarray, to_image: np.ndarray) -> np.ndarray:
@@ -39,18 +44,30 @@ def place_joints(joints: np.ndarray, to_image: np.ndarray) -> np.ndarray:
     return np.concatenate([homogeneous @ to_image.T, joints[:, 2:]], axis=1)
 
 
+def resize_output(output: Tensor, size: tuple[int, int]) -> Tensor:
+    """A segmentation's output for each pixel of an image, float32.
+
+    Args:
+        output: logits (classes, h, w); or classes (h, w), of which the nearest is taken.
+        size: height and width of the image.
+    """
+    if output.ndim == 2:
+        return F.interpolate(output[None, None].float(), size, mode="nearest-exact")[0, 0]
+    return F.interpolate(output[None].float().contiguous(), size, mode="bilinear", align_corners=False)[0]
+
+
 def find_classes(output: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
     """The class of each pixel of an image.
 
     Args:
-        output: logits (classes, h, w), resized to the image; or classes (h, w), of which the nearest is taken.
+        output: as for `resize_output`.
         size: height and width of the image.
 
     Returns:
         Classes (height, width), and how sure the network is of them, from 0 to 1, if there are logits.
     """
+    resized = resize_output(output, size)
     if output.ndim == 2:
-        return F.interpolate(output[None, None].float(), size, mode="nearest-exact")[0, 0].long(), None
-    logits = F.interpolate(output[None].float().contiguous(), size, mode="bilinear", align_corners=False)[0]
-    confidence, classes = logits.softmax(0).max(0)
+        return resized.long(), None
+    confidence, classes = resized.softmax(0).max(0)
     return classes, confidence

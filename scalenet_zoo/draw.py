@@ -59,16 +59,19 @@ def draw_classes(
 
 def draw_joints(
     picture: Image.Image,
-    joints: np.ndarray,
+    persons: np.ndarray,
     names: Sequence[str],
     skeleton: Sequence[tuple[int, int]] = (),
     colours: Sequence[Colour] = (),
 ) -> Image.Image:
-    """Draw joints with a score of `MIN_SCORE` or more, and the skeleton between them; the legend has the rest in white.
+    """Draw joints with a score of `MIN_SCORE` or more, and the skeleton between them.
+
+    The legend has joints that are not drawn in white, and of a single person the scores; several persons have their
+    numbers beside them.
 
     Args:
         picture: RGB.
-        joints: (joints, 3): x and y as shares of the picture's width and height, and the score.
+        persons: (persons, joints, 3): x and y as shares of the picture's width and height, and the score.
         names: of the joints.
         skeleton: pairs of joints.
         colours: of the joints; none: `palette`.
@@ -77,19 +80,25 @@ def draw_joints(
     drawn = picture.copy()
     pen = ImageDraw.Draw(drawn)
     radius = max(2, round(max(picture.size) / 120))
-    places = [(x * picture.width - 0.5, y * picture.height - 0.5) for x, y, _ in joints.tolist()]
-    seen = [score >= MIN_SCORE for score in joints[:, 2].tolist()]
-    for start, end in skeleton:
-        if seen[start] and seen[end]:
-            pen.line([places[start], places[end]], fill=colours[end], width=radius)
-    for (x, y), visible, colour in zip(places, seen, colours, strict=False):
-        if visible:
-            box = (x - radius, y - radius, x + radius, y + radius)
-            pen.ellipse(box, fill=colour, outline="white", width=max(1, radius // 3))
-    rows = zip(seen, colours, names, joints[:, 2].tolist(), strict=False)
-    return _with_legend(
-        drawn, [(colour if shown else _NOT_DRAWN, f"{name} {s:.2f}") for shown, colour, name, s in rows]
-    )
+    font = _font(max(10, 4 * radius))
+    for number, joints in enumerate(persons):
+        places = [(x * picture.width - 0.5, y * picture.height - 0.5) for x, y, _ in joints.tolist()]
+        seen = [score >= MIN_SCORE for score in joints[:, 2].tolist()]
+        for start, end in skeleton:
+            if seen[start] and seen[end]:
+                pen.line([places[start], places[end]], fill=colours[end], width=radius)
+        for (x, y), visible, colour in zip(places, seen, colours, strict=False):
+            if visible:
+                box = (x - radius, y - radius, x + radius, y + radius)
+                pen.ellipse(box, fill=colour, outline="white", width=max(1, radius // 3))
+        if len(persons) > 1 and any(seen):
+            x, y = min((place for place, visible in zip(places, seen, strict=True) if visible), key=lambda p: p[1])
+            text = {"font": font, "anchor": "ms", "stroke_width": 1, "stroke_fill": "black"}
+            pen.text((x, y - 2 * radius), str(number), fill="white", **text)  # type: ignore[arg-type]
+    shown = [bool((scores >= MIN_SCORE).any()) for scores in persons[:, :, 2].T]
+    texts = names if len(persons) != 1 else [f"{name} {s:.2f}" for name, s in zip(names, persons[0, :, 2], strict=True)]
+    rows = zip(shown, colours, texts, strict=False)
+    return _with_legend(drawn, [(colour if seen else _NOT_DRAWN, text) for seen, colour, text in rows])
 
 
 def _with_legend(picture: Image.Image, legend: list[tuple[Colour, str]]) -> Image.Image:

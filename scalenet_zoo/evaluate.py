@@ -4,20 +4,24 @@ examples --evaluation_loader--> images, targets --network or file--> outputs --m
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
 from scalenet_zoo.data import BrokenImages, Examples, Stream, evaluation_loader
+from scalenet_zoo.data.pose import Persons
 from scalenet_zoo.errors import InputError
-from scalenet_zoo.inference import prepare
+from scalenet_zoo.inference import Inference, prepare
 from scalenet_zoo.labels import Labels
 from scalenet_zoo.metrics import Metrics, gather, make_meter
 from scalenet_zoo.predict import check_finite
 from scalenet_zoo.spec import ArchSpec, Task
+from scalenet_zoo.tiling import run_tiles
 
 if TYPE_CHECKING:
     from scalenet_zoo.export.verify import Exported
@@ -32,7 +36,7 @@ class Evaluation:
         model: its name.
         data: the data set, as the user wrote it.
         split: of it.
-        images: that were looked at; of pose, persons.
+        images: that were looked at; of pose, persons, unless the network finds them itself.
         broken: images that could not be read, and why.
         metrics: shares from 0 to 1; see the meters in `metrics.py`.
         seconds: from the first image to the last.
@@ -60,6 +64,7 @@ def evaluate(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     flip: bool = False,
+    overlap: float | None = None,
     rank: int = 0,
     world: int = 1,
     broken_limit: int = 100,
@@ -68,7 +73,7 @@ def evaluate(
     """Measure how good a network is.
 
     Images are prepared as the network's `pretrained_cfg`, or the file's metadata, say. Boxes of persons are the data
-    set's own.
+    set's own, or a detector's where `open_data` was given those.
 
     Args:
         network: one of ours, or an ONNX file or engine, open.
@@ -78,6 +83,8 @@ def evaluate(
         device: where a network is moved to; None: it stays.
         dtype: that a network computes in where that is safe (autocast); None: that of its weights.
         flip: take the mean of the outputs for each image and its mirror image.
+        overlap: show segmentation networks images at their own size, in tiles that overlap by this share of a tile
+            (`tiling.run_tiles`); None: whole, squeezed to the network's input.
         rank: of this process among those of torch.distributed, which share the work and join their figures.
         world: how many these are.
         broken_limit: images that may be unreadable.
@@ -92,16 +99,16 @@ def evaluate(
     check_labels(spec, inference.labels, examples)
     if flip:
         inference = inference.mirrored(inference.labels if inference.labels.flip_pairs else examples.labels)
-    loader = evaluation_loader(
-        examples,
-        inference.transform,
-        spec,
-        min(batch_size, inference.largest or batch_size),
-        workers,
-        rank,
-        world,
+    at_once = inference.batch_size(batch_size)
+    loader = (
+        evaluation_loader(examples, inference.transform, spec, at_once, workers, rank, world)
+        if overlap is None
+        else evaluation_loader(examples, _as_bytes, spec, 1, workers, rank, world)
     )
-    meter = make_meter(spec, examples.labels, inference.form, inference.device)
+    truth = examples.truth if isinstance(examples, Persons) else None
+    if truth and spec.bottom_up:
+        raise InputError(f"{spec.name}: found boxes of persons, expected none: it finds the persons itself")
+    meter = make_meter(spec, examples.labels, inference.form, inference.device, truth)
     broken, images = BrokenImages(broken_limit), 0
     finite = torch.ones((), dtype=torch.bool, device=inference.device)
     training = isinstance(network, nn.Module) and network.training
@@ -113,9 +120,9 @@ def evaluate(
             for done, batch in enumerate(loader, 1):
                 broken.add(batch["broken"])
                 if len(batch["image"]):
-                    output = inference.run(batch["image"])
-                    finite &= output.isfinite().all()
-                    meter.update(output, batch["target"])
+                    for output, targets in _run(inference, batch, overlap, at_once):
+                        finite &= output.isfinite().all()
+                        meter.update(output, targets)
                     images += len(batch["image"])
                 on_progress(f"evaluating {spec.name}", done, done if isinstance(examples, Stream) else len(loader))
             shares = gather((images, broken.names, bool(finite)))
@@ -132,6 +139,22 @@ def evaluate(
     return Evaluation(
         spec.task, spec.name, examples.source, examples.split, images, tuple(broken.names), metrics, seconds
     )
+
+
+def _run(
+    inference: Inference, batch: dict[str, Any], overlap: float | None, at_once: int
+) -> Iterator[tuple[Tensor, Any]]:
+    """A batch's outputs and targets; of an image in tiles, band by band."""
+    if overlap is None:
+        yield inference.run(batch["image"]), batch["target"]
+        return
+    (image,), (mask,) = batch["image"], batch["target"]
+    for top, output in run_tiles(inference, Image.fromarray(image.numpy()), overlap, at_once):
+        yield output[None], [mask[top : top + output.shape[-2]]]
+
+
+def _as_bytes(image: Image.Image) -> np.ndarray:
+    return np.array(image)
 
 
 def check_labels(spec: ArchSpec, labels: Labels, examples: Examples | Stream) -> None:

@@ -52,8 +52,16 @@ class Inference:
         """Of the network's classes or joints."""
         return Labels.of(self.cfg)
 
+    def batch_size(self, wished: int) -> int:
+        """As many images at once as wished, within what the network takes."""
+        return max(self.smallest, min(wished, self.largest or wished))
+
     def mirrored(self, labels: Labels) -> "Inference":
         """The same with the mean of the outputs for an image and for its mirror image.
+
+        Mirror images of heatmaps lie on one another to the pixel: a joint's place is a share of the crop for input and
+        heatmaps alike (`data.crops`), so the shift by a pixel that HRNet's code has is not needed. Of tags, which
+        tell people apart in one image alone, there are both: the mirror image's follow as further channels.
 
         Args:
             labels: with the joints that change places.
@@ -70,9 +78,14 @@ class Inference:
             there = self.run(images.flip(2 if images.dtype == torch.uint8 else 3))  # bytes have their channels last
             if self.spec.task != "classification":
                 there = there.flip(3)
+            here, joints = self.run(images), self.spec.classes
             if self.spec.task == "pose":
-                there = there[:, mirror_order(labels)]
-            return (self.run(images) + there) / 2
+                sets = there.reshape(len(there), -1, joints, *there.shape[2:])  # of maps, one a joint each
+                there = sets[:, :, mirror_order(labels)].flatten(1, 2)
+            if self.spec.bottom_up:
+                maps = (here + there)[:, : 2 * joints] / 2
+                return torch.cat([maps, here[:, 2 * joints :], there[:, 2 * joints :]], dim=1)
+            return (here + there) / 2
 
         return replace(self, run=run)
 

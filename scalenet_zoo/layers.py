@@ -7,6 +7,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from scalenet_zoo.cost import UPSCALED_BLOCKS
 from scalenet_zoo.spec import Activation, Gate, Layer
 
 ACTIVATIONS: dict[Activation, type[nn.ReLU | nn.SiLU | nn.Hardswish]] = {
@@ -102,6 +103,21 @@ class BasicBlock(nn.Module):
         return F.relu(self.drop_path(self.conv2(self.conv1(x))) + x, inplace=True)
 
 
+class UpConvNormAct(nn.Module):
+    """A 4x4 transposed convolution of stride 2, batch norm and ReLU: height and width doubled."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(in_channels, channels, 4, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.act = activation_layer("relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_channels, h, w) -> (n, channels, 2 h, 2 w)."""
+        y: Tensor = self.act(self.norm(self.conv(x)))
+        return y
+
+
 class Bottleneck(nn.Module):
     """1x1 down to a quarter of the channels, 3x3, 1x1 up, with a shortcut (ResNet)."""
 
@@ -139,6 +155,30 @@ class FusionPath(nn.Module):
         """(n, channels[origin], h, w) -> (n, channels[to], *size)."""
         y: Tensor = self.convs(x)
         return upsample(y, size, "nearest") if self.upward else y
+
+
+class BottomUpHead(nn.Module):
+    """Joints of all people in a picture, and tags that tell whose they are (HigherHRNet, CVPR 2020).
+
+    x -> [coarse 1x1: heatmaps, tags] -> joined with x -> [upscale] -> [blocks] -> [fine 1x1: heatmaps]
+    """
+
+    def __init__(self, channels: int, joints: int) -> None:
+        super().__init__()
+        self.coarse = nn.Conv2d(channels, 2 * joints, 1)
+        self.upscale = UpConvNormAct(channels + 2 * joints, channels)
+        self.blocks = nn.Sequential(*(BasicBlock(channels) for _ in range(UPSCALED_BLOCKS)))
+        self.fine = nn.Conv2d(channels, joints, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) -> (n, 3 joints, 2 h, 2 w).
+
+        These are the fine heatmaps, the coarse ones and the tags, of a joint each; the last two have every value four
+        times, so that one tensor holds all of them and nothing is lost.
+        """
+        coarse = self.coarse(x)
+        fine = self.fine(self.blocks(self.upscale(torch.cat([x, coarse], dim=1))))
+        return torch.cat([fine, upsample(coarse, fine.shape[-2:], "nearest")], dim=1)
 
 
 def upsample(x: Tensor, size: torch.Size, mode: Literal["nearest", "bilinear"]) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from scalenet_zoo.data import IGNORE
+from scalenet_zoo.grouping import split_output
 from scalenet_zoo.recipe import Recipe
 from scalenet_zoo.spec import Task
 
@@ -17,18 +18,23 @@ Loss = Callable[[Tensor, Any], Tensor]
 MeanCount = Callable[[Tensor], Tensor]
 """A count in this process to its mean over all processes."""
 
+TAG_WEIGHT = 0.001
+"""Of the tags' loss beside that of the heatmaps (HigherHRNet, CVPR 2020)."""
 
-def task_loss(task: Task, recipe: Recipe, mean_count: MeanCount = lambda count: count) -> Loss:
+
+def task_loss(task: Task, recipe: Recipe, mean_count: MeanCount = lambda count: count, bottom_up: bool = False) -> Loss:
     """The loss of a task.
 
     Args:
         task: what the network is for.
         recipe: label smoothing, mixup and OHEM.
         mean_count: averages a count over processes, so that the mean of their losses is that of all pixels.
+        bottom_up: whether the network finds several people in a picture.
 
     Returns:
         Classification: cross entropy of logits (n, classes) with classes (n,) or, after mixup, shares (n, classes).
-        Segmentation: `pixel_loss`, of the hard pixels alone if the recipe says so. Pose: `heatmap_loss`.
+        Segmentation: `pixel_loss`, of the hard pixels alone if the recipe says so. Pose: `heatmap_loss`, of
+        several people `people_loss`.
     """
     if task == "classification":
         if recipe.mixup or recipe.cutmix:
@@ -37,7 +43,7 @@ def task_loss(task: Task, recipe: Recipe, mean_count: MeanCount = lambda count: 
         smooth: nn.Module = LabelSmoothingCrossEntropy(recipe.smoothing) if recipe.smoothing else nn.CrossEntropyLoss()
         return smooth
     if task == "pose":
-        return heatmap_loss
+        return people_loss if bottom_up else heatmap_loss
     return lambda logits, mask: pixel_loss(logits, mask, recipe.ohem_threshold, recipe.ohem_keep, mean_count)
 
 
@@ -82,6 +88,50 @@ def heatmap_loss(heatmaps: Tensor, target: dict[str, Tensor]) -> Tensor:
     """
     difference = (heatmaps.float() - target["heatmaps"]) * target["weights"][:, :, None, None]
     return 0.5 * difference.square().mean()
+
+
+def people_loss(output: Tensor, target: dict[str, Tensor]) -> Tensor:
+    """The mean squared difference of coarse and of fine heatmaps, and a little of `tag_loss` (HigherHRNet, CVPR 2020).
+
+    Args:
+        output: of a network with the head bottom_up, (n, 3 joints, h, w).
+        target: "fine" and "coarse", heatmaps (n, joints, h, w) and (n, joints, h / 2, w / 2); "fine_weights" and
+            "coarse_weights", (n, h, w) and (n, h / 2, w / 2), 0 where nothing is known; "places", as `tag_loss` has it.
+    """
+    fine, coarse, tags = split_output(output.float(), target["fine"].shape[1])
+    difference = sum(
+        ((found - target[scale]).square() * target[f"{scale}_weights"][:, None]).mean()
+        for scale, found in (("fine", fine), ("coarse", coarse))
+    )
+    return difference + TAG_WEIGHT * tag_loss(tags, target["places"]).mean()
+
+
+def tag_loss(tags: Tensor, places: Tensor) -> Tensor:
+    """Associative embedding: a person's tags are pulled together, those of different people pushed apart.
+
+    For N people with mean tags h_n: the mean over people and their joints of (tag - h_n)^2, and half the mean of
+    exp(-(h_n - h_m)^2) over ordered pairs of different people (Newell et al., NeurIPS 2017, as HigherHRNet weighs it).
+
+    Args:
+        tags: (n, joints, h, w).
+        places: int64 (n, people, joints): where a person's joints are, as numbers from 0 to joints x h x w - 1 of
+            elements of `tags`; -1 for a joint, or all those of a person, that is not there.
+
+    Returns:
+        (n,).
+    """
+    there = places >= 0
+    values = tags.flatten(1).gather(1, places.clamp(min=0).flatten(1)).view(places.shape)
+    joints = there.sum(2).clamp(min=1)
+    means = (values * there).sum(2) / joints
+    spread = ((values - means[..., None]).square() * there).sum(2) / joints
+    known = there.any(2)
+    people = known.sum(1)
+    pull = spread.sum(1) / people.clamp(min=1)
+    pairs = known[:, :, None] & known[:, None] & ~torch.eye(places.shape[1], dtype=torch.bool, device=places.device)
+    nearness = torch.exp(-(means[:, :, None] - means[:, None]).square())
+    push = 0.5 * (nearness * pairs).sum((1, 2)) / (people * (people - 1)).clamp(min=1)
+    return pull + push
 
 
 def teacher_loss(task: Task, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:

@@ -1,8 +1,6 @@
 """What evaluation measures: a meter a task, fed batch by batch, with the same result on one process and on many."""
 
-import contextlib
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -13,9 +11,11 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from scalenet_zoo.data import IGNORE, Crop, Person
+from scalenet_zoo import oks
+from scalenet_zoo.data import IGNORE, Crop, People, Person, Region, View
 from scalenet_zoo.decode import find_classes, find_joints, place_joints
 from scalenet_zoo.errors import InputError
+from scalenet_zoo.grouping import FoundPeople, group_people
 from scalenet_zoo.labels import Labels
 from scalenet_zoo.spec import ArchSpec, Task
 
@@ -35,8 +35,6 @@ PCK = 0.2
 """How far off a correct joint may be (percentage of correct keypoints), as a share of the torso or the box."""
 TORSOS = (("left_shoulder", "right_hip"), ("right_shoulder", "left_hip"))
 """Joints whose distance is the length of a torso; the second pair stands in where the first is not labelled."""
-COCO_FIGURES = ("ap", "ap50", "ap75", "ap_medium", "ap_large", "ar", "ar50", "ar75", "ar_medium", "ar_large")
-"""What COCO's evaluation of keypoints gives, in its order."""
 
 
 class Meter(Protocol):
@@ -51,7 +49,13 @@ class Meter(Protocol):
         ...
 
 
-def make_meter(spec: ArchSpec, labels: Labels, form: "Output" = "raw", device: torch.device | None = None) -> Meter:
+def make_meter(
+    spec: ArchSpec,
+    labels: Labels,
+    form: "Output" = "raw",
+    device: torch.device | None = None,
+    truth: dict[str, Any] | None = None,
+) -> Meter:
     """The meter of a network's task.
 
     Args:
@@ -59,12 +63,15 @@ def make_meter(spec: ArchSpec, labels: Labels, form: "Output" = "raw", device: t
         labels: of the data; those of joints need sigmas.
         form: what the outputs are: logits or heatmaps, or what an exported file makes of them.
         device: where the outputs lie.
+        truth: of persons whom a detector found, see `Pose`.
     """
     if spec.task == "classification":
         return Classification(spec.classes, form, device)
     if spec.task == "segmentation":
         return Segmentation(spec.classes, labels.names, form, device)
-    return Pose(labels, form)
+    if spec.bottom_up:
+        return BottomUp(labels)
+    return Pose(labels, form, truth)
 
 
 class CalibrationError(Metric):
@@ -196,10 +203,17 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class FoundPerson:
-    """A person, and the joints that a network found: float64 (joints, 3), x and y in pixels of the image, score."""
+    """A person in a box, and what a network found.
+
+    Attributes:
+        person: in the whole image.
+        joints: float64 (joints, 3): x and y in pixels of the image, score.
+        crop_area: of what the network saw, in the image's pixels.
+    """
 
     person: Person
     joints: np.ndarray
+    crop_area: float
 
     def order(self) -> tuple[object, ...]:
         """By which persons are sorted, so that the order of processes does not count."""
@@ -209,72 +223,131 @@ class FoundPerson:
 class Pose:
     """COCO's average precision and recall by object keypoint similarity (OKS), and PCK@0.2.
 
-    A person's score is the mean of its joints'. Where boxes are the data set's own, as here, no person is missed for
-    want of a box. PCK is the share of labelled joints that are at most 0.2 of the torso's length off, or, where the
+    Where boxes are the data set's own, a person's score is the mean of its joints', and no person is missed for want of
+    a box. PCK is the share of labelled joints that are at most 0.2 of the torso's length off, or, where the
     joints have no shoulders and hips, 0.2 of the box's larger side; persons whose torso is not labelled are left out
-    of it.
+    of it. Where a detector found the boxes, there are COCO's figures alone, see `detected_figures`.
 
     Args:
         labels: of the joints, with sigmas.
         form: raw (heatmaps) or joints.
+        truth: of persons whom a detector found, see `data.pose.Persons`.
     """
 
-    def __init__(self, labels: Labels, form: "Output" = "raw") -> None:
-        self.labels, self.form = labels, form
+    def __init__(self, labels: Labels, form: "Output" = "raw", truth: dict[str, Any] | None = None) -> None:
+        self.labels, self.form, self.truth = labels, form, truth
         self.found: list[FoundPerson] = []
 
     def update(self, output: Tensor, targets: Sequence[Crop]) -> None:
         """Take in heatmaps (n, joints, h, w) or joints (n, joints, 3), and crops."""
         joints = find_joints(output.float().contiguous()) if self.form == "raw" else output
         for crop, shares in zip(targets, joints.double().cpu().numpy(), strict=True):
-            self.found.append(FoundPerson(crop.person, place_joints(shares, crop.to_image)))
+            area = abs(float(np.linalg.det(crop.to_image[:, :2])))
+            self.found.append(FoundPerson(crop.person, place_joints(shares, crop.to_image), area))
 
     def compute(self) -> Metrics:
         """`ap`, `ar` and their variants, without those for sizes that nobody has; `pck_torso` or `pck_box`."""
         found = sorted((one for share in gather(self.found) for one in share), key=FoundPerson.order)
+        if self.truth:
+            return detected_figures(found, self.truth, self.labels.sigmas)
         return coco_figures(found, self.labels.sigmas) | correct_keypoints(found, self.labels.names)
 
 
 def coco_figures(found: Sequence[FoundPerson], sigmas: Sequence[float]) -> Metrics:
-    """COCO's figures for persons that were found, one detection a person."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+    """COCO's figures for persons in their own boxes, one detection a person."""
+    persons = [one.person for one in found]
+    annotations = [_annotation(person.image_id, person, person.keypoints) for person in persons]
+    truth = _document({person.image_id for person in persons}, annotations)
+    detections = [_detection(one.person.image_id, one.joints, float(one.joints[:, 2].mean())) for one in found]
+    return {**oks.coco_figures(truth, detections, sigmas)}
 
-    truth = COCO()
-    truth.dataset = {
-        "images": [{"id": image} for image in {one.person.image_id for one in found}],
+
+def _document(images: Iterable[int], annotations: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The truth as `oks.coco_figures` takes it, annotations with ids from 1."""
+    return {
+        "images": [{"id": image} for image in images],
         "categories": [{"id": 1, "name": "person"}],
-        "annotations": [
-            {
-                "id": number,  # from 1: the evaluation takes 0 for no match
-                "image_id": one.person.image_id,
-                "category_id": 1,
-                "keypoints": one.person.keypoints.astype(np.float64).ravel().tolist(),
-                "num_keypoints": int((one.person.keypoints[:, 2] > 0).sum()),
-                "bbox": list(one.person.box),
-                "area": one.person.area,
-                "iscrowd": 0,
-            }
-            for number, one in enumerate(found, 1)
-        ],
+        "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)],
     }
-    detections = [
-        {
-            "image_id": one.person.image_id,
-            "category_id": 1,
-            "keypoints": one.joints.ravel().tolist(),
-            "score": float(one.joints[:, 2].mean()),
-        }
-        for one in found
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(detections), "keypoints")
-        evaluation.params.kpt_oks_sigmas = np.array(sigmas)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return {name: float(value) for name, value in zip(COCO_FIGURES, evaluation.stats, strict=True) if value >= 0}
+
+
+def _annotation(image_id: int, place: Person | Region, keypoints: np.ndarray, crowd: bool = False) -> dict[str, Any]:
+    return {
+        "image_id": image_id,
+        "category_id": 1,
+        "keypoints": keypoints.astype(np.float64).ravel().tolist(),
+        "num_keypoints": int((keypoints[:, 2] > 0).sum()),
+        "bbox": list(place.box),
+        "area": place.area,
+        "iscrowd": int(crowd),
+    }
+
+
+def _detection(image_id: int, joints: np.ndarray, score: float) -> dict[str, Any]:
+    return {"image_id": image_id, "category_id": 1, "keypoints": joints.ravel().tolist(), "score": score}
+
+
+class BottomUp:
+    """COCO's average precision and recall, by object keypoint similarity, of people that were found in whole images.
+
+    By COCO's rules whoever is found in a crowd, or is a person without labelled joints, counts neither way, and the 20
+    surest people of an image count.
+
+    Args:
+        labels: of the joints, with sigmas.
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self.found: list[tuple[People, FoundPeople]] = []
+
+    def update(self, output: Tensor, targets: Sequence[View]) -> None:
+        """Take in heatmaps and tags (n, 3 joints, h, w) and what the images show."""
+        for view, found in zip(targets, group_people(output, len(self.labels.names)), strict=True):
+            joints = place_joints(found.joints.reshape(-1, 3), view.to_image).reshape(found.joints.shape)
+            self.found.append((view.people, FoundPeople(joints, found.scores)))
+
+    def compute(self) -> Metrics:
+        """`ap`, `ar` and their variants, without those for sizes that nobody has.
+
+        Raises:
+            InputError: no image shows a person with a labelled joint.
+        """
+        images = sorted((one for share in gather(self.found) for one in share), key=lambda one: one[0].image_id)
+        nothing = np.zeros((len(self.labels.names), 3))
+        annotations = [
+            *(_annotation(who.image_id, person, person.keypoints) for who, _ in images for person in who.persons),
+            *(_annotation(who.image_id, place, nothing, place.crowd) for who, _ in images for place in who.unlabelled),
+        ]
+        if not any(annotation["num_keypoints"] for annotation in annotations):
+            raise InputError(f"found no persons with labelled joints in {len(images)} images, expected some")
+        detections = [
+            _detection(who.image_id, joints, float(score))
+            for who, found in images
+            for joints, score in zip(found.joints, found.scores, strict=True)
+        ]
+        truth = _document((who.image_id for who, _ in images), annotations)
+        return {**oks.coco_figures(truth, detections, self.labels.sigmas)}
+
+
+def detected_figures(found: Sequence[FoundPerson], truth: dict[str, Any], sigmas: Sequence[float]) -> Metrics:
+    """COCO's figures for persons in a detector's boxes, by HRNet's protocol (TPAMI 2020).
+
+    A person's score is the box's times the mean of its visible joints'; of persons found twice the better one stays.
+    """
+    images: dict[int, list[FoundPerson]] = {}
+    for one in found:
+        images.setdefault(one.person.image_id, []).append(one)
+    detections = []
+    for image, persons in images.items():
+        joints = np.stack([one.joints for one in persons])
+        scores = np.array([oks.person_score(one.joints, one.person.score) for one in persons])
+        areas = np.array([one.crop_area for one in persons])
+        detections += [
+            {**_detection(image, joints[i], float(scores[i])), "category_id": truth["categories"][0]["id"]}
+            for i in oks.different_persons(joints, scores, areas, sigmas)
+        ]
+    return {**oks.coco_figures(truth, detections, sigmas)}
 
 
 def correct_keypoints(found: Sequence[FoundPerson], names: Sequence[str]) -> Metrics:

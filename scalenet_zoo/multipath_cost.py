@@ -8,7 +8,7 @@ formula; a population is then two counts and two products.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scalenet_zoo.rounding import Integers
-    from scalenet_zoo.spec import Input
+    from scalenet_zoo.spec import DenseHead, Input
 
 BRANCHES = 4
 
@@ -41,7 +41,7 @@ def multipath_cost(
     depth: Integers,
     fusion: NDArray[np.bool_],
     width: int,
-    head: Literal["segmentation", "pose"],
+    head: DenseHead,
     image: Input,
     classes: int,
 ) -> MultipathCost:
@@ -71,7 +71,7 @@ def multipath_cost(
 
 
 def _unit_costs(
-    width: int, head: Literal["segmentation", "pose"], image: Input, classes: int
+    width: int, head: DenseHead, image: Input, classes: int
 ) -> tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.object_]]:
     """[MACs, parameters] as Python's integers.
 

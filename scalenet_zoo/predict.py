@@ -9,11 +9,12 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from scalenet_zoo.decode import find_classes, find_joints, place_joints
-from scalenet_zoo.errors import WeightsError
+from scalenet_zoo.errors import InputError, WeightsError
 from scalenet_zoo.labels import Labels
 from scalenet_zoo.spec import ArchSpec, Task
 
 if TYPE_CHECKING:
+    from scalenet_zoo.data.crops import Box
     from scalenet_zoo.export.metadata import Output
     from scalenet_zoo.inference import Inference
 
@@ -21,51 +22,101 @@ Row = dict[str, str | int | float]
 
 DECISIONS: Mapping[Task, "Output"] = {"classification": "softmax", "segmentation": "argmax", "pose": "joints"}
 """What `predict` makes of each task's outputs."""
+BATCH = 8
+"""Crops or tiles of pictures that a network sees at once, where it takes so many."""
 
 
 @torch.inference_mode()
-def predict(inference: "Inference", pictures: Sequence[Image.Image]) -> list[np.ndarray]:
+def predict(
+    inference: "Inference", pictures: Sequence[Image.Image], boxes: "Sequence[Sequence[Box]] | None" = None
+) -> list[np.ndarray]:
     """Show a network pictures, and read its outputs.
 
-    A classifier sees the middle of a picture, a segmentation network the whole, squeezed to its input's shape; a pose
-    network takes the whole picture for a person's box, and sees that as it would in evaluation.
+    A classifier sees the middle of a picture, a segmentation network the whole, squeezed to its input's shape
+    (`tiling.segment` shows it tiles of the picture's own size instead); a pose network sees each person's box, as in
+    evaluation, or, if it finds several people, the whole picture as large as fits into its input.
 
     Args:
         inference: the network.
         pictures: RGB, as many at once as the network may take.
+        boxes: of the persons in each picture, for a pose network; None: the whole picture is one person's.
 
     Returns:
         For each picture, what `describe` takes as `DECISIONS[task]`: probabilities (classes,); the class of each of its
-        own pixels (height, width); or joints (joints, 3), which may lie outside. Without a classifier: features.
+        own pixels (height, width); or joints (persons, joints, 3), which may lie outside. Without a classifier:
+        features.
 
     Raises:
+        InputError: boxes are given to a network that finds several people.
         WeightsError: outputs are not finite.
     """
     from scalenet_zoo.data import crop_person
 
     spec = inference.spec
-    seen, to_image = list(pictures), [np.eye(2, 3)] * len(pictures)
+    if spec.bottom_up and spec.classes:
+        if boxes is not None:
+            raise InputError(f"{spec.name}: found boxes of persons, expected none: it finds the persons itself")
+        return _find_people(inference, pictures)
     if spec.task == "pose":
+        whole: list[Box] = [(0, 0, *picture.size) for picture in pictures]
+        if spec.classes:
+            return _find_persons(inference, pictures, [[box] for box in whole] if boxes is None else boxes)
         size = spec.input.height, spec.input.width
-        crops = [crop_person(picture, (0, 0, picture.width, picture.height), size) for picture in pictures]
-        seen, to_image = [crop for crop, _ in crops], [matrix for _, matrix in crops]
-    output = inference.run(torch.stack([torch.as_tensor(inference.transform(picture)) for picture in seen])).cpu()
+        pictures = [crop_person(picture, box, size)[0] for picture, box in zip(pictures, whole, strict=True)]
+    output = inference.run(torch.stack([torch.as_tensor(inference.transform(picture)) for picture in pictures])).cpu()
     check_finite(spec, bool(output.isfinite().all()))
     if not spec.classes:
         return list(output.float().numpy())
     if spec.task == "classification":
         probabilities = output.double().softmax(1) if inference.form == "raw" else output
         return list(probabilities.numpy())
-    if spec.task == "segmentation":
-        sizes = [(picture.height, picture.width) for picture in pictures]
-        return [find_classes(one, size)[0].numpy() for one, size in zip(output, sizes, strict=True)]
-    joints = find_joints(output.float()) if inference.form == "raw" else output
-    placed = []
-    for one, matrix, picture in zip(joints.double().numpy(), to_image, pictures, strict=True):
-        found = place_joints(one, matrix)
-        found[:, :2] = (found[:, :2] + 0.5) / picture.size  # pixels' centres have whole numbers
-        placed.append(found)
-    return placed
+    sizes = [(picture.height, picture.width) for picture in pictures]
+    return [find_classes(one, size)[0].numpy() for one, size in zip(output, sizes, strict=True)]
+
+
+def _find_people(inference: "Inference", pictures: Sequence[Image.Image]) -> list[np.ndarray]:
+    """The joints (people, joints, 3) of everybody in each picture, the surest first."""
+    from scalenet_zoo.data import fit_image
+    from scalenet_zoo.grouping import group_people
+
+    spec = inference.spec
+    size = spec.input.height, spec.input.width
+    everybody = []
+    step = inference.batch_size(BATCH)
+    for start in range(0, len(pictures), step):
+        batch = pictures[start : start + step]
+        seen = [fit_image(picture, size) for picture in batch]
+        output = inference.run(torch.stack([torch.as_tensor(inference.transform(image)) for image, _ in seen])).cpu()
+        check_finite(spec, bool(output.isfinite().all()))
+        for picture, (_, to_image), found in zip(batch, seen, group_people(output, spec.classes), strict=True):
+            placed = place_joints(found.joints.reshape(-1, 3), to_image)
+            placed[:, :2] = (placed[:, :2] + 0.5) / picture.size  # pixels' centres have whole numbers
+            everybody.append(placed.reshape(found.joints.shape))
+    return everybody
+
+
+def _find_persons(
+    inference: "Inference", pictures: Sequence[Image.Image], boxes: "Sequence[Sequence[Box]]"
+) -> list[np.ndarray]:
+    """The joints (persons, joints, 3) of each picture, from a crop a box; some crops at once, of any pictures."""
+    from scalenet_zoo.data import crop_person
+
+    spec = inference.spec
+    size = spec.input.height, spec.input.width
+    persons = [(place, box) for place, some in enumerate(boxes) for box in some]
+    found: list[list[np.ndarray]] = [[] for _ in pictures]
+    step = inference.batch_size(BATCH)
+    for start in range(0, len(persons), step):
+        batch = persons[start : start + step]
+        crops = [crop_person(pictures[place], box, size) for place, box in batch]
+        output = inference.run(torch.stack([torch.as_tensor(inference.transform(crop)) for crop, _ in crops])).cpu()
+        check_finite(spec, bool(output.isfinite().all()))
+        joints = find_joints(output.float()) if inference.form == "raw" else output
+        for (place, _), (_, to_image), one in zip(batch, crops, joints.double().numpy(), strict=True):
+            placed = place_joints(one, to_image)
+            placed[:, :2] = (placed[:, :2] + 0.5) / pictures[place].size  # pixels' centres have whole numbers
+            found[place].append(placed)
+    return [np.array(persons_).reshape(-1, spec.classes, 3) for persons_ in found]
 
 
 def describe(
@@ -79,15 +130,16 @@ def describe(
 
     Args:
         spec: of the network.
-        output: logits (classes,), or logits or heatmaps (classes, height / 4, width / 4), if raw; probabilities
-            (classes,); classes of pixels (height, width); or joints (joints, 3).
+        output: logits (classes,), or logits or heatmaps (classes, height / 4, width / 4), or heatmaps and tags
+            (3 classes, height / 2, width / 2) of several people, if raw; probabilities (classes,); classes of pixels
+            (height, width); or joints, (joints, 3) of a person or (persons, joints, 3).
         top: rows for a classifier (the likeliest classes) or a segmentation (the largest ones).
         form: which of these the output is.
         names: of the classes or joints; none: `class_names`.
 
     Returns:
         Classification: class, its name where it is known, probability. Segmentation: class, share of the pixels.
-        Pose: joint, x and y as shares of the image's width and height, score.
+        Pose: which person, if there may be several; joint, x and y as shares of the image's width and height, score.
         Without a classifier: how many features, their mean and deviation.
 
     Raises:
@@ -109,8 +161,25 @@ def describe(
         shares = np.bincount(pixels, minlength=spec.classes) / pixels.size
         largest = [int(i) for i in np.argsort(-shares, kind="stable")[:top] if shares[i] > 0]
         return [{"class": i, **named[i], "share": float(shares[i])} for i in largest]
-    joints = find_joints(torch.from_numpy(output)[None])[0].numpy() if form == "raw" else output
-    return [{"joint": i, **named[i], "x": x, "y": y, "score": score} for i, (x, y, score) in enumerate(joints.tolist())]
+    joints = output
+    if form == "raw":
+        joints = _joints(spec, torch.from_numpy(output)[None])
+    numbered: list[tuple[Row, Any]] = [({"person": i}, one) for i, one in enumerate(joints)]
+    return [
+        {**person, "joint": i, **named[i], "x": x, "y": y, "score": score}
+        for person, found in (numbered if joints.ndim == 3 else [({}, joints)])
+        for i, (x, y, score) in enumerate(found.tolist())
+    ]
+
+
+def _joints(spec: ArchSpec, output: torch.Tensor) -> np.ndarray:
+    """Of one image's raw output: joints (joints, 3), or those of several people (people, joints, 3)."""
+    from scalenet_zoo.grouping import group_people
+
+    if spec.bottom_up:
+        return group_people(output, spec.classes)[0].joints
+    joints: np.ndarray = find_joints(output)[0].numpy()
+    return joints
 
 
 def class_names(spec: ArchSpec, cfg: Mapping[str, Any] | None = None) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ def _odd(kernel: int) -> int:
 
 
 Task = Literal["classification", "segmentation", "pose"]
+DenseHead = Literal["segmentation", "pose", "bottom_up"]
 Activation = Literal["relu", "swish", "hard_swish"]
 Gate = Literal["sigmoid", "hard_sigmoid"]
 Channels = Annotated[int, Field(ge=1, le=65_536)]
@@ -191,6 +192,11 @@ class MBConvNetwork(Strict):
     activation: Activation
     gate: Gate
 
+    @property
+    def task(self) -> Task:
+        """What it is for."""
+        return "classification"
+
 
 class Module(Strict):
     """A multipath module: blocks on parallel branches, and which branches feed which after each step."""
@@ -230,8 +236,16 @@ class MultipathNetwork(Strict):
 
     type: Literal["multipath"] = "multipath"
     width: Annotated[int, Field(ge=1, le=8_192, description="Channels of the highest-resolution branch.")]
-    head: Literal["segmentation", "pose"]
+    head: Annotated[
+        DenseHead,
+        Field(description="pose: of the one person in a crop; bottom_up: of all in a picture, told apart by tags."),
+    ]
     modules: Annotated[tuple[Module, ...], Field(min_length=3, max_length=64)]
+
+    @property
+    def task(self) -> Task:
+        """What it is for."""
+        return "pose" if self.head == "bottom_up" else self.head
 
     @field_validator("modules")
     @classmethod
@@ -333,6 +347,11 @@ class ArchSpec(Document):
                 provenance=self.provenance,
             )
 
+    @property
+    def bottom_up(self) -> bool:
+        """Whether the network finds several people in a whole picture."""
+        return self.network.type == "multipath" and self.network.head == "bottom_up"
+
     @cached_property
     def trace(self) -> Trace:
         """The operations that the network executes; see `cost.py`."""
@@ -346,8 +365,7 @@ class ArchSpec(Document):
 
     @model_validator(mode="after")
     def _task_fits_network(self) -> Self:
-        solves = "classification" if self.network.type == "mbconv" else self.network.head
-        if self.task != solves:
+        if self.task != (solves := self.network.task):
             raise ValueError(f"task: found {self.task!r}, expected {solves!r}, which this network is for")
         return self
 

@@ -195,7 +195,7 @@ class Trainer:
         model = torch.compile(self.network) if recipe.torchcompile else self.network
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.loader = loader if self.is_stream else self.accelerator.prepare(loader)
-        self.loss = task_loss(self.spec.task, recipe, self._mean_count)
+        self.loss = task_loss(self.spec.task, recipe, self._mean_count, self.spec.bottom_up)
         self.mixup = None
         if self.spec.task == "classification" and (recipe.mixup or recipe.cutmix):
             self.mixup = Mixup(
@@ -208,6 +208,7 @@ class Trainer:
         self.teacher = teacher.to(self.device, memory_format=memory).eval() if teacher is not None else None  # type: ignore[call-overload]
         if teacher is not None:
             _check_teacher(spec_of(teacher), self.spec)
+            check_labels(spec_of(teacher), Labels.of(teacher.pretrained_cfg), training)  # type: ignore[arg-type]
         self.learn = teacher_loss(self.spec.task, recipe.distill_temperature)
         self.metric = PRIMARY[self.spec.task]
         self.step = 0
@@ -456,6 +457,7 @@ class Trainer:
 def _check_teacher(teacher: ArchSpec, student: ArchSpec) -> None:
     for name, theirs, ours in (
         ("task", teacher.task, student.task),
+        ("bottom_up", teacher.bottom_up, student.bottom_up),
         ("classes", teacher.classes, student.classes),
         ("channels", teacher.input.channels, student.input.channels),
     ):

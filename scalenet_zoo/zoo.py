@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
 from importlib.resources import files
@@ -24,15 +25,29 @@ if TYPE_CHECKING:
 FAMILIES: Mapping[Task, tuple[str, ...]] = {
     "classification": ("scalenet", "efficientnet"),
     "segmentation": ("scalenas", "hrnet"),
-    "pose": ("scalenas", "hrnet"),
+    "pose": ("scalenas", "hrnet", "higherscalenas", "higherhrnet"),
 }
-"""Families of each task, the default first."""
+"""Families of each task, the default first; names of entries for dense tasks begin with theirs."""
 
 TIMM_NAMES: Mapping[str, str] = {
     **{name: name for name in (f"efficientnet_b{i}" for i in range(5))},
     **{f"{name}{suffix}": name for name in ("hrnet_w18", "hrnet_w32", "hrnet_w48") for suffix in ("", "_pose")},
+    **{f"higher{name}": name for name in ("hrnet_w32", "hrnet_w48")},
 }
 """Entries with published weights, and the timm models whose weights these are; see `pretrained.py`."""
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Entries of the zoo for a dense task, to choose from; see `find_networks`.
+
+    Attributes:
+        name: of the choice, for messages and files.
+        specs: the cheapest first.
+    """
+
+    name: str
+    specs: tuple[ArchSpec, ...]
 
 
 @cache
@@ -103,6 +118,51 @@ def load_family(name: str) -> Family:
     return Family.load(path)
 
 
+def find_networks(
+    task: Task,
+    family: str | None = None,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    img_size: int | Sequence[int] | None = None,
+) -> Family | Entries:
+    """What a budget chooses from: a family with a base model for classification, else the zoo's entries for a task.
+
+    Args:
+        task: what the networks are for.
+        family: one of `FAMILIES[task]`; None: the first, or for segmentation and pose any; of those for pose that find
+            one person in a crop.
+        num_classes: classes or joints of the entries; None: their own.
+        in_chans: channels of their image.
+        img_size: its height and width in pixels; None: their own.
+
+    Raises:
+        ModelNotFoundError: there is no such task, or it has no such family.
+        BudgetError: a size is given for classification.
+        SpecError: a size is not valid.
+    """
+    if task not in FAMILIES:
+        raise ModelNotFoundError(f"{task}: found no such task, expected one of {', '.join(FAMILIES)}")
+    if family is not None and family not in FAMILIES[task]:
+        raise ModelNotFoundError(f"{family}: found no such family for {task}, expected {' or '.join(FAMILIES[task])}")
+    if task == "classification":
+        if img_size is not None:
+            raise BudgetError(f"img_size: found {img_size}, expected none: the budget decides on a classifier's")
+        return load_family(family or FAMILIES[task][0])
+    height, width = _height_and_width(img_size)
+    chosen = (
+        spec.replace(classes=num_classes, channels=in_chans, height=height, width=width)
+        for spec in _entries().values()
+        if spec.task == task and (spec.name.startswith(family) if family else not spec.bottom_up)
+    )
+    name = "-".join(filter(None, (family, task, f"{height}x{width}" if height else None)))
+    return Entries(name, tuple(sorted(chosen, key=lambda spec: spec.cost.macs)))
+
+
+def _height_and_width(img_size: int | Sequence[int] | None) -> tuple[int | None, int | None]:
+    height, width = (img_size, img_size) if img_size is None or isinstance(img_size, int) else img_size
+    return height, width
+
+
 def timm_name(spec: ArchSpec) -> str | None:
     """Look up the timm model that has published weights for this very architecture, whatever its name here."""
     return next((theirs for name, theirs in TIMM_NAMES.items() if _entries()[name].hash == spec.hash), None)
@@ -168,7 +228,7 @@ def create_model(
 
     opened = _open(source, revision, with_weights=weights is None)
     spec = opened.spec if isinstance(opened, ModelFolder) else opened
-    height, width = (img_size, img_size) if img_size is None or isinstance(img_size, int) else img_size
+    height, width = _height_and_width(img_size)
     if any(change is not None for change in (num_classes, in_chans, height)):
         adapt = opened.adapted if isinstance(opened, ModelFolder) else opened.replace
         spec = adapt(classes=num_classes, channels=in_chans, height=height, width=width)
@@ -201,6 +261,7 @@ def spec_for(
     divisor: int = 8,
     num_classes: int | None = None,
     in_chans: int = 3,
+    img_size: int | Sequence[int] | None = None,
 ) -> ArchSpec:
     """The spec at a budget of MACs or parameters; exactly one of the two is given.
 
@@ -215,6 +276,7 @@ def spec_for(
         divisor: channels of a classifier are multiples of it; 1: the papers' ceil.
         num_classes: None: the family's, or the entry's.
         in_chans: channels of the image.
+        img_size: for segmentation and pose, its height and width in pixels; None: each entry's.
 
     Raises:
         QuantityError: a budget cannot be read.
@@ -226,16 +288,11 @@ def spec_for(
     flag, amount = ("--flops", flops) if params is None else ("--params", params)
     budget = parse_count(amount, flag) if isinstance(amount, str) else whole_count(amount or 0, flag)
     constraint: Constraint = Macs(budget) if params is None else Params(budget)
-    if task not in FAMILIES:
-        raise ModelNotFoundError(f"{task}: found no such task, expected one of {', '.join(FAMILIES)}")
-    if family is not None and family not in FAMILIES[task]:
-        raise ModelNotFoundError(f"{family}: found no such family for {task}, expected {' or '.join(FAMILIES[task])}")
-    if task == "classification":
-        base = load_family(family or FAMILIES[task][0])
-        return fit_budget(base, constraint, divisor, num_classes, in_chans)
+    networks = find_networks(task, family, num_classes, in_chans, img_size)
+    if isinstance(networks, Family):
+        return fit_budget(networks, constraint, divisor, num_classes, in_chans)
 
-    entries = [spec for spec in _entries().values() if spec.task == task and spec.name.startswith(family or "")]
-    entries = [spec.replace(classes=num_classes, channels=in_chans) for spec in entries]
+    entries = networks.specs
     measure = constraint.measure_name
     costs = {spec.name: int(getattr(spec.cost, measure)) for spec in entries}
     low, high = min(costs.values()), max(costs.values())
@@ -243,6 +300,7 @@ def spec_for(
         raise BudgetError(
             f"{measure}: found {format_count(budget)}, expected {format_range(low, high)}"
             f" for the zoo's {task} networks{f' of the family {family}' if family else ''}"
+            f"{' at the images they are for; --size gives others' if measure == 'macs' and img_size is None else ''}"
         )
     return max((spec for spec in entries if costs[spec.name] <= budget), key=lambda spec: costs[spec.name])
 
@@ -255,23 +313,27 @@ def find_at_latency(
     divisor: int = 8,
     num_classes: int | None = None,
     in_chans: int = 3,
+    img_size: int | Sequence[int] | None = None,
     threads: int | None = None,
     batch: int = 1,
     precision: str = "fp32",
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> "Found":
-    """Find the best network of a family that meets a latency budget on this machine: predicted, then measured.
+    """Find the best network of a family that meets a latency budget on this machine.
 
-    The back end's latency model comes from the cache; where there is none, a quick one is made first, in minutes.
+    For classification networks of the family are worked out, predicted and measured. The back end's latency model
+    comes from the cache; where there is none, a quick one is made first, in minutes. For segmentation and pose the
+    zoo's entries are measured, only those that may be taken if `profile` made a model for just these settings.
 
     Args:
         latency: `"4ms"`, or milliseconds.
         on: the back end.
-        task: classification.
-        family: one of `FAMILIES[task]`; None: the first of them.
-        divisor: channels are multiples of it.
-        num_classes: None: the family's.
+        task: what the network is for.
+        family: one of `FAMILIES[task]`; None: as `spec_for`.
+        divisor: channels of a classifier are multiples of it.
+        num_classes: None: the family's, or the entry's.
         in_chans: channels of the image.
+        img_size: for segmentation and pose, its height and width in pixels; None: each entry's.
         threads: CPU threads; None: as many as torch uses.
         batch: images at once.
         precision: fp32 or fp16.
@@ -279,33 +341,36 @@ def find_at_latency(
 
     Raises:
         QuantityError: the budget cannot be read.
-        BudgetError: the budget is out of range, or for another task; or no network met it when measured.
-        ModelNotFoundError: there is no such family.
+        BudgetError: the budget is out of range, or no network met it when measured.
+        ModelNotFoundError: there is no such task, or it has no such family.
         BackendError: the back end cannot run here.
     """
     import torch
 
     from scalenet_zoo.backends import require_backend
-    from scalenet_zoo.export.latency_budget import find_latency_model, search_at_latency
+    from scalenet_zoo.export.latency_budget import choose_at_latency, find_latency_model, search_at_latency
+    from scalenet_zoo.export.latency_model import LatencyModel, model_path
     from scalenet_zoo.export.profile import Settings
 
     budget = parse_ms(latency, "--latency") if isinstance(latency, str) else float(latency)
-    if task != "classification":
-        raise BudgetError(f"--latency: found it for {task}, expected it for classification")
     if precision not in ("fp32", "fp16"):
         raise BudgetError(f"--precision: found {precision!r}, expected fp32 or fp16")
+    networks = find_networks(task, family, num_classes, in_chans, img_size)
     require_backend(on)
-    base = load_family(family or FAMILIES[task][0])
     settings = Settings(
-        family=base.name,
+        family=networks.name,
         backend=on,
         precision="fp16" if precision == "fp16" else "fp32",
         threads=threads or torch.get_num_threads(),
         batch=batch,
         divisor=divisor,
     )
-    model = find_latency_model(base, settings, on_progress)
-    return search_at_latency(budget, base, model, num_classes, in_chans, on_progress)
+    if isinstance(networks, Entries):
+        path = model_path(settings)
+        model = LatencyModel.load(path) if path.exists() else None
+        return choose_at_latency(budget, networks, settings, model, on_progress)
+    model = find_latency_model(networks, settings, on_progress)
+    return search_at_latency(budget, networks, model, num_classes, in_chans, on_progress)
 
 
 def build(
@@ -318,6 +383,7 @@ def build(
     divisor: int = 8,
     num_classes: int | None = None,
     in_chans: int = 3,
+    img_size: int | Sequence[int] | None = None,
     **kwargs: Any,  # noqa: ANN401 - create_model's
 ) -> "nn.Module":
     """Build the network at a budget: `build(flops="600M")` or `build(latency="4ms", on="ort-cpu")`.
@@ -327,8 +393,8 @@ def build(
     if (latency is None) != (on is None):
         raise BudgetError("found one of latency and on, expected both")
     if latency is None or on is None:
-        return create_model(spec_for(flops, params, task, family, divisor, num_classes, in_chans), **kwargs)
+        return create_model(spec_for(flops, params, task, family, divisor, num_classes, in_chans, img_size), **kwargs)
     if flops is not None or params is not None:
         raise BudgetError("found two budgets, expected one of flops, params and latency")
-    found = find_at_latency(latency, on, task, family, divisor, num_classes, in_chans)
+    found = find_at_latency(latency, on, task, family, divisor, num_classes, in_chans, img_size)
     return create_model(found.attempts[-1].spec, **kwargs)

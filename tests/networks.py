@@ -20,8 +20,10 @@ def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
             ):
                 assert tensor is not None
                 tensor.data.uniform_(low, high, generator=generator)
-        elif isinstance(module, nn.Conv2d | nn.Linear):
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             fan_in = module.weight[0].numel()
+            if isinstance(module, nn.ConvTranspose2d):  # weights by inputs; each output reads so many
+                fan_in = module.weight[:, 0].numel() // 4
             module.weight.data.normal_(0.0, fan_in**-0.5, generator=generator)
             if module.bias is not None:
                 module.bias.data.normal_(0.0, 0.1, generator=generator)

@@ -1,8 +1,12 @@
-"""Functions run in several processes that torch.distributed joins, over gloo."""
+"""Processes: functions in several ones that torch.distributed joins, over gloo; searches that are killed."""
 
 import os
 import pickle
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,3 +28,41 @@ def _run(rank: int, function: Callable[..., Any], world: int, folder: Path, argu
         (folder / f"result{rank}").write_bytes(pickle.dumps(function(rank, world, *arguments)))
     finally:
         torch.distributed.destroy_process_group()
+
+
+def search_whole_and_killed(config: Path, folder: Path, options: Sequence[str], shares: Sequence[float]) -> None:
+    """Run the command `search` to folder/whole, and again to folder/killed.
+
+    Args:
+        config: of the search.
+        folder: to write to.
+        options: of the command.
+        shares: of the scores, after which the second search is killed; then it is started again, in the end to its end.
+    """
+    scores = folder / "whole" / "scores.jsonl", folder / "killed" / "scores.jsonl"
+
+    def start(name: str) -> "subprocess.Popen[bytes]":
+        program = Path(sys.executable).with_name("scalenet-zoo")
+        command: list[str | Path] = [program, "search", config, "--output", folder / name, *options]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True)
+
+    def finish(process: "subprocess.Popen[bytes]") -> None:
+        _, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, errors
+
+    finish(start("whole"))
+    for share in shares:
+        process = start("killed")
+        deadline = time.monotonic() + 400
+        while _lines(scores[1]) < share * _lines(scores[0]):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    finish(start("killed"))
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0

@@ -11,6 +11,7 @@ from scalenet_zoo.scaling import apply_strategy, encode_kernels
 from scalenet_zoo.spec import (
     FUSION_STEPS,
     ArchSpec,
+    DenseHead,
     Head,
     Input,
     Layer,
@@ -71,19 +72,20 @@ def modules(draw: st.DrawFn, branches: int) -> Module:
 
 
 @st.composite
-def multipath_specs(draw: st.DrawFn) -> ArchSpec:
-    task: Literal["segmentation", "pose"] = draw(st.sampled_from(["segmentation", "pose"]))
+def multipath_specs(draw: st.DrawFn, heads: tuple[DenseHead, ...] = ("segmentation", "pose")) -> ArchSpec:
+    """Networks with any of some heads; those of the search spaces, if not said otherwise."""
     counts = [(branches, draw(st.integers(1, 2))) for branches in (2, 3, 4)]
     network = MultipathNetwork(
         width=draw(st.integers(1, 5)),
-        head=task,
+        head=draw(st.sampled_from(heads)),
         modules=tuple(draw(modules(branches)) for branches, count in counts for _ in range(count)),
     )
     image = Input(channels=draw(st.integers(1, 4)), height=draw(st.integers(8, 70)), width=draw(st.integers(8, 70)))
-    return ArchSpec.create("random", task, image, draw(st.integers(0, 7)), network, PROVENANCE)
+    return ArchSpec.create("random", network.task, image, draw(st.integers(0, 7)), network, PROVENANCE)
 
 
-specs = st.one_of(mbconv_specs(), multipath_specs())
+HEADS: tuple[DenseHead, ...] = ("segmentation", "pose", "bottom_up")
+specs = st.one_of(mbconv_specs(), multipath_specs(HEADS))
 
 
 @st.composite

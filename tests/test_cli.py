@@ -30,6 +30,7 @@ COMMANDS = [
     "benchmark",
     "profile",
     "supernet train",
+    "supernet extract",
     "search",
     "report",
     "pull",

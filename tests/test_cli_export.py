@@ -80,7 +80,7 @@ def test_a_fixed_batch_is_filled_up_in_predict(run: Run, network: list[str], tmp
     ("name", "flag", "keys"),
     [
         ("hrnet_w18", "--with-argmax", {"class", "share"}),
-        ("hrnet_w18_pose", "--with-joints", {"joint", "x", "y", "score"}),
+        ("hrnet_w18_pose", "--with-joints", {"person", "joint", "x", "y", "score"}),
     ],
 )
 def test_dense_networks_decide_in_the_graph(run: Run, name: str, flag: str, keys: set[str], tmp_path: Path) -> None:  # noqa: F811
@@ -244,7 +244,7 @@ def test_profile_refuses(run: Run, arguments: list[str], message: str, tmp_path:
             "--latency: found '4', expected a positive number with a unit us, ms or s",
         ),
         (["--latency", "4ms", "--on", "abacus"], "abacus"),
-        (["--latency", "4ms", "--on", "torch", "--task", "pose"], "--latency: found it for pose, expected it for"),
+        (["--latency", "4ms", "--on", "torch", "--size", "64"], "found --size with a classifier's budget"),
         (
             ["--latency", "4ms", "--on", "torch", "--precision", "int8"],
             "--precision: found 'int8', expected fp32 or fp16",

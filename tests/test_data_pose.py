@@ -148,7 +148,20 @@ def test_a_yaml_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"bbox": [1, 2, 3, 0]}, "annotation 1: bbox: found"),
         ({"area": math.inf}, "annotation 1: area: found inf, expected a finite number"),
         ({"image_id": 99}, "99 is missing, or no image has this id"),
-        ({"keypoints": [0] * 12}, "found no persons with keypoints, expected some"),
+        ({"keypoints": [0] * 12}, "found no persons with keypoints, expected some: of person it has 1, all of them"),
+        (
+            {"iscrowd": 1},
+            "found no persons with keypoints, expected some: of person it has 1, all of them cr",
+        ),
+        ({"category_id": 2}, "found no persons with keypoints, expected some: of person it has none"),
+        (
+            {"keypoints": [9, 12, 2, 91, 10, 1, 7, 11, 1, 0, 0, 0]},
+            r"annotation 1: keypoints: found left_eye \(joint 1\) at x 91, y 10, expected it within 0.png of 90 x 70",
+        ),
+        (
+            {"keypoints": [9, -1.5, 2, 50, 10, 1, 7, 11, 1, 0, 0, 0]},
+            r"annotation 1: keypoints: found nose \(joint 0\) at x 9, y -1.5, expected it within 0.png of 90 x 70",
+        ),
     ],
 )
 def test_bad_annotations_are_named(change: dict[str, Any], complaint: str, tmp_path: Path) -> None:
@@ -158,9 +171,27 @@ def test_bad_annotations_are_named(change: dict[str, Any], complaint: str, tmp_p
     assert "\n" not in str(caught.value)
 
 
+def test_joints_at_the_edge_and_joints_without_a_label_may_lie_outside(tmp_path: Path) -> None:
+    """By a pixel at most; training leaves out those outside the crop."""
+    keypoints = [-1, 70, 2, 90, -1, 1, 500, -500, 0, 45, 35, 2]
+    whole = person(1, 10, keypoints=keypoints, bbox=[0, 0, 90, 70])
+    examples = persons(write_coco(tmp_path, people=[whole, person(2, 10, keypoints=keypoints, bbox=[30, 20, 30, 30])]))
+    assert examples.read(0)[1].keypoints.ravel().tolist() == keypoints
+    for index, weights in ((0, [1, 1, 0, 1]), (1, [0, 0, 0, 1])):
+        _, target = augmentation(SPEC, CFG, Recipe(hflip=0.0, resize=(1.0, 1.0)), examples.labels)(
+            *examples.read(index)
+        )
+        assert target["weights"].tolist() == weights
+        assert [bool(one.any()) for one in target["heatmaps"]] == [bool(weight) for weight in weights]
+
+
 @pytest.mark.parametrize(
     ("edit", "complaint"),
     [
+        (
+            lambda data: data.update(images=[], annotations=[]),
+            "found no persons with keypoints, .* it has none",
+        ),
         (lambda data: data["annotations"][0].pop("bbox"), "'bbox' is missing"),
         (lambda data: data.pop("images"), "10 is missing, or no image has this id"),
         (lambda data: data.pop("categories"), "'categories' is missing"),
@@ -310,6 +341,18 @@ def test_mirroring_twice_is_identity(drawn: tuple[int, list[int]]) -> None:
     order = mirror_order(Labels(names=tuple(map(str, range(count))), flip_pairs=pairs))
     assert order[order].tolist() == list(range(count))
     assert all(order[first] == second for first, second in pairs)
+
+
+@given(points=st.lists(shares, min_size=4, max_size=4), width=st.integers(8, 40))
+def test_a_mirrored_crops_heatmaps_are_mirrored_to_the_pixel(points: Any, width: int) -> None:
+    """So a flip test needs no shift by a pixel, as HRNet's own geometry does."""
+    labels = Labels(names=tuple("abcd"), flip_pairs=((0, 2),))
+    joints, seen = np.array(points), np.full(4, True)
+    plain, _ = draw_heatmaps(joints, seen, (16, width), 2.0)
+    order = mirror_order(labels)
+    turned = np.column_stack([1 - 1e-12 - joints[:, 0], joints[:, 1]])[order].clip(0)
+    there, _ = draw_heatmaps(turned, seen, (16, width), 2.0)
+    assert np.allclose(there[order][:, :, ::-1], plain, atol=1e-5)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

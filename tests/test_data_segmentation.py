@@ -20,6 +20,7 @@ from scalenet_zoo.data.loaders import seeded
 from scalenet_zoo.data.segmentation import Masks, augmentation
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.images import preprocessing
+from scalenet_zoo.losses import pixel_loss
 from scalenet_zoo.recipe import Recipe
 from tests.data_files import CFG, COLOURS, blobs, write_masks
 from tests.shapes import SPECS
@@ -217,6 +218,32 @@ def test_evaluation_keeps_masks_as_they_are(examples: Examples) -> None:
         for index, target in enumerate(batch["target"]):
             assert target.dtype == torch.int64
             assert np.array_equal(target.numpy(), examples.read(index)[1])  # type: ignore[arg-type]
+
+
+def test_masks_without_a_labelled_pixel(tmp_path: Path) -> None:
+    """One counts for nothing; a split of them is refused before anything is trained or evaluated."""
+    write_masks(tmp_path, size=(60, 80))
+    for i in (0, 1):
+        Image.new("L", (80, 60), 11).save(tmp_path / "masks" / f"{i}.png")
+    some = masks(tmp_path)
+    (batch,) = training_loader(some, SPEC, CFG, replace(STILL, ohem_threshold=0.7), 3, 0)
+    void = (batch["target"] == IGNORE).flatten(1).all(1)
+    assert void.tolist().count(True) == 2
+    logits = torch.zeros(3, 3, 15, 20, requires_grad=True)
+    for threshold in (None, 0.7):
+        for chosen in (void, ~void):
+            loss = pixel_loss(logits[chosen], batch["target"][chosen], threshold, 0.1)
+            assert bool(loss.isfinite())
+            assert bool(loss > 0) == bool((~chosen).equal(void))
+    Image.new("L", (80, 60), 11).save(tmp_path / "masks" / "2.png")
+    complaint = r"masks:.*: found no labelled pixel in 3 masks of val, expected some"
+    with pytest.raises(InputError, match=complaint):
+        training_loader(some, SPEC, CFG, STILL, 3, 0)
+    with pytest.raises(InputError, match=complaint):
+        evaluation_loader(some, preprocessing(SPEC, CFG), SPEC, 3, 0)
+    (tmp_path / "masks" / "1.png").write_bytes(b"")
+    with pytest.raises(InputError, match="found no labelled pixel in 2 masks of val"):  # broken ones are the loader's
+        training_loader(some, SPEC, CFG, STILL, 3, 0)
 
 
 def test_training_batches(examples: Examples) -> None:

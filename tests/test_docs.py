@@ -12,7 +12,7 @@ import yaml
 
 from scalenet_zoo.cli import main
 from scalenet_zoo.images import sample_photographs
-from scalenet_zoo.search.config import SearchConfig
+from scalenet_zoo.search.config import MultipathConfig, SearchConfig
 from scalenet_zoo.search.limits import Limits
 from scalenet_zoo.search.space import Space
 
@@ -98,10 +98,13 @@ def test_the_commands_of_search_run(
 
 
 def test_the_examples_of_search_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
-    config, space, limits = (yaml.safe_load(text) for text in blocks(SEARCH, "yaml"))
+    config, space, limits, streets = (yaml.safe_load(text) for text in blocks(SEARCH, "yaml"))
     assert SearchConfig.model_validate_json(json.dumps(config)).limits.macs == ("3M",)
     assert Space.from_values(space, "docs").resolutions == (32, 40, 48, 56)
     assert Limits.model_validate_json(json.dumps(limits["limits"])).amounts("latency", [0, 1, 2])[2] == 8.0
+    multipath = MultipathConfig.model_validate_json(json.dumps(streets))
+    assert multipath.supernet.make_recipe("segmentation").epochs == 200
+    assert multipath.open_space().head == "segmentation"
     (program,) = blocks(SEARCH, "python")
     exec(compile(program, "search.md", "exec"), {})
     assert float(capsys.readouterr().out) < 1e-5

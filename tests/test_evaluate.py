@@ -213,6 +213,52 @@ def test_a_mirrored_data_set_has_the_same_figures_with_flip(networks: dict[Task,
         assert not same(evaluate(network, plain), evaluate(network, mirrored), 1e-6)
 
 
+# --- tiles and boxes ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Large(Shapes):
+    """Two by two images in one."""
+
+    def read(self, index: int) -> tuple[Image.Image, Any]:
+        parts = [super(Large, self).read(4 * index + i) for i in range(4)]
+        picture = Image.new("RGB", (128, 128))
+        for i, (part, _) in enumerate(parts):
+            picture.paste(part, (64 * (i % 2), 64 * (i // 2)))
+        masks = [mask for _, mask in parts]
+        return picture, np.vstack([np.hstack(masks[:2]), np.hstack(masks[2:])])
+
+
+def test_large_images_are_evaluated_in_tiles(networks: dict[Task, nn.Module]) -> None:
+    """Tiles that do not overlap are the four images that the network knows."""
+    network = networks["segmentation"]
+    tiled = evaluate(network, Large("segmentation", 3, "val"), overlap=0.0, batch_size=3)
+    assert tiled.images == 3
+    assert same(replace(tiled, images=12), evaluate(network, Shapes("segmentation", 12, "val")), 1e-3)
+    squeezed = evaluate(network, Large("segmentation", 3, "val"))
+    assert squeezed.metrics["miou"] < evaluate(network, Large("segmentation", 3, "val"), overlap=0.25).metrics["miou"]  # type: ignore[operator]
+    flipped = evaluate(network, Large("segmentation", 3, "val"), overlap=0.25, flip=True, workers=1)
+    assert flipped.metrics["miou"] == pytest.approx(tiled.metrics["miou"], abs=0.2)
+    broken = evaluate(network, Broken(Large("segmentation", 3, "val")), overlap=0.25)
+    assert (broken.images, broken.broken) == (2, ("shape 1: cannot be read",))
+
+
+def test_classes_of_a_file_are_evaluated_in_tiles(networks: dict[Task, nn.Module], deciding: dict[Task, Path]) -> None:
+    data = Large("segmentation", 2, "val")
+    found, expected = (
+        evaluate(one, data, overlap=0.25)
+        for one in (OnnxNetwork.load(deciding["segmentation"]), networks["segmentation"])
+    )
+    assert "ece" not in found.metrics
+    assert found.metrics["miou"] == pytest.approx(expected.metrics["miou"], abs=0.05)
+
+
+def test_only_segmentations_have_tiles(networks: dict[Task, nn.Module]) -> None:
+    for task in ("classification", "pose"):
+        with pytest.raises(InputError, match="found a network for .*, expected segmentation for pictures in tiles"):
+            evaluate(networks[task], Shapes(task, 2), overlap=0.25)
+
+
 def test_what_cannot_be_averaged_is_refused(networks: dict[Task, nn.Module], deciding: dict[Task, Path]) -> None:
     with pytest.raises(InputError, match="tiny_pose: found joints as output, expected raw outputs for a flip test"):
         evaluate(OnnxNetwork.load(deciding["pose"]), Shapes("pose", 2), flip=True)
@@ -453,6 +499,31 @@ def test_a_folder_and_a_file_on_the_command_line(
     assert lines[3].split()[-1] == f"{found['metrics'][main]:.2%}"
     if task == "segmentation":
         assert [line.split()[0] for line in lines[-3:]] == ["dark", "red", "green"]
+
+
+def test_tiles_on_the_command_line(run: Run, folders: Path) -> None:  # noqa: F811
+    arguments = ["evaluate", folders / "segmentation", "--data", folders / "segmentation_data", "--workers", 0]
+    plain, tiled = (run.json(*arguments, *more) for more in ((), ("--tile", "--overlap", 0.5)))
+    for metric in ("miou", "pixel_accuracy", "ece"):  # images of the network's size are one tile
+        assert plain["metrics"][metric] == pytest.approx(tiled["metrics"][metric], abs=1e-6)
+    assert run.error(*arguments, "--overlap", 0.5)[1].startswith("Invalid value: --overlap: found 0.5 without --tile")
+
+
+def test_a_detectors_boxes_on_the_command_line(run: Run, folders: Path) -> None:  # noqa: F811
+    boxes = [
+        {"image_id": i, "category_id": 1, "bbox": [0, 0, 64, 64], "score": score}
+        for i, score in ((0, 0.9), (1, 0.9), (2, 0.9), (3, 0.9), (4, 0.9), (4, 0.9), (5, 0.05))
+    ]
+    (folders / "boxes.json").write_text(json.dumps(boxes))
+    arguments = ["evaluate", folders / "pose", "--data", folders / "pose_data", "--workers", 0]
+    own, found = (run.json(*arguments, *more) for more in ((), ("--boxes", "boxes.json", "--flip")))
+    assert (own["images"], found["images"]) == (8, 7)
+    assert set(found["metrics"]) == {name for name in own["metrics"] if not name.startswith("pck")}
+    fewer = run.json(*arguments, "--boxes", "boxes.json", "--box-score", 0.5)
+    assert fewer["images"] == 6
+    assert 0 < fewer["metrics"]["ar"] <= 5 / 8  # of eight persons five have a box
+    limited = run.json(*arguments, "--boxes", "boxes.json", "--limit", 4)
+    assert limited["images"] == 4  # boxes in the images 0, 2, 4 and 6
 
 
 def test_broken_images_on_the_command_line(run: Run, folders: Path) -> None:  # noqa: F811

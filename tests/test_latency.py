@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scalenet_zoo.export import latency_budget, profile, yardstick
-from scalenet_zoo.export.latency_budget import Attempt, Found, find_latency_model, search_at_latency
+from scalenet_zoo.export.latency_budget import (
+    Attempt,
+    Found,
+    choose_at_latency,
+    find_latency_model,
+    search_at_latency,
+)
 from scalenet_zoo.export.latency_model import LatencyModel, accuracy, fit, make_latency_model, model_path
-from scalenet_zoo.export.latency_terms import TERMS, population_terms, trace_terms
+from scalenet_zoo.export.latency_terms import TERMS, multipath_terms, population_terms, trace_terms
 from scalenet_zoo.export.profile import (
     Measurement,
     Plan,
@@ -31,15 +38,18 @@ from scalenet_zoo.export.profile import (
 )
 from scalenet_zoo.export.yardstick import QUIET, Visit, Yardstick, quiet, quiet_ms
 
-from scalenet_zoo import build
+from scalenet_zoo import build, list_models, zoo
 from scalenet_zoo.cli.latency import print_found
 from scalenet_zoo.constraints import Latency, Macs, Params
 from scalenet_zoo.cost import Population, trace_layers
-from scalenet_zoo.errors import BudgetError, InputError, SpecError
+from scalenet_zoo.errors import BudgetError, InputError, ModelNotFoundError, SpecError
+from scalenet_zoo.family import Family
+from scalenet_zoo.multipath_cost import BRANCHES
 from scalenet_zoo.scaling import MACS_RANGE, TIGHTNESS, encode_kernels, expand, fit_budget
-from scalenet_zoo.spec import ArchSpec, MBConvNetwork, spec_of
-from scalenet_zoo.zoo import load_family, load_spec
-from tests.random_specs import mbconv_specs, populations
+from scalenet_zoo.search.multipath_space import MultipathSpace
+from scalenet_zoo.spec import FUSION_STEPS, ArchSpec, Input, MBConvNetwork, spec_of
+from scalenet_zoo.zoo import Entries, find_networks, load_family, load_spec
+from tests.random_specs import HEADS, mbconv_specs, multipath_specs, populations
 from tests.test_cli import Run, run  # noqa: F401 - a fixture
 
 SCALENET = load_family("scalenet")
@@ -54,6 +64,9 @@ def law(terms: np.ndarray) -> np.ndarray:
         "narrow.macs": 8e-9,
         "depthwise.k2": 4e-8,
         "widen.written": 4e-7,
+        "dense.macs": 5e-9,
+        "elementwise.elements": 2e-7,
+        "resize.elements": 3e-7,
         "graph.calls": 0.05,
     }
     return np.asarray(sum(weight * terms[TERMS.index(term)] for term, weight in weights.items()))
@@ -62,15 +75,16 @@ def law(terms: np.ndarray) -> np.ndarray:
 MADE_UP = Plan(layers=60, networks=60, held_out=20)
 
 
-def made_up_profile(noise: float = 0.0, plan: Plan = MADE_UP) -> Profile:
+def made_up_profile(noise: float = 0.0, plan: Plan = MADE_UP, of: Family | Entries = SCALENET) -> Profile:
     """A profile of the made-up machine: nothing is measured."""
     rng = np.random.default_rng(1)
     measurements = []
-    for item in sample_items(SCALENET, plan, divisor=8):
+    for item in sample_items(of, plan, divisor=8):
         ms = float(law(item.terms) * math.exp(noise * rng.standard_normal()))
         terms = tuple(map(float, item.terms))
         measurements.append(Measurement(role=item.role, terms=terms, macs=item.macs, visits=((ms, 1.0, 1.0),)))
-    return Profile(settings=SETTINGS, plan=plan, machine={}, terms=TERMS, measurements=tuple(measurements))
+    settings = SETTINGS.model_copy(update={"family": of.name})
+    return Profile(settings=settings, plan=plan, machine={}, terms=TERMS, measurements=tuple(measurements))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +103,37 @@ def test_terms_of_a_population_are_those_of_its_networks(drawn: tuple[Population
     np.testing.assert_allclose(np.moveaxis(population_terms(population), 0, -1), expected, rtol=1e-12)
 
 
-@given(mbconv_specs())
+def terms_of_topology(spec: ArchSpec) -> np.ndarray:
+    network = spec.network
+    assert network.type == "multipath"
+    depth = np.zeros((1, len(network.modules), BRANCHES), dtype=int)
+    fusion = np.zeros((*depth.shape, FUSION_STEPS, BRANCHES), dtype=bool)
+    for m, module in enumerate(network.modules):
+        branches = len(module.depth)
+        depth[0, m, :branches], fusion[0, m, :branches, :, :branches] = module.depth, module.fusion
+    return multipath_terms(depth, fusion, network.width, network.head, spec.input, spec.classes)[:, 0]
+
+
+@given(multipath_specs(HEADS))
+def test_terms_of_topologies_are_those_of_their_networks(spec: ArchSpec) -> None:
+    np.testing.assert_allclose(terms_of_topology(spec), trace_terms(spec.trace), rtol=1e-9, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*list_models(task="segmentation"), *list_models(task="pose")])
+def test_terms_of_published_topologies_are_those_of_their_networks(name: str) -> None:
+    spec = load_spec(name)
+    np.testing.assert_allclose(terms_of_topology(spec), trace_terms(spec.trace), rtol=1e-9, atol=1e-3)
+
+
+def test_topologies_are_costed_together() -> None:
+    space = MultipathSpace.load("scalenas_pose")
+    topologies = space.sample(np.random.default_rng(0), 5)
+    together = multipath_terms(topologies.depth, topologies.fusion, space.width, space.head, space.input, 17)
+    each = [trace_terms(space.spec(topologies[i], 17).trace) for i in range(5)]
+    np.testing.assert_allclose(together, np.transpose(each), rtol=1e-9, atol=1e-3)
+
+
+@given(st.one_of(mbconv_specs(), multipath_specs(HEADS)))
 def test_terms_count_multiply_adds(spec: ArchSpec) -> None:
     terms = dict(zip(TERMS, trace_terms(spec.trace), strict=True))
     depthwise = sum(op.macs for op in spec.trace.ops if op.groups > 1)
@@ -203,6 +247,55 @@ def test_an_items_module_is_what_its_terms_describe() -> None:
             assert counter.get_total_flops() // 2 == item.macs
 
 
+def test_items_of_dense_tasks_are_topologies_at_the_entries_widths_and_sizes() -> None:
+    entries = find_networks("pose")
+    plan = Plan(layers=10, networks=20, held_out=4, seed=2)
+    items = sample_items(entries, plan, divisor=8)
+    specs: dict[str, list[Any]] = {"layers": [], "networks": [], "held_out": []}
+    for item in items:
+        assert isinstance(item.module, partial)
+        (spec,) = item.module.args
+        assert (item.macs, item.shape[1:]) == (spec.cost.macs, (spec.input.height, spec.input.width))
+        specs[item.role].append(spec)
+    assert {role: len(drawn) for role, drawn in specs.items()} == {"layers": 10, "networks": 20, "held_out": 4}
+    assert {len(spec.network.modules) for spec in specs["layers"]} == {3}
+    assert {len(spec.network.modules) for spec in specs["networks"]} == {8}
+    assert {spec.network.width for spec in specs["networks"]} == {18, 32, 48}
+    assert len({spec.hash for drawn in specs.values() for spec in drawn}) == 34
+    again = sample_items(entries, plan, divisor=8)
+    assert all(np.array_equal(a.terms, b.terms) for a, b in zip(items, again, strict=True))
+
+
+def test_entries_are_those_of_a_task_the_cheapest_first() -> None:
+    pose = find_networks("pose", img_size=(64, 48), num_classes=5)
+    assert isinstance(pose, Entries)
+    assert pose.name == "pose-64x48"
+    assert {(spec.input.height, spec.input.width, spec.classes) for spec in pose.specs} == {(64, 48, 5)}
+    assert [spec.name for spec in pose.specs][:3] == ["hrnet_w18_pose", "scalenas_p3", "scalenas_p1"]
+    assert not any(spec.bottom_up for spec in pose.specs)
+    higher = find_networks("pose", "higherhrnet")
+    assert isinstance(higher, Entries)
+    assert (higher.name, [spec.name for spec in higher.specs]) == (
+        "higherhrnet-pose",
+        ["higherhrnet_w32", "higherhrnet_w48"],
+    )
+    with pytest.raises(
+        ModelNotFoundError, match="higherhrnet: found no such family for segmentation, expected scalenas"
+    ):
+        find_networks("segmentation", "higherhrnet")
+
+
+def test_the_law_of_dense_networks_is_recovered() -> None:
+    entries = find_networks("segmentation", img_size=(256, 512))
+    assert isinstance(entries, Entries)
+    model = fit(made_up_profile(noise=0.01, plan=Plan(layers=10, networks=30, held_out=12), of=entries))
+    assert model.held_out.within_5 == 1.0
+    assert model.held_out.rms < model.macs_alone.rms
+    predicted = [model.predict_spec(spec) for spec in entries.specs]
+    truth = [float(law(trace_terms(spec.trace))) for spec in entries.specs]
+    np.testing.assert_allclose(predicted, truth, rtol=0.05)
+
+
 def test_a_law_is_recovered_and_beats_macs_alone(made_up: LatencyModel) -> None:
     assert made_up.held_out.within_5 == 1.0
     assert made_up.held_out.spearman > 0.999
@@ -312,6 +405,7 @@ def small_range(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile, "MACS_RANGE", (100e6, 200e6))
     monkeypatch.setattr(profile, "VISITS", 1)
     monkeypatch.setattr(yardstick, "QUIET", math.inf)  # on a busy machine too
+    monkeypatch.setattr(yardstick, "REST", 0.01)
 
 
 def test_a_real_profile_predicts_in_the_right_range(small_range: None, tmp_path: Path) -> None:
@@ -413,12 +507,12 @@ def test_after_a_miss_the_next_smaller_is_tried(made_up: LatencyModel, fake_meas
     attempts = search_at_latency(10.0, SCALENET, made_up).attempts
     assert len(attempts) == 2
     assert [attempt.measured <= 10.0 for attempt in attempts] == [False, True]
-    assert attempts[1].predicted < attempts[0].predicted
+    assert made_up.predict_spec(attempts[1].spec) < made_up.predict_spec(attempts[0].spec)
     assert attempts[1].spec.cost.macs < attempts[0].spec.cost.macs
 
 
 def test_a_budget_that_no_network_meets_is_an_error(made_up: LatencyModel, fake_measurements: list[float]) -> None:
-    fake_measurements[:] = [1.05 * 1.03**i for i in range(20)]  # each slower than predicted than the one before
+    fake_measurements[:] = [1.05 * 1.2**i for i in range(20)]  # each slower than predicted than the one before
     with pytest.raises(BudgetError, match=r"latency: found [\d.]+ms as the least of \d measured networks"):
         search_at_latency(10.0, SCALENET, made_up)
 
@@ -426,6 +520,102 @@ def test_a_budget_that_no_network_meets_is_an_error(made_up: LatencyModel, fake_
 def test_a_model_of_another_family_is_refused(made_up: LatencyModel) -> None:
     with pytest.raises(InputError, match="found one for the family scalenet, expected efficientnet"):
         search_at_latency(10.0, load_family("efficientnet"), made_up)
+
+
+def tiny_entries(monkeypatch: pytest.MonkeyPatch) -> Entries:
+    """The zoo's networks for pose, a module a stage and a quarter as wide, for small images."""
+    entries = dict(zoo._entries())
+    for name, spec in entries.items():
+        if spec.network.type == "multipath" and spec.task == "pose":
+            network = spec.network.model_copy(
+                update={
+                    "width": spec.network.width // 4,
+                    "modules": spec.network.modules[:2] + spec.network.modules[-1:],
+                }
+            )
+            size = Input(height=32, width=32)
+            entries[name] = ArchSpec.create(name, "pose", size, spec.classes, network, spec.provenance)
+    monkeypatch.setattr(zoo, "_entries", lambda: entries)
+    found = find_networks("pose")
+    assert isinstance(found, Entries)
+    return found
+
+
+DENSE = Settings(family="pose", backend="ort-cpu", threads=1)
+
+
+def test_entries_are_measured_from_the_cheapest_on(
+    fake_measurements: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = tiny_entries(monkeypatch)
+    times = [float(law(trace_terms(spec.trace))) for spec in entries.specs]
+    fake_measurements[:] = [1.0] * len(times)
+    assert max(times[:4]) < times[4] < times[5]
+    found = choose_at_latency(times[4], entries, DENSE)
+    assert len(fake_measurements) == len(times) - 6  # the one above it was measured, too
+    assert [attempt.spec for attempt in found.attempts] == [entries.specs[i] for i in (5, 0, 1, 2, 3, 4)]
+    assert {attempt.predicted for attempt in found.attempts} == {None}
+    assert (found.attempts[-1].measured, found.settings) == (times[4], DENSE)
+    fake_measurements[:] = [1.0] * len(times)
+    assert choose_at_latency(1000.0, entries, DENSE).attempts[-1].spec == entries.specs[-1]
+    fake_measurements[:] = [1.0]
+    cheapest = entries.specs[0].name
+    with pytest.raises(
+        BudgetError, match=rf"latency: found 0.01ms, expected at least the [\d.]+ms that {cheapest} takes on ort-cpu"
+    ):
+        choose_at_latency(0.01, entries, DENSE)
+
+
+def test_a_model_of_the_entries_saves_measurements(
+    fake_measurements: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = tiny_entries(monkeypatch)
+    model = fit(made_up_profile(plan=Plan(layers=10, networks=30, held_out=5), of=entries))
+    predicted = [model.predict_spec(spec) for spec in entries.specs]
+    budget = 1.001 * max(predicted[:3])
+    largest = max(i for i, ms in enumerate(predicted) if ms <= budget)
+    fake_measurements[:] = [0.98]
+    found = choose_at_latency(budget, entries, DENSE, model)
+    assert [attempt.spec for attempt in found.attempts] == [entries.specs[largest]]
+    assert found.attempts[0].predicted == predicted[largest]
+    fake_measurements[:] = [1.5, 0.5]
+    attempts = choose_at_latency(budget, entries, DENSE, model).attempts
+    assert [attempt.measured <= budget for attempt in attempts] == [False, True]
+    assert attempts[1].spec.cost.macs < attempts[0].spec.cost.macs
+    fake_measurements[:] = [0.1]  # predicted to be too slow, and is not
+    assert choose_at_latency(0.5 * min(predicted), entries, DENSE, model).attempts[0].spec == entries.specs[0]
+    fake_measurements[:] = [1.0]
+    with pytest.raises(BudgetError, match=f"that {entries.specs[0].name} takes on ort-cpu, the cheapest of the zoo's"):
+        choose_at_latency(0.5 * min(predicted), entries, DENSE, model)
+
+
+def test_the_command_line_from_profile_to_dense_network(
+    run: Run,  # noqa: F811
+    small_range: None,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    tiny_entries(monkeypatch)
+    entries = find_networks("pose", "hrnet")
+    assert isinstance(entries, Entries)
+    of_pose = ["--task", "pose", "--family", "hrnet", "--on", "torch", "--threads", "1"]
+    built = run.json("build", *of_pose, "--latency", "10s", "--classes", "3", "--size", "32x40")
+    attempts = built["latency"]["attempts"]
+    assert [attempt["predicted_ms"] for attempt in attempts] == [None] * len(entries.specs)
+    assert (built["name"], built["cost"]["macs"]) == (attempts[-1]["name"], max(each["macs"] for each in attempts))
+    spec = ArchSpec.load(tmp_path / built["files"]["spec"])
+    assert (spec.classes, spec.input.height, spec.input.width) == (3, 32, 40)
+    assert run.json("build", "hrnet_w18_pose", "--size", "48")["input"] == {"channels": 3, "height": 48, "width": 48}
+    few = ["--layers", "2", "--networks", "6", "--held-out", "2"]
+    profiled = run.json("profile", *of_pose, *few)
+    assert profiled["settings"]["family"] == "hrnet-pose"
+    assert Path(profiled["file"]).parent == cache
+    code, out, err = run("build", *of_pose, "--latency", "10s")
+    assert code == 0, err
+    rows = out.split("quiet\n")[1].splitlines()
+    assert [row.split()[0] for row in rows] == [entries.specs[-1].name]  # the model spares the others
+    assert " - " not in rows[0]
 
 
 def test_a_cached_model_is_found(made_up: LatencyModel, cache: Path) -> None:
@@ -476,13 +666,13 @@ def test_the_library_builds_at_a_latency(
         build(latency="10ms", on="ort-cpu", flops="600M")
 
 
-def test_a_machine_that_was_never_quiet_is_told(made_up: LatencyModel, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_machine_that_was_never_quiet_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     spec = load_spec("scalenet_s0")
     attempts = [Attempt(spec, 3.0, 2.9, (4.0, 4.4), quiet) for quiet in (0, 2)]
     notice = "this machine was never undisturbed"
-    print_found(Found((attempts[1], attempts[0]), made_up))
+    print_found(Found((attempts[1], attempts[0]), SETTINGS))
     assert notice in capsys.readouterr().out
-    print_found(Found((attempts[0], attempts[1]), made_up))
+    print_found(Found((attempts[0], attempts[1]), SETTINGS))
     printed = capsys.readouterr().out
     assert notice not in printed
     assert "2.9ms  4ms to 4.4ms  2 of 2" in printed

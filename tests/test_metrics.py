@@ -24,7 +24,8 @@ from scalenet_zoo.data.crops import apply, draw_heatmaps, inverse
 from scalenet_zoo.decode import find_classes, find_joints, place_joints
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.labels import Labels
-from scalenet_zoo.metrics import BINS, COCO_FIGURES, CalibrationError, Classification, Pose, Segmentation
+from scalenet_zoo.metrics import BINS, CalibrationError, Classification, Pose, Segmentation
+from scalenet_zoo.oks import COCO_FIGURES
 from tests.processes import run_processes
 
 LEEDS = Labels(

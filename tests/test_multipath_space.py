@@ -16,7 +16,7 @@ from scalenet_zoo.multipath_cost import multipath_cost
 from scalenet_zoo.search.multipath_space import Group, MultipathSpace, Topologies
 from scalenet_zoo.search.topology import cross, mutate
 from scalenet_zoo.spec import ArchSpec, Input, Module, MultipathNetwork
-from tests.random_specs import multipath_specs
+from tests.random_specs import HEADS, multipath_specs
 
 SEGMENTATION, POSE = (MultipathSpace.load(f"scalenas_{head}") for head in ("segmentation", "pose"))
 PUBLISHED = [name for name in list_models() if name.startswith("scalenas_")]
@@ -185,7 +185,7 @@ def test_a_pose_mask_with_an_idle_branch_is_refused() -> None:
 
 
 @settings(max_examples=100)
-@given(multipath_specs())
+@given(multipath_specs(HEADS))
 def test_costs_are_those_of_the_trace(spec: ArchSpec) -> None:
     network = spec.network
     assert isinstance(network, MultipathNetwork)

@@ -17,9 +17,9 @@ from scalenet_zoo.layers import upsample
 from scalenet_zoo.networks import MBConvNet, MultipathNet
 from scalenet_zoo.spec import ArchSpec
 from tests.networks import random_model, small
-from tests.random_specs import mbconv_specs, multipath_specs
+from tests.random_specs import HEADS, mbconv_specs, multipath_specs
 
-SMALL = ["scalenet_s0", "efficientnet_b0", "scalenas_s1", "hrnet_w18_pose"]
+SMALL = ["scalenet_s0", "efficientnet_b0", "scalenas_s1", "hrnet_w18_pose", "higherscalenas_p1"]
 
 
 def image(spec: ArchSpec, batch: int = 1) -> Tensor:
@@ -97,12 +97,20 @@ def reference_multipath(spec: ArchSpec, model: MultipathNet, x: Tensor) -> Tenso
     if network.head == "segmentation":
         up = [F.interpolate(x, size=y.shape[-2:], mode="bilinear", align_corners=False) for x in xs]
         y = model.head(torch.cat(up, 1))
+    if network.head == "bottom_up" and spec.classes:
+        head: Any = model.classifier
+        coarse = head.coarse(y)
+        joined = torch.cat([y, coarse], 1)
+        y = F.relu(head.upscale.norm(F.conv_transpose2d(joined, head.upscale.conv.weight, None, 2, 1)))
+        for block in head.blocks:
+            y = F.relu(y + block.conv2(block.conv1(y)))
+        return torch.cat([head.fine(y), coarse.repeat_interleave(2, 2).repeat_interleave(2, 3)], 1)
     out: Tensor = model.classifier(y)
     return out
 
 
 @settings(max_examples=15)
-@given(multipath_specs())
+@given(multipath_specs(HEADS))
 def test_multipath_computes_what_the_masks_say(spec: ArchSpec) -> None:
     model = random_model(spec)
     assert isinstance(model, MultipathNet)
@@ -136,8 +144,12 @@ def test_every_entry_has_the_shapes_of_its_task(name: str) -> None:
         assert y.shape == (2, spec.classes)
         assert before.shape == (2, model.num_features)
     else:
-        assert y.shape == (2, spec.classes, -(-spec.input.height // 4), -(-spec.input.width // 4))
-        assert before.shape == (2, model.num_features, *y.shape[2:])
+        size = -(-spec.input.height // 4), -(-spec.input.width // 4)
+        if spec.bottom_up:
+            assert y.shape == (2, 3 * spec.classes, 2 * size[0], 2 * size[1])
+        else:
+            assert y.shape == (2, spec.classes, *size)
+        assert before.shape == (2, model.num_features, *size)
         assert [f.shape[1] for f in features] == [spec.network.width * 2**i for i in range(4)]  # type: ignore[union-attr]
 
 
@@ -202,7 +214,8 @@ def test_reset_classifier_changes_the_network_and_its_spec(name: str) -> None:
     model: Any = create_model(small(name)).eval()
     x = image(model.spec)
     model.reset_classifier(7)
-    assert model(x).shape[1] == model.num_classes == model.spec.classes == 7
+    assert model.num_classes == model.spec.classes == 7
+    assert model(x).shape[1] == (21 if model.spec.bottom_up else 7)
     assert sum(p.numel() for p in model.parameters()) == model.spec.cost.params
     model.reset_classifier(0)
     assert isinstance(model.get_classifier(), nn.Identity)

@@ -21,6 +21,8 @@ from torch import nn
 from scalenet_zoo import create_model, list_models, load_spec
 from scalenet_zoo.errors import ExportError, InputError, OutputError, VerificationError
 from scalenet_zoo.images import find_images, sample_photographs
+from scalenet_zoo.search.multipath_space import Groups, MultipathSpace
+from scalenet_zoo.spec import ArchSpec, DenseHead, Input
 from tests.networks import random_model, small
 
 
@@ -82,6 +84,34 @@ def test_dense_networks_export(name: str, tmp_path: Path) -> None:
     check = export_onnx(model, tmp_path / "dense.onnx")
     assert check.relative < 1e-4
     assert check.expected.shape == (spec.classes, 17, 25)
+
+
+@pytest.mark.parametrize(
+    ("head", "precision", "batch"),
+    [("segmentation", "fp32", (2, 2, 2)), ("pose", "fp16", None), ("bottom_up", "int8", (1, 2, 3))],
+)
+def test_any_topology_exports(head: DenseHead, precision: Precision, batch: Any, tmp_path: Path) -> None:
+    """Sampled ones, of a size that no power of two divides, with blocks and paths that no output needs."""
+    space = MultipathSpace(
+        name="tiny",
+        width=4,
+        head="segmentation" if head == "segmentation" else "pose",
+        modules=(1, 1, 1),
+        input=Input(height=42, width=58),
+        depths=(1, 2),
+        groups=Groups(depths=((1, 2),), fusion=(0.5,)),
+    )
+    drawn = space.spec(space.sample(np.random.default_rng(1), 1)[0], classes=5)
+    network = drawn.network.model_copy(update={"head": head})
+    spec = ArchSpec.create(f"tiny_{head}", drawn.task, drawn.input, 5, network, drawn.provenance)
+    assert (len(spec.trace.live_ops) < len(spec.trace.ops)) == (head != "segmentation")
+    options = OnnxOptions(precision=precision, batch=batch)
+    check = export_onnx(random_model(spec), tmp_path / "a.onnx", options, sample_photographs())
+    assert check.expected.shape == {"bottom_up": (15, 22, 30)}.get(head, (5, 11, 15))
+    exported = OnnxNetwork.load(tmp_path / "a.onnx")
+    assert exported.spec == spec
+    assert exported.session.get_inputs()[0].shape == [2 if head == "segmentation" else "batch", 3, 42, 58]
+    assert exported.session.get_outputs()[0].name == ("logits" if head == "segmentation" else "heatmaps")
 
 
 def test_training_mode_and_other_channels_survive(tmp_path: Path) -> None:
@@ -224,6 +254,7 @@ def test_fp16_and_int8_files_are_small(tmp_path: Path) -> None:
     [
         (OnnxOptions(output="argmax"), "scalenet_s0", "output: found argmax for scalenet_s0 (classification, 1000"),
         (OnnxOptions(output="softmax"), "hrnet_w18", "output: found softmax for hrnet_w18 (segmentation, 19"),
+        (OnnxOptions(output="joints"), "higherhrnet_w32", "output: found joints for higherhrnet_w32, which finds"),
         (OnnxOptions(io="fp16"), "scalenet_s0", "precision: found fp32 with io or keep_fp32"),
         (OnnxOptions(precision="int8"), "scalenet_s0", "calibration: found no images"),
     ],

@@ -1,5 +1,6 @@
 """Predictions: decisions in terms of the picture, drawn over it, for files and folders on the command line."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,38 @@ def test_joints_are_found_where_they_are_in_the_picture(size: tuple[int, int]) -
         spots = images[:, :2] - images[:, :2].amin((2, 3), keepdim=True)
         return nn.functional.avg_pool2d(spots, 5, 1, 2)
 
-    (found,) = predict(seeing("pose", bright), [picture])
+    ((found,),) = predict(seeing("pose", bright), [picture])
     pixels = found[:, :2] * picture.size - 0.5
     np.testing.assert_allclose(pixels, [red, green], atol=2.5 * 1.25 * max(size) / 64)  # pixels of the crop
+
+
+def test_several_persons_are_found_in_their_boxes() -> None:
+    """A network that finds the brightest red and green pixel of what it sees; there are two pairs of them."""
+    picture = Image.new("RGB", (300, 200))
+    spots = [((60, 60), (90, 100)), ((200, 40), (240, 90))]
+    for person in spots:
+        for colour, (x, y) in zip(((255, 0, 0), (0, 255, 0)), person, strict=True):
+            picture.paste(colour, (x - 3, y - 3, x + 4, y + 4))
+    sizes: list[int] = []
+
+    def bright(images: Tensor) -> Tensor:
+        sizes.append(len(images))
+        return nn.functional.avg_pool2d(images[:, :2], 5, 1, 2)
+
+    boxes = [(190.0, 20.0, 60.0, 90.0), (50.0, 50.0, 50.0, 60.0)]
+    inference = replace(seeing("pose", bright), largest=3)
+    first, nobody, third = predict(inference, [picture] * 3, [boxes, [], boxes])
+    assert sizes == [3, 1]
+    assert nobody.shape == (0, 2, 3)
+    np.testing.assert_array_equal(first, third)
+    np.testing.assert_allclose(first[:, :, :2] * picture.size - 0.5, spots[::-1], atol=2.5)
+    rows = describe(inference.spec, first, form="joints", names=inference.names)
+    assert [(row["person"], row["name"]) for row in rows] == [
+        (person, name) for person in (0, 1) for name in inference.names
+    ]
+    assert describe(inference.spec, nobody, form="joints") == []
+    alone = describe(inference.spec, first[1], form="joints", names=inference.names)
+    assert alone == [{key: value for key, value in row.items() if key != "person"} for row in rows[2:]]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -103,15 +133,20 @@ def test_a_file_decides_as_its_network(task: Task, tmp_path: Path) -> None:
             np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_outputs_that_are_no_numbers_and_features() -> None:
+def test_outputs_that_are_no_numbers() -> None:
     for task in TASKS:
         shape = (1, 3) if task == "classification" else (1, 3, 4, 4)
         with pytest.raises(WeightsError, match="found outputs that are not finite"):
             predict(seeing(task, lambda images, shape=shape: torch.full(shape, torch.nan)), [Image.new("RGB", (9, 9))])
-    features = prepare(random_model(SPECS["classification"], num_classes=0))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_features(task: Task) -> None:
+    model = random_model(SPECS[task], num_classes=0)
+    features = prepare(model)
     (found,) = predict(features, [read_image(PHOTOGRAPHS[0])])
-    assert found.shape == (32,)
-    assert describe(features.spec, found, form="softmax")[0]["features"] == 32
+    assert found.shape[0] == model.num_features
+    assert describe(features.spec, found, form="softmax")[0]["features"] == found.size
 
 
 def test_names_are_those_of_the_labels_or_of_imagenet() -> None:
@@ -158,7 +193,7 @@ def test_a_long_legend_is_cut_and_a_small_picture_has_room_for_it() -> None:
 
 def test_joints_and_lines_are_drawn_where_the_score_allows() -> None:
     picture = Image.new("RGB", (200, 100))
-    joints = np.array([[0.25, 0.5, 0.9], [0.75, 0.5, 0.9], [0.5, 0.9, 0.1]])
+    joints = np.array([[[0.25, 0.5, 0.9], [0.75, 0.5, 0.9], [0.5, 0.9, 0.1]]])
     colours = ((250, 0, 0), (0, 250, 0), (0, 0, 250))
     sheet = draw_joints(picture, joints, ("left", "right", "hidden"), ((0, 1), (1, 2)), colours)
     assert sheet.getpixel((50, 50)) == colours[0]
@@ -169,9 +204,23 @@ def test_joints_and_lines_are_drawn_where_the_score_allows() -> None:
 
 
 def test_joints_outside_the_picture_and_names_in_other_alphabets() -> None:
-    joints = np.array([[-0.5, 2.0, 0.9], [1e6, 0.5, 0.9]])
+    joints = np.array([[[-0.5, 2.0, 0.9], [1e6, 0.5, 0.9]]])
     sheet = draw_joints(Image.new("RGB", (20, 20)), joints, ("Kopf ä", "голова 頭"), ((0, 1),))
     assert sheet.width > 20
+
+
+def test_several_persons_have_numbers() -> None:
+    picture = Image.new("RGB", (200, 100))
+    joints = np.array([[[0.25, 0.5, 0.9], [0.25, 0.7, 0.1]], [[0.75, 0.5, 0.9], [0.75, 0.9, 0.1]]])
+    colours = ((250, 0, 0), (0, 250, 0))
+    one, two = (draw_joints(picture, persons, ("head", "foot"), (), colours) for persons in (joints[:1], joints))
+    assert two.getpixel((50, 50)) == two.getpixel((150, 50)) == colours[0]
+    numbers = [np.asarray(sheet.crop((0, 20, 200, 45))).max() for sheet in (one, two)]  # above the heads
+    assert (numbers[0], numbers[1]) == (0, 255)
+    legend = {colour for _, colour in two.crop((201, 0, *two.size)).getcolors(100_000) or []}
+    assert colours[0] in legend
+    assert colours[1] not in legend  # nobody's foot is drawn
+    assert draw_joints(picture, joints[:0], ("head", "foot")).crop((0, 0, 200, 100)).getcolors() == [(20000, (0, 0, 0))]
 
 
 @pytest.mark.parametrize("task", ["segmentation", "pose"])
@@ -255,10 +304,61 @@ def test_a_file_for_several_images_is_filled_up(run: Run, pictures: Path, tmp_pa
             assert row["probability"] == pytest.approx(expected["probability"], rel=1e-3)
 
 
+def test_persons_in_boxes(run: Run, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    model = saved("pose", tmp_path / "model")
+    boxes = [("far/b.jpg", 0.9), ("b", 0.8), ("b", 0.1), (17, 0.9)]
+    (tmp_path / "boxes.json").write_text(
+        json.dumps([{"image_id": i, "category_id": 1, "bbox": [2, 3, 50, 40], "score": score} for i, score in boxes])
+    )
+    arguments = ("predict", "pictures", "--model", model, "--boxes", "boxes.json")
+    found = run.json(*arguments)
+    rows = found["pictures/far/b.jpg"]
+    assert [row["person"] for row in rows] == [0, 0, 1, 1]
+    assert {**rows[0], "person": 1} == rows[2]  # of the same box
+    assert (found["pictures/a.png"], found["pictures/c.png"]) == ([], None)
+    assert len(run.json(*arguments, "--box-score", 0)["pictures/far/b.jpg"]) == 6
+    code, out, _ = run(*arguments, "--output", "drawn")
+    assert code == 0
+    assert out.splitlines()[:3] == ["pictures/a.png", "no persons", "pictures/far/b.jpg"]
+    assert (tmp_path / "drawn" / "a.png").exists()
+
+
+def test_large_pictures_are_seen_in_tiles(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    model = saved("segmentation", tmp_path / "model")
+    read_image(PHOTOGRAPHS[0]).crop((0, 0, 150, 100)).save(tmp_path / "large.png")
+    arguments = ("predict", "large.png", "--model", model)
+    code, out, err = run(*arguments)
+    assert code == 0
+    assert err == (
+        "1 image was squeezed to less than half, to 64 x 64 pixels:"
+        " --tile shows tiny_segmentation the image's own resolution\n"
+    )
+    code, tiled, err = run(*arguments, "--tile", "--output", "drawn")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[2:] != tiled.splitlines()[2:]
+    assert run.json(*arguments, "--tile") != run.json(*arguments, "--tile", "--overlap", 0.6)
+    assert run.json(*arguments, "--tile") != run.json(*arguments, "--tile", "--flip")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_flip_test_is_the_mean_with_the_mirror_image(run: Run, tmp_path: Path, task: Task) -> None:  # noqa: F811
+    model = saved(task, tmp_path / "model")
+    Shapes(task, 1).read(0)[0].save(tmp_path / "a.png")
+    Image.open(tmp_path / "a.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "b.png")
+    plain, mirrored = run.json("predict", "a.png", "b.png", "--model", model, "--flip").values()
+    if task == "pose":  # what was left is right
+        mirrored = [{**row, "joint": 1 - row["joint"], "x": 1 - row["x"]} for row in mirrored[::-1]]
+    for row, other in zip(plain, mirrored, strict=True):
+        for key in row.keys() - {"name"}:
+            assert row[key] == pytest.approx(other[key], abs=1e-3)
+
+
 def test_what_predict_refuses(run: Run, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
     model, classifier = saved("pose", tmp_path / "pose"), saved("classification", tmp_path / "classifier")
     (tmp_path / "empty").mkdir()
     (pictures / "far" / "b.png").write_bytes((pictures / "a.png").read_bytes())
+    boxes = "boxes.json"
+    (tmp_path / boxes).write_text('[{"image_id": "a", "category_id": 1, "bbox": [0, 0, 9, 9], "score": 1}]')
     before = sorted(tmp_path.rglob("*"))
     for arguments, code, message in (
         (["nowhere.png", "--model", model], 1, "nowhere.png: found no such file, expected an image"),
@@ -269,6 +369,11 @@ def test_what_predict_refuses(run: Run, pictures: Path, tmp_path: Path) -> None:
         (["pictures/a.png", "--model", model, "--output", "pictures"], 1, "pictures/a.png: would be drawn to pictures"),
         (["pictures", "--model", model, "--output", "pictures"], 1, "pictures: found the images in the folder to"),
         (["pictures/a.png", "--model", classifier, "--output", "x"], 2, "Invalid value: --output: found it for the"),
+        (["pictures/a.png", "--model", model, "--tile"], 2, "Invalid value: --tile: found it for tiny_pose (pose)"),
+        (["pictures/a.png", "--model", model, "--overlap", "0.5"], 2, "Invalid value: --overlap: found 0.5 without"),
+        (["pictures/a.png", "--model", classifier, "--boxes", boxes], 2, "Invalid value: --boxes: found it for tiny "),
+        (["pictures/a.png", "--model", model, "--boxes", "none.json"], 1, "none.json: cannot be read: No such file"),
+        (["pictures/far", "--model", model, "--boxes", boxes], 1, "boxes.json: found boxes for the images a, expected"),
         (["pictures/a.png", "--model", "x.onnx"], 1, "x.onnx: cannot be opened by ONNX Runtime"),
     ):  # fmt: skip
         found_code, found = run.error("predict", *arguments)

@@ -21,6 +21,7 @@ from scalenet_zoo.search.baselines import search_baseline
 from scalenet_zoo.search.drawing import KERNEL_COLOURS, draw_architectures
 from scalenet_zoo.search.mcea import MCEA
 from scalenet_zoo.search.report import write_report
+from scalenet_zoo.search.report_data import Run as ReportedRun
 from scalenet_zoo.search.report_data import read_run
 from scalenet_zoo.search.report_sections import _evolved, _front
 from scalenet_zoo.search.standalone import Standalone, over_seeds
@@ -213,6 +214,7 @@ def test_a_real_search_is_told_of(tmp_path: Path) -> None:
 
 def test_the_front_is_not_beaten(whole: Path) -> None:
     found = read_run(whole)
+    assert isinstance(found, ReportedRun)
     points = _evolved(found)
     step = found.last_step("bases")
     assert step

@@ -2,9 +2,7 @@
 
 import json
 import os
-import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,11 @@ import yaml
 from scalenet_zoo import ArchSpec, create_model
 from scalenet_zoo.family import Family
 from scalenet_zoo.search.config import SearchConfig
-from scalenet_zoo.search.run import RunOptions, SearchRun
+from scalenet_zoo.search.run import SearchRun
+from scalenet_zoo.search.run_base import RunOptions
 from scalenet_zoo.search.state import SearchState
 from tests.data_files import picture
+from tests.processes import search_whole_and_killed
 from tests.spaces import TINY
 from tests.test_cli import COMMAND, Run, run  # noqa: F401 - a fixture
 
@@ -84,29 +84,7 @@ def test_a_search_ends_with_specs_that_build(run: Run, tmp_path: Path) -> None: 
 @pytest.mark.slow
 def test_a_killed_search_ends_as_one_that_was_not(tmp_path: Path) -> None:
     config = write_config(tmp_path, baselines=["random"])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def start(name: str) -> "subprocess.Popen[bytes]":
-        command: list[str | Path] = [COMMAND, "search", config, "--output", tmp_path / name, *HERE]
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True)
-
-    def finish(process: "subprocess.Popen[bytes]") -> None:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-
-    finish(start("whole"))
-    scores = len((tmp_path / "whole" / "scores.jsonl").read_text().splitlines())
-    for share in (0.3, 0.7):
-        process = start("killed")
-        deadline = time.monotonic() + 300
-        path = tmp_path / "killed" / "scores.jsonl"
-        while not path.exists() or len(path.read_text().splitlines()) < share * scores:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    finish(start("killed"))
+    search_whole_and_killed(config, tmp_path, HERE, (0.3, 0.7))
     for method in ("joint", "random"):
         assert state(tmp_path / "whole", method) == state(tmp_path / "killed", method)
     families = [json.loads((tmp_path / name / "family.json").read_text()) for name in ("whole", "killed")]

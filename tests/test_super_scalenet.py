@@ -231,6 +231,7 @@ def test_the_supernet_inherits_an_hrnet(name: str) -> None:
     hrnet = random_model(small(name))
     assert isinstance(hrnet, MultipathNet)
     network = network_of(hrnet.spec)
+    assert network.head != "bottom_up"
     supernet = SuperScaleNet(space_of(network.head, network.width, (1, 4, 3)), hrnet.num_classes).eval()
     before = {name: tensor.clone() for name, tensor in supernet.largest.state_dict().items()}
     supernet.inherit(hrnet)

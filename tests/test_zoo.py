@@ -13,19 +13,20 @@ import timm
 import torch
 
 from scalenet_zoo import ArchSpec, create_model, list_models, load_spec
-from scalenet_zoo.errors import ModelNotFoundError, WeightsError
+from scalenet_zoo.errors import BudgetError, ModelNotFoundError, SpecError, WeightsError
 from scalenet_zoo.scaling import expand
 from scalenet_zoo.weights import load_weights, read_weights, save_weights
-from scalenet_zoo.zoo import TIMM_NAMES, load_family
+from scalenet_zoo.zoo import TIMM_NAMES, load_family, spec_for
 from tests.networks import random_model, small
 
 CLASSIFIERS = [f"scalenet_s{i}" for i in range(6)] + [f"efficientnet_b{i}" for i in range(8)]
 SEGMENTERS = [f"scalenas_s{i}" for i in range(1, 5)] + [f"hrnet_w{w}" for w in (18, 32, 48)]
 POSE = [f"scalenas_p{i}" for i in range(1, 5)] + [f"hrnet_w{w}_pose" for w in (18, 32, 48)]
+BOTTOM_UP = ["higherhrnet_w32", "higherhrnet_w48", "higherscalenas_p1", "higherscalenas_p4"]
 
 
 def test_the_zoo_is_complete() -> None:
-    assert list_models() == sorted(CLASSIFIERS + SEGMENTERS + POSE)
+    assert list_models() == sorted(CLASSIFIERS + SEGMENTERS + POSE + BOTTOM_UP)
     assert list_models(task="classification") == sorted(CLASSIFIERS)
     assert list_models("scalenas_*", task="pose") == sorted(POSE[:4])
     assert list_models(pretrained=True) == sorted(TIMM_NAMES)
@@ -48,7 +49,7 @@ def test_entries_are_what_their_family_expands_to(family: str) -> None:
         assert spec == load_spec(spec.name)
 
 
-@pytest.mark.parametrize("name", list_models("hrnet_*"))
+@pytest.mark.parametrize("name", list_models("*hrnet_*"))
 def test_hrnet_is_depth_four_with_fusion_after_the_fourth_step(name: str) -> None:
     network = load_spec(name).network
     assert network.type == "multipath"
@@ -56,10 +57,36 @@ def test_hrnet_is_depth_four_with_fusion_after_the_fourth_step(name: str) -> Non
     for i, module in enumerate(network.modules):
         assert set(module.depth) == {4}
         for to, steps in enumerate(module.fusion):
-            needed = not (network.head == "pose" and i == 7 and to > 0)  # pose reads the first branch alone
+            needed = not (network.task == "pose" and i == 7 and to > 0)  # pose reads the first branch alone
             for step, row in enumerate(steps):
                 complete = step == 3 and needed
                 assert row == tuple(int(step < 4 and (complete or origin == to)) for origin in range(len(steps[0])))
+
+
+@pytest.mark.parametrize("name", ["hrnet_w32", "hrnet_w48", "scalenas_p1", "scalenas_p4"])
+def test_bottom_up_entries_differ_in_their_head_alone(name: str) -> None:
+    below = load_spec(f"{name}_pose" if name.startswith("hrnet") else name)
+    spec = load_spec(f"higher{name}")
+    assert (spec.task, spec.bottom_up, below.bottom_up) == ("pose", True, False)
+    assert spec.network == below.network.model_copy(update={"head": "bottom_up"})
+    assert spec.hash != below.hash
+
+
+def test_budgets_of_dense_tasks_hold_for_the_size_of_the_image() -> None:
+    spec = spec_for(flops="20G", task="segmentation", img_size=(256, 512))
+    assert (spec.name, spec.input.height, spec.input.width) == ("scalenas_s1", 256, 512)
+    assert 17e9 < spec.cost.macs < 20e9
+    assert spec_for(flops="3G", task="pose", img_size=128).name == "scalenas_p2"
+    with pytest.raises(BudgetError, match=r"macs: found 20G, expected 147.5G to .* at the images they are for; --size"):
+        spec_for(flops="20G", task="segmentation")
+    with pytest.raises(
+        BudgetError, match=r"macs: found 1G, expected 2.304G to \S+ for the zoo's segmentation networks$"
+    ):
+        spec_for(flops="1G", task="segmentation", img_size=(128, 256))
+    with pytest.raises(SpecError, match="height: found 0, expected greater than"):
+        spec_for(flops="20G", task="segmentation", img_size=0)
+    with pytest.raises(BudgetError, match="img_size: found 64, expected none: the budget decides on a classifier's"):
+        spec_for(flops="600M", img_size=64)
 
 
 def test_unknown_names_suggest_the_nearest() -> None:
@@ -143,6 +170,7 @@ def test_timm_knows_every_entry_and_keeps_its_own() -> None:
         *(f"zoo_efficientnet_b{i}" for i in range(5)),
         *(f"zoo_hrnet_w{w}" for w in (18, 32, 48)),
     }
+    assert set(timm.list_models("higher*")) == set(BOTTOM_UP)
 
 
 def test_timm_create_model_makes_our_networks() -> None:

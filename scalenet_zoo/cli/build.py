@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from scalenet_zoo.cli.models import has_weights
-from scalenet_zoo.cli.options import UNTRAINED, BuildFormat, Json, Pretrained, Seed, TaskName, Weights
+from scalenet_zoo.cli.options import UNTRAINED, BuildFormat, Json, Pretrained, Seed, TaskName, Weights, parse_size
 
 
 def build(
@@ -25,7 +25,10 @@ def build(
     precision: Annotated[str | None, typer.Option(help="Of --latency: fp32, if not given, or fp16.")] = None,
     task: Annotated[TaskName | None, typer.Option(help="What it is for; classification if not given.")] = None,
     family: Annotated[
-        str | None, typer.Option(help="scalenet or efficientnet; scalenas or hrnet for other tasks.")
+        str | None, typer.Option(help="scalenet or efficientnet; scalenas or hrnet for other tasks, any if not given.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Of the image, with SPEC or other tasks: height x width as 512x1024.")
     ] = None,
     divisor: Annotated[
         int | None, typer.Option(min=1, max=256, help="Channels are multiples of it, 8 if not given; 1: papers' ceil.")
@@ -49,6 +52,8 @@ def build(
         raise typer.BadParameter("found --task, --family or --divisor with SPEC, expected them with a budget")
     if divisor and task not in (None, TaskName.classification):
         raise typer.BadParameter(f"found --divisor with --task {task.value}, expected it for classification alone")
+    if size and not spec and task in (None, TaskName.classification):
+        raise typer.BadParameter("found --size with a classifier's budget, which decides on it")
     if (latency is None) != (on is None):
         raise typer.BadParameter("found one of --latency and --on, expected both")
     if latency is None and (threads or batch or precision):
@@ -66,6 +71,8 @@ def build(
     from scalenet_zoo.zoo import create_model, load_spec, spec_for
 
     found = None
+    for_task: Task = task.value if task else "classification"
+    image = parse_size(size) if size else None
     if latency is not None and on is not None:
         from scalenet_zoo.cli.console import progress_bar
         from scalenet_zoo.zoo import find_at_latency
@@ -78,11 +85,12 @@ def build(
             found = find_at_latency(
                 latency,
                 on,
-                task.value if task else "classification",
+                for_task,
                 family,
                 divisor or 8,
                 classes,
                 in_channels or 3,
+                image,
                 threads,
                 batch or 1,
                 precision or "fp32",
@@ -90,8 +98,7 @@ def build(
             )
         arch = found.attempts[-1].spec
     elif spec is None:
-        for_task: Task = task.value if task else "classification"
-        arch = spec_for(flops, params, for_task, family, divisor or 8, classes, in_channels or 3)
+        arch = spec_for(flops, params, for_task, family, divisor or 8, classes, in_channels or 3, image)
     else:
         arch = load_spec(spec)
     if export:  # imported before there is anything to clean up: an interrupt within a native import may crash
@@ -99,7 +106,7 @@ def build(
     torch.manual_seed(seed)
     with progress(f"building {arch.name}"):
         source = spec or arch  # a folder by its name, so that its weights come along
-        model = create_model(source, pretrained, num_classes=classes, in_chans=in_channels, weights=weights)
+        model = create_model(source, pretrained, classes, in_channels, image, weights=weights)
     built = spec_of(model)
     trained = bool(pretrained or weights or (spec and has_weights(spec)))
     path = output / f"{built.name}.json"

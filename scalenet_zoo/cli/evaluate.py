@@ -5,7 +5,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scalenet_zoo.cli.models import MODEL, has_weights, is_exported, open_model
-from scalenet_zoo.cli.options import UNTRAINED, BrokenLimit, IgnoreIndex, Joints, Json, Pretrained, Seed, Weights
+from scalenet_zoo.cli.options import (
+    UNTRAINED,
+    Boxes,
+    BoxScore,
+    BrokenLimit,
+    Flip,
+    IgnoreIndex,
+    Joints,
+    Json,
+    Overlap,
+    Pretrained,
+    Seed,
+    Tile,
+    Weights,
+    parse_overlap,
+)
 
 if TYPE_CHECKING:
     from scalenet_zoo.evaluate import Evaluation
@@ -40,10 +55,14 @@ def evaluate(
     weights: Weights = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 32,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 2,
-    flip: Annotated[bool, typer.Option("--flip", help="Average over each image and its mirror image.")] = False,
+    flip: Flip = False,
+    tile: Tile = False,
+    overlap: Overlap = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many images.")] = None,
     ignore_index: IgnoreIndex = 255,
     joints: Joints = None,
+    boxes: Boxes = None,
+    box_score: BoxScore = 0.0,
     broken_limit: BrokenLimit = 100,
     device: Annotated[str | None, typer.Option(help="Such as cuda:1; a GPU if not given, else the CPU.")] = None,
     amp: Annotated[bool, typer.Option("--amp", help="Compute in bfloat16 where that is safe.")] = False,
@@ -58,6 +77,8 @@ def evaluate(
         raise typer.BadParameter(f"--amp: found it with the file {model}, whose precision is its own")
     if is_exported(model) and device:
         raise typer.BadParameter(f"--device: found {device} with the file {model}, which runs where it can")
+
+    share = parse_overlap(tile, overlap)
 
     import torch
 
@@ -74,7 +95,17 @@ def evaluate(
     network = open_model(model, pretrained, weights, seed)
     if isinstance(network, torch.nn.Module):
         network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    examples = open_data(data, prepare(network).spec.task, split, ignore_index=ignore_index, joints=joints, limit=limit)
+    spec = prepare(network).spec
+    examples = open_data(
+        data,
+        spec.task,
+        split,
+        ignore_index=ignore_index,
+        joints=joints,
+        boxes=boxes,
+        box_score=box_score,
+        limit=limit,
+    )
     with progress_bar() as advance:
         found = run_evaluation(
             network,
@@ -83,6 +114,7 @@ def evaluate(
             workers,
             dtype=torch.bfloat16 if amp else None,
             flip=flip,
+            overlap=share,
             broken_limit=broken_limit,
             on_progress=advance,
         )
@@ -91,13 +123,12 @@ def evaluate(
     if as_json:
         print_json({"source": model, **found.to_dict()})
         return
-    _print(found)
+    _print(found, "persons" if spec.task == "pose" and not spec.bottom_up else "images")
 
 
-def _print(found: "Evaluation") -> None:
+def _print(found: "Evaluation", noun: str) -> None:
     from scalenet_zoo.cli.console import print_table
 
-    noun = "persons" if found.task == "pose" else "images"
     typer.echo(
         f"{found.model} on {found.data} {found.split}: {found.images} {noun},"
         f" {found.images / found.seconds:.1f} a second\n"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def print_found(found: "Found") -> None:
     """The networks that were tried, predicted and measured; the last one meets the budget."""
-    settings = found.latency_model.settings
+    settings = found.settings
     how = f"{settings.precision}, batch of {settings.batch}, {settings.threads} CPU threads"
     typer.echo(f"\nlatency on {settings.backend}: {how}")
     print_table(
@@ -22,7 +22,7 @@ def print_found(found: "Found") -> None:
             (
                 attempt.spec.name,
                 format_count(attempt.spec.cost.macs),
-                format_ms(attempt.predicted),
+                "-" if attempt.predicted is None else format_ms(attempt.predicted),
                 format_ms(attempt.measured),
                 f"{format_ms(min(attempt.visits))} to {format_ms(max(attempt.visits))}",
                 f"{attempt.quiet} of {len(attempt.visits)}",
@@ -32,15 +32,16 @@ def print_found(found: "Found") -> None:
         align="lrrrrr",
     )
     if not found.attempts[-1].quiet:
-        typer.echo("this machine was never undisturbed: what it measured is scaled to its speed when it was profiled")
+        typer.echo("this machine was never undisturbed: what it measured is scaled to its speed at its best")
 
 
 def found_json(found: "Found") -> dict[str, object]:
     """The same for programs."""
     return {
-        **found.latency_model.settings.model_dump(mode="json", exclude={"family", "divisor"}),
+        **found.settings.model_dump(mode="json", exclude={"family", "divisor"}),
         "attempts": [
             {
+                "name": attempt.spec.name,
                 "macs": attempt.spec.cost.macs,
                 "predicted_ms": attempt.predicted,
                 "measured_ms": attempt.measured,

@@ -38,6 +38,23 @@ IgnoreIndex = Annotated[int, typer.Option(min=0, max=255, help="Pixels of this v
 Joints = Annotated[
     Path | None, typer.Option(help="A YAML file with the joints' names, flip_pairs, skeleton or sigmas.")
 ]
+Flip = Annotated[bool, typer.Option("--flip", help="Average over each image and its mirror image.")]
+Tile = Annotated[
+    bool,
+    typer.Option(
+        "--tile",
+        help="Segmentation: show images at their own resolution, in overlapping tiles of the network's input,"
+        " instead of squeezed to the input as training shows them.",
+    ),
+]
+Overlap = Annotated[
+    float | None, typer.Option(min=0, max=0.9, help="Of tiles, as a share of a tile: 0.25 if not given.")
+]
+Boxes = Annotated[
+    Path | None,
+    typer.Option(help="Pose: persons' boxes, a JSON file of a detector's results as COCO has them, or of annotations."),
+]
+BoxScore = Annotated[float, typer.Option(help="Leave out boxes of lower scores.")]
 BrokenLimit = Annotated[int, typer.Option(min=0, help="Images that may be unreadable.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the initial weights.")]
 
@@ -51,3 +68,14 @@ def parse_size(text: str) -> tuple[int, int]:
     if not match:
         raise typer.BadParameter(f"--size: found {text!r}, expected pixels such as 288, or height x width as 288x384")
     return int(match[1]), int(match[2] or match[1])
+
+
+def parse_overlap(tile: bool, overlap: float | None) -> float | None:
+    """What --tile and --overlap say together: the overlap of tiles, or None for none."""
+    if overlap is not None and not tile:
+        raise typer.BadParameter(f"--overlap: found {overlap} without --tile, expected both")
+    if not tile:
+        return None
+    from scalenet_zoo.tiling import OVERLAP
+
+    return OVERLAP if overlap is None else overlap

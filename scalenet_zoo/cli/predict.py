@@ -6,10 +6,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scalenet_zoo.cli.models import MODEL, has_weights, open_model
-from scalenet_zoo.cli.options import UNTRAINED, BrokenLimit, Json, Pretrained, Seed, Weights
+from scalenet_zoo.cli.options import (
+    UNTRAINED,
+    Boxes,
+    BoxScore,
+    BrokenLimit,
+    Flip,
+    Json,
+    Overlap,
+    Pretrained,
+    Seed,
+    Tile,
+    Weights,
+    parse_overlap,
+)
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from scalenet_zoo.predict import Row
+    from scalenet_zoo.spec import ArchSpec
 
 
 def predict(
@@ -21,36 +37,54 @@ def predict(
     output: Annotated[
         Path | None, typer.Option(help="A folder for PNGs: segmentations or joints, drawn over the images.")
     ] = None,
+    flip: Flip = False,
+    tile: Tile = False,
+    overlap: Overlap = None,
+    boxes: Boxes = None,
+    box_score: BoxScore = 0.3,
     broken_limit: BrokenLimit = 100,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Predict classes, the classes' areas, or joints, for images; draw areas and joints.
 
+    A pose network takes the whole image for one person's, or finds the person in each of the boxes given.
+
     Example: scalenet-zoo predict cat.jpg --model efficientnet_b0 --pretrained
     """
+    share = parse_overlap(tile, overlap)
+
     import torch
     from PIL import Image
 
     from scalenet_zoo._files import replacing
     from scalenet_zoo.cli.console import print_json, progress_bar
     from scalenet_zoo.data import BrokenImages
+    from scalenet_zoo.data.detections import boxes_of_files, read_detections
     from scalenet_zoo.draw import draw
     from scalenet_zoo.errors import InputError
     from scalenet_zoo.images import read_image
     from scalenet_zoo.inference import prepare
     from scalenet_zoo.predict import DECISIONS, describe
     from scalenet_zoo.predict import predict as run_prediction
+    from scalenet_zoo.tiling import segment
 
     files = _files(images, output)
+    paths = list(files)
+    persons = boxes_of_files(read_detections(boxes, box_score), paths, boxes) if boxes else None
     gpu = "cuda" if torch.cuda.is_available() else None
     inference = prepare(open_model(model, pretrained, weights, seed), gpu)
     spec = inference.spec
     if output and spec.task == "classification":
         raise typer.BadParameter(f"--output: found it for the classifier {spec.name}, which has nothing to draw")
+    for option, given, task in (("--tile", tile, "segmentation"), ("--boxes", boxes, "pose")):
+        if given and spec.task != task:
+            raise typer.BadParameter(f"{option}: found it for {spec.name} ({spec.task}), expected it for {task}")
+    if flip:
+        inference = inference.mirrored(inference.labels)
     results: dict[str, list[Row] | None] = {str(path): None for path in files}
     broken, drawn = BrokenImages(broken_limit), []
-    paths = list(files)
+    large = 0
     with progress_bar() as advance:
         for start in range(0, len(paths), inference.smallest):  # as many at once as the network takes at least
             pictures: dict[Path, Image.Image] = {}
@@ -59,7 +93,12 @@ def predict(
                     pictures[path] = read_image(path)
                 except InputError as error:
                     broken.add([str(error)])
-            found = run_prediction(inference, list(pictures.values())) if pictures else []
+            if share is not None:
+                found = [segment(inference, picture, share) for picture in pictures.values()]
+            else:
+                large += sum(_squeezed(spec, picture) for picture in pictures.values())
+                given_boxes = [persons[path] for path in pictures] if persons else None
+                found = run_prediction(inference, list(pictures.values()), given_boxes) if pictures else []
             for (path, picture), decision in zip(pictures.items(), found, strict=True):
                 results[str(path)] = describe(spec, decision, top, DECISIONS[spec.task], inference.names)
                 if target := files[path]:
@@ -71,6 +110,13 @@ def predict(
         raise InputError(broken.names[0])
     for complaint in broken.names:
         typer.echo(f"left out: {complaint}", err=True)
+    if large:
+        size = f"{spec.input.width} x {spec.input.height} pixels"
+        typer.echo(
+            f"{'1 image was' if large == 1 else f'{large} images were'} squeezed to less than half, to {size}:"
+            f" --tile shows {spec.name} the image's own resolution",
+            err=True,
+        )
     if not (pretrained or weights or has_weights(model)):
         typer.echo(f"{UNTRAINED} (--pretrained, --weights)", err=True)
     if as_json:
@@ -113,10 +159,19 @@ def _files(images: list[Path], output: Path | None) -> dict[Path, Path | None]:
     return files
 
 
+def _squeezed(spec: "ArchSpec", picture: "Image.Image") -> bool:
+    """Whether a segmentation network sees less than half of a picture's height or width."""
+    small = picture.width <= 2 * spec.input.width and picture.height <= 2 * spec.input.height
+    return spec.task == "segmentation" and not small
+
+
 def _print(path: str, rows: "list[Row]") -> None:
     from scalenet_zoo.cli.console import print_table
 
     typer.echo(path)
+    if not rows:
+        typer.echo("no persons")
+        return
     cells = [[f"{value:.6g}" if isinstance(value, float) else value for value in row.values()] for row in rows]
     align = "".join("l" if isinstance(value, str) else "r" for value in rows[0].values())
     print_table(tuple(rows[0]), cells, align)

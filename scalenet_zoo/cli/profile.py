@@ -5,18 +5,29 @@ from typing import Annotated
 
 import typer
 
-from scalenet_zoo.cli.options import Json
+from scalenet_zoo.cli.options import Json, TaskName, parse_size
 
 
 def profile(
     on: Annotated[str, typer.Option(help="The back end: ort-cpu, torch, tensorrt, ...; `doctor` lists them.")],
-    family: Annotated[str, typer.Option(help="scalenet or efficientnet.")] = "scalenet",
+    task: Annotated[TaskName, typer.Option(help="What the networks are for.")] = TaskName.classification,
+    family: Annotated[
+        str | None,
+        typer.Option(help="scalenet, if not given, or efficientnet; scalenas or hrnet for other tasks, else both."),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Of the image, for other tasks: 512x1024; each entry's if not given.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores if not given.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
     precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
-    divisor: Annotated[int, typer.Option(min=1, max=1024, help="Channels are multiples of it.")] = 8,
+    divisor: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Channels of classifiers are multiples of it, 8 if not given.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure little: minutes instead of half an hour.")] = False,
-    layers: Annotated[int | None, typer.Option(min=0, help="Layers to measure, in context.")] = None,
+    layers: Annotated[
+        int | None, typer.Option(min=0, help="Layers to measure, in context; for other tasks, short networks.")
+    ] = None,
     networks: Annotated[int | None, typer.Option(min=4, help="Networks to fit to.")] = None,
     held_out: Annotated[int | None, typer.Option(min=2, help="Networks to judge by.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is sampled.")] = 0,
@@ -27,12 +38,17 @@ def profile(
 ) -> None:
     """Measure layers and networks of a family on a back end, and fit a latency model to them.
 
+    For segmentation and pose: networks of the search space, in the widths and at the sizes of the zoo's entries.
     Interrupted, it goes on where it stopped.
 
     Example: scalenet-zoo profile --on ort-cpu --threads 2
     """
     if precision not in ("fp32", "fp16"):
         raise typer.BadParameter(f"--precision: found {precision!r}, expected fp32 or fp16")
+    if task is TaskName.classification and size:
+        raise typer.BadParameter("found --size with --task classification, expected it for segmentation or pose")
+    if task is not TaskName.classification and divisor:
+        raise typer.BadParameter(f"found --divisor with --task {task.value}, expected it for classification alone")
     if output is not None and output.suffix != ".json":
         raise typer.BadParameter(f"--output: found {output}, expected a file that ends with .json")
 
@@ -42,23 +58,24 @@ def profile(
     from scalenet_zoo.cli.console import print_json, print_table, progress_bar
     from scalenet_zoo.export.latency_model import make_latency_model, model_path
     from scalenet_zoo.export.profile import QUICK, Plan, Settings
-    from scalenet_zoo.zoo import load_family
+    from scalenet_zoo.zoo import find_networks
 
     require_backend(on)
+    sampled = find_networks(task.value, family, img_size=parse_size(size) if size else None)
     settings = Settings(
-        family=family,
+        family=sampled.name,
         backend=on,
         precision="fp16" if precision == "fp16" else "fp32",
         threads=threads or torch.get_num_threads(),
         batch=batch,
-        divisor=divisor,
+        divisor=divisor or 8,
     )
     given = {"layers": layers, "networks": networks, "held_out": held_out}
     changed = {key: value for key, value in given.items() if value is not None}
     plan = (QUICK if quick else Plan()).model_copy(update={**changed, "seed": seed})
     path = output or model_path(settings)
     with progress_bar() as advance:
-        model = make_latency_model(load_family(family), settings, plan, path, advance)
+        model = make_latency_model(sampled, settings, plan, path, advance)
     if as_json:
         print_json(
             {

@@ -1,4 +1,4 @@
-"""`supernet train` and `search`: a family of networks searched on one's own data."""
+"""`supernet train` and `search`: a family or a front of networks searched on one's own data."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,10 +8,13 @@ import typer
 from scalenet_zoo.cli.options import Json
 
 if TYPE_CHECKING:
+    from scalenet_zoo.search.multipath_run import MultipathRun
     from scalenet_zoo.search.run import SearchRun
     from scalenet_zoo.train import OnStep
 
-Config = Annotated[str, typer.Argument(help="A YAML file, or the name of one of the package: digits, imagenet.")]
+Config = Annotated[
+    str, typer.Argument(help="A YAML file, or the name of one of the package: digits, imagenet, cityscapes, coco-pose.")
+]
 Data = Annotated[str | None, typer.Option(help="The data, if not the configuration's: imagefolder:PATH, digits, ...")]
 Output = Annotated[Path | None, typer.Option(help="The folder to write to, or to go on in; runs/NAME if not given.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that load images.")]
@@ -55,13 +58,49 @@ def train_supernet(
     typer.echo(f"wrote {run.folder / 'supernet'}")
 
 
+@supernet.command("extract")
+def extract_network(
+    run: Annotated[Path, typer.Argument(help="The folder of a search of multipath networks (method: scalenas).")],
+    network: Annotated[str, typer.Argument(help="A network that was found, such as NAME_0, or a spec's file.")],
+    output: Annotated[Path, typer.Option(help="The model folder to write.")],
+    workers: Workers = 2,
+    cpu: Cpu = False,
+    as_json: Json = False,
+) -> None:
+    """Write a network with the supernet's weights as a model folder: usable without training it.
+
+    Batch-norm statistics are estimated anew, as when it was scored.
+
+    Example: scalenet-zoo supernet extract runs/streets streets_3 --output streets_3
+    """
+    from scalenet_zoo.cli.console import print_json, progress
+    from scalenet_zoo.errors import InputError
+    from scalenet_zoo.search.config import MultipathConfig, load_config
+    from scalenet_zoo.search.multipath_run import MultipathRun
+    from scalenet_zoo.search.run_base import RunOptions
+
+    config = load_config(run / "config.yaml")
+    if not isinstance(config, MultipathConfig):
+        raise InputError(f"{run}: found a search of scalenet, expected one of scalenas")
+    with progress("extracting"):
+        opened = MultipathRun(config, run, RunOptions(workers=workers, cpu=cpu))
+        spec = opened.find_spec(network)
+        opened.extract(spec, output)
+    if as_json:
+        print_json({"network": spec.name, "folder": str(output)})
+        return
+    typer.echo(f"wrote {output}")
+
+
 def search(
     config: Config,
     data: Data = None,
     output: Output = None,
     macs: Annotated[
         str | None,
-        typer.Option("--macs", "--flops", help="Of the base model: 306M; or of stages 0, 1, ...: 3M,6M,12M."),
+        typer.Option(
+            "--macs", "--flops", help="At most so many MACs: 20G; of ScaleNet, of stages 0, 1, ...: 3M,6M,12M."
+        ),
     ] = None,
     params: Annotated[str | None, typer.Option(help="At most so many parameters: 5M; or a list as for --macs.")] = None,
     latency: Annotated[
@@ -75,8 +114,10 @@ def search(
     cpu: Cpu = False,
     as_json: Json = False,
 ) -> None:
-    """Search a family: train the supernet, search base model and scaling strategies, write specs and a report.
+    """Train the supernet, search it, write specs and a report.
 
+    The configuration's `method` says which search: scalenet finds a family of classifiers, base model and scaling
+    strategies together; scalenas finds multipath networks for segmentation or pose along the front of score and MACs.
     What is in the folder already is not done again, so a search that was stopped goes on.
 
     Example: scalenet-zoo search digits --output runs/digits
@@ -97,22 +138,36 @@ def search(
         run = _open(
             config, {"data": data, "limits": limits}, output, workers, save_every, log_interval, cpu, on_step, about
         )
-        family = run.search()
+        found = run.search()
     _leave()
     if not first:
         return
 
+    from scalenet_zoo.search.multipath_run import describe_front
+    from scalenet_zoo.search.multipath_state import TopologyState
     from scalenet_zoo.search.report import write_report
     from scalenet_zoo.search.run import describe
 
     page = write_report(run.folder)
+    written = [run.folder / "specs", page]
+    if isinstance(found, TopologyState):
+        networks = [
+            {"name": name, **network.model_dump(mode="json")}
+            for (name, *_), network in zip(describe_front(found), found.found, strict=True)
+        ]
+        result: dict[str, Any] = {"networks": networks}
+    else:
+        written.insert(0, run.folder / "family.json")
+        result = {"family": found.model_dump(mode="json")}
     if as_json:
-        print_json({"run": str(run.folder), "report": str(page), "family": family.model_dump(mode="json")})
+        print_json({"run": str(run.folder), "report": str(page), **result})
         return
-    columns = ("network", "depth", "width", "pixels", "MACs", "params")
-    print_table(columns, describe(family), align="lrrrrr")
+    if isinstance(found, TopologyState):
+        print_table(("network", "MACs", "params", "latency (ms)", "score"), describe_front(found), align="lrrrr")
+    else:
+        print_table(("network", "depth", "width", "pixels", "MACs", "params"), describe(found), align="lrrrrr")
     typer.echo("")
-    for path in (run.folder / "family.json", run.folder / "specs", page):
+    for path in written:
         typer.echo(f"wrote {path}")
 
 
@@ -126,13 +181,18 @@ def _open(
     cpu: bool,
     on_step: "OnStep",
     about: dict[str, Any] | None = None,
-) -> "SearchRun":
-    from scalenet_zoo.search.config import SearchConfig
-    from scalenet_zoo.search.run import RunOptions, SearchRun
+) -> "SearchRun | MultipathRun":
+    from scalenet_zoo.search.config import SearchConfig, load_config
+    from scalenet_zoo.search.multipath_run import MultipathRun
+    from scalenet_zoo.search.run import SearchRun
+    from scalenet_zoo.search.run_base import RunOptions
 
-    chosen = SearchConfig.load(config, {name: value for name, value in changes.items() if value})
+    chosen = load_config(config, {name: value for name, value in changes.items() if value})
     options = RunOptions(workers, save_every, log_interval, cpu, on_step, about or {})
-    return SearchRun(chosen, output or Path("runs") / chosen.name, options)
+    folder = output or Path("runs") / chosen.name
+    if isinstance(chosen, SearchConfig):
+        return SearchRun(chosen, folder, options)
+    return MultipathRun(chosen, folder, options)
 
 
 def _is_first() -> bool:

@@ -1,8 +1,8 @@
 """What a data set is: images, each with what is known about it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -28,6 +28,7 @@ class Person:
         area: of the person, in pixels.
         image_id: of the image, in its data set.
         id: of the annotation, in its data set.
+        score: how sure a detector is of the box; 1 for the data set's own.
     """
 
     keypoints: np.ndarray
@@ -35,6 +36,7 @@ class Person:
     area: float
     image_id: int
     id: int = -1
+    score: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +53,54 @@ class Crop:
     to_image: np.ndarray
 
 
-Target: TypeAlias = int | np.ndarray | Person
-"""What is known about an image: its class; uint8 (height, width), the class of each pixel, or `IGNORE`; or a person."""
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Where there are people of whom no joints are known.
+
+    Attributes:
+        box: as `Person` has it.
+        area: in pixels.
+        crowd: there are many, or their number is not known.
+        outline: run lengths, as pycocotools has them; None: not known.
+    """
+
+    box: tuple[float, float, float, float]
+    area: float
+    crowd: bool
+    outline: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """Everybody in an image.
+
+    Attributes:
+        image_id: of the image, in its data set.
+        persons: with joints.
+        unlabelled: the others.
+    """
+
+    image_id: int
+    persons: tuple[Person, ...]
+    unlabelled: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A whole image that a network sees, with everybody in it.
+
+    Attributes:
+        people: in the whole image.
+        to_image: as `Crop` has it.
+    """
+
+    people: People
+    to_image: np.ndarray
+
+
+Target: TypeAlias = int | np.ndarray | Person | People
+"""What is known about an image: its class; uint8 (height, width), the class of each pixel, or `IGNORE`; a person of it,
+or everybody in it."""
 
 
 class Examples(Protocol):

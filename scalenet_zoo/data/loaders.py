@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 from torchvision.transforms import v2
 
-from scalenet_zoo.data import pose, segmentation
+from scalenet_zoo.data import people, pose, segmentation
 from scalenet_zoo.data.broken import LoadingError, complaint
 from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.crops import crop_person
-from scalenet_zoo.data.examples import IGNORE, Crop, Examples, Person, Target
+from scalenet_zoo.data.examples import IGNORE, Crop, Examples, People, Person, Target, View
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.images import normalisation
 from scalenet_zoo.recipe import Recipe
@@ -114,6 +114,9 @@ class EvaluationSet(Dataset[Row | str]):
         except InputError as error:
             return str(error)
         check_classes(target, self.spec.classes, self.examples.name(index))
+        if isinstance(target, People):
+            image, to_image = people.fit_image(image, (self.spec.input.height, self.spec.input.width))
+            return self.transform(image), View(target, to_image), []
         if isinstance(target, Person):
             image, to_image = crop_person(image, target.box, (self.spec.input.height, self.spec.input.width))
             return self.transform(image), Crop(target, to_image), []
@@ -139,21 +142,25 @@ def training_loader(
         A loader of {"image": float32 (n, channels, height, width), normalised, "target", "broken": what could not be
         read}, whose `dataset.set_epoch` is to be called before each epoch. Targets are classes, int64 (n,); classes of
         pixels, int64 (n, height, width); or {"heatmaps": float32 (n, joints, height / 4, width / 4), "weights":
-        float32 (n, joints)}.
+        float32 (n, joints)}, or of several people what `losses.people_loss` takes.
 
     Raises:
-        InputError: there are fewer images than a batch has, or the network takes neither 1 nor 3 channels.
+        InputError: there are fewer images than a batch has, no mask has a labelled pixel, or the network takes neither
+            1 nor 3 channels.
     """
+    if spec.bottom_up and not isinstance(examples, Stream):
+        examples = people.as_images(examples, all_images=False)
     if not isinstance(examples, Stream) and len(examples) < batch_size:
         found = f"found {len(examples)} images of {examples.split}"
         raise InputError(f"{examples.source}: {found}, expected at least a batch of {batch_size}")
     if isinstance(examples, Stream) or examples.task == "classification":
         return _classification_loader(examples, spec, cfg, recipe, batch_size, workers)
-    augment = (
-        segmentation.augmentation(spec, cfg, recipe)
-        if examples.task == "segmentation"
-        else pose.augmentation(spec, cfg, recipe, examples.labels)
-    )
+    check_labelled(examples)
+    augment: Callable[[Image.Image, Any], tuple[Tensor, Any]]
+    if examples.task == "segmentation":
+        augment = segmentation.augmentation(spec, cfg, recipe)
+    else:
+        augment = (people if spec.bottom_up else pose).augmentation(spec, cfg, recipe, examples.labels)
     return DataLoader(
         TrainingSet(examples, spec, recipe, augment),
         batch_size,
@@ -179,7 +186,8 @@ def evaluation_loader(
 
     Args:
         examples: of the network's task.
-        transform: from an image to the network's input; for pose, from a crop of the network's size.
+        transform: from an image to the network's input; for pose, from a crop of the network's size, or from a whole
+            image that fits into it.
         spec: of the network.
         batch_size: images of a batch; the last may have fewer, and so have those with broken images.
         workers: processes that read images; 0: none beside this one.
@@ -189,8 +197,14 @@ def evaluation_loader(
     Returns:
         A loader of {"image": (n, ...) of the transform's type, "target", "broken": what could not be read}. Targets are
         classes, int64 (n,); classes of pixels, a list of int64 (height, width), each of its mask's size; or a list of
-        `Crop`. A batch may be empty.
+        `Crop`, or of `View` for a network that finds several people. A batch may be empty.
+
+    Raises:
+        InputError: no mask has a labelled pixel, or persons have a detector's boxes where none are needed.
     """
+    if spec.bottom_up and not isinstance(examples, Stream):
+        examples = people.as_images(examples)
+    check_labelled(examples)
     if isinstance(examples, Stream):
         dataset: Any = examples.dataset(batch_size=batch_size)
         dataset.transform = transform
@@ -246,13 +260,37 @@ def _classification_loader(
     return loader
 
 
+def check_labelled(examples: Examples | Stream) -> None:
+    """Refuse masks of which no pixel counts: read until one has such a pixel, usually the first.
+
+    Raises:
+        InputError: none has.
+    """
+    if isinstance(examples, Stream) or examples.task != "segmentation":
+        return
+    void = 0
+    for index in range(len(examples)):
+        try:
+            _, mask = examples.read(index)
+        except InputError:  # the loader tells of those
+            continue
+        if (np.asarray(mask) != IGNORE).any():
+            return
+        void += 1
+    if void:
+        raise InputError(
+            f"{examples.source}: found no labelled pixel in {void} masks of {examples.split}, expected some: all are to"
+            f" be ignored"
+        )
+
+
 def check_classes(target: Target, classes: int, name: str) -> None:
     """Refuse a target of no class of the network.
 
     Raises:
         LoadingError: it is one; `name` is what the message calls the example.
     """
-    if isinstance(target, Person) or not classes:
+    if isinstance(target, Person | People) or not classes:
         return
     largest = int(np.max(target, where=target != IGNORE, initial=0)) if isinstance(target, np.ndarray) else target
     if not 0 <= largest < classes:

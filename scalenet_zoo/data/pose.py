@@ -4,8 +4,8 @@ import contextlib
 import io
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from torchvision.transforms import v2
 
 from scalenet_zoo._files import read_yaml
 from scalenet_zoo.data.crops import STRIDE, apply, crop_matrix, cut, draw_heatmaps, inverse
-from scalenet_zoo.data.examples import Person, find_split
+from scalenet_zoo.data.detections import Detection, read_detections
+from scalenet_zoo.data.examples import Person, Region, find_split
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.images import normalisation, read_image
 from scalenet_zoo.labels import Labels
@@ -38,13 +39,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Persons:
-    """Examples that are persons: an image for each, though several may share a file.
+    """Examples that are persons, annotated or found by a detector: an image for each, though several may share a file.
 
     Attributes:
         files: of each person.
         sizes: width and height of each image, as the annotations have it.
         keypoints: float32 (persons, joints, 3), as `Person` has them.
         boxes: (persons, 4), areas: (persons,), image_ids and ids: integers (persons,).
+        scores: (persons,): of the boxes.
+        truth: of persons that a detector found: the COCO document about everybody in the images, as `oks.coco_figures`
+            takes it.
+        images: file, width and height of every image by its id, also of those with nobody in it.
+        unlabelled: crowds and persons without joints, by the image's id.
     """
 
     source: str
@@ -57,25 +63,43 @@ class Persons:
     areas: np.ndarray
     image_ids: np.ndarray
     ids: np.ndarray
+    scores: np.ndarray
+    truth: dict[str, Any] | None = None
+    images: Mapping[int, tuple[Path, tuple[int, int]]] = field(default_factory=dict)
+    unlabelled: Mapping[int, tuple[Region, ...]] = field(default_factory=dict)
     task: Task = "pose"
 
     def __len__(self) -> int:
         return len(self.files)
 
     def read(self, index: int) -> tuple[Image.Image, Person]:  # noqa: D102
-        image = read_image(self.files[index])
-        if image.size != (size := tuple(self.sizes[index].tolist())):
-            raise InputError(f"{self.name(index)}: found {image.size} pixels, expected {size}, as its annotations say")
+        return read_sized(self.files[index], tuple(self.sizes[index].tolist())), self.person(index)
+
+    def person(self, index: int) -> Person:
+        """A person, without the image."""
         box: tuple[float, float, float, float] = tuple(self.boxes[index].tolist())
-        return image, Person(
-            self.keypoints[index], box, float(self.areas[index]), int(self.image_ids[index]), int(self.ids[index])
+        return Person(
+            self.keypoints[index],
+            box,
+            float(self.areas[index]),
+            int(self.image_ids[index]),
+            int(self.ids[index]),
+            float(self.scores[index]),
         )
 
     def name(self, index: int) -> str:  # noqa: D102
         return str(self.files[index])
 
 
-def open_coco(source: str, root: Path, split: str, joints: Path | None = None) -> Persons:
+def open_coco(
+    source: str,
+    root: Path,
+    split: str,
+    joints: Path | None = None,
+    boxes: Path | None = None,
+    box_score: float = 0.0,
+    limit: int | None = None,
+) -> Persons:
     """A folder with `annotations/person_keypoints_{split}.json` and `images/{split}/`, or `{split}/`.
 
     COCO's own split names are understood: `val` is also `val2017`. Crowds, and persons without any labelled joint, are
@@ -86,6 +110,10 @@ def open_coco(source: str, root: Path, split: str, joints: Path | None = None) -
         root: the folder.
         split: which annotations.
         joints: a YAML file about the joints, see `read_joints`.
+        boxes: a detector's, see `detections.read_detections`; the persons are those, without keypoints. None: the
+            persons are those with keypoints.
+        box_score: boxes of lower scores are left out.
+        limit: take only so many of the images that `boxes` are for, spread evenly.
 
     Raises:
         InputError: something is missing or not as it should be.
@@ -106,21 +134,18 @@ def open_coco(source: str, root: Path, split: str, joints: Path | None = None) -
         if category is None:
             raise InputError(f"{path}: found no category with keypoints, expected one, such as person")
         labels = read_joints(path, category, joints)
-        ids = coco.getAnnIds(catIds=[category["id"]], iscrowd=False)
-        annotations = [row for row in coco.loadAnns(ids) if any(row["keypoints"][2::3])]
-        images = coco.loadImgs([annotation["image_id"] for annotation in annotations])
-        rows = [
-            _read_person(path, row, image, len(labels.names)) for row, image in zip(annotations, images, strict=True)
-        ]
+        rows, truth = _annotated(path, coco, category, labels), None
+        listed = {number: _image_file(f"{path}: image {number}", image) for number, image in coco.imgs.items()}
+        unlabelled = _unlabelled(path, coco, category)
+        if boxes:
+            rows, truth = _detected(path, coco, category, read_detections(boxes, box_score, category["id"]), limit)
     except InputError:
         raise
     except KeyError as error:
         raise InputError(f"{path}: {error} is missing, or no image has this id") from None
     except (OSError, ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as COCO keypoints: {' '.join(str(error).split())}") from None
-    if not rows:
-        raise InputError(f"{path}: found no persons with keypoints, expected some")
-    names, keypoints, boxes, areas, sizes, image_ids, ids = zip(*rows, strict=True)
+    names, keypoints, places, areas, sizes, image_ids, ids, scores = zip(*rows, strict=True)
     return Persons(
         source,
         split,
@@ -128,11 +153,27 @@ def open_coco(source: str, root: Path, split: str, joints: Path | None = None) -
         [folder / name for name in names],
         sizes=np.array(sizes),
         keypoints=np.array(keypoints),
-        boxes=np.array(boxes),
+        boxes=np.array(places),
         areas=np.array(areas),
         image_ids=np.array(image_ids),
         ids=np.array(ids),
+        scores=np.array(scores),
+        truth=truth,
+        images={number: (folder / name, size) for number, (name, size) in listed.items()},
+        unlabelled=unlabelled,
     )
+
+
+def read_sized(path: Path, size: tuple[int, int]) -> Image.Image:
+    """Read an image that is to have a width and height.
+
+    Raises:
+        InputError: it cannot be read, or has another size.
+    """
+    image = read_image(path)
+    if image.size != size:
+        raise InputError(f"{path}: found {image.size} pixels, expected {size}, as its annotations say")
+    return image
 
 
 def read_joints(path: Path, category: dict[str, Any], joints: Path | None = None) -> Labels:
@@ -227,24 +268,106 @@ def _sigmas(where: Path, sigmas: Any, names: Sequence[str]) -> list[float]:  # n
     return [known.get(name, USUAL_SIGMA) for name in names]
 
 
-def _read_person(path: Path, row: dict[str, Any], image: dict[str, Any], joints: int) -> tuple[Any, ...]:
-    """File, keypoints, box, area, size, and ids of image and annotation."""
+def _annotated(path: Path, coco: COCO, category: dict[str, Any], labels: Labels) -> list[tuple[Any, ...]]:
+    """Of each annotated person what `_read_person` gives."""
+    annotations = coco.loadAnns(coco.getAnnIds(catIds=[category["id"]]))
+    whole = [row for row in annotations if not row["iscrowd"] and any(row["keypoints"][2::3])]
+    if not whole:
+        found = f"{len(annotations)}, all of them crowds or without a labelled joint" if annotations else "none"
+        raise InputError(
+            f"{path}: found no persons with keypoints, expected some: of {category['name']} it has {found}"
+        )
+    images = coco.loadImgs([row["image_id"] for row in whole])
+    return [_read_person(path, row, image, labels.names) for row, image in zip(whole, images, strict=True)]
+
+
+def _unlabelled(path: Path, coco: COCO, category: dict[str, Any]) -> dict[int, tuple[Region, ...]]:
+    """The crowds, and the persons without a labelled joint, of each image that has some."""
+    found: dict[int, list[Region]] = {}
+    for row in coco.loadAnns(coco.getAnnIds(catIds=[category["id"]])):
+        if row["iscrowd"] or not any(row["keypoints"][2::3]):
+            x, y, width, height = map(float, row["bbox"])
+            try:
+                outline = coco.annToRLE(row) if row.get("segmentation") else None
+            except Exception as error:  # pycocotools raises many kinds, Exception itself among them
+                raise InputError(f"{path}: annotation {row['id']}: segmentation: cannot be read: {error}") from None
+            region = Region((x, y, width, height), float(row["area"]), bool(row["iscrowd"]), outline)
+            found.setdefault(int(row["image_id"]), []).append(region)
+    return {image: tuple(regions) for image, regions in found.items()}
+
+
+def _detected(
+    path: Path, coco: COCO, category: dict[str, Any], detections: Sequence[Detection], limit: int | None
+) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
+    """The same of each person whom a detector found; and the truth about the images that it looked at."""
+    numbers = sorted(coco.imgs)
+    if limit and limit < len(numbers):
+        numbers = [numbers[i * len(numbers) // limit] for i in range(limit)]
+    images = dict(zip(numbers, coco.loadImgs(numbers), strict=True))
+    by_name = {image["file_name"]: number for number, image in coco.imgs.items()}
+    rows = []
+    for place, one in enumerate(detections):
+        number = by_name.get(one.image_id, one.image_id)
+        if number not in coco.imgs:
+            raise InputError(f"{path}: found no image {one.image_id}, for which there is a box, expected it")
+        if number in images:
+            where, (_, _, width, height) = f"the box {place}", one.bbox
+            keypoints = np.zeros((len(category["keypoints"]), 3), np.float32)
+            name, size = _image_file(f"{path}: {where}", images[number])
+            rows.append((name, keypoints, one.bbox, width * height, size, number, place, one.score))
+    if not rows:
+        raise InputError(f"{path}: found none of its {len(images)} images among the boxes, expected boxes for them")
+    annotations = coco.loadAnns(coco.getAnnIds(imgIds=numbers, catIds=[category["id"]]))
+    known = [
+        {
+            "id": place,
+            "image_id": row["image_id"],
+            "category_id": category["id"],
+            "keypoints": row["keypoints"],
+            "num_keypoints": sum(seen > 0 for seen in row["keypoints"][2::3]),
+            "bbox": row["bbox"],
+            "area": row["area"],
+            "iscrowd": row["iscrowd"],
+        }
+        for place, row in enumerate(annotations, 1)
+    ]
+    if not any(row["num_keypoints"] and not row["iscrowd"] for row in known):
+        raise InputError(f"{path}: found no persons with keypoints in {len(images)} of its images, expected some")
+    return rows, {"images": [{"id": number} for number in numbers], "categories": [category], "annotations": known}
+
+
+def _read_person(path: Path, row: dict[str, Any], image: dict[str, Any], joints: Sequence[str]) -> tuple[Any, ...]:
+    """File, keypoints, box, area, size, ids of image and annotation, score."""
     where = f"{path}: annotation {row['id']}"
     keypoints = np.array(row["keypoints"], dtype=np.float32)
-    if keypoints.size != 3 * joints or not np.isfinite(keypoints).all():
+    if keypoints.size != 3 * len(joints) or not np.isfinite(keypoints).all():
         raise InputError(
-            f"{where}: keypoints: found {keypoints.size} numbers, expected {3 * joints}, all of them finite"
+            f"{where}: keypoints: found {keypoints.size} numbers, expected {3 * len(joints)}, all of them finite"
         )
+    keypoints = keypoints.reshape(-1, 3)
     box = np.array(row["bbox"], dtype=np.float64)
     if box.shape != (4,) or not np.isfinite(box).all() or box[2:].min() <= 0:
         raise InputError(f"{where}: bbox: found {row['bbox']}, expected x, y, width and height, above 0")
     if not math.isfinite(area := float(row["area"])):
         raise InputError(f"{where}: area: found {area}, expected a finite number")
+    name, size = _image_file(where, image)
+    off = ((keypoints[:, :2] < -1) | (keypoints[:, :2] > size)).any(1) & (keypoints[:, 2] > 0)  # by a pixel or more
+    if off.any():
+        joint = int(off.argmax())
+        x, y = keypoints[joint, :2].tolist()
+        raise InputError(
+            f"{where}: keypoints: found {joints[joint]} (joint {joint}) at x {x:g}, y {y:g}, expected it within"
+            f" {name} of {size[0]} x {size[1]} pixels, or not labelled"
+        )
+    return name, keypoints, box, area, size, int(row["image_id"]), int(row["id"]), 1.0
+
+
+def _image_file(where: str, image: dict[str, Any]) -> tuple[Path, tuple[int, int]]:
+    """An image's file, in the folder of images, and its width and height."""
     name = Path(image["file_name"])
     if name.is_absolute() or ".." in name.parts:
         raise InputError(f"{where}: found the image {name}, expected one in the folder of images")
-    size = (int(image["width"]), int(image["height"]))
-    return name, keypoints.reshape(joints, 3), box, area, size, int(row["image_id"]), int(row["id"])
+    return name, (int(image["width"]), int(image["height"]))
 
 
 def augmentation(
@@ -259,6 +382,15 @@ def augmentation(
     Raises:
         InputError: the network takes neither 1 nor 3 channels.
     """
+    return partial(_augment, picture_transform(spec, cfg, recipe), spec, recipe, mirror_order(labels))
+
+
+def picture_transform(spec: ArchSpec, cfg: dict[str, Any], recipe: Recipe) -> Callable[[Image.Image], Tensor]:
+    """A training image as float32 (channels, height, width), normalised, its colours changed as the recipe says.
+
+    Raises:
+        InputError: the network takes neither 1 nor 3 channels.
+    """
     jitter = recipe.color_jitter
     steps = [
         v2.ColorJitter(jitter, jitter, jitter) if jitter else None,
@@ -268,7 +400,8 @@ def augmentation(
         v2.Normalize(*normalisation(spec, cfg)),
         v2.ToPureTensor(),
     ]
-    return partial(_augment, v2.Compose([step for step in steps if step]), spec, recipe, mirror_order(labels))
+    transform: Callable[[Image.Image], Tensor] = v2.Compose([step for step in steps if step])
+    return transform
 
 
 def mirror_order(labels: Labels) -> np.ndarray:

@@ -32,6 +32,8 @@ def open_data(
     *,
     ignore_index: int = 255,
     joints: Path | None = None,
+    boxes: Path | None = None,
+    box_score: float = 0.0,
     limit: int | None = None,
 ) -> Examples | Stream:
     """Open a data set.
@@ -42,7 +44,9 @@ def open_data(
         split: which part: `train`, `val`, `test`, or another name that the data set has.
         ignore_index: of segmentation masks: the value of void pixels.
         joints: of persons: a YAML file about their joints, see `pose.read_joints`.
-        limit: take only so many examples, spread evenly.
+        boxes: of persons: those that a detector found instead of the data set's own, see `pose.open_coco`.
+        box_score: boxes of lower scores are left out.
+        limit: take only so many examples, spread evenly; with `boxes` so many images.
 
     Raises:
         InputError: the source is of no known form, is not there, or is not as it should be.
@@ -57,8 +61,12 @@ def open_data(
         raise InputError(f"ignore index: found {ignore_index}, expected a number from 0 to 255")
     if joints and task != "pose":
         raise InputError(f"{joints}: found a file about joints for {task}, expected one for pose only")
+    if boxes and task != "pose":
+        raise InputError(f"{boxes}: found boxes of persons for {task}, expected them for pose only")
     if limit is not None and limit < 1:
         raise InputError(f"limit: found {limit}, expected a number of images, 1 or more")
+    if boxes:
+        return pose.open_coco(source, Path(rest), split, joints, boxes, box_score, limit)
     examples = _open(kind, rest, source, split, ignore_index, joints)
     if limit is None:
         return examples

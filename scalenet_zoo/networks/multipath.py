@@ -6,6 +6,7 @@
 
     segmentation:  four branches upsampled, joined -> head 1x1 -> dropout -> classifier 1x1: logits at stride 4
     pose:          the highest-resolution branch               -> dropout -> classifier 1x1: heatmaps at stride 4
+    bottom_up:     the highest-resolution branch               -> dropout -> classifier: `layers.BottomUpHead`, stride 2
 
 The network holds what its masks execute and nothing else.
 """
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from scalenet_zoo.cost import BOTTLENECK_CHANNELS, BOTTLENECKS, STEM_CHANNELS
-from scalenet_zoo.layers import BasicBlock, Bottleneck, ConvNormAct, FusionPath, upsample
+from scalenet_zoo.layers import BasicBlock, Bottleneck, BottomUpHead, ConvNormAct, FusionPath, upsample
 from scalenet_zoo.spec import ArchSpec, Module
 
 
@@ -169,10 +170,17 @@ class MultipathNet(nn.Module):
             init_hrnet(self)
 
     def _new_classifier(self) -> nn.Module:
-        return nn.Conv2d(self.num_features, self.num_classes, 1) if self.num_classes else nn.Identity()
+        if not self.num_classes:
+            return nn.Identity()
+        if self.spec.bottom_up:
+            return BottomUpHead(self.num_features, self.num_classes)
+        return nn.Conv2d(self.num_features, self.num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, in_chans, h, w) -> logits or heatmaps (n, num_classes, h / 4, w / 4)."""
+        """(n, in_chans, h, w) -> logits or heatmaps (n, num_classes, h / 4, w / 4).
+
+        The head bottom_up: heatmaps and tags (n, 3 num_classes, h / 2, w / 2), see `layers.BottomUpHead`.
+        """
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
@@ -191,7 +199,7 @@ class MultipathNet(nn.Module):
         return xs
 
     def forward_head(self, x: list[Tensor], pre_logits: bool = False) -> Tensor:
-        """The four branches -> logits or heatmaps, or the features (n, num_features, h / 4, w / 4) before them."""
+        """The four branches -> what `forward` gives, or the features (n, num_features, h / 4, w / 4) before it."""
         branch = x[0]
         if self.joins_branches:
             size = branch.shape[-2:]
@@ -239,11 +247,11 @@ class MultipathNet(nn.Module):
         return list(take)
 
     def get_classifier(self) -> nn.Module:
-        """The last 1x1 convolution."""
+        """The last 1x1 convolution; of the head bottom_up, all that follows the branches."""
         return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new last convolution for other classes or joints; 0 removes it."""
+        """A new classifier for other classes or joints; 0 removes it."""
         if global_pool:
             raise ValueError(f"global_pool: found {global_pool!r}, expected '': outputs of this network are dense")
         self.spec = self.spec.replace(classes=num_classes)
@@ -271,7 +279,7 @@ class MultipathNet(nn.Module):
 def init_hrnet(network: nn.Module) -> None:
     """Convolutions normal with deviation 0.001, biases 0, as HRNet's trainers for dense tasks and ScaleNAS's do."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.001)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

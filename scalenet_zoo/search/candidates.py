@@ -42,13 +42,15 @@ class Scorer(Protocol):
     """What scores networks and remembers the scores on disk.
 
     Attributes:
-        images_each: images that pass forward to score one network: along both coupled paths, and to estimate
-            batch-norm statistics.
         seconds: spent scoring, in this sitting.
     """
 
-    images_each: int
     seconds: float
+
+    @property
+    def images_each(self) -> int:
+        """Images that pass forward to score one network: along all paths, and to estimate batch-norm statistics."""
+        ...
 
     def score(self, candidates: Sequence[Candidate]) -> list[float]:
         """Accuracy, 0 to 1, of each; they may repeat, and those that have a score cost nothing."""

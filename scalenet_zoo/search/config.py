@@ -1,18 +1,21 @@
 """What a search is told: a YAML file for `supernet train` and `search`.
 
-    name: pets
-    data: imagefolder:/data/pets
-    space: small            # or a YAML file of a space, or the space itself
-    limits: {macs: 20M}
-    supernet: {recipe: {epochs: 100}}
-    search: {population: 32, generations: 10, rounds: 4}
+    name: pets                                        name: streets
+    data: imagefolder:/data/pets                      method: scalenas
+    space: small                                      data: masks:/data/streets
+    limits: {macs: 20M}                               space: scalenas_segmentation
+    supernet: {recipe: {epochs: 100}}                 limits: {latency: 40ms, backend: ort-cpu}
+    search: {population: 32, generations: 10}         search: {first: 200, evaluations: 600}
 
-Everything but `name`, `data` and `space` has a default; the sections are the settings of the modules that use them.
+`method` says which search: `scalenet` (as if nothing is said) or `scalenas`. A space is one of the package, a YAML file
+of one, or the space itself. Everything but `name`, `data` and `space` has a default; the sections are the settings of
+the modules that use them.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue
 
@@ -20,30 +23,30 @@ from scalenet_zoo.errors import InputError
 from scalenet_zoo.search.latency import LatencySettings
 from scalenet_zoo.search.limits import Limits
 from scalenet_zoo.search.mcea import MCEASettings
+from scalenet_zoo.search.multipath_latency import MultipathLatencySettings
+from scalenet_zoo.search.multipath_limits import MultipathLimits
+from scalenet_zoo.search.multipath_scoring import MultipathScoring
+from scalenet_zoo.search.multipath_space import MultipathSpace
+from scalenet_zoo.search.multipath_state import TopologyBaseline
 from scalenet_zoo.search.scoring import ScoringSettings
 from scalenet_zoo.search.space import Space, read_packaged
 from scalenet_zoo.search.state import Baseline
+from scalenet_zoo.search.topology import TopologySettings
 from scalenet_zoo.spec import Name, Strict, spec_errors
 from scalenet_zoo.supernet.train import SupernetSettings
+from scalenet_zoo.supernet.train_multipath import MultipathSettings
 
 
-class SearchConfig(Strict):
-    """A search: data, space, limits, and how each of its parts works.
+class BaseConfig(Strict):
+    """What both kinds of search are told.
 
     Attributes:
-        name: of the family that is found.
+        name: of what is found.
         data: as `--data` of `train` takes it.
         train_split: the part that the supernet learns from, and that batch-norm statistics are estimated from.
         val_split: the part that networks are scored on.
         limit: use so many images of each part; null: all.
         space: the name of a space of the package, a YAML file, or the space itself.
-        limits: what networks may cost.
-        supernet: how it is trained.
-        scoring: how networks are scored.
-        search: how is searched.
-        latency: how it is modelled and measured, where it is limited.
-        baselines: other searches to compare with, each with as many networks scored.
-        extrapolate: how many stages the family gets beyond those searched.
     """
 
     name: Name
@@ -52,13 +55,6 @@ class SearchConfig(Strict):
     val_split: str = "val"
     limit: Annotated[int, Field(ge=1)] | None = None
     space: str | dict[str, JsonValue]
-    limits: Limits = Limits()
-    supernet: SupernetSettings = SupernetSettings()
-    scoring: ScoringSettings = ScoringSettings()
-    search: MCEASettings = MCEASettings()
-    latency: LatencySettings = LatencySettings()
-    baselines: tuple[Baseline, ...] = ()
-    extrapolate: Annotated[int, Field(ge=0, le=10)] = 2
 
     @classmethod
     def load(cls, source: str | Path, changes: Mapping[str, Any] | None = None) -> Self:
@@ -72,20 +68,33 @@ class SearchConfig(Strict):
             InputError: there is no such file, or it is no YAML.
             SpecError: a field is missing, unknown or out of range.
         """
-        import json
-
-        path, values = read_packaged("scalenet_zoo.search.configs", source, "configuration")
-        if not isinstance(values, dict):
-            raise InputError(
-                f"{source}: found no fields with values, expected a configuration with a name, data, space"
-            )
-        for name, value in (changes or {}).items():
-            values[name] = {**(values.get(name) or {}), **value} if isinstance(value, dict) else value
-        space = values.get("space")
-        if isinstance(space, str) and space.endswith((".yaml", ".yml")):
-            values["space"] = str(path.parent / space)
+        values = _read(source, changes or {})
+        if values.get("method") == "scalenet":  # which has always been what is meant where nothing is said
+            del values["method"]
         with spec_errors(str(source)):
             return cls.model_validate_json(json.dumps(values))
+
+
+class SearchConfig(BaseConfig):
+    """A search of ScaleNet: base model and scaling strategies.
+
+    Attributes:
+        limits: what networks may cost.
+        supernet: how it is trained.
+        scoring: how networks are scored.
+        search: how is searched.
+        latency: how it is modelled and measured, where it is limited.
+        baselines: other searches to compare with, each with as many networks scored.
+        extrapolate: how many stages the family gets beyond those searched.
+    """
+
+    limits: Limits = Limits()
+    supernet: SupernetSettings = SupernetSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    search: MCEASettings = MCEASettings()
+    latency: LatencySettings = LatencySettings()
+    baselines: tuple[Baseline, ...] = ()
+    extrapolate: Annotated[int, Field(ge=0, le=10)] = 2
 
     def open_space(self) -> Space:
         """The space.
@@ -95,3 +104,72 @@ class SearchConfig(Strict):
             SpecError: the space is not valid.
         """
         return Space.load(self.space) if isinstance(self.space, str) else Space.from_values(self.space, "space")
+
+
+class MultipathConfig(BaseConfig):
+    """A search of ScaleNAS: topologies of multipath networks.
+
+    Attributes:
+        method: tells this kind from the other.
+        ignore_index: of segmentation masks: the value of void pixels.
+        joints: of persons: a YAML file about their joints, beside the configuration.
+        limits: what networks may cost.
+        supernet: how it is trained.
+        scoring: how networks are scored.
+        search: how is searched.
+        latency: how it is modelled and measured, where it is limited.
+        baselines: other searches to compare with, each with as many networks scored.
+    """
+
+    method: Literal["scalenas"]
+    ignore_index: Annotated[int, Field(ge=0, le=255)] = 255
+    joints: str | None = None
+    limits: MultipathLimits = MultipathLimits()
+    supernet: MultipathSettings = MultipathSettings()
+    scoring: MultipathScoring = MultipathScoring()
+    search: TopologySettings = TopologySettings()
+    latency: MultipathLatencySettings = MultipathLatencySettings()
+    baselines: tuple[TopologyBaseline, ...] = ()
+
+    def open_space(self) -> MultipathSpace:
+        """The space.
+
+        Raises:
+            InputError: there is no such file, or it is no YAML.
+            SpecError: the space is not valid.
+        """
+        if isinstance(self.space, str):
+            return MultipathSpace.load(self.space)
+        return MultipathSpace.from_values(self.space, "space")
+
+
+KINDS: Mapping[object, type[SearchConfig] | type[MultipathConfig]] = {
+    "scalenet": SearchConfig,
+    "scalenas": MultipathConfig,
+}
+
+
+def load_config(source: str | Path, changes: Mapping[str, Any] | None = None) -> SearchConfig | MultipathConfig:
+    """A configuration of either kind; see `BaseConfig.load`.
+
+    Raises:
+        InputError: there is no such file, it is no YAML, or its method is unknown.
+        SpecError: a field is missing, unknown or out of range.
+    """
+    method = _read(source, {}).get("method", "scalenet")
+    if not isinstance(method, str) or method not in KINDS:
+        raise InputError(f"{source}: method: found {method!r}, expected {' or '.join(map(str, KINDS))}")
+    return KINDS[method].load(source, changes)
+
+
+def _read(source: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration's file holds, with changes."""
+    path, values = read_packaged("scalenet_zoo.search.configs", source, "configuration")
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: found no fields with values, expected a configuration with a name, data, space")
+    for name, value in changes.items():
+        values[name] = {**(values.get(name) or {}), **value} if isinstance(value, dict) else value
+    for name in ("space", "joints"):
+        if isinstance(file := values.get(name), str) and file.endswith((".yaml", ".yml")):
+            values[name] = str((path.parent / file).resolve())
+    return values

@@ -10,7 +10,8 @@ state keeps: a resumed search gets the same models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.search.candidates import Scorer
     from scalenet_zoo.search.limits import Bounds
     from scalenet_zoo.search.mcea import AfterRound
-    from scalenet_zoo.search.space import Scaling, Space
+    from scalenet_zoo.search.space import Scaling, Space, SpaceFile
     from scalenet_zoo.search.state import Kernels, SearchState
     from scalenet_zoo.spec import ArchSpec
 
@@ -58,7 +59,7 @@ class LatencySettings(Strict):
 
     Attributes:
         profile: how much of the space is measured before the search.
-        measured: networks of each limited stage that are measured after a round.
+        measured: networks that are measured after a round; of ScaleNet's search, of each limited stage.
         batch: images at once.
         precision: of the networks.
     """
@@ -69,46 +70,55 @@ class LatencySettings(Strict):
     precision: Literal["fp32", "fp16"] = "fp32"
 
 
-@dataclass
-class LatencyLoop:
+@dataclass(kw_only=True)
+class LatencyMeter(ABC):
     """Measures networks of a space on a back end, and predicts what it has not measured.
 
     Of several processes the first one measures.
 
     Attributes:
-        space: that the networks are of.
         classes: of the networks.
-        budgets: the most milliseconds of each limited scaling stage.
         backend: any that `benchmark` knows.
         threads: CPU threads; None: as many as torch has.
         settings: how.
         folder: that keeps the profile.
-        in_channels: of the image.
         on_progress: told of every measurement.
         measured: milliseconds of networks by their keys.
     """
 
-    space: Space
     classes: int
-    budgets: Mapping[int, float]
     backend: str
     threads: int | None
     settings: LatencySettings
     folder: Path
-    in_channels: int = 3
     on_progress: OnProgress = lambda what, done, total: None
     measured: dict[str, float] = field(default_factory=dict)
+
+    @property
+    @abstractmethod
+    def _about(self) -> tuple[SpaceFile, str, int]:
+        """The space, its name, and what its channels are multiples of."""
+
+    @abstractmethod
+    def _draw(self, rng: np.random.Generator) -> ArchSpec:
+        """Any network of the space."""
+
+    @property
+    @abstractmethod
+    def _yardstick(self) -> ArchSpec:
+        """A network that is always the same."""
 
     @cached_property
     def profile_settings(self) -> Settings:
         """What the profile is for."""
+        space, name, divisor = self._about
         return Settings(
-            family=f"{self.space.name[:80]}-{self.space.hash[:12]}",
+            family=f"{name[:80]}-{space.hash[:12]}",
             backend=self.backend,
             precision=self.settings.precision,
             threads=self.threads or torch.get_num_threads(),
             batch=self.settings.batch,
-            divisor=self.space.divisor,
+            divisor=divisor,
         )
 
     @cached_property
@@ -129,6 +139,63 @@ class LatencyLoop:
         items = draw_items(self._draw, plan)
         return measure_items(items, self._yardstick, settings, plan, path, self.on_progress)
 
+    def fit(self, networks: Iterable[tuple[ArchSpec, float]]) -> LatencyModel:
+        """The latency model fitted to the profile and to networks with their milliseconds."""
+        profile = self.profile
+        for spec, ms in networks:
+            item = network_item(spec)
+            profile = profile.with_measurement(
+                len(profile.measurements),
+                Measurement(
+                    role=item.role,
+                    terms=tuple(item.terms),
+                    macs=item.macs,
+                    visits=((ms, profile.yardstick, profile.yardstick),),
+                ),
+            )
+        return fit(profile)
+
+    def measure_specs(self, specs: Mapping[str, ArchSpec]) -> list[float]:
+        """Milliseconds of each on the undisturbed machine; what was measured before is not measured again.
+
+        Raises:
+            BackendError: the back end cannot run here, or not this network.
+        """
+        new = {key: spec for key, spec in specs.items() if key not in self.measured}
+        if new:
+            known = self.profile.yardstick
+            self.measured |= main_first(partial(self._measure, new, known))
+        return [self.measured[key] for key in specs]
+
+    def _measure(self, specs: Mapping[str, ArchSpec], known: float) -> dict[str, float]:
+        found, settings = {}, self.profile_settings
+        with prepare_yardstick(self._yardstick, settings, known=known) as yardstick:
+            for done, (key, spec) in enumerate(specs.items()):
+                self.on_progress(f"measuring on {settings.backend}", done, len(specs))
+                visits = visit_item(network_item(spec), settings, yardstick)
+                found[key] = quiet_ms(visits, known)
+        self.on_progress(f"measuring on {settings.backend}", len(specs), len(specs))
+        return found
+
+
+@dataclass(kw_only=True)
+class LatencyLoop(LatencyMeter):
+    """Latency in the loop of ScaleNet's search.
+
+    Attributes:
+        space: that the networks are of.
+        budgets: the most milliseconds of each limited scaling stage.
+        in_channels: of the image.
+    """
+
+    space: Space
+    budgets: Mapping[int, float]
+    in_channels: int = 3
+
+    @property
+    def _about(self) -> tuple[SpaceFile, str, int]:
+        return self.space, self.space.name, self.space.divisor
+
     def _draw(self, rng: np.random.Generator) -> ArchSpec:
         """Any base model, under any strategy of any stage."""
         stages = self.space.scaling
@@ -137,7 +204,7 @@ class LatencyLoop:
 
     @property
     def _yardstick(self) -> ArchSpec:
-        """A network that is always the same: the base model of middle choices."""
+        """The base model of middle choices."""
         genome = np.array([[options // 2 for options in self.space.gene_options]])
         return self._spec(Candidate(self.space.decode(genome)[0], self.space.unscaled))
 
@@ -146,15 +213,8 @@ class LatencyLoop:
 
     def model(self, rounds: Sequence[LatencyRound] = ()) -> LatencyModel:
         """The latency model fitted to the profile and to what was measured after rounds; the same gives the same."""
-        profile = self.profile
-        for network in (network for each in rounds for network in each.networks):
-            item = network_item(self._spec(self._candidate(network.kernels, network.scaling)))
-            visit = (network.measured, profile.yardstick, profile.yardstick)
-            profile = profile.with_measurement(
-                len(profile.measurements),
-                Measurement(role=item.role, terms=tuple(item.terms), macs=item.macs, visits=(visit,)),
-            )
-        return fit(profile)
+        networks = (network for each in rounds for network in each.networks)
+        return self.fit((self._spec(self._candidate(n.kernels, n.scaling)), n.measured) for n in networks)
 
     def measure(self, candidates: Sequence[Candidate]) -> list[float]:
         """Milliseconds of each on the undisturbed machine; what was measured before is not measured again.
@@ -162,21 +222,8 @@ class LatencyLoop:
         Raises:
             BackendError: the back end cannot run here, or not this network.
         """
-        new = {candidate.key: candidate for candidate in candidates if candidate.key not in self.measured}
-        if new:
-            known = self.profile.yardstick
-            self.measured |= main_first(partial(self._measure, list(new.values()), known))
+        self.measure_specs({each.key: self._spec(each) for each in candidates if each.key not in self.measured})
         return [self.measured[candidate.key] for candidate in candidates]
-
-    def _measure(self, candidates: Sequence[Candidate], known: float) -> dict[str, float]:
-        found, settings = {}, self.profile_settings
-        with prepare_yardstick(self._yardstick, settings, known=known) as yardstick:
-            for done, candidate in enumerate(candidates):
-                self.on_progress(f"measuring on {settings.backend}", done, len(candidates))
-                visits = visit_item(network_item(self._spec(candidate)), settings, yardstick)
-                found[candidate.key] = quiet_ms(visits, known)
-        self.on_progress(f"measuring on {settings.backend}", len(candidates), len(candidates))
-        return found
 
     def predict(self, model: LatencyModel, candidates: Sequence[Candidate]) -> list[float]:
         """Milliseconds of each as a model predicts them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Self
@@ -37,7 +38,36 @@ Amounts = Annotated[tuple[str | None, ...], BeforeValidator(_one_a_stage)]
 """A quantity, for the base model, or a list of them, for stages 0, 1, ...; null where a stage has no limit."""
 
 
-class Limits(Strict):
+class SharedLimits(Strict):
+    """Limits of networks of either kind.
+
+    Attributes:
+        backend: that latency is of; YAML would read `on` as a truth value.
+        threads: that it may use; None: its own choice.
+    """
+
+    backend: str | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    @abstractmethod
+    def given(self) -> dict[str, tuple[str | None, ...]]:
+        """The quantities asked for, as they are written, by what they are of: `macs`, `params`, `latency`."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        for name, amounts in self.given.items():
+            for amount in filter(None, amounts):
+                try:
+                    parse_amount(name, amount)
+                except QuantityError as error:
+                    raise ValueError(str(error)) from None
+        if any(self.given["latency"]) and self.backend is None:
+            raise ValueError("latency: found no back end, expected one in `backend`, such as ort-cpu")
+        return self
+
+
+class Limits(SharedLimits):
     """What people ask of the networks, as YAML.
 
         limits: {macs: 306M, tolerance: 0.08, latency: [4ms, null, 9ms], backend: ort-cpu}
@@ -46,8 +76,6 @@ class Limits(Strict):
         macs: at most so many multiply-adds; the base model, too, has about as many.
         params: at most so many parameters.
         latency: at most so long.
-        backend: that latency is of; YAML would read `on` as a truth value.
-        threads: that it may use; None: its own choice.
         tolerance: base models lie within this share of their MACs (the paper: 25M of 306M).
         growth: the MACs of networks of stage s may differ from 2^s times their base models' by this share
             (the paper: 50M of 306M); None: by any.
@@ -56,22 +84,13 @@ class Limits(Strict):
     macs: Amounts = ()
     params: Amounts = ()
     latency: Amounts = ()
-    backend: str | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.08
     growth: Annotated[float, Field(gt=0, lt=1)] | None = 0.16
 
-    @model_validator(mode="after")
-    def _readable(self) -> Self:
-        for name, amounts in (("macs", self.macs), ("params", self.params), ("latency", self.latency)):
-            for amount in filter(None, amounts):
-                try:
-                    _parse(name, amount)
-                except QuantityError as error:
-                    raise ValueError(str(error)) from None
-        if self.latency and self.backend is None:
-            raise ValueError("latency: found no back end, expected one in `backend`, such as ort-cpu")
-        return self
+    @property
+    def given(self) -> dict[str, tuple[str | None, ...]]:
+        """The quantities asked for, one a stage."""
+        return {"macs": self.macs, "params": self.params, "latency": self.latency}
 
     def amounts(self, name: str, stages: Sequence[int]) -> dict[int, float]:
         """The limits on `macs`, `params` or `latency` (milliseconds) of a space's stages, for those that have one.
@@ -79,15 +98,20 @@ class Limits(Strict):
         Raises:
             BudgetError: there are more limits than stages.
         """
-        given: tuple[str | None, ...] = getattr(self, name)
+        given = self.given[name]
         if len(given) > len(stages):
             raise BudgetError(
                 f"limits.{name}: found {len(given)} limits, expected at most {len(stages)}, one a stage of the space"
             )
-        return {stage: _parse(name, text) for stage, text in zip(stages, given, strict=False) if text is not None}
+        return {stage: parse_amount(name, text) for stage, text in zip(stages, given, strict=False) if text is not None}
 
 
-def _parse(name: str, amount: str) -> float:
+def parse_amount(name: str, amount: str) -> float:
+    """A limit on `macs`, `params` or `latency` (milliseconds).
+
+    Raises:
+        QuantityError: it cannot be read.
+    """
     return parse_ms(amount, name) if name == "latency" else parse_count(amount, name)
 
 
@@ -205,22 +229,13 @@ class Bounds:
         return excess
 
     def _check(self, stage: int, constraint: Constraint) -> None:
-        name, write = constraint.measure_name, constraint.format
+        write = constraint.format
         scalings = self.space.scalings(stage)
         smallest, largest = (
             constraint.measure(self.population(base, scalings))
             for base in (self.space.smallest[None], self.space.largest[None])
         )
-        if smallest.min() > constraint.budget:
-            raise BudgetError(
-                f"limits.{name}: found at most {write(constraint.budget)} for stage {stage}, expected"
-                f" {write(float(smallest.min()))} or more, as the smallest network of the space {self.space.name} has"
-            )
-        if largest.max() < constraint.floor:
-            raise BudgetError(
-                f"limits.{name}: found at least {write(constraint.floor)} for stage {stage}, expected"
-                f" {write(float(largest.max()))} or less, as the largest network of the space {self.space.name} has"
-            )
+        check_within(constraint, smallest, largest, f" for stage {stage}", self.space.name)
         base = next((each for each in self.constraints[0] if isinstance(each, Macs)), None)
         if stage and isinstance(constraint, Macs) and base is not None and self.limits.growth is not None:
             least = 2**stage * base.floor * (1 - self.limits.growth)
@@ -229,6 +244,32 @@ class Bounds:
                     f"limits.macs: found at most {write(constraint.budget)} for stage {stage}, expected"
                     f" {write(least)} or more, since the base model's limit and growth {self.limits.growth} ask for it"
                 )
+
+
+def check_within(constraint: Constraint, smallest: Floats, largest: Floats, where: str, space: str) -> None:
+    """Refuse a limit that no network can keep.
+
+    Args:
+        constraint: the limit.
+        smallest, largest: what the smallest and the largest networks of the space have of what it limits.
+        where: what it is a limit of, for messages.
+        space: the name of the space.
+
+    Raises:
+        BudgetError: the smallest exceed it, or the largest fall short of it.
+    """
+    name, write = constraint.measure_name, constraint.format
+    least, most = float(smallest.min()), float(largest.max())
+    if least > constraint.budget:
+        raise BudgetError(
+            f"limits.{name}: found at most {write(constraint.budget)}{where}, expected {write(least)} or more,"
+            f" as the smallest network of the space {space} has"
+        )
+    if most < constraint.floor:
+        raise BudgetError(
+            f"limits.{name}: found at least {write(constraint.floor)}{where}, expected {write(most)} or less,"
+            f" as the largest network of the space {space} has"
+        )
 
 
 def describe(constraint: Constraint) -> str:

@@ -241,6 +241,34 @@ class MultipathSpace(SpaceFile):
         paths = np.packbits(topologies.fusion[:, self.connections], axis=1)
         return [f"{''.join(map(str, row))}-{bits.tobytes().hex()}" for row, bits in zip(depths, paths, strict=True)]
 
+    def from_keys(self, keys: Sequence[str]) -> Topologies:
+        """The topologies that `keys` gave names to.
+
+        Raises:
+            InputError: a name is not one of the space's.
+        """
+        branches, paths = int(self._there.sum()), int(self.connections.sum())
+        depth = np.zeros((len(keys), *self._there.shape), dtype=np.int64)
+        fusion = np.zeros((len(keys), *self.connections.shape), dtype=bool)
+        for n, key in enumerate(keys):
+            depths, _, bits = key.partition("-")
+            try:
+                packed = np.frombuffer(bytes.fromhex(bits), np.uint8)
+                depth[n][self._there] = list(map(int, depths))
+                fusion[n][self.connections] = np.unpackbits(packed)[:paths]
+            except ValueError:  # not digits, or too few or too many
+                raise InputError(
+                    f"{key!r}: found no name of a topology, expected {branches} depths and {paths} paths"
+                    f" as the space {self.name} has"
+                ) from None
+        topologies = self.canonical(depth, fusion)
+        for key, again, chosen in zip(keys, self.keys(topologies), depth[:, self._there], strict=True):
+            if key != again or not set(chosen.tolist()) <= set(self.depths):
+                raise InputError(
+                    f"{key!r}: found a topology that is not of the space {self.name}, expected one that is"
+                )
+        return topologies
+
     # --- networks -----------------------------------------------------------------------------------
 
     def to_modules(self, topology: Topologies) -> tuple[Module, ...]:

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from scalenet_zoo.family import Strategy
 from scalenet_zoo.quantities import format_count
 from scalenet_zoo.scaling import GrowthLaw
+from scalenet_zoo.search.multipath_state import TopologyRound
 from scalenet_zoo.search.standalone import Trained
 from scalenet_zoo.search.state import LatencyRound, SearchState
 
@@ -82,7 +83,8 @@ def plot_accuracy(title: str, what: str, curves: Sequence[Curve], over: str) -> 
     axes.xaxis.set_minor_formatter(NullFormatter())
     low, high = axes.get_xlim()
     ticks = [factor * 10**power for power in range(-4, 14) for factor in (1, 1.5, 2, 3, 5, 7)]
-    axes.set_xticks([tick for tick in ticks if low <= tick <= high])
+    within = [tick for tick in ticks if low <= tick <= high]
+    axes.set_xticks(within if within[1:] else np.linspace(low, high, 5)[1:-1])
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_count(x) if over == "MACs" else f"{x:g}"))
     _add_legend(figure)
     return figure
@@ -145,7 +147,43 @@ def plot_strategies(strategies: Sequence[Strategy], searched: float, base_resolu
     return figure
 
 
-def plot_latencies(rounds: Sequence[LatencyRound]) -> Figure:
+def plot_hypervolumes(curves: Sequence[Curve]) -> Figure:
+    """Hypervolumes in percent, of curves whose points are (networks scored, hypervolume)."""
+    figure, axes = _figure("Hypervolume of the front", "networks scored", "hypervolume (%)")
+    for curve in curves:
+        axes.plot(
+            curve.points[:, 0],
+            100 * curve.points[:, 1],
+            curve.line,
+            label=curve.label,
+            color=curve.colour,
+            drawstyle="steps-post",
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _add_legend(figure)
+    return figure
+
+
+def plot_depths(branches: Sequence[str], front: np.ndarray, drawn: np.ndarray) -> Figure:
+    """Mean depths of each module's branches: of the front, and of the networks drawn first.
+
+    Args:
+        branches: what each is called.
+        front: (branches,).
+        drawn: (branches,).
+    """
+    figure, axes = _figure("Depth of the branches", "module and branch", "mean blocks")
+    figure.set_size_inches(11, SIZE[1])
+    x = np.arange(len(branches))
+    axes.bar(x - 0.2, front, 0.4, color=BLUE, label="front")
+    axes.bar(x + 0.2, drawn, 0.4, color=ORANGE, label="drawn from the groups")
+    axes.set_xticks(x, branches, rotation=90)
+    axes.grid(visible=False, axis="x")
+    _add_legend(figure)
+    return figure
+
+
+def plot_latencies(rounds: Sequence[LatencyRound | TopologyRound]) -> Figure:
     """Predicted against measured milliseconds, a colour a round."""
     figure, axes = _figure("Predicted and measured latency", "measured (ms)", "predicted (ms)")
     ends = [value for each in rounds for network in each.networks for value in (network.predicted, network.measured)]
@@ -175,7 +213,7 @@ def plot_ranks(networks: Sequence[Trained]) -> Figure:
             [100 * (network.first.score or 0.0) for network in of_stage],
             [100 * network.top1 for network in of_stage],
             yerr=[100 * network.spread for network in of_stage],
-            label=f"stage {stage}",
+            label=f"stage {stage}" if len(stages) > 1 else "networks",
             color=colour,
             marker=marker,
             linestyle="none",

@@ -11,7 +11,7 @@ import numpy as np
 
 from scalenet_zoo.errors import InputError, TrainingError
 from scalenet_zoo.search.processes import main_first, place
-from scalenet_zoo.search.state import Found, ScoredBase, SearchState, flatten
+from scalenet_zoo.search.state import Found, ScoredBase, SearchState, first_difference
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -51,7 +51,8 @@ class Record:
         self.state = first
         self.earlier = main_first(lambda: SearchState.load(path) if path.exists() else None)
         if self.earlier:
-            _check_same(path, self.earlier, first)
+            fields = {"method", "name", "space", "space_hash", "stages", "settings"}
+            check_same(path, self.earlier.model_dump(include=fields), first.model_dump(include=fields))
         self._scores: dict[str, float] = {}
         self._began, self._scored_before = time.monotonic(), scorer.seconds
 
@@ -139,16 +140,15 @@ def first_state(
     )
 
 
-def _check_same(path: Path, found: SearchState, expected: SearchState) -> None:
-    """Refuse a file of another search."""
-    fields = ("method", "name", "space", "space_hash", "stages")
-    before = {field: getattr(found, field) for field in fields} | flatten(found.settings, "settings.")
-    now = {field: getattr(expected, field) for field in fields} | flatten(expected.settings, "settings.")
-    for field in {**before, **now}:
-        if before.get(field) != now.get(field):
-            raise TrainingError(
-                f"{path}: {field}: found {before.get(field)} in this search, expected {now.get(field)}, as now given"
-            )
+def check_same(path: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
+    """Refuse a file of another search.
+
+    Raises:
+        TrainingError: what was searched `before`, as the file says, is not what is to be searched `now`.
+    """
+    if difference := first_difference(before, now):
+        field, found, expected = difference
+        raise TrainingError(f"{path}: {field}: found {found} in this search, expected {expected}, as now given")
 
 
 def to_kernels(base: Integers) -> Kernels:

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 
 from scalenet_zoo._files import replacing_folder
 from scalenet_zoo.errors import OutputError
+from scalenet_zoo.search import report_multipath
 from scalenet_zoo.search.plots import STYLE
-from scalenet_zoo.search.report_data import Run, read_run
+from scalenet_zoo.search.report_data import Run, TopologyRun, read_run
 from scalenet_zoo.search.report_sections import SECTIONS
 
 PAGE = "index.html"
@@ -44,15 +45,20 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     _check_output(output)
     found = read_run(run)
     with matplotlib.rc_context(STYLE), replacing_folder(output) as folder:
-        sections = [make(found) for make in SECTIONS]
+        if isinstance(found, TopologyRun):
+            title, summary = report_multipath.title(found), report_multipath.summary(found)
+            sections = [make(found) for make in report_multipath.SECTIONS]
+        else:
+            title, summary = _title(found), _summary(found)
+            sections = [make(found) for make in SECTIONS]
         pictures = [picture for section in sections for picture in section.pictures]
         for picture in pictures:
             picture.figure.savefig(folder / f"{picture.name}.png", metadata={"Software": None})
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         template = files("scalenet_zoo.search").joinpath("report.html").read_text(encoding="utf-8")
         page = environment.from_string(template).render(
-            title=_title(found),
-            summary=_summary(found),
+            title=title,
+            summary=summary,
             sections=sections,
             images={picture.name: _embed(picture.figure) for picture in pictures},
             generator=GENERATOR,

@@ -2,7 +2,7 @@
 
     RUN/config.yaml, run.json               what was asked for; versions and machine
     RUN/supernet/log.jsonl, summary.json    the training of the supernet
-    RUN/search/METHOD.json                  `state.SearchState`, one a method
+    RUN/search/METHOD.json                  `state.SearchState` or `multipath_state.TopologyState`, one a method
     RUN/family.json, specs/NAME.json        what was found
     RUN/standalone.json                     `standalone.Standalone`: networks trained alone
 
@@ -12,27 +12,28 @@ Any of these may be missing, but not all.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from scalenet_zoo._files import read_json
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.family import Family, Strategy
 from scalenet_zoo.scaling import apply_strategy
+from scalenet_zoo.search.multipath_state import ScoredTopology, TopologyMethod, TopologyState
 from scalenet_zoo.search.standalone import Standalone, Trained, over_seeds
 from scalenet_zoo.search.state import Found, HalfStep, Method, SearchState
 from scalenet_zoo.spec import ArchSpec
 from scalenet_zoo.training_log import read_log
 
+AnyState = TypeVar("AnyState", SearchState, TopologyState)
 
-@dataclass(frozen=True)
-class Run:
-    """What there is of a run.
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """What there is of a run of either kind.
 
     Attributes:
         folder: of the run.
-        states: of the searches, by method.
-        family: what was found.
-        specs: the family's networks, by the names of its strategies.
+        specs: the networks found, by their names.
         trained: networks trained alone.
         log: lines of the supernet's training.
         summary: of that training.
@@ -41,14 +42,50 @@ class Run:
     """
 
     folder: Path
-    states: Mapping[str, SearchState]
-    family: Family | None
     specs: Mapping[str, ArchSpec]
     trained: Sequence[Trained]
     log: Sequence[Mapping[str, Any]]
     summary: Mapping[str, Any]
     config: str
     about: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopologyRun(RunFiles):
+    """What there is of a search of topologies.
+
+    Attributes:
+        states: of the searches, by method.
+    """
+
+    states: Mapping[str, TopologyState]
+
+    @property
+    def evolution(self) -> TopologyState | None:
+        """Topology evolution."""
+        return self.states.get("evolution")
+
+    @property
+    def found(self) -> list[tuple[str, ScoredTopology, Trained | None]]:
+        """The front of topology evolution: name, network, and the same trained alone, the cheapest first."""
+        if not self.evolution:
+            return []
+        alone = {network.first.name: network for network in self.trained if network.first.group == "found"}
+        names = [f"{self.evolution.name}_{number}" for number in range(len(self.evolution.front))]
+        return [(name, network, alone.get(name)) for name, network in zip(names, self.evolution.found, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(RunFiles):
+    """What there is of a search of base model and scaling strategies.
+
+    Attributes:
+        states: of the searches, by method.
+        family: what was found.
+    """
+
+    states: Mapping[str, SearchState]
+    family: Family | None
 
     @property
     def joint(self) -> SearchState | None:
@@ -80,7 +117,7 @@ class Run:
         return next((t for t in self.trained if t.first.group == "found" and t.first.stage == stage), None)
 
 
-def read_run(run: Path) -> Run:
+def read_run(run: Path) -> Run | TopologyRun:
     """Read what there is of a run.
 
     Raises:
@@ -89,31 +126,40 @@ def read_run(run: Path) -> Run:
     """
     if not run.is_dir():
         raise InputError(f"{run}: found no folder, expected that of a search")
-    paths = {name: run / "search" / f"{name}.json" for name in get_args(Method)}
-    states = {name: SearchState.load(path) for name, path in paths.items() if path.exists()}
     log = [line for line in read_log(run / "supernet") if line.get("kind") == "train"]
-    family = Family.load(path) if (path := run / "family.json").exists() else None
     trained = over_seeds(Standalone.load(path).rows) if (path := run / "standalone.json").exists() else []
+    config, about = run / "config.yaml", _read_object(run / "run.json")
+    shared: dict[str, Any] = {
+        "folder": run,
+        "trained": trained,
+        "log": log,
+        "summary": _read_object(run / "supernet" / "summary.json"),
+        "config": config.read_text(encoding="utf-8", errors="replace") if config.exists() else "",
+        "about": about,
+    }
+    specs = {spec.name: spec for spec in map(ArchSpec.load, sorted(run.glob("specs/*.json")))}
+    asked = about.get("config")
+    if (isinstance(asked, dict) and asked.get("method") == "scalenas") or (run / "search" / "evolution.json").exists():
+        topologies = _read_states(run, TopologyState, get_args(TopologyMethod))
+        if topologies or log or trained:
+            return TopologyRun(**shared, specs=specs, states=topologies)
+        raise InputError(f"{run}: found nothing that a search writes, expected search/evolution.json")
+    states = _read_states(run, SearchState, get_args(Method))
+    family = Family.load(path) if (path := run / "family.json").exists() else None
     if not (states or log or family or trained):
         raise InputError(
             f"{run}: found nothing that a search writes, expected supernet/log.jsonl, search/joint.json,"
             " family.json or standalone.json"
         )
-    specs = {spec.name: spec for spec in map(ArchSpec.load, sorted(run.glob("specs/*.json")))}
     if family:
         specs = {s.name: specs.get(s.name) or apply_strategy(family, s) for s in family.strategies}
-    config = run / "config.yaml"
-    return Run(
-        folder=run,
-        states=states,
-        family=family,
-        specs=specs,
-        trained=trained,
-        log=log,
-        summary=_read_object(run / "supernet" / "summary.json"),
-        config=config.read_text(encoding="utf-8", errors="replace") if config.exists() else "",
-        about=_read_object(run / "run.json"),
-    )
+    return Run(**shared, specs=specs, states=states, family=family)
+
+
+def _read_states(run: Path, kind: type[AnyState], methods: Sequence[str]) -> dict[str, AnyState]:
+    """The states of searches that there are."""
+    paths = {name: run / "search" / f"{name}.json" for name in methods}
+    return {name: kind.load(path) for name, path in paths.items() if path.exists()}
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -18,11 +18,12 @@ from scalenet_zoo.quantities import format_count
 from scalenet_zoo.scaling import fit_growth_law
 from scalenet_zoo.search import plots
 from scalenet_zoo.search.drawing import draw_architectures
+from scalenet_zoo.search.multipath_state import TopologyRound, TopologyState
 from scalenet_zoo.search.plots import Curve
-from scalenet_zoo.search.report_data import Run
+from scalenet_zoo.search.report_data import Run, RunFiles
 from scalenet_zoo.search.space import Scaling
 from scalenet_zoo.search.standalone import Trained
-from scalenet_zoo.search.state import flatten
+from scalenet_zoo.search.state import LatencyRound, SearchState, flatten
 
 LOOKS = {
     "joint": ("joint search", plots.BLUE, "o"),
@@ -37,6 +38,15 @@ RANKED = 3
 """Strategies of a stage in the table of the last ranking."""
 BACKWARD = 2
 """Forward passes that a backward pass costs."""
+COST_COLUMNS = (
+    "search",
+    "networks scored",
+    "images, forward",
+    "seconds",
+    "of these scoring (s)",
+    "outside scoring (%)",
+)
+"""What a table of searches says of each; see `cost_cells`."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +101,8 @@ def _family(run: Run) -> Section:
                 format_count(spec.cost.macs),
                 f"{spec.cost.macs / (base_macs * 2**strategy.stage):.3f}" if base_macs else "-",
                 format_count(spec.cost.params),
-                _percent(found.score if found else None),
-                _alone(alone),
+                in_percent(found.score if found else None),
+                mean_alone(alone),
                 f"{latency:.3f}" if latency else "-",
             ]
         )
@@ -201,8 +211,8 @@ def _progress(run: Run) -> Section:
                 step.kind,
                 "; ".join(f"{s.stage}: {', '.join(_multipliers(s))}" for s in step.scalings if s.stage),
                 str(len(step.generations)) if step.generations else "-",
-                _percent(last.best if last else None),
-                _percent(last.mean if last else None),
+                in_percent(last.best if last else None),
+                in_percent(last.mean if last else None),
             ]
         )
     section.tables.append(
@@ -245,7 +255,7 @@ def _strategies(run: Run) -> Section:
                 [
                     [
                         *(str(s.scaling.stage), f"{place} of {len(of_stage)}", *_multipliers(s.scaling)),
-                        *(format_count(s.macs), _percent(s.score)),
+                        *(format_count(s.macs), in_percent(s.score)),
                     ]
                     for of_stage in ranking.ranked
                     for place, s in enumerate(of_stage[:RANKED], start=1)
@@ -274,8 +284,12 @@ def _architectures(run: Run) -> Section:
 
 
 def _prediction(run: Run) -> Section:
+    return prediction([each for each in run.joint.latency_rounds if each.networks] if run.joint else [])
+
+
+def prediction(rounds: Sequence[LatencyRound | TopologyRound]) -> Section:
+    """Predicted and measured latency."""
     section = Section("prediction", "Predicted and measured latency")
-    rounds = [each for each in run.joint.latency_rounds if each.networks] if run.joint else []
     if not rounds:
         section.text.append("No latencies are predicted and measured: they are not limited, or no round has ended.")
         return section
@@ -306,7 +320,8 @@ def _prediction(run: Run) -> Section:
     return section
 
 
-def _ranks(run: Run) -> Section:
+def ranks(run: RunFiles) -> Section:
+    """The supernet's scores against networks trained alone."""
     section = Section("ranks", "Does the supernet rank networks rightly?")
     networks = [network for network in run.trained if network.first.score is not None]
     if len(networks) < 2:
@@ -316,7 +331,7 @@ def _ranks(run: Run) -> Section:
     stages = sorted({network.first.stage for network in networks})
     for name, of_these in (
         ("all", networks),
-        *((f"stage {stage}", [n for n in networks if n.first.stage == stage]) for stage in stages),
+        *((f"stage {stage}", [n for n in networks if n.first.stage == stage]) for stage in stages if stages[1:]),
     ):
         scores = np.array([network.first.score for network in of_these])
         tau, p = _rank_correlation(kendalltau, scores, np.array([network.top1 for network in of_these]))
@@ -346,7 +361,8 @@ def _ranks(run: Run) -> Section:
     return section
 
 
-def _costs(run: Run) -> Section:
+def training_cost(run: RunFiles) -> Section:
+    """What the supernet's training cost."""
     section = Section("costs", "What it cost")
     if run.summary:
         names = {
@@ -365,18 +381,29 @@ def _costs(run: Run) -> Section:
         )
     else:
         section.text.append("The training of the supernet left no summary: it has not ended.")
+    return section
+
+
+def cost_cells(label: str, scored: int, state: SearchState | TopologyState, ended: bool) -> list[str]:
+    """The cells under `COST_COLUMNS` of a search that scored so many networks."""
+    return [
+        label + ("" if ended else " (not ended)"),
+        *(f"{value:,}" for value in (scored, state.images)),
+        *(f"{value:,.1f}" for value in (state.seconds, state.scoring_seconds)),
+        in_percent(1 - state.scoring_seconds / state.seconds if state.seconds else None),
+    ]
+
+
+def _costs(run: Run) -> Section:
+    section = training_cost(run)
     if not run.states:
         section.text.append("No search has begun.")
         return section
     rows = []
     for name, state in run.states.items():
-        outside = 1 - state.scoring_seconds / state.seconds if state.seconds else None
         rows.append(
             [
-                LOOKS[name][0] + ("" if state.ended else " (not ended)"),
-                *(f"{value:,}" for value in (state.evaluations, state.images)),
-                *(f"{value:,.1f}" for value in (state.seconds, state.scoring_seconds)),
-                _percent(outside),
+                *cost_cells(LOOKS[name][0], state.evaluations, state, state.ended),
                 f"{state.drawn:,}",
                 f"{state.wasted:,}" + (f" ({state.wasted / state.drawn:.1%})" if state.drawn else ""),
             ]
@@ -385,10 +412,7 @@ def _costs(run: Run) -> Section:
         Table(
             "Searches. Images are counted once a forward pass: both coupled paths and the estimation of batch-norm"
             " statistics count. Draws are of base models under the limits; those wasted were thrown away.",
-            (
-                *("search", "networks scored", "images, forward", "seconds", "of these scoring (s)"),
-                *("outside scoring (%)", "draws", "wasted"),
-            ),
+            (*COST_COLUMNS, "draws", "wasted"),
             rows,
             "lrrrrrrr",
         )
@@ -421,7 +445,8 @@ def _costs(run: Run) -> Section:
     return section
 
 
-def _training(run: Run) -> Section:
+def training(run: RunFiles) -> Section:
+    """The supernet's loss."""
     section = Section("supernet", "Training of the supernet")
     lines = [line for line in run.log if isinstance(line.get("loss"), int | float)]
     if not lines:
@@ -437,13 +462,19 @@ def _training(run: Run) -> Section:
 
 
 def _provenance(run: Run) -> Section:
-    section = Section("provenance", "Provenance", listing=run.config)
-    rows: list[tuple[str, object]] = [("folder", run.folder.resolve().name)]
+    rows: list[tuple[str, object]] = []
     if run.joint:
         rows += [("space", run.joint.space), ("space's sha256", run.joint.space_hash)]
         rows += flatten(run.joint.settings).items()
     if run.family:
         rows += flatten(run.family.provenance.model_dump(exclude_defaults=True), "family.").items()
+    return provenance(run, rows)
+
+
+def provenance(run: RunFiles, facts: Sequence[tuple[str, object]]) -> Section:
+    """How a run came about: facts, versions, machine and configuration."""
+    section = Section("provenance", "Provenance", listing=run.config)
+    rows = [("folder", run.folder.resolve().name), *facts]
     rows += flatten(run.about).items()
     section.tables.append(
         Table(
@@ -461,7 +492,7 @@ def _provenance(run: Run) -> Section:
 
 SECTIONS = (
     *(_family, _accuracy, _latency, _progress, _strategies, _architectures),
-    *(_prediction, _ranks, _costs, _training, _provenance),
+    *(_prediction, ranks, _costs, training, _provenance),
 )
 
 
@@ -491,7 +522,7 @@ def _trained_table(networks: Iterable[Trained]) -> Table:
         rows.append(
             [
                 *(row.name, row.group, str(row.stage), format_count(row.macs), format_count(row.params)),
-                *(str(row.epochs), _percent(row.score), _alone(network)),
+                *(str(row.epochs), in_percent(row.score), mean_alone(network)),
             ]
         )
     return Table(
@@ -538,15 +569,17 @@ def _multipliers(strategy: Strategy | Scaling) -> tuple[str, str, str]:
     return f"{strategy.depth:.3f}", f"{strategy.width:.3f}", str(strategy.resolution)
 
 
-def _percent(share: float | None) -> str:
+def in_percent(share: float | None) -> str:
+    """A share as people read it."""
     return "-" if share is None else f"{share:.2%}".removesuffix("%")
 
 
-def _alone(network: Trained | None) -> str:
+def mean_alone(network: Trained | None) -> str:
+    """What a network trained alone reaches, over its seeds."""
     if not network:
         return "-"
-    spread = f" ± {_percent(network.spread)}" if network.seeds > 1 else ""
-    return f"{_percent(network.top1)}{spread} ({network.seeds})"
+    spread = f" ± {in_percent(network.spread)}" if network.seeds > 1 else ""
+    return f"{in_percent(network.top1)}{spread} ({network.seeds})"
 
 
 def _number(value: float | None, form: str) -> str:

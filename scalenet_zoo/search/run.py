@@ -11,71 +11,41 @@ RUN/baselines/METHOD/       specs of the baselines' networks
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import yaml
 
-from scalenet_zoo._files import read_json, replacing, replacing_folder
-from scalenet_zoo.accelerator import make_accelerator
-from scalenet_zoo.backends import machine, require_backend
-from scalenet_zoo.data import open_data
-from scalenet_zoo.errors import InputError, TrainingError
+from scalenet_zoo._files import replacing_folder
+from scalenet_zoo.backends import require_backend
 from scalenet_zoo.family import Family
 from scalenet_zoo.quantities import format_count
 from scalenet_zoo.scaling import apply_strategy, extrapolate
 from scalenet_zoo.search.baselines import search_baseline
-from scalenet_zoo.search.images import check_data
 from scalenet_zoo.search.latency import LatencyLoop
 from scalenet_zoo.search.limits import Bounds
 from scalenet_zoo.search.mcea import MCEA
 from scalenet_zoo.search.processes import main_first
+from scalenet_zoo.search.run_base import BaseRun, RunOptions
 from scalenet_zoo.search.sampling import Sampler
 from scalenet_zoo.search.scoring import SupernetScorer
-from scalenet_zoo.search.state import flatten
 from scalenet_zoo.spec import Provenance, Result
 from scalenet_zoo.supernet.scalenet import SuperSupernet
 from scalenet_zoo.supernet.train import SUMMARY, load_supernet, train_supernet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from scalenet_zoo.search.config import SearchConfig
     from scalenet_zoo.search.state import SearchState
     from scalenet_zoo.supernet.train import SupernetSummary
-    from scalenet_zoo.train import OnStep
 
 _MAY_CHANGE = ("baselines", "extrapolate")
 """Fields of the configuration that what was done does not depend on."""
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What does not change the result of a search.
-
-    Attributes:
-        workers: processes that load images, for each process that trains.
-        save_every: steps between checkpoints of the supernet, besides those after each epoch.
-        log_interval: steps between lines of its log.
-        cpu: stay on the CPU, GPU or not.
-        on_step: told what is being done, how much of it is done, and how much there is.
-        about: what else to say in the family's provenance.
-    """
-
-    workers: int = 2
-    save_every: int | None = None
-    log_interval: int = 50
-    cpu: bool = False
-    on_step: OnStep = lambda what, done, total: None
-    about: Mapping[str, Any] = field(default_factory=dict)
-
-
-class SearchRun:
+class SearchRun(BaseRun):
     """A run in a folder; each method does its part, or gives what an earlier sitting did.
 
     Args:
@@ -91,43 +61,26 @@ class SearchRun:
     """
 
     def __init__(self, config: SearchConfig, folder: Path, options: RunOptions) -> None:
-        self.config, self.folder, self.options = config, folder, options
-        self.space = config.open_space()
-        self.accelerator = make_accelerator(config.supernet.make_recipe(), options.cpu)
-        splits = (config.train_split, config.val_split)
-        self.training, self.validation = check_data(
-            *(open_data(config.data, "classification", split, limit=config.limit) for split in splits)
-        )
-        self.classes = len(self.training.labels.names)
-        if not self.classes:
-            raise InputError(f"{config.data}: found no names of classes, expected data that tell them")
+        self.config, self.space = config, config.open_space()
+        super().__init__(config, folder, options, "classification", config.supernet.make_recipe())
         config.search.shares([stage.stage for stage in self.space.scaling[1:]])
         if config.limits.latency:
             require_backend(str(config.limits.backend))
         else:  # of latency, more must be known first
             self._check_limits(Bounds(self.space, self.classes, config.limits))
-        main_first(self._check_or_write)
+        values = config.model_dump(mode="json") | {"space": self.space.model_dump(mode="json")}
+        main_first(partial(self.check_or_write, values, _MAY_CHANGE))
         self.supernet: SuperSupernet | None = None
 
     def train(self) -> SupernetSummary:
         """Train the supernet, if it is not trained yet."""
         torch.manual_seed(self.config.supernet.make_recipe().seed)
         self.supernet = SuperSupernet(self.space, self.classes)
-        folder, options = self.folder / "supernet", self.options
+        folder = self.folder / "supernet"
         if (folder / SUMMARY).exists():
             self.supernet.to(self.accelerator.device)
             return load_supernet(self.supernet, folder)
-        return train_supernet(
-            self.supernet,
-            self.config.supernet,
-            self.training,
-            folder,
-            workers=options.workers,
-            save_every=options.save_every,
-            log_interval=options.log_interval,
-            cpu=options.cpu,
-            on_step=options.on_step,
-        )
+        return train_supernet(self.supernet, self.config.supernet, self.training, folder, **self.training_options)
 
     def search(self) -> Family:
         """Do what is missing, and write the family."""
@@ -152,7 +105,7 @@ class SearchRun:
             bounds,
             scorer,
             self.config.search,
-            self._state_path("joint"),
+            self.state_path("joint"),
             self.config.name,
             context,
             loop.follow(bounds) if loop else None,
@@ -160,7 +113,7 @@ class SearchRun:
         ).run()
         if loop:
             joint = loop.verify_found(joint, bounds, scorer)
-            main_first(partial(joint.save, self._state_path("joint")))
+            main_first(partial(joint.save, self.state_path("joint")))
         for method in self.config.baselines:
             state = search_baseline(
                 method,
@@ -168,7 +121,7 @@ class SearchRun:
                 scorer,
                 self.config.search,
                 joint.evaluations,
-                self._state_path(method),
+                self.state_path(method),
                 self.config.name,
                 context,
                 self._tell,
@@ -188,18 +141,15 @@ class SearchRun:
     def _latency_loop(self) -> LatencyLoop:
         limits = self.config.limits
         return LatencyLoop(
-            self.space,
-            self.classes,
-            limits.amounts("latency", [stage.stage for stage in self.space.scaling]),
-            str(limits.backend),
-            limits.threads,
-            self.config.latency,
-            self.folder / "latency",
+            space=self.space,
+            classes=self.classes,
+            budgets=limits.amounts("latency", [stage.stage for stage in self.space.scaling]),
+            backend=str(limits.backend),
+            threads=limits.threads,
+            settings=self.config.latency,
+            folder=self.folder / "latency",
             on_progress=self.options.on_step,
         )
-
-    def _state_path(self, method: str) -> Path:
-        return self.folder / "search" / f"{method}.json"
 
     def _tell(self, state: SearchState) -> None:
         step = state.half_steps[-1] if state.half_steps else None
@@ -209,45 +159,15 @@ class SearchRun:
         what = f"{state.method} search: round {step.round}, {step.kind}{best}, {state.evaluations:,} networks scored"
         self.options.on_step(what, step.round, max(step.round, self.config.search.rounds))
 
-    def _check_or_write(self) -> None:
-        """Refuse to go on with another configuration; of a new run, write it down."""
-        path = self.folder / "run.json"
-        values = self.config.model_dump(mode="json")
-        values["space"] = self.space.model_dump(mode="json")
-        fixed = {name: value for name, value in values.items() if name not in _MAY_CHANGE}
-        if path.exists():
-            try:
-                before = read_json(path)["config"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise TrainingError(f"{path}: {error}") from None
-            before = flatten(before)
-            for name, value in flatten(fixed).items():
-                if (found := before.get(name)) != value:
-                    raise TrainingError(
-                        f"{self.folder}: {name}: found {found} in this run, expected {value}, as now given;"
-                        " another configuration needs another folder"
-                    )
-        else:
-            with replacing(path) as temporary:
-                about = {"config": fixed, "machine": machine()}
-                temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        with replacing(self.folder / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-
     def _write_family(self, joint: SearchState, summary: SupernetSummary) -> Family:
         """Write what was found as a family, with the stages extrapolated, and its specs."""
-        config, here = self.config, machine()
+        config = self.config
         details: dict[str, Any] = {
             "space": self.space.name,
             "space_hash": self.space.hash,
             "data": f"{config.data} {config.train_split}, scored on {config.val_split}",
             "limits": config.limits.model_dump(mode="json", exclude_defaults=True),
-            "supernet": {"steps": summary.steps, "images": summary.images, "seconds": summary.seconds},
-            "networks_scored": joint.evaluations,
-            "search_seconds": round(joint.seconds, 1),
-            "machine": here["gpu"] or here["cpu"],
-            "versions": {name: here["versions"][name] for name in ("scalenet-zoo", "torch")},
-            **self.options.about,
+            **self.details(summary, joint.evaluations, joint.seconds),
         }
         provenance = Provenance(
             source=f"searched in the space {self.space.name} on {config.data}",

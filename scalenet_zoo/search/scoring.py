@@ -10,13 +10,15 @@ The paths take channels from the left and from the right end of the supernet's; 
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Protocol, TypeVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
 from scalenet_zoo._files import replacing
@@ -29,34 +31,43 @@ from scalenet_zoo.predict import check_finite
 from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.images import CachedImages, cached_images, check_data
 from scalenet_zoo.search.processes import main_first, place
-from scalenet_zoo.spec import ArchSpec, Strict, spec_errors
+from scalenet_zoo.search.state import first_difference
+from scalenet_zoo.spec import ArchSpec, Strict, Task, spec_errors
 from scalenet_zoo.supernet.batch_norm import fold_batch_norm, reestimate_batch_norm
 from scalenet_zoo.zoo import pretrained_cfg
 
 if TYPE_CHECKING:
-    from scalenet_zoo.search.space import Space
+    from scalenet_zoo.search.space import Space, SpaceFile
     from scalenet_zoo.supernet.elastic import Side
     from scalenet_zoo.train import OnStep
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class ScoringSettings(Strict):
-    """How networks are scored.
+class SharedSettings(Strict):
+    """How networks are scored, whichever they are.
 
     Attributes:
         bn_images: training images that batch-norm statistics are estimated from, spread evenly over their split.
         val_images: validation images, spread evenly; null: all.
         batch_size: images at once, about; batches that statistics are estimated from are of one size, as far as can be.
-        paths: both coupled ones, or the left one alone.
         amp: the type that networks compute in where that is safe; no: float32.
     """
 
     bn_images: Annotated[int, Field(ge=2)] = 2000
     val_images: Annotated[int, Field(ge=2)] | None = None
     batch_size: Annotated[int, Field(ge=4)] = 128
-    paths: Literal["both", "single"] = "both"
     amp: Literal["no", "bf16", "fp16"] = "no"
+
+
+class ScoringSettings(SharedSettings):
+    """How networks are scored.
+
+    Attributes:
+        paths: both coupled ones, or the left one alone.
+    """
+
+    paths: Literal["both", "single"] = "both"
 
 
 class Supernet(Protocol):
@@ -89,6 +100,57 @@ class CoupledPaths(nn.Module):
         return total
 
 
+class Calibrated:
+    """A network with batch-norm statistics of training images, ready for images as bytes.
+
+    Args:
+        network: on its device; its statistics are estimated anew.
+        spec: of the network.
+        training: images for the statistics.
+        settings: size of batches, type.
+        fold: whether batch norms become part of the convolutions, which is faster.
+
+    Attributes:
+        device: that it computes on.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: ArchSpec,
+        training: CachedImages,
+        settings: SharedSettings,
+        fold: bool = True,
+    ) -> None:
+        self.network = network.to(memory_format=torch.channels_last).eval()
+        self.device = next(network.parameters()).device
+        self.dtype = DTYPES.get(settings.amp)
+        self.mean, self.std = (
+            255 * torch.tensor(values, device=self.device)[:, None, None]
+            for values in normalisation(spec, pretrained_cfg(spec))
+        )
+        parts = -(-len(training) // settings.batch_size)
+        with self._computing():  # every so many images: data lie sorted by class, and a batch should have them all
+            reestimate_batch_norm(network, (self._ready(training.images[part::parts]) for part in range(parts)))
+            if fold:
+                fold_batch_norm(network)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """What the network gives for images, uint8 (n, channels, height, width)."""
+        with self._computing():
+            output: Tensor = self.network(self._ready(images))
+        return output
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        with torch.inference_mode(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            yield
+
+    def _ready(self, images: Tensor) -> Tensor:
+        images = images.to(self.device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
+        return images.sub_(self.mean).div_(self.std)
+
+
 def score_network(
     supernet: Supernet, spec: ArchSpec, training: CachedImages, validation: CachedImages, settings: ScoringSettings
 ) -> float:
@@ -104,34 +166,14 @@ def score_network(
     Raises:
         WeightsError: outputs are not finite.
     """
-    network = CoupledPaths([supernet.extract(spec, side) for side in _sides(settings)])
-    network.to(memory_format=torch.channels_last).eval()
-    device = next(network.parameters()).device
-    mean, std = (
-        255 * torch.tensor(values, device=device)[:, None, None] for values in normalisation(spec, pretrained_cfg(spec))
-    )
-
-    def ready(images: Tensor) -> Tensor:
-        images = images.to(device, non_blocking=True).to(torch.float32, memory_format=torch.channels_last)
-        return images.sub_(mean).div_(std)
-
-    def statistics() -> Iterator[Tensor]:
-        parts = -(-len(training) // settings.batch_size)
-        for part in range(parts):  # every so many images: data lie sorted by class, and a batch should have them all
-            yield ready(training.images[part::parts])
-
-    dtype = DTYPES.get(settings.amp)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    finite = torch.ones((), dtype=torch.bool, device=device)
-    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
-        reestimate_batch_norm(network, statistics())
-        fold_batch_norm(network)
-        for start in range(0, len(validation), settings.batch_size):
-            batch = slice(start, start + settings.batch_size)
-            images, targets = validation.images[batch], validation.targets[batch]
-            logits = network(ready(images))
-            finite &= logits.isfinite().all()
-            correct += (logits.argmax(1) == targets.to(device, non_blocking=True)).sum()
+    paths = CoupledPaths([supernet.extract(spec, side) for side in _sides(settings)])
+    network = Calibrated(paths, spec, training, settings)
+    correct = torch.zeros((), dtype=torch.int64, device=network.device)
+    finite = torch.ones((), dtype=torch.bool, device=network.device)
+    for images, targets in validation.batches(settings.batch_size):
+        logits = network(images)
+        finite &= logits.isfinite().all()
+        correct += (logits.argmax(1) == targets.to(network.device, non_blocking=True)).sum()
     check_finite(spec, bool(finite))
     return int(correct) / len(validation)
 
@@ -140,9 +182,9 @@ class Score(Strict):
     """A network's score: a line of `scores.jsonl`.
 
     Attributes:
-        network: the hash of its architecture.
-        resolution: pixels of its square input.
-        score: accuracy.
+        network: the hash of its architecture, or its key in the space.
+        resolution: pixels of its input's height.
+        score: accuracy, or another figure of 0 to 1.
     """
 
     network: str
@@ -172,20 +214,24 @@ class Scored(Strict):
     space: str
     training: tuple[str, str, int]
     validation: tuple[str, str, int]
-    settings: ScoringSettings
+    settings: dict[str, JsonValue]
+
+
+class AnyShared(Protocol):
+    """What all supernets have."""
 
     @property
-    def fields(self) -> dict[str, object]:
-        """All values by their names."""
-        values = self.model_dump(mode="json")
-        settings = {f"settings.{name}": value for name, value in values.pop("settings").items()}
-        return values | settings
+    def space(self) -> "SpaceFile": ...  # noqa: D102
 
 
-class SupernetScorer:
-    """Scores candidates by a supernet; see `search.candidates.Scorer`.
+AnySupernet = TypeVar("AnySupernet", bound=AnyShared)
+AnySettings = TypeVar("AnySettings", bound=SharedSettings)
 
-    Processes of torch.distributed share the work: each calls `score` with the same candidates, and gets all scores.
+
+class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
+    """What scorers have in common: images kept on disk, scores kept on disk, work divided among processes.
+
+    Processes of torch.distributed share the work: each calls `score` with the same networks, and gets all scores.
 
     Args:
         supernet: trained, on the device to compute on.
@@ -198,26 +244,34 @@ class SupernetScorer:
         broken_limit: images of a split that may be unreadable.
         on_progress: told of every network.
 
+    Attributes:
+        seconds: spent scoring, in this sitting.
+
     Raises:
         InputError: the data are unfit.
         TrainingError: the folder holds scores of other weights, data or settings.
         OutputError: the folder cannot be written.
     """
 
+    @property
+    def task(self) -> Task:
+        """Of the networks."""
+        return "classification"
+
     def __init__(
         self,
-        supernet: Supernet,
+        supernet: AnySupernet,
         training: Examples,
         validation: Examples,
-        settings: ScoringSettings,
+        settings: AnySettings,
         folder: Path,
         identity: str,
         workers: int = 0,
         broken_limit: int = 100,
         on_progress: "OnStep" = lambda what, done, total: None,
     ) -> None:
-        check_data(training, validation)
         self.supernet, self.settings, self.folder = supernet, settings, folder
+        check_data(training, validation, task=self.task)
         self.training = Part(training, settings.bn_images)
         self.validation = validation if settings.val_images is None else Part(validation, settings.val_images)
         self.workers, self.broken_limit, self.on_progress = workers, broken_limit, on_progress
@@ -227,13 +281,59 @@ class SupernetScorer:
             space=supernet.space.hash,
             training=(training.source, training.split, len(training)),
             validation=(validation.source, validation.split, len(validation)),
-            settings=settings,
+            settings=settings.model_dump(mode="json"),
         )
         self.scores = {score.key: score.score for score in main_first(lambda: open_scores(self.path, about))}
-        self.images_each = len(_sides(settings)) * (len(self.training) + len(self.validation))
         self.seconds = 0.0
-        self._keys: dict[str, tuple[str, int]] = {}
         self._sets: dict[int, tuple[CachedImages, CachedImages]] = {}
+
+    @abstractmethod
+    def _judge(self, spec: ArchSpec, training: CachedImages, validation: CachedImages) -> float:
+        """The score of a network."""
+
+    def _score_new(self, networks: Mapping[tuple[str, int], ArchSpec]) -> None:
+        """Score networks by turns of one a process; sorted by cost, those of a turn take about as long."""
+        rank, world = place()
+        order = sorted(networks.items(), key=lambda network: network[1].cost.macs)
+        for first in range(0, len(order), world):
+            self.on_progress("scoring", first, len(order))
+            turn = order[first : first + world]
+            sets = [self._prepared(spec) for _, spec in turn]
+            share = None
+            if rank < len(turn):
+                (name, resolution), spec = turn[rank]
+                share = Score(network=name, resolution=resolution, score=self._judge(spec, *sets[rank]))
+            scores = [score for score in gather(share) if score is not None]
+            main_first(partial(append_scores, self.path, scores))
+            self.scores |= {score.key: score.score for score in scores}
+        self.on_progress("scoring", len(order), len(order))
+
+    def _prepared(self, spec: ArchSpec) -> tuple[CachedImages, CachedImages]:
+        """Training and validation images of a network's resolution; the first process writes them."""
+        if spec.input.height not in self._sets:
+            main_first(lambda: bool(self._read(spec)))
+            self._sets[spec.input.height] = self._read(spec)
+        return self._sets[spec.input.height]
+
+    def _read(self, spec: ArchSpec) -> tuple[CachedImages, CachedImages]:
+        training, validation = (
+            cached_images(examples, spec, self.folder / "images", self.workers, self.broken_limit)
+            for examples in (self.training, self.validation)
+        )
+        return training, validation
+
+
+class SupernetScorer(BaseScorer[Supernet, ScoringSettings]):
+    """Scores candidates by a super-supernet; see `search.candidates.Scorer`, and `BaseScorer` for the arguments."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of the base
+        super().__init__(*arguments, **options)
+        self._keys: dict[str, tuple[str, int]] = {}
+
+    @property
+    def images_each(self) -> int:
+        """Images that pass forward to score one network."""
+        return len(_sides(self.settings)) * (len(self.training) + len(self.validation))
 
     def score(self, candidates: Sequence[Candidate]) -> list[float]:
         """Accuracy, 0 to 1, of each.
@@ -252,7 +352,7 @@ class SupernetScorer:
                 if key not in self.scores:
                     new[key] = spec
         if new:
-            self._score_new(sorted(new.values(), key=lambda spec: spec.cost.macs))
+            self._score_new(new)
         self.seconds += time.monotonic() - start
         return [self.scores[self._keys[candidate.key]] for candidate in candidates]
 
@@ -262,35 +362,8 @@ class SupernetScorer:
             candidate.kernels, candidate.scaling, supernet.classes, in_channels=supernet.in_channels
         )
 
-    def _score_new(self, specs: Sequence[ArchSpec]) -> None:
-        """Score networks by turns of one a process; sorted by cost, those of a turn take about as long."""
-        rank, world = place()
-        for first in range(0, len(specs), world):
-            self.on_progress("scoring", first, len(specs))
-            turn = specs[first : first + world]
-            sets = [self._prepared(spec) for spec in turn]
-            share = None
-            if rank < len(turn):
-                score = score_network(self.supernet, turn[rank], *sets[rank], self.settings)
-                share = Score(network=turn[rank].hash, resolution=turn[rank].input.height, score=score)
-            scores = [score for score in gather(share) if score is not None]
-            main_first(partial(append_scores, self.path, scores))
-            self.scores |= {score.key: score.score for score in scores}
-        self.on_progress("scoring", len(specs), len(specs))
-
-    def _prepared(self, spec: ArchSpec) -> tuple[CachedImages, CachedImages]:
-        """Training and validation images of a network's resolution; the first process writes them."""
-        if spec.input.height not in self._sets:
-            main_first(lambda: bool(self._read(spec)))
-            self._sets[spec.input.height] = self._read(spec)
-        return self._sets[spec.input.height]
-
-    def _read(self, spec: ArchSpec) -> tuple[CachedImages, CachedImages]:
-        training, validation = (
-            cached_images(examples, spec, self.folder / "images", self.workers, self.broken_limit)
-            for examples in (self.training, self.validation)
-        )
-        return training, validation
+    def _judge(self, spec: ArchSpec, training: CachedImages, validation: CachedImages) -> float:
+        return score_network(self.supernet, spec, training, validation, self.settings)
 
 
 def open_scores(path: Path, about: Scored) -> list[Score]:
@@ -310,12 +383,12 @@ def open_scores(path: Path, about: Scored) -> list[Score]:
     first, *lines = whole.splitlines()
     with spec_errors(f"{path}: line 1"):
         found = Scored.model_validate_json(first)
-    for (name, theirs), ours in zip(found.fields.items(), about.fields.values(), strict=True):
-        if theirs != ours:
-            raise TrainingError(
-                f"{path}: {name}: found scores for {json.dumps(theirs)}, expected {json.dumps(ours)};"
-                " delete the file to score anew"
-            )
+    if difference := first_difference(found.model_dump(mode="json"), about.model_dump(mode="json")):
+        name, theirs, ours = difference
+        raise TrainingError(
+            f"{path}: {name}: found scores for {json.dumps(theirs)}, expected {json.dumps(ours)};"
+            " delete the file to score anew"
+        )
     scores = []
     for number, line in enumerate(lines, 2):
         with spec_errors(f"{path}: line {number}"):

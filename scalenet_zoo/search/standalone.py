@@ -14,28 +14,29 @@ from pydantic import Field
 from scalenet_zoo.spec import Document, Strict
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Group = Literal["found", "compound", "random", "ageing", "known", "rank"]
 
 
 class Row(Strict):
     """A network that was trained alone, once.
 
     Attributes:
-        group: `found`: of the family that joint search found; `compound`, `random`: of a baseline's; `rank`: drawn to
-            compare rankings.
+        group: `found`: of what the search found; `compound`, `random`, `ageing`: of a baseline's; `known`: published,
+            HRNet say; `rank`: drawn to compare rankings.
         name: the same for all seeds of a network.
-        stage: its scaling stage.
+        stage: its scaling stage; multipath networks have none.
         seed: of this training.
         macs: of the network.
         params: of the network.
-        top1: its accuracy.
+        top1: its accuracy, or what networks of its task are judged by.
         epochs: that it was trained for.
         score: by the supernet.
         latency_ms: measured.
     """
 
-    group: Literal["found", "compound", "random", "rank"]
+    group: Group
     name: str
-    stage: int
+    stage: int = 0
     seed: int
     macs: Annotated[int, Field(gt=0)]
     params: Annotated[int, Field(gt=0)]

@@ -74,13 +74,18 @@ class HalfStep(Strict):
     bases: tuple[ScoredBase, ...] = ()
 
 
-class Measured(Strict):
+class Timed(Strict):
     """A network whose latency was predicted, then measured, both in milliseconds."""
+
+    predicted: float
+    measured: float
+
+
+class Measured(Timed):
+    """A base model under a strategy, timed."""
 
     kernels: Kernels
     scaling: Scaling
-    predicted: float
-    measured: float
 
 
 class LatencyRound(Strict):
@@ -149,6 +154,15 @@ class SearchState(Document):
     wasted: int = 0
     ended: bool = False
     found: tuple[Found, ...] = ()
+
+
+def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first name (nested ones joined by dots) with other values before than now, and both; None: all are equal."""
+    then, since = flatten(before), flatten(now)
+    for name in {**then, **since}:
+        if then.get(name) != since.get(name):
+            return name, then.get(name), since.get(name)
+    return None
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -98,8 +98,13 @@ class Scored:
     @property
     def front(self) -> Scored:
         """Those that no other one beats in both score and MACs, from the cheapest."""
-        front = NonDominatedSorting().do(self._losses, only_non_dominated_front=True)
-        return self[front[np.lexsort((-self.scores[front], self.macs[front]))]]
+        return self[self.front_places]
+
+    @property
+    def front_places(self) -> Integers:
+        """Where those of the front are."""
+        front: Integers = NonDominatedSorting().do(self._losses, only_non_dominated_front=True)
+        return front[np.lexsort((-self.scores[front], self.macs[front]))]
 
     def best(self, number: int) -> Scored:
         """As many as are asked for, front by front, those of a front with the widest gaps around them first."""

@@ -115,3 +115,11 @@ class WindowSGD(torch.optim.SGD):
                 nesterov=group["nesterov"],
                 maximize=False,
             )
+
+
+def step_along(optimizer: torch.optim.Optimizer, gradients: Gradients) -> None:
+    """Take a step of any optimiser along gradients of whole parameters; those that have none stay as they are."""
+    for parameter, (_, gradient) in gradients.parts.items():
+        parameter.grad = gradient
+    optimizer.step()
+    optimizer.zero_grad()

@@ -1,4 +1,7 @@
-"""Which networks a training step of the supernet works on: one class a rule."""
+"""Which networks a training step of a supernet works on: one class a rule.
+
+The first ones draw ScaleNet's base models with their scaling, the later ones ScaleNAS's topologies.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,11 @@ import numpy as np
 
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.search.candidates import Candidate
+from scalenet_zoo.search.multipath_space import Group, Topologies
 from scalenet_zoo.search.space import Scaling
 
 if TYPE_CHECKING:
+    from scalenet_zoo.search.multipath_space import MultipathSpace
     from scalenet_zoo.search.space import Space
 
 
@@ -107,3 +112,46 @@ class SandwichSampler:
             Candidate(self.space.smallest, self.space.unscaled),
         ]
         return [*ends, *self.between.sample(rng), *self.between.sample(rng)]
+
+
+class TopologySampler(Protocol):
+    """Draws the multipath networks of a step."""
+
+    def sample(self, rng: np.random.Generator) -> Topologies:
+        """One topology or several."""
+        ...
+
+
+@dataclass(frozen=True)
+class GroupedSampler:
+    """Grouped sampling (ScaleNAS, AutoML-Conf 2022, section 3): a group, all equally likely, then within it."""
+
+    space: MultipathSpace
+
+    def sample(self, rng: np.random.Generator) -> Topologies:
+        """One topology."""
+        return self.space.sample(rng, 1)
+
+
+@dataclass(frozen=True)
+class UniformTopologySampler:
+    """Each depth uniformly among all, each path with probability 1/2: nearly all networks are of middling size."""
+
+    space: MultipathSpace
+
+    def sample(self, rng: np.random.Generator) -> Topologies:
+        """One topology."""
+        return self.space.sample_group(rng, Group(self.space.depths, 0.5), 1)
+
+
+@dataclass(frozen=True)
+class TopologySandwichSampler:
+    """The sandwich rule (BigNAS, ECCV 2020): the largest network, the smallest, and two drawn by another rule."""
+
+    space: MultipathSpace
+    between: TopologySampler
+
+    def sample(self, rng: np.random.Generator) -> Topologies:
+        """Four topologies."""
+        ends = [self.space.largest[None], self.space.smallest[None]]
+        return Topologies.joined([*ends, self.between.sample(rng), self.between.sample(rng)])

@@ -96,7 +96,7 @@ class SuperScaleNet(nn.Module):
         Raises:
             InputError: the network is not one of the space's, or for other images or classes.
         """
-        self._check_spec(spec)
+        self.check(spec)
         with torch.device("meta"):
             alone = MultipathNet(spec, initialise=False)
         tensors = self.largest.state_dict()  # a block or path has the same name in every network
@@ -110,11 +110,15 @@ class SuperScaleNet(nn.Module):
         Raises:
             InputError: the network is not one of the space's, or for other images or classes.
         """
-        self._check_spec(spec_of(network))
+        self.check(spec_of(network))
         self.largest.load_state_dict(self.largest.state_dict() | network.state_dict())
 
-    def _check_spec(self, spec: ArchSpec) -> None:
-        """Refuse a network that has no place here, or is for other images or classes."""
+    def check(self, spec: ArchSpec) -> None:
+        """Refuse a network that has no place here, or is for other images or classes.
+
+        Raises:
+            InputError: it is such.
+        """
         classes, channels = self.classes, self.space.input.channels
         if spec.network.type != "multipath" or (spec.classes, spec.input.channels) != (classes, channels):
             raise InputError(

@@ -1,0 +1,423 @@
+"""The search of topologies on real data, and what the paper claims of it, checked at a scale that a CPU can run.
+
+python -m benchmarks.real_scalenas CONFIG --data FOLDER --run RUN: a few hours on 2 cores, resumed where it was stopped.
+CONFIG is real_camvid.yaml or real_leeds.yaml; FOLDER is camvid-11 or lspet-coco, unpacked.
+
+    RUN/data                          links: train, val for the search, test for judgement (of persons: val in halves)
+    RUN/teacher                       the largest network, trained alone
+    RUN/grouped, uniform, sandwich    `MultipathRun`s that differ in the sampler; the search itself is grouped's
+    RUN/samplers.json                 random networks scored in all three supernets                               (b)
+    RUN/searches                      more searches, with other seeds                                             (c)
+    RUN/standalone                    networks trained alone; RUN/grouped/standalone.json has what they reach   (a, d)
+    RUN/inherited.json                the same networks with the supernet's weights, judged by the same images    (a)
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import fmean, stdev
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from pydantic import JsonValue
+
+from benchmarks.alone import Data, Training, train_missing
+from benchmarks.interleave import RESULTS, record
+from benchmarks.real_search import Told, write
+from benchmarks.real_training import SIGMAS
+from benchmarks.significance import paired, rank_correlation
+from scalenet_zoo import ArchSpec, create_model, load_spec
+from scalenet_zoo._files import read_yaml, replacing_folder
+from scalenet_zoo.data import open_data
+from scalenet_zoo.evaluate import evaluate
+from scalenet_zoo.recipe import Recipe
+from scalenet_zoo.search.config import MultipathConfig
+from scalenet_zoo.search.multipath_limits import TopologyBounds
+from scalenet_zoo.search.multipath_run import MultipathRun
+from scalenet_zoo.search.multipath_scoring import MultipathScorer
+from scalenet_zoo.search.multipath_search import METHODS, TopologySearch
+from scalenet_zoo.search.multipath_state import TopologyState
+from scalenet_zoo.search.report import write_report
+from scalenet_zoo.search.run_base import RunOptions
+from scalenet_zoo.search.standalone import Standalone
+from scalenet_zoo.search.topology import Scored
+from scalenet_zoo.spec import Module, MultipathNetwork, Strict, spec_errors
+from scalenet_zoo.supernet.loop import SupernetSummary
+from scalenet_zoo.train import Options, train
+
+Sampler = Literal["grouped", "uniform", "sandwich"]
+SAMPLERS: tuple[Sampler, ...] = ("grouped", "uniform", "sandwich")
+
+
+class Alone(Strict):
+    """Which networks are trained alone, and how.
+
+    Attributes:
+        found: networks of the front, as far apart in MACs as can be.
+        drawn: random networks, to compare rankings by.
+        hrnet_widths: of HRNets; those of the space's width have a score.
+        seeds: of the networks found and the HRNets; random ones have the first.
+        recipe: values that differ from `Recipe`'s.
+    """
+
+    found: int
+    drawn: int
+    hrnet_widths: tuple[int, ...]
+    seeds: tuple[int, ...]
+    recipe: dict[str, JsonValue]
+
+
+class Plan(Strict):
+    """The configuration.
+
+    Attributes:
+        search: of the grouped run.
+        sandwich_epochs: so many that the sandwich rule, with four networks a step, costs what the others cost.
+        networks: drawn to compare samplers by.
+        seeds: of the searches that are compared; the first is the search's own.
+        alone: what is trained alone.
+    """
+
+    search: MultipathConfig
+    sandwich_epochs: int
+    networks: int
+    seeds: tuple[int, ...]
+    alone: Alone
+
+    @classmethod
+    def load(cls, path: Path) -> "Plan":
+        with spec_errors(str(path)):
+            return cls.model_validate_json(json.dumps(read_yaml(path)))
+
+
+@dataclass(frozen=True)
+class RealScaleNAS:
+    """The whole run; every part does what is missing."""
+
+    plan: Plan
+    images: Path
+    folder: Path
+    jobs: int
+    tell: Callable[[str, int, int], None]
+
+    # --- what the parts work on ----------------------------------------------------------------------
+
+    def config(self, sampler: Sampler) -> MultipathConfig:
+        config = self.plan.search
+        recipe = dict(config.supernet.recipe)
+        if sampler == "sandwich":
+            recipe["epochs"] = self.plan.sandwich_epochs
+        teacher = config.supernet.teacher.model_copy(update={"weights": str(self.folder / "teacher" / "best")})
+        supernet = config.supernet.model_copy(update={"sampler": sampler, "recipe": recipe, "teacher": teacher})
+        joints = str(self.folder / "data" / "joints.yaml") if self.is_pose else None
+        data = f"{'coco' if self.is_pose else 'masks'}:{self.folder / 'data'}"
+        return config.model_copy(update={"data": data, "joints": joints, "supernet": supernet})
+
+    def run(self, sampler: Sampler) -> MultipathRun:
+        options = RunOptions(workers=0, save_every=200, cpu=True, on_step=self.tell)
+        return MultipathRun(self.config(sampler), self.folder / sampler, options)
+
+    @cached_property
+    def grouped(self) -> MultipathRun:
+        return self.run("grouped")
+
+    @property
+    def is_pose(self) -> bool:
+        return self.plan.search.open_space().head == "pose"
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Arguments of `open_data`."""
+        if self.is_pose:
+            return {"joints": self.folder / "data" / "joints.yaml"}
+        return {"ignore_index": self.plan.search.ignore_index}
+
+    def state(self, method: str, seed: int) -> TopologyState:
+        first = seed == self.plan.seeds[0]
+        path = self.folder / ("grouped/search" if first else "searches") / f"{method}{'' if first else seed}.json"
+        return TopologyState.load(path)
+
+    # --- the parts -----------------------------------------------------------------------------------
+
+    def data(self) -> None:
+        """Links to the images; of persons, every other one of val is for the search, the others to judge by."""
+        if (self.folder / "data").exists():
+            return
+        with replacing_folder(self.folder / "data") as new:
+            for path in self.images.resolve().iterdir():
+                if path.name not in ("annotations", "images") or not self.is_pose:
+                    (new / path.name).symlink_to(path)
+            if not self.is_pose:
+                return
+            (new / "images").mkdir()
+            (new / "annotations").mkdir()
+            (new / "joints.yaml").write_text(yaml.safe_dump({"sigmas": SIGMAS}))
+            for split, source, take in (("train", "train", (0, 1)), ("val", "val", (0, 2)), ("test", "val", (1, 2))):
+                (new / "images" / split).symlink_to(self.images.resolve() / "images" / source)
+                document = json.loads((self.images / f"annotations/person_keypoints_{source}.json").read_text())
+                document["images"] = document["images"][take[0] :: take[1]]
+                kept = {image["id"] for image in document["images"]}
+                document["annotations"] = [each for each in document["annotations"] if each["image_id"] in kept]
+                (new / f"annotations/person_keypoints_{split}.json").write_text(json.dumps(document))
+
+    def teacher(self) -> None:
+        """The largest network, trained as the supernets are."""
+        config = self.plan.search
+        space, recipe = config.open_space(), config.supernet.make_recipe(config.open_space().head)
+        source = f"{'coco' if self.is_pose else 'masks'}:{self.folder / 'data'}"
+        training, validation = (open_data(source, space.head, split, **self.reading) for split in ("train", "val"))
+        torch.manual_seed(recipe.seed)
+        largest = create_model(space.spec(space.largest, len(training.labels.names), "largest"))
+        options = Options(workers=0, val_interval=recipe.epochs, cpu=True)
+        train(
+            largest,
+            recipe.replace({"distill_weight": Recipe().distill_weight}, "teacher"),
+            training,
+            validation,
+            self.folder / "teacher",
+            options,
+            resume=True,
+            on_step=self.tell,
+        )
+
+    def supernets(self) -> None:
+        """Three supernets at equal cost, several at a time."""
+        with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool:
+            list(pool.map(train_supernet_of, [self] * len(SAMPLERS), SAMPLERS))
+
+    def samplers(self) -> None:
+        """(b): the same random networks scored in all supernets."""
+        path = self.folder / "samplers.json"
+        if path.exists():
+            return
+        space = self.grouped.space
+        drawn = space.sample(np.random.default_rng(0), self.plan.networks)
+        scores = {sampler: self.scorer(self.run(sampler)).score(drawn) for sampler in SAMPLERS}
+        macs = space.cost(drawn, self.grouped.classes).macs.tolist()
+        write(path, {"keys": space.keys(drawn), "macs": macs, "scores": scores})
+
+    def search(self) -> None:
+        """(c): the search and its baselines, with several seeds."""
+        run, settings = self.grouped, self.plan.search.search
+        run.search()
+        scorer, bounds = self.scorer(run), TopologyBounds(run.space, run.classes, run.config.limits)
+        for seed in self.plan.seeds[1:]:
+            for method in METHODS:
+                path = self.folder / "searches" / f"{method}{seed}.json"
+                changed = settings.model_copy(update={"seed": seed})
+                TopologySearch(method, bounds, scorer, changed, path, run.config.name).run()  # type: ignore[arg-type]
+
+    def alone(self) -> None:
+        """(a), (d): networks of the front, HRNets and random networks, trained alone."""
+        path, data = self.folder / "grouped" / "standalone.json", self.judgement
+        train_missing(self.trainings(), path, self.folder / "standalone", data, self.plan.alone.recipe, self.jobs)
+
+    def inherited(self) -> None:
+        """(a): the networks of the space with the supernet's weights, judged as those that are trained alone are."""
+        path = self.folder / "inherited.json"
+        if path.exists():
+            return
+        data = self.judgement
+        test = open_data(data.source, data.task, "test", **data.reading)
+        reached = {}
+        for training in self.trainings():
+            if training.score is None or training.name in reached:
+                continue
+            with TemporaryDirectory() as folder:
+                self.grouped.extract(training.spec, Path(folder) / "network")
+                figures = evaluate(create_model(Path(folder) / "network"), test).metrics
+            reached[training.name] = next(v for name, v in figures.items() if name.startswith(str(data.metric)))
+            self.tell("judging", len(reached), 0)
+        write(path, reached)
+
+    def record(self) -> None:
+        """The report, the summary, and what of the run is worth keeping."""
+        name = f"real_{self.plan.search.name}"
+        kept = RESULTS / name
+        shutil.rmtree(kept, ignore_errors=True)
+        write_report(self.folder / "grouped")
+        patterns = [
+            "*.json",
+            "*/*.yaml",
+            "*/*.json",
+            "*/supernet/log.jsonl",
+            "*/supernet/summary.json",
+            "grouped/search/*.json",
+            "grouped/report/*",
+        ]
+        for file in (file for pattern in patterns for file in self.folder.glob(pattern)):
+            relative = file.relative_to(self.folder)
+            if relative.parts[0] in ("data", "standalone", "searches"):
+                continue
+            (kept / relative).parent.mkdir(parents=True, exist_ok=True)
+            if file.suffix == ".png":
+                shutil.copy(file, kept / relative)
+            else:
+                text = file.read_text(encoding="utf-8").replace(str(self.folder), "RUN")
+                (kept / relative).write_text(text.replace(str(self.images), "FOLDER"), encoding="utf-8")
+        record(name, self.summary())
+
+    # --- how they do it ------------------------------------------------------------------------------
+
+    @property
+    def judgement(self) -> Data:
+        config = self.grouped.config
+        return Data(config.data, self.grouped.space.head, self.reading, self.grouped.metric)
+
+    def scorer(self, run: MultipathRun) -> MultipathScorer:
+        """The scorer that `MultipathRun.search` makes: they share their scores."""
+        summary = run.train()
+        assert run.supernet is not None
+        identity, settings = summary.weights_sha256, run.config.scoring
+        return MultipathScorer(
+            run.supernet, run.training, run.validation, settings, run.folder, identity, on_progress=self.tell
+        )
+
+    def trainings(self) -> list[Training]:
+        """What is trained alone."""
+        plan, run, state = self.plan.alone, self.grouped, self.state("evolution", self.plan.seeds[0])
+        space, classes, trainings = run.space, run.classes, []
+        for place in np.unique(np.linspace(0, len(state.found) - 1, plan.found).round().astype(int)):
+            name = f"{state.name}_{place}"
+            spec = ArchSpec.load(run.folder / "specs" / f"{name}.json")
+            trainings += [Training("found", name, 0, seed, spec, state.found[place].score) for seed in plan.seeds]
+        hrnet = load_spec("hrnet_w18_pose" if self.is_pose else "hrnet_w18")
+        modules = hrnet_modules(hrnet, space.modules)
+        for width in plan.hrnet_widths:
+            name = f"hrnet_w{width}"
+            network = MultipathNetwork(width=width, head=space.head, modules=modules)
+            spec = ArchSpec.create(name, space.head, space.input, classes, network, hrnet.provenance)
+            score = None
+            if width == space.width:
+                topology = space.from_modules(modules)
+                (score,) = self.scorer(run).score(topology[None])
+            trainings += [Training("known", name, 0, seed, spec, score) for seed in plan.seeds]
+        drawn = json.loads((self.folder / "samplers.json").read_text())
+        scores = drawn["scores"]["grouped"]
+        order = sorted(range(len(scores)), key=scores.__getitem__)
+        for number, place in enumerate(np.linspace(0, len(order) - 1, plan.drawn).round().astype(int).tolist()):
+            topology = space.from_keys([drawn["keys"][order[place]]])[0]
+            spec = space.spec(topology, classes, f"{state.name}_rank_{number}")
+            trainings.append(Training("rank", spec.name, 0, plan.seeds[0], spec, scores[order[place]]))
+        return trainings
+
+    def summary(self) -> dict[str, object]:
+        """The figures of (a) to (d)."""
+        rows = Standalone.load(self.folder / "grouped" / "standalone.json").rows
+        inherited = json.loads((self.folder / "inherited.json").read_text())
+        reached: dict[str, list[float]] = {}
+        for row in rows:
+            reached.setdefault(row.name, []).append(row.top1)
+        first = {row.name: row for row in rows}
+        both = [name for name in reached if name in inherited]
+        networks = [
+            {
+                "name": name,
+                "group": row.group,
+                "macs": row.macs,
+                "score": row.score,
+                "inherited": inherited.get(name),
+                "alone": fmean(reached[name]),
+                "alone_of_seeds": reached[name],
+            }
+            for name, row in sorted(first.items(), key=lambda pair: pair[1].macs)
+        ]
+        spreads = [stdev(values) for values in reached.values() if len(values) > 1]
+        drawn = json.loads((self.folder / "samplers.json").read_text())["scores"]
+        return {
+            "metric": self.grouped.metric,
+            "without_retraining": {
+                "networks": networks,
+                "standard_deviation_of_seeds": fmean(spreads) if spreads else None,
+                "inherited_and_alone": paired(
+                    [inherited[name] for name in both],
+                    [fmean(reached[name]) for name in both],
+                    names=("inherited", "alone"),
+                ),
+                "rank": rank_correlation([first[n].score or 0.0 for n in both], [fmean(reached[n]) for n in both]),
+            },
+            "samplers": {
+                "training_image_macs_forward": {
+                    sampler: SupernetSummary.load(self.folder / sampler / "supernet" / "summary.json").image_macs
+                    for sampler in SAMPLERS
+                },
+                "note": "one supernet of each sampler: what another seed of its training changes is not in them",
+                **{
+                    f"grouped_and_{other}": paired(drawn["grouped"], drawn[other], names=("grouped", other))
+                    for other in SAMPLERS[1:]
+                },
+            },
+            "hypervolume": self._hypervolumes(),
+        }
+
+    def _hypervolumes(self) -> dict[str, Any]:
+        """(c): the area under each method's front, MACs as shares of the largest network's; a value a seed."""
+        space = self.grouped.space
+        most = float(space.cost(space.largest[None], self.grouped.classes).macs[0])
+        volumes: dict[str, list[float]] = {}
+        for method in METHODS:
+            for seed in self.plan.seeds:
+                networks = self.state(method, seed).networks
+                scored = Scored(
+                    space.from_keys([network.key for network in networks]),
+                    np.array([network.score for network in networks]),
+                    np.array([network.macs for network in networks]),
+                )
+                volumes.setdefault(method, []).append(scored.hypervolume(most))
+        return {
+            "seeds": list(self.plan.seeds),
+            **volumes,
+            **{
+                f"evolution_and_{other}": paired(volumes["evolution"], volumes[other], names=("evolution", other))
+                for other in ("random", "ageing")
+                if len(self.plan.seeds) > 1
+            },
+        }
+
+
+def hrnet_modules(hrnet: ArchSpec, counts: Sequence[int]) -> tuple[Module, ...]:
+    """As many of an HRNet's modules with 2, 3 and 4 branches as a space has: the last ones, which end as HRNet ends."""
+    assert hrnet.network.type == "multipath"
+    kept: list[Module] = []
+    for branches, count in enumerate(counts, start=2):
+        kept += [module for module in hrnet.network.modules if len(module.depth) == branches][-count:]
+    return tuple(kept)
+
+
+def train_supernet_of(real: RealScaleNAS, sampler: Sampler) -> None:
+    torch.set_num_threads(1)
+    real.run(sampler).train()
+
+
+PARTS = ("teacher", "supernets", "samplers", "search", "alone", "inherited", "record")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="camvid-11 or lspet-coco, unpacked")
+    parser.add_argument("--run", type=Path, required=True, help="the folder that everything goes to")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="do these alone, in their order")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, a thread each")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    real = RealScaleNAS(Plan.load(given.config), given.data.resolve(), given.run.resolve(), given.jobs, Told())
+    real.data()
+    for part in PARTS:
+        if part in given.parts:
+            print(part, file=sys.stderr, flush=True)
+            getattr(real, part)()
+
+
+if __name__ == "__main__":
+    main()

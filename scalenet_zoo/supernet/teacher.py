@@ -1,0 +1,134 @@
+"""Who teaches a multipath supernet's networks: one of them, trained before (ScaleNAS, AutoML-Conf 2022, section 3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from pydantic import Field, JsonValue, model_validator
+
+from scalenet_zoo.errors import InputError
+from scalenet_zoo.evaluate import check_labels
+from scalenet_zoo.labels import Labels
+from scalenet_zoo.model_folder import open_source
+from scalenet_zoo.networks import MultipathNet
+from scalenet_zoo.spec import Strict
+from scalenet_zoo.train import train
+from scalenet_zoo.zoo import create_model, load_spec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from scalenet_zoo.data import Examples
+    from scalenet_zoo.recipe import Recipe
+    from scalenet_zoo.spec import ArchSpec, Task
+    from scalenet_zoo.supernet.scalenas import SuperScaleNet
+    from scalenet_zoo.train import OnStep, Options
+
+
+class TeacherSettings(Strict):
+    """How the teacher comes about; without any, the largest network is trained first, with the supernet's recipe.
+
+    Attributes:
+        weights: of one that is trained already: a folder of `train`, `hf-hub:org/name`, or a safetensors file for the
+            largest network.
+        pretrained: the zoo's name of the one that is trained first, from published weights, such as hrnet_w32; None:
+            the largest, from nothing.
+        recipe: values of its training that differ from the supernet's.
+    """
+
+    weights: str | None = None
+    pretrained: str | None = None
+    recipe: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if self.weights is not None and (self.pretrained is not None or self.recipe):
+            raise ValueError("found weights with pretrained or recipe, expected one: what has weights is not trained")
+        return self
+
+    def make_recipe(self, recipe: Recipe, task: Task) -> Recipe:
+        """How it is trained, where the supernet is trained by `recipe`.
+
+        Raises:
+            InputError: a value is unknown, out of range, or for another task.
+        """
+        where = "supernet: teacher: recipe"
+        changed = recipe.replace(self.recipe, where)
+        changed.check_task(task, self.recipe, where)
+        return changed
+
+
+def make_teacher(
+    supernet: SuperScaleNet,
+    settings: TeacherSettings,
+    recipe: Recipe,
+    training: Examples,
+    validation: Examples,
+    run: Path,
+    options: Options,
+    on_step: OnStep,
+) -> MultipathNet:
+    """A trained network of a supernet's space.
+
+    Args:
+        supernet: it shall teach.
+        settings: where it is from.
+        recipe: of its training, see `TeacherSettings.make_recipe`.
+        training: images to learn from.
+        validation: images to choose the best epoch by.
+        run: the folder of its training, a run of `train`; one that was stopped goes on, one that is done stays.
+        options: of its training.
+        on_step: told of every step of its training.
+
+    Raises:
+        InputError: the network has no place in the supernet, or is for other classes or joints; recipe and data do not
+            fit.
+        ModelNotFoundError: there is no such folder or name.
+        WeightsError: weights cannot be had, or do not fit.
+        TrainingError: the loss is not finite, or the folder holds another run.
+    """
+    largest = supernet.largest.spec
+    if settings.weights is not None:
+        given = _open(settings.weights, largest)
+        cfg: dict[str, Any] = given.pretrained_cfg  # type: ignore[assignment]
+        _check(supernet, given.spec)
+        check_labels(given.spec, Labels.of(cfg), training)
+        return given
+    spec = largest
+    if settings.pretrained is not None:
+        image = largest.input
+        spec = load_spec(settings.pretrained)
+        spec = spec.replace(classes=largest.classes, channels=image.channels, height=image.height, width=image.width)
+        _check(supernet, spec)
+    torch.manual_seed(recipe.seed)
+    student = create_model(
+        spec, settings.pretrained is not None, drop_rate=recipe.drop, drop_path_rate=recipe.drop_path
+    )
+    train(student, recipe, training, validation, run, options, resume=True, on_step=on_step)
+    trained = create_model(run)
+    assert isinstance(trained, MultipathNet)
+    return trained
+
+
+def _open(source: str, largest: ArchSpec) -> MultipathNet:
+    """A network with its weights."""
+    if source.endswith(".safetensors"):
+        network = create_model(largest, weights=source)
+    elif (folder := open_source(source)) is not None:
+        network = create_model(folder)
+    else:
+        raise InputError(
+            f"supernet: teacher: weights: found {source}, expected a folder of `train`, hf-hub:org/name,"
+            " or a safetensors file"
+        )
+    if not isinstance(network, MultipathNet):
+        raise InputError(f"supernet: teacher: weights: found a classifier in {source}, expected a multipath network")
+    return network
+
+
+def _check(supernet: SuperScaleNet, spec: ArchSpec) -> None:
+    try:
+        supernet.check(spec)
+    except InputError as error:
+        raise InputError(f"supernet: teacher: {error}") from None
