@@ -16,15 +16,10 @@ import torch
 from scalenet_zoo.checkpoint import checkpoints
 from scalenet_zoo.errors import InputError, TrainingError, WeightsError
 from scalenet_zoo.search.space import Space
+from scalenet_zoo.supernet.loop import SupernetSummary, load_supernet
 from scalenet_zoo.supernet.optimiser import Gradients
 from scalenet_zoo.supernet.scalenet import SuperSupernet
-from scalenet_zoo.supernet.train import (
-    SupernetSettings,
-    SupernetSummary,
-    SupernetTrainer,
-    load_supernet,
-    train_supernet,
-)
+from scalenet_zoo.supernet.train import SupernetSettings, SupernetTrainer, train_supernet
 from scalenet_zoo.training_log import read_log
 from scalenet_zoo.weights import read_weights
 from tests.shapes import Shapes
@@ -179,7 +174,7 @@ def test_two_processes_may_each_work_on_a_network_of_their_own(tmp_path: Path) -
             gradients = Gradients()
             for rank in range(2):
                 (spec,) = trainer._draw(trainer.step, rank)
-                trainer._activate(spec, "right" if trainer.step % 2 else "left")
+                trainer.activate(spec)
                 half = slice(4 * rank, 4 * rank + 4)
                 images = trainer._resized(batch["image"][half], spec.input.height).double()
                 (trainer.loss(net(images), batch["target"][half]) / 2).backward()  # type: ignore[no-untyped-call]

@@ -31,15 +31,16 @@ from scalenet_zoo.search.run_base import BaseRun, RunOptions
 from scalenet_zoo.search.sampling import Sampler
 from scalenet_zoo.search.scoring import SupernetScorer
 from scalenet_zoo.spec import Provenance, Result
+from scalenet_zoo.supernet.loop import SUMMARY, load_supernet
 from scalenet_zoo.supernet.scalenet import SuperSupernet
-from scalenet_zoo.supernet.train import SUMMARY, load_supernet, train_supernet
+from scalenet_zoo.supernet.train import train_supernet
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from scalenet_zoo.search.config import SearchConfig
     from scalenet_zoo.search.state import SearchState
-    from scalenet_zoo.supernet.train import SupernetSummary
+    from scalenet_zoo.supernet.loop import SupernetSummary
 
 _MAY_CHANGE = ("baselines", "extrapolate")
 """Fields of the configuration that what was done does not depend on."""

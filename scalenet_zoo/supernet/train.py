@@ -25,30 +25,11 @@ from scalenet_zoo.recipe import Recipe, load_recipe
 from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.space import Space
 from scalenet_zoo.spec import ArchSpec
-from scalenet_zoo.supernet.elastic import Side
-from scalenet_zoo.supernet.loop import (
-    SUMMARY,
-    WEIGHTS,
-    LoopSettings,
-    SupernetLoop,
-    SupernetSummary,
-    check_recipe,
-    load_supernet,
-)
+from scalenet_zoo.supernet.loop import LoopSettings, SupernetLoop, SupernetSummary, check_recipe
 from scalenet_zoo.supernet.optimiser import Gradients, WindowSGD
 from scalenet_zoo.supernet.samplers import HierarchicalSampler, Sampler, SandwichSampler, UniformSampler
 from scalenet_zoo.supernet.scalenet import SuperSupernet
 from scalenet_zoo.train import OnStep
-
-__all__ = [
-    "SUMMARY",
-    "WEIGHTS",
-    "SupernetSettings",
-    "SupernetSummary",
-    "SupernetTrainer",
-    "load_supernet",
-    "train_supernet",
-]
 
 
 class SupernetSettings(LoopSettings):
@@ -167,7 +148,8 @@ class SupernetTrainer(SupernetLoop):
 
     def activate(self, spec: ArchSpec) -> None:
         """Let a network run, on the side of the channels whose turn it is (bilateral coupling)."""
-        self._activate(spec, "right" if self.step % 2 else "left")
+        assert spec.network.type == "mbconv"
+        self.supernet.activate(spec.network, "right" if self.step % 2 else "left")
 
     def losses(self, images: Tensor, target: Any, networks: Sequence[ArchSpec]) -> Iterator[Tensor]:  # noqa: ANN401
         """Of the first network the task's; the others learn from its output."""
@@ -181,10 +163,6 @@ class SupernetTrainer(SupernetLoop):
                 loss = self.loss(output, target) if taught is None else F.cross_entropy(output, taught)
             yield loss
             taught = output.detach().float().softmax(dim=1) if taught is None else taught
-
-    def _activate(self, spec: ArchSpec, side: Side) -> None:
-        assert spec.network.type == "mbconv"
-        self.supernet.activate(spec.network, side)
 
     def _resized(self, images: Tensor, pixels: int) -> Tensor:
         if images.shape[-1] != pixels:
