@@ -95,7 +95,7 @@ def train_missing(
                     seed=training.seed,
                     macs=cost.macs,
                     params=cost.params,
-                    top1=reached,
+                    reached=reached,
                     epochs=epochs,
                     score=training.score,
                 )

@@ -55,8 +55,8 @@ from scalenet_zoo.spec import Module, MultipathNetwork, Strict, spec_errors
 from scalenet_zoo.supernet.loop import SupernetSummary
 from scalenet_zoo.train import Options, train
 
-Sampler = Literal["grouped", "uniform", "sandwich"]
-SAMPLERS: tuple[Sampler, ...] = ("grouped", "uniform", "sandwich")
+SamplerName = Literal["grouped", "uniform", "sandwich"]
+SAMPLERS: tuple[SamplerName, ...] = ("grouped", "uniform", "sandwich")
 
 
 class Alone(Strict):
@@ -112,7 +112,7 @@ class RealScaleNAS:
 
     # --- what the parts work on ----------------------------------------------------------------------
 
-    def config(self, sampler: Sampler) -> MultipathConfig:
+    def config(self, sampler: SamplerName) -> MultipathConfig:
         config = self.plan.search
         recipe = dict(config.supernet.recipe)
         if sampler == "sandwich":
@@ -123,7 +123,7 @@ class RealScaleNAS:
         data = f"{'coco' if self.is_pose else 'masks'}:{self.folder / 'data'}"
         return config.model_copy(update={"data": data, "joints": joints, "supernet": supernet})
 
-    def run(self, sampler: Sampler) -> MultipathRun:
+    def run(self, sampler: SamplerName) -> MultipathRun:
         options = RunOptions(workers=0, save_every=200, cpu=True, on_step=self.tell)
         return MultipathRun(self.config(sampler), self.folder / sampler, options)
 
@@ -317,7 +317,7 @@ class RealScaleNAS:
         inherited = json.loads((self.folder / "inherited.json").read_text())
         reached: dict[str, list[float]] = {}
         for row in rows:
-            reached.setdefault(row.name, []).append(row.top1)
+            reached.setdefault(row.name, []).append(row.reached)
         first = {row.name: row for row in rows}
         both = [name for name in reached if name in inherited]
         networks = [
@@ -394,7 +394,7 @@ def hrnet_modules(hrnet: ArchSpec, counts: Sequence[int]) -> tuple[Module, ...]:
     return tuple(kept)
 
 
-def train_supernet_of(real: RealScaleNAS, sampler: Sampler) -> None:
+def train_supernet_of(real: RealScaleNAS, sampler: SamplerName) -> None:
     torch.set_num_threads(1)
     real.run(sampler).train()
 

@@ -48,7 +48,7 @@ from scalenet_zoo.search.record import to_kernels
 from scalenet_zoo.search.report import write_report
 from scalenet_zoo.search.run import SearchRun
 from scalenet_zoo.search.run_base import RunOptions
-from scalenet_zoo.search.sampling import Sampler
+from scalenet_zoo.search.sampling import FeasibleSampler
 from scalenet_zoo.search.scoring import SupernetScorer
 from scalenet_zoo.search.space import Scaling
 from scalenet_zoo.search.standalone import Group, Row, Standalone, over_seeds
@@ -436,9 +436,9 @@ class RealSearch:
             "all": correlate(rows),
             **{f"stage_{stage}": correlate([row for row in rows if row.stage == stage]) for stage in stages},
             "with_those_that_searches_found": correlate(
-                [network.first.model_copy(update={"top1": network.top1}) for network in over_seeds(trained)]
+                [network.first.model_copy(update={"reached": network.reached}) for network in over_seeds(trained)]
             ),
-            "top1_standard_error_of_images": [round(self._error_of_images(row.top1), 4) for row in rows],
+            "top1_standard_error_of_images": [round(self._error_of_images(row.reached), 4) for row in rows],
         }
 
     def _sampler_figures(self, path: Path) -> dict[str, Any]:
@@ -461,7 +461,7 @@ class RealSearch:
         networks = over_seeds(rows)
         spread_of_seeds = [network.spread**2 for network in networks if network.seeds > 1]
         seed_sd = math.sqrt(fmean(spread_of_seeds)) if spread_of_seeds else None
-        top1 = {(row.group, row.stage, row.seed): row.top1 for row in rows}
+        top1 = {(row.group, row.stage, row.seed): row.reached for row in rows}
         figures: dict[str, Any] = {
             "trainings": len(rows),
             "of": len(SOURCES) * len(self.hss.space.scaling) * len(self.plan.alone.seeds),
@@ -472,9 +472,9 @@ class RealSearch:
                     "macs": network.first.macs,
                     "params": network.first.params,
                     "score": network.first.score,
-                    "top1": network.top1,
-                    "top1_of_seeds": [row.top1 for row in rows if row.name == network.first.name],
-                    "standard_error_of_images": self._error_of_images(network.top1),
+                    "top1": network.reached,
+                    "top1_of_seeds": [row.reached for row in rows if row.name == network.first.name],
+                    "standard_error_of_images": self._error_of_images(network.reached),
                 }
                 for network in networks
             ],
@@ -541,7 +541,7 @@ def make_scorer(run: SearchRun, tell: Callable[[str, int, int], None]) -> Supern
 
 def draw_networks(bounds: Bounds, stage: int, count: int) -> list[Candidate]:
     """Different networks of a stage: base models within the limits, each with any strategy admissible for it."""
-    rng, sampler = np.random.default_rng([0, stage]), Sampler(bounds)
+    rng, sampler = np.random.default_rng([0, stage]), FeasibleSampler(bounds)
     bounds.some_admissible(stage, sampler.draw(rng, 100))
     drawn: dict[str, Candidate] = {}
     while len(drawn) < count:
@@ -576,7 +576,7 @@ def compare(networks: Sequence[Drawn]) -> dict[str, Any]:
 def correlate(rows: Sequence[Row]) -> dict[str, Any]:
     """How scores rank networks, against what they reach when they are trained alone."""
     scores = [row.score for row in rows if row.score is not None]
-    return rank_correlation(scores, [row.top1 for row in rows if row.score is not None])
+    return rank_correlation(scores, [row.reached for row in rows if row.score is not None])
 
 
 def write(path: Path, values: dict[str, Any]) -> None:

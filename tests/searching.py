@@ -12,7 +12,7 @@ import numpy as np
 from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.limits import Bounds, Limits
 from scalenet_zoo.search.mcea import MCEA, MCEASettings
-from scalenet_zoo.search.sampling import Sampler
+from scalenet_zoo.search.sampling import FeasibleSampler
 from scalenet_zoo.search.space import Scaling, Space
 from scalenet_zoo.search.state import SearchState
 from scalenet_zoo.spec import spec_errors
@@ -92,7 +92,7 @@ def optimum(seed: int, judged: Bounds) -> tuple[np.ndarray, dict[int, Scaling]]:
     """A base model within the limits, and strategies admissible for it."""
     rng = np.random.default_rng(seed)
     while True:
-        base = Sampler(judged).draw(rng, 1)
+        base = FeasibleSampler(judged).draw(rng, 1)
         admissible = {stage: judged.admissible(stage, base) for stage in (1, 2)}
         if all(admissible.values()):
             return base[0], {stage: each[rng.integers(len(each))] for stage, each in admissible.items()}

@@ -5,8 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sklearn.datasets import load_digits
 
+from scalenet_zoo import create_model
+from scalenet_zoo.labels import Labels
+from scalenet_zoo.model_folder import save_model
+from tests.data_files import JOINTS, write_coco
 from tests.shapes import SPECS
 from tests.test_cli import Run, run  # noqa: F401 - a fixture
 
@@ -116,3 +121,23 @@ def test_a_run_teaches_another_and_is_not_overwritten(run: Run, spec: Path, tmp_
     code, err = run.error(*arguments)
     assert code == 1
     assert "found a run, expected a new folder, or --resume to go on with it" in err
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_pose_network_that_knows_other_joints_has_a_new_head(run: Run, tmp_path: Path, same: bool) -> None:  # noqa: F811
+    for split in ("train", "val"):
+        write_coco(tmp_path / "data", split)
+    network: Any = create_model(SPECS["pose"], num_classes=len(JOINTS))
+    with torch.no_grad():
+        network.classifier.weight.fill_(7.0)
+    names = JOINTS if same else JOINTS[::-1]
+    network.pretrained_cfg["labels"] = Labels(names=names).to_cfg()
+    (tmp_path / "other").mkdir()
+    save_model(network, tmp_path / "other")
+    arguments = ("--data", tmp_path / "data", "--size", "32", "--epochs", 1, "--lr", 1e-9, "--batch-size", 2, "--workers", "0", "--cpu")
+    code, _, err = run("train", tmp_path / "other", *arguments, "--output", tmp_path / "run")
+    assert code == 0, err
+    assert ("knows other joints than" in err) is not same
+    trained: Any = create_model(tmp_path / "run")
+    assert Labels.of(trained.pretrained_cfg).names == JOINTS
+    assert bool((trained.classifier.weight > 6).all()) is same

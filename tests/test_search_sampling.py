@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from scalenet_zoo.errors import BudgetError
 from scalenet_zoo.search.limits import Bounds, Limits
-from scalenet_zoo.search.sampling import Sampler
+from scalenet_zoo.search.sampling import FeasibleSampler
 from scalenet_zoo.search.space import Space
 from tests.searching import LIMITS, SMALL, bounds, limits
 from tests.test_search_limits import Machine
@@ -53,7 +53,7 @@ def check_distribution(judged: Bounds, drawn: np.ndarray) -> None:
 
 
 def test_without_limits_the_prior_is_drawn() -> None:
-    sampler = Sampler(bounds(limits()))
+    sampler = FeasibleSampler(bounds(limits()))
     check_distribution(sampler.bounds, sampler.draw(np.random.default_rng(0), 30_000))
     assert sampler.wasted == 0
 
@@ -71,7 +71,7 @@ def test_without_limits_the_prior_is_drawn() -> None:
 )
 def test_draws_are_the_prior_under_the_limits(given: Limits) -> None:
     judged = Bounds(SMALL, 10, given, Machine())
-    sampler = Sampler(judged)
+    sampler = FeasibleSampler(judged)
     drawn = sampler.draw(np.random.default_rng(1), 30_000)
     check_distribution(judged, drawn)
     assert sampler.drawn - sampler.wasted >= len(drawn)
@@ -85,7 +85,7 @@ def test_blind_rejection_gives_the_same_distribution() -> None:
 
 def test_hardly_a_draw_is_wasted_on_the_papers_space() -> None:
     judged = Bounds(SCALENET, 1000, limits(macs="306M"))
-    sampler = Sampler(judged)
+    sampler = FeasibleSampler(judged)
     drawn = sampler.draw(np.random.default_rng(0), 5000)
     assert judged.feasible(drawn, [SCALENET.unscaled]).all()
     assert sampler.wasted < 0.005 * sampler.drawn
@@ -94,7 +94,7 @@ def test_hardly_a_draw_is_wasted_on_the_papers_space() -> None:
 
 
 def test_same_seed_same_base_models() -> None:
-    first, second, other = (Sampler(bounds()).draw(np.random.default_rng(seed), 50) for seed in (3, 3, 4))
+    first, second, other = (FeasibleSampler(bounds()).draw(np.random.default_rng(seed), 50) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, second)
     assert (first != other).any()
 
@@ -106,7 +106,7 @@ def test_whatever_is_drawn_is_feasible(seed: int, off: float, tolerance: float) 
     there = SMALL.population(SMALL.sample(rng, 1), [SMALL.unscaled], 10).cost.macs[0, 0]
     thousands = round(there / 1000 / (1 + off * tolerance), 1)  # at least one base model is within the tolerance
     given = limits(macs=f"{thousands}K", tolerance=tolerance)
-    drawn = Sampler(bounds(given)).draw(rng, 20)
+    drawn = FeasibleSampler(bounds(given)).draw(rng, 20)
     assert drawn.shape == (20, 3, 3)
     macs = SMALL.population(drawn, [SMALL.unscaled], 10).cost.macs[:, 0]
     assert (np.abs(macs / (thousands * 1000) - 1) <= tolerance + 1e-12).all()
@@ -119,13 +119,14 @@ def test_a_space_of_one_base_model() -> None:
         stage["depths"], stage["kernels"] = stage["depths"][:1], [3]
     space = Space.from_values(values, "one")
     macs = space.population(space.sample(np.random.default_rng(0), 1), [space.unscaled], 10).cost.macs[0, 0]
-    drawn = Sampler(bounds(limits(macs=f"{macs / 1000}K", tolerance=1e-6), space)).draw(np.random.default_rng(0), 3)
+    judged = bounds(limits(macs=f"{macs / 1000}K", tolerance=1e-6), space)
+    drawn = FeasibleSampler(judged).draw(np.random.default_rng(0), 3)
     np.testing.assert_array_equal(drawn, np.repeat(space.sample(np.random.default_rng(1), 1), 3, axis=0))
 
 
 def test_no_base_model_costs_just_so_much() -> None:
     with pytest.raises(BudgetError, match=r"found no base model of the space small with macs 426\.\dK to 426\.\dK"):
-        Sampler(bounds(limits(macs="426.5K", tolerance=1e-5)))
+        FeasibleSampler(bounds(limits(macs="426.5K", tolerance=1e-5)))
 
 
 def test_limits_that_contradict_each_other() -> None:
@@ -133,7 +134,7 @@ def test_limits_that_contradict_each_other() -> None:
     least = int(cost.params[cost.macs > 1_300_000].min())
     message = r"limits: found no base model with macs .* and params of at most .* among 200,000 drawn; the closest has"
     with pytest.raises(BudgetError, match=message) as caught:
-        Sampler(bounds(limits(macs="1.4M", tolerance=0.05, params=f"{least * 0.8 / 1000:.3f}K"))).draw(
+        FeasibleSampler(bounds(limits(macs="1.4M", tolerance=0.05, params=f"{least * 0.8 / 1000:.3f}K"))).draw(
             np.random.default_rng(0), 5
         )
     assert "\n" not in str(caught.value)

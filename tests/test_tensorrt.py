@@ -424,9 +424,10 @@ def test_an_error_while_progress_is_told_stops_the_builder(s0: Path, tmp_path: P
 
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from scalenet_zoo.export.tensorrt import EngineOptions, build_engine
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 def wait(phase, step, steps):
     if step == 1:
         print("half way", flush=True)

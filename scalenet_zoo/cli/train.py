@@ -97,6 +97,7 @@ def train(
 
     from scalenet_zoo.cli.console import print_json, progress_lines
     from scalenet_zoo.data import open_data
+    from scalenet_zoo.labels import Labels
     from scalenet_zoo.recipe import load_recipe
     from scalenet_zoo.train import Options
     from scalenet_zoo.train import train as run_training
@@ -118,6 +119,7 @@ def train(
     found = len(training.labels.names)
     if classes and found not in (0, classes):
         raise typer.BadParameter(f"found --classes {classes}, expected {found}, as {data} has")
+    is_first = os.environ.get("RANK", "0") == "0"
     torch.manual_seed(chosen.seed)
     network = create_model(
         spec,
@@ -128,9 +130,13 @@ def train(
         drop_rate=chosen.drop,
         drop_path_rate=chosen.drop_path,
     )
+    theirs = Labels.of(network.pretrained_cfg).names
+    if task == "pose" and theirs and theirs != training.labels.names:  # a head's maps mean other joints
+        network.reset_classifier(found)
+        if is_first:
+            typer.echo(f"{spec} knows other joints than {data} has: the head begins anew", err=True)
     about = {"command": shlex.join(["scalenet-zoo", *sys.argv[1:]])}
     options = Options(workers, keep, save_every, log_interval, val_interval, cpu, about)
-    is_first = os.environ.get("RANK", "0") == "0"
     with progress_lines(is_first) as on_step:
         trained = run_training(
             network,

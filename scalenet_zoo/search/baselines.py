@@ -20,7 +20,7 @@ from scalenet_zoo.errors import BudgetError, InputError
 from scalenet_zoo.scaling import GrowthLaw, follow_law
 from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.record import OnStep, Record, first_state, found_network, rng_at, scored_bases
-from scalenet_zoo.search.sampling import Sampler
+from scalenet_zoo.search.sampling import FeasibleSampler
 from scalenet_zoo.search.space import Scaling
 from scalenet_zoo.search.state import Found, Generation, HalfStep, SearchState
 from scalenet_zoo.search.variation import evolve
@@ -63,7 +63,7 @@ class _Baseline:
         self.bounds, self.space, self.settings, self.budget = bounds, bounds.space, settings, evaluations
         self.record = Record(path, state, scorer, on_step)
         self.stages = state.stages
-        self.sampler = Sampler(bounds)
+        self.sampler = FeasibleSampler(bounds)
 
     def run(self, search: Callable[[], list[Found]]) -> SearchState:
         """Search to the end; what was ended before is given as it is."""

@@ -20,7 +20,7 @@ from pydantic import Field
 from scalenet_zoo.errors import BudgetError, InputError
 from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.record import OnStep, Record, first_state, found_network, rng_at, scored_bases
-from scalenet_zoo.search.sampling import Sampler
+from scalenet_zoo.search.sampling import FeasibleSampler
 from scalenet_zoo.search.state import Generation, HalfStep, LatencyRound, ScoredScaling, SearchState
 from scalenet_zoo.search.variation import evolve
 from scalenet_zoo.spec import Strict
@@ -114,7 +114,7 @@ class MCEA:
         self.record = Record(path, first_state("joint", name, bounds, settings, context or {}), scorer, on_step)
         self.stages = self.record.state.stages
         self.shares = settings.shares(self.stages)
-        self.sampler = Sampler(bounds)
+        self.sampler = FeasibleSampler(bounds)
         self.bases: Integers = np.zeros((0, len(self.space.stages), self.space.longest), dtype=np.int64)
         self.ranked: list[list[ScoredScaling]] = []
 
@@ -213,7 +213,7 @@ class MCEA:
         if judged is None:
             return
         measured, bounds = judged
-        sampler = Sampler(bounds)
+        sampler = FeasibleSampler(bounds)
         sampler.drawn, sampler.wasted = self.sampler.drawn, self.sampler.wasted
         self.sampler = sampler
         self._save(latency_rounds=(*before, measured))

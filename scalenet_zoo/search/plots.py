@@ -211,7 +211,7 @@ def plot_ranks(networks: Sequence[Trained]) -> Figure:
         of_stage = [network for network in networks if network.first.stage == stage]
         axes.errorbar(
             [100 * (network.first.score or 0.0) for network in of_stage],
-            [100 * network.top1 for network in of_stage],
+            [100 * network.reached for network in of_stage],
             yerr=[100 * network.spread for network in of_stage],
             label=f"stage {stage}" if len(stages) > 1 else "networks",
             color=colour,

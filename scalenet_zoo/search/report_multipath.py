@@ -93,7 +93,7 @@ def _scores(run: TopologyRun) -> Section:
             )
     alone = []
     for group, look in TRAINED.items():
-        points = [(t.first.macs, t.top1, t.spread) for t in run.trained if t.first.group == group]
+        points = [(t.first.macs, t.reached, t.spread) for t in run.trained if t.first.group == group]
         alone += [Curve(look[0], np.array(sorted(points)), *look[1:])] if points else []
     if alone:
         section.pictures.append(

@@ -334,7 +334,7 @@ def ranks(run: RunFiles) -> Section:
         *((f"stage {stage}", [n for n in networks if n.first.stage == stage]) for stage in stages if stages[1:]),
     ):
         scores = np.array([network.first.score for network in of_these])
-        tau, p = _rank_correlation(kendalltau, scores, np.array([network.top1 for network in of_these]))
+        tau, p = _rank_correlation(kendalltau, scores, np.array([network.reached for network in of_these]))
         rows.append([name, str(len(of_these)), _number(tau, ".3f"), _number(p, ".2g")])
     section.text.append(
         "Kendall's tau between the supernet's score and the accuracy of the same network trained alone (the mean over"
@@ -510,7 +510,7 @@ def _trained_curves(run: Run, x: Callable[[Trained], float | None]) -> list[Curv
     curves = []
     for group, method in GROUPS.items():
         of_group = [network for network in run.trained if network.first.group == group]
-        points = [(value, t.top1, t.spread) for t in of_group if (value := x(t)) is not None]
+        points = [(value, t.reached, t.spread) for t in of_group if (value := x(t)) is not None]
         curves += [_curve(method, points)] if points else []
     return curves
 
@@ -579,7 +579,7 @@ def mean_alone(network: Trained | None) -> str:
     if not network:
         return "-"
     spread = f" ± {in_percent(network.spread)}" if network.seeds > 1 else ""
-    return f"{in_percent(network.top1)}{spread} ({network.seeds})"
+    return f"{in_percent(network.reached)}{spread} ({network.seeds})"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -28,7 +28,7 @@ from scalenet_zoo.search.limits import Bounds
 from scalenet_zoo.search.mcea import MCEA
 from scalenet_zoo.search.processes import main_first
 from scalenet_zoo.search.run_base import BaseRun, RunOptions
-from scalenet_zoo.search.sampling import Sampler
+from scalenet_zoo.search.sampling import FeasibleSampler
 from scalenet_zoo.search.scoring import SupernetScorer
 from scalenet_zoo.spec import Provenance, Result
 from scalenet_zoo.supernet.loop import SUMMARY, load_supernet
@@ -134,7 +134,7 @@ class SearchRun(BaseRun):
 
     def _check_limits(self, bounds: Bounds) -> None:
         """Find out before the long work whether there is anything to search for."""
-        sampler = Sampler(bounds)
+        sampler = FeasibleSampler(bounds)
         bases = sampler.draw(np.random.default_rng(self.config.search.seed), self.config.search.first_bases)
         for stage in self.space.scaling[1:]:
             bounds.some_admissible(stage.stage, bases)

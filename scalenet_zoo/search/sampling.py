@@ -30,7 +30,7 @@ ATTEMPTS = 200_000
 """Draws that may be thrown away in a row."""
 
 
-class Sampler:
+class FeasibleSampler:
     """Draws base models that keep the limits of stage 0.
 
     The first of the limits on MACs, parameters and latency is met by dynamic programming, the others by drawing again.

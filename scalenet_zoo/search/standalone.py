@@ -28,7 +28,7 @@ class Row(Strict):
         seed: of this training.
         macs: of the network.
         params: of the network.
-        top1: its accuracy, or what networks of its task are judged by.
+        reached: its top-1 accuracy, or mIoU, AP or PCK: what networks of its task are judged by.
         epochs: that it was trained for.
         score: by the supernet.
         latency_ms: measured.
@@ -40,7 +40,7 @@ class Row(Strict):
     seed: int
     macs: Annotated[int, Field(gt=0)]
     params: Annotated[int, Field(gt=0)]
-    top1: Share
+    reached: Share
     epochs: Annotated[int, Field(gt=0)]
     score: Share | None = None
     latency_ms: Annotated[float, Field(gt=0)] | None = None
@@ -60,13 +60,13 @@ class Trained:
 
     Attributes:
         first: one of its rows.
-        top1: mean accuracy.
+        reached: the mean.
         spread: the seeds' standard deviation; 0 of a single one.
         seeds: how many.
     """
 
     first: Row
-    top1: float
+    reached: float
     spread: float
     seeds: int
 
@@ -76,7 +76,9 @@ def over_seeds(rows: Iterable[Row]) -> list[Trained]:
     networks: dict[tuple[str, str, int], list[Row]] = {}
     for row in rows:
         networks.setdefault((row.group, row.name, row.stage), []).append(row)
-    return [
-        Trained(of_one[0], fmean(top1 := [row.top1 for row in of_one]), stdev(top1) if top1[1:] else 0.0, len(of_one))
-        for of_one in networks.values()
-    ]
+    trained = []
+    for of_one in networks.values():
+        reached = [row.reached for row in of_one]
+        spread = stdev(reached) if len(reached) > 1 else 0.0
+        trained.append(Trained(of_one[0], fmean(reached), spread, len(reached)))
+    return trained
