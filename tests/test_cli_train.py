@@ -134,8 +134,9 @@ def test_a_pose_network_that_knows_other_joints_has_a_new_head(run: Run, tmp_pat
     network.pretrained_cfg["labels"] = Labels(names=names).to_cfg()
     (tmp_path / "other").mkdir()
     save_model(network, tmp_path / "other")
-    arguments = ("--data", tmp_path / "data", "--size", "32", "--epochs", 1, "--lr", 1e-9, "--batch-size", 2, "--workers", "0", "--cpu")
-    code, _, err = run("train", tmp_path / "other", *arguments, "--output", tmp_path / "run")
+    data = ("--data", tmp_path / "data", "--size", "32", "--batch-size", 2, "--workers", "0", "--cpu")
+    arguments = (*data, "--epochs", 1, "--lr", 1e-9, "--output", tmp_path / "run")
+    code, _, err = run("train", tmp_path / "other", *arguments)
     assert code == 0, err
     assert ("knows other joints than" in err) is not same
     trained: Any = create_model(tmp_path / "run")
