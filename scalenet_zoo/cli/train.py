@@ -121,7 +121,7 @@ def train(
         raise typer.BadParameter(f"found --classes {classes}, expected {found}, as {data} has")
     is_first = os.environ.get("RANK", "0") == "0"
     torch.manual_seed(chosen.seed)
-    network = create_model(
+    network: Any = create_model(
         spec,
         pretrained,
         num_classes=found or classes,
