@@ -9,6 +9,7 @@ CONFIG is real_camvid.yaml or real_leeds.yaml; FOLDER is camvid-11 or lspet-coco
     RUN/samplers.json                 random networks scored in all three supernets                               (b)
     RUN/searches                      more searches, with other seeds                                             (c)
     RUN/standalone                    networks trained alone; RUN/grouped/standalone.json has what they reach   (a, d)
+    RUN/longer, longer.json           some of them trained as long as the teacher and the supernet together         (a)
     RUN/inherited.json                the same networks with the supernet's weights, judged by the same images    (a)
 """
 
@@ -68,6 +69,8 @@ class Alone(Strict):
         hrnet_widths: of HRNets; those of the space's width have a score.
         seeds: of the networks found and the HRNets; random ones have the first.
         recipe: values that differ from `Recipe`'s.
+        longer_epochs: of a second training, with the first seed, of the networks found and the HRNets that have a
+            score: as many as the teacher's and the supernet's together.
     """
 
     found: int
@@ -75,6 +78,7 @@ class Alone(Strict):
     hrnet_widths: tuple[int, ...]
     seeds: tuple[int, ...]
     recipe: dict[str, JsonValue]
+    longer_epochs: int
 
 
 class Plan(Strict):
@@ -222,6 +226,17 @@ class RealScaleNAS:
         path, data = self.folder / "grouped" / "standalone.json", self.judgement
         train_missing(self.trainings(), path, self.folder / "standalone", data, self.plan.alone.recipe, self.jobs)
 
+    def longer(self) -> None:
+        """(a): networks trained alone for as long as those that have the supernet's weights."""
+        plan = self.plan.alone
+        trainings = [
+            training
+            for training in self.trainings()
+            if training.group != "rank" and training.score is not None and training.seed == plan.seeds[0]
+        ]
+        recipe = {**plan.recipe, "epochs": plan.longer_epochs}
+        train_missing(trainings, self.folder / "longer.json", self.folder / "longer", self.judgement, recipe, self.jobs)
+
     def inherited(self) -> None:
         """(a): the networks of the space with the supernet's weights, judged as those that are trained alone are."""
         path = self.folder / "inherited.json"
@@ -257,7 +272,7 @@ class RealScaleNAS:
         ]
         for file in (file for pattern in patterns for file in self.folder.glob(pattern)):
             relative = file.relative_to(self.folder)
-            if relative.parts[0] in ("data", "standalone", "searches"):
+            if relative.parts[0] in ("data", "standalone", "longer", "searches"):
                 continue
             (kept / relative).parent.mkdir(parents=True, exist_ok=True)
             if file.suffix == ".png":
@@ -318,6 +333,7 @@ class RealScaleNAS:
         reached: dict[str, list[float]] = {}
         for row in rows:
             reached.setdefault(row.name, []).append(row.reached)
+        longer = {row.name: row.reached for row in Standalone.load(self.folder / "longer.json").rows}
         first = {row.name: row for row in rows}
         both = [name for name in reached if name in inherited]
         networks = [
@@ -329,6 +345,7 @@ class RealScaleNAS:
                 "inherited": inherited.get(name),
                 "alone": fmean(reached[name]),
                 "alone_of_seeds": reached[name],
+                "alone_for_longer": longer.get(name),
             }
             for name, row in sorted(first.items(), key=lambda pair: pair[1].macs)
         ]
@@ -343,6 +360,11 @@ class RealScaleNAS:
                     [inherited[name] for name in both],
                     [fmean(reached[name]) for name in both],
                     names=("inherited", "alone"),
+                ),
+                "inherited_and_longer": paired(
+                    [inherited[name] for name in longer],
+                    list(longer.values()),
+                    names=("inherited", "alone_for_longer"),
                 ),
                 "rank": rank_correlation([first[n].score or 0.0 for n in both], [fmean(reached[n]) for n in both]),
             },
@@ -399,7 +421,7 @@ def train_supernet_of(real: RealScaleNAS, sampler: SamplerName) -> None:
     real.run(sampler).train()
 
 
-PARTS = ("teacher", "supernets", "samplers", "search", "alone", "inherited", "record")
+PARTS = ("teacher", "supernets", "samplers", "search", "alone", "longer", "inherited", "record")
 
 
 def main() -> None:
