@@ -424,22 +424,22 @@ def test_an_error_while_progress_is_told_stops_the_builder(s0: Path, tmp_path: P
 
 
 PROGRAM = """
-import signal, sys, time
+import signal, sys
 from pathlib import Path
 from scalenet_zoo.export.tensorrt import EngineOptions, build_engine
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 def wait(phase, step, steps):
     if step == 1:
         print("half way", flush=True)
-        time.sleep(float(sys.argv[3]))
+        sys.stdin.readline()  # returns at once where it is closed
 build_engine(sys.argv[1], Path(sys.argv[2]), EngineOptions(library="tensorrt-rtx", compute_capabilities=("8.9",)), wait)
 """
 
 
-def start_build(onnx_path: Path, path: Path, sleep: float) -> subprocess.Popen[str]:
-    """Another process that is in the middle of a build, once this returns."""
-    arguments = [sys.executable, "-c", PROGRAM, str(onnx_path), str(path), str(sleep)]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start_build(onnx_path: Path, path: Path) -> subprocess.Popen[str]:
+    """Another process that is in the middle of a build, once this returns, until its input is closed."""
+    arguments, pipe = [sys.executable, "-c", PROGRAM, str(onnx_path), str(path)], subprocess.PIPE
+    process = subprocess.Popen(arguments, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     assert process.stdout is not None
     if process.stdout.readline() != "half way\n":
         pytest.fail(process.communicate()[1])
@@ -447,7 +447,7 @@ def start_build(onnx_path: Path, path: Path, sleep: float) -> subprocess.Popen[s
 
 
 def test_an_interrupt_stops_the_builder(s0: Path, tmp_path: Path) -> None:
-    process = start_build(s0, tmp_path / "x.engine", 3)
+    process = start_build(s0, tmp_path / "x.engine")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
@@ -456,7 +456,7 @@ def test_an_interrupt_stops_the_builder(s0: Path, tmp_path: Path) -> None:
 
 def test_a_killed_build_leaves_no_engine(s0: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.engine"
-    process = start_build(s0, path, 60)
+    process = start_build(s0, path)
     process.kill()
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
@@ -466,9 +466,13 @@ def test_a_killed_build_leaves_no_engine(s0: Path, tmp_path: Path) -> None:
 
 
 def test_two_builds_of_one_engine_at_once(s0: Path, tmp_path: Path) -> None:
-    """They meet in the middle, and end at about the same time."""
+    """They meet in the middle, and go on at the same time."""
     path = tmp_path / "x.engine"
-    processes = [start_build(s0, path, 0.1) for _ in range(2)]
+    processes = [start_build(s0, path) for _ in range(2)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
