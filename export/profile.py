@@ -32,7 +32,7 @@ from scalenet_zoo.cost import Population, trace_layers
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.family import Family, Strategy
 from scalenet_zoo.layers import MBConv
-from scalenet_zoo.scaling import MACS_RANGE, apply_strategy, encode_kernels, fit_growth_law
+from scalenet_zoo.scaling import apply_strategy, encode_kernels, fit_growth_law, macs_range
 from scalenet_zoo.search.multipath_space import MultipathSpace
 from scalenet_zoo.spec import ArchSpec, Document, MBConvNetwork, Module, MultipathNetwork, Name, Strict
 from scalenet_zoo.zoo import Entries, create_model
@@ -171,6 +171,7 @@ def sample_network(family: Family | Entries, rng: np.random.Generator, divisor: 
     if isinstance(family, Entries):
         return _sample_multipath(family.specs[rng.integers(len(family.specs))], rng)
     base = family.base
+    low, high = macs_range(_base_macs(family, divisor))
     if rng.random() < 0.5:
         stages = []
         for stage in base.stages:
@@ -179,9 +180,9 @@ def sample_network(family: Family | Entries, rng: np.random.Generator, divisor: 
             stages.append(stage.model_copy(update={"kernels": tuple(int(kernel) for kernel in kernels)}))
         family = family.model_copy(update={"base": base.model_copy(update={"stages": tuple(stages)})})
     law = fit_growth_law(family.strategies, base.resolution)
-    base_macs = Population(family, encode_kernels(family.base), 1.0, 1.0, base.resolution, divisor).cost.macs.item()
+    base_macs = _base_macs(family, divisor)
     while True:
-        scaling_stage = rng.uniform(*np.log2(np.array(MACS_RANGE) / base_macs))
+        scaling_stage = rng.uniform(*np.log2(np.array([low, high]) / base_macs))
         depth, width, resolution = np.exp(
             np.array([law.depth, law.width, law.resolution]) * scaling_stage + rng.uniform(-JITTER, JITTER, 3)
         )
@@ -193,8 +194,13 @@ def sample_network(family: Family | Entries, rng: np.random.Generator, divisor: 
             resolution=max(32, round(base.resolution * resolution / 8) * 8),
         )
         spec = apply_strategy(family, strategy, divisor)
-        if MACS_RANGE[0] <= spec.cost.macs <= MACS_RANGE[1]:
+        if low <= spec.cost.macs <= high:
             return spec
+
+
+def _base_macs(family: Family, divisor: int) -> float:
+    base = family.base
+    return float(Population(family, encode_kernels(base), 1.0, 1.0, base.resolution, divisor).cost.macs.item())
 
 
 def _sample_multipath(entry: ArchSpec, rng: np.random.Generator) -> ArchSpec:

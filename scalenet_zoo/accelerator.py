@@ -1,15 +1,19 @@
 """What every training loop sets up alike: processes, precision, seeds."""
 
 import random
+from datetime import timedelta
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs
+from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.recipe import Recipe
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other: for hours the first one alone may decode images or measure latencies."""
 
 
 def make_accelerator(recipe: Recipe, cpu: bool, has_dead_ends: bool = False) -> Accelerator:
@@ -31,7 +35,10 @@ def make_accelerator(recipe: Recipe, cpu: bool, has_dead_ends: bool = False) -> 
         mixed_precision=recipe.amp,
         cpu=cpu,
         dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=recipe.seed),
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=has_dead_ends)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(find_unused_parameters=has_dead_ends),
+            InitProcessGroupKwargs(timeout=PATIENCE),
+        ],
     )
 
 

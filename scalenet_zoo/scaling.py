@@ -22,7 +22,9 @@ from scalenet_zoo.rounding import Integers, scale_channels, scale_depth
 from scalenet_zoo.spec import ArchSpec, Head, Input, Layer, MBConvNetwork, Provenance, Stem, spec_errors
 
 MACS_RANGE = (100e6, 20e9)
-"""MACs between which `fit_budget` places networks."""
+"""MACs between which `fit_budget` places networks of the zoo's families; see `macs_range`."""
+LARGEST_STAGE = 10.0
+"""The stage s of the largest network that `fit_budget` works out: 2^s times the base model."""
 TIGHTNESS = 0.97
 """The least share of its budget that a network of `fit_budget` uses."""
 
@@ -199,6 +201,11 @@ def extrapolate(family: Family, stages: Iterable[int] = (4, 5)) -> list[Strategy
     return [follow_law(family, law, stage, stage, f"{family.name}_s{stage}") for stage in stages]
 
 
+def macs_range(base_macs: float) -> tuple[float, float]:
+    """MACs of the smallest and the largest network of a family to be worked out, by its base model's."""
+    return min(MACS_RANGE[0], base_macs), min(MACS_RANGE[1], 2**LARGEST_STAGE * base_macs)
+
+
 def fit_budget(
     family: Family,
     constraint: Constraint,
@@ -234,17 +241,18 @@ def fit_budget(
     def population(depth: np.ndarray, width: np.ndarray, resolution: np.ndarray) -> Population:
         return Population(family, kernels, depth, width, resolution, divisor, classes, in_channels)
 
-    stage = np.arange(-6.0, 10.0, 0.01)
+    stage = np.arange(-6.0, LARGEST_STAGE, 0.01)
     depth, width = np.exp(law.depth * stage), np.exp(law.width * stage)
     pixels = family.base.resolution * np.exp(law.resolution * stage)
     curve = population(depth, width, pixels)
     macs, costs = curve.cost.macs[0], constraint.measure(curve)[0]
-    reached = costs[(macs >= MACS_RANGE[0]) & (macs <= MACS_RANGE[1])]
+    least, most = macs_range(float(macs[np.abs(stage).argmin()]))
+    reached = costs[(macs >= least) & (macs <= most)]
     if not len(reached):
         raise BudgetError(f"num_classes: found {classes:,}, of which the classifier alone takes more than the range")
     low, high = float(reached.min()), float(reached.max())
     if isinstance(constraint, Macs):  # between the curve's steps, too
-        low, high = max(MACS_RANGE[0], float(costs.min())), MACS_RANGE[1]
+        low, high = max(least, float(costs.min())), min(most, float(costs.max()))
     if not low <= budget <= high:
         raise BudgetError(
             f"{measure}: found {constraint.format(budget)}, expected {format_range(low, high, constraint.format)}"

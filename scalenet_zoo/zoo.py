@@ -1,6 +1,7 @@
 """The zoo: names -> specs -> networks. Torch is imported only when a network is made."""
 
 import difflib
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -107,14 +108,16 @@ def _open(
 
 
 def load_family(name: str) -> Family:
-    """A family of the zoo that has a base model: `scalenet` or `efficientnet`.
+    """A family of the zoo that has a base model, `scalenet` or `efficientnet`, or a family's JSON file.
 
     Raises:
         ModelNotFoundError: there is no such family.
+        SpecError: the file is not a valid family.
     """
-    path = _paths().get(f"{name}.family")
+    path = Path(name) if name.endswith(".json") else _paths().get(f"{name}.family")
     if path is None:
-        raise ModelNotFoundError(f"{name}: found no such family, expected {' or '.join(FAMILIES['classification'])}")
+        expected = " or ".join((*FAMILIES["classification"], "a JSON file"))
+        raise ModelNotFoundError(f"{name}: found no such family, expected {expected}")
     return Family.load(path)
 
 
@@ -129,8 +132,8 @@ def find_networks(
 
     Args:
         task: what the networks are for.
-        family: one of `FAMILIES[task]`; None: the first, or for segmentation and pose any; of those for pose that find
-            one person in a crop.
+        family: one of `FAMILIES[task]`, or for classification a family's JSON file; None: the first, or for
+            segmentation and pose any; of those for pose that find one person in a crop.
         num_classes: classes or joints of the entries; None: their own.
         in_chans: channels of their image.
         img_size: its height and width in pixels; None: their own.
@@ -142,7 +145,8 @@ def find_networks(
     """
     if task not in FAMILIES:
         raise ModelNotFoundError(f"{task}: found no such task, expected one of {', '.join(FAMILIES)}")
-    if family is not None and family not in FAMILIES[task]:
+    is_file = task == "classification" and family is not None and family.endswith(".json")
+    if family is not None and family not in FAMILIES[task] and not is_file:
         raise ModelNotFoundError(f"{family}: found no such family for {task}, expected {' or '.join(FAMILIES[task])}")
     if task == "classification":
         if img_size is not None:
@@ -156,6 +160,15 @@ def find_networks(
     )
     name = "-".join(filter(None, (family, task, f"{height}x{width}" if height else None)))
     return Entries(name, tuple(sorted(chosen, key=lambda spec: spec.cost.macs)))
+
+
+def latency_name(networks: Family | Entries) -> str:
+    """What latency models are kept under: the name, with a hash if a family is not the zoo's."""
+    if isinstance(networks, Entries):
+        return networks.name
+    if networks.name in FAMILIES["classification"] and networks == load_family(networks.name):
+        return networks.name
+    return f"{networks.name}-{hashlib.sha256(networks.model_dump_json().encode()).hexdigest()[:12]}"
 
 
 def _height_and_width(img_size: int | Sequence[int] | None) -> tuple[int | None, int | None]:
@@ -272,7 +285,8 @@ def spec_for(
         flops: MACs, as `"600M"` or a number.
         params: parameters, likewise.
         task: what the network is for.
-        family: one of `FAMILIES[task]`; None: the first of them, or any for segmentation and pose.
+        family: one of `FAMILIES[task]`, or for classification a family's JSON file; None: the first of them, or any for
+            segmentation and pose.
         divisor: channels of a classifier are multiples of it; 1: the papers' ceil.
         num_classes: None: the family's, or the entry's.
         in_chans: channels of the image.
@@ -358,7 +372,7 @@ def find_at_latency(
     networks = find_networks(task, family, num_classes, in_chans, img_size)
     require_backend(on)
     settings = Settings(
-        family=networks.name,
+        family=latency_name(networks),
         backend=on,
         precision="fp16" if precision == "fp16" else "fp32",
         threads=threads or torch.get_num_threads(),

@@ -167,6 +167,7 @@ def test_a_run_with_another_configuration_is_refused(run: Run, tmp_path: Path) -
     chosen = load_config(config)
     assert isinstance(chosen, MultipathConfig)
     MultipathRun(chosen, folder, RunOptions(cpu=True, workers=0))
+    (folder / "search").mkdir()
     _, line = run.error("search", config, "--output", folder, "--macs", "150M", *HERE)
     assert f"{folder}: limits.macs: found None in this run, expected 150M, as now given" in line
     _, line = run.error("search", write_config(tmp_path, scoring={"bn_images": 5}), "--output", folder, *HERE)

@@ -9,6 +9,7 @@ import pytest
 from scalenet_zoo.errors import InputError, TrainingError
 from scalenet_zoo.scaling import apply_strategy
 from scalenet_zoo.search.baselines import search_baseline
+from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.mcea import MCEA
 from scalenet_zoo.search.space import Space
 from scalenet_zoo.search.state import Baseline, Found, SearchState
@@ -46,6 +47,22 @@ def test_exactly_the_budget_is_spent(method: Baseline, evaluations: int, tmp_pat
     assert state.method == method
     assert state.ended
     assert SearchState.load(tmp_path / f"{method}.json") == state
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("method", ["compound", "separate"])
+def test_a_small_population_spends_it_too(method: Baseline, seed: int, tmp_path: Path) -> None:
+    """Within narrow limits it soon is too much alike to give anything new, but for newcomers."""
+
+    def smooth(candidate: Candidate) -> float:
+        return float(candidate.kernels.sum() / 300 + candidate.scaling.width / 10)
+
+    settings = SETTINGS.model_copy(update={"population": 6, "keep": 4, "seed": seed})
+    narrow = bounds(limits(macs="900K", tolerance=0.02))
+    state = search(method, tmp_path, Made(smooth), 150, settings=settings, bounds=narrow)
+    assert state.evaluations == 150
+    best = [generation.best for generation in state.half_steps[0].generations]
+    assert best == sorted(best)
 
 
 @methods

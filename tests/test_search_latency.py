@@ -14,14 +14,18 @@ from scalenet_zoo.export.profile import Measurement, Plan, Profile
 from scalenet_zoo.backends import machine
 from scalenet_zoo.errors import BudgetError, InputError
 from scalenet_zoo.search.candidates import Candidate
+from scalenet_zoo.search.config import SearchConfig
 from scalenet_zoo.search.latency import LatencyLoop, LatencySettings
 from scalenet_zoo.search.limits import Bounds, Limits
 from scalenet_zoo.search.mcea import MCEA, MCEASettings
 from scalenet_zoo.search.record import found_network, to_kernels
+from scalenet_zoo.search.run import SearchRun
+from scalenet_zoo.search.run_base import RunOptions
 from scalenet_zoo.search.space import Scaling
 from scalenet_zoo.search.state import Found, HalfStep, LatencyRound, Measured, ScoredBase, ScoredScaling, SearchState
 from scalenet_zoo.spec import ArchSpec
 from tests.spaces import TINY
+from tests.test_search_run import write_config
 
 PLAN = Plan(layers=3, networks=5, held_out=2)
 STAGES = (1, 2)
@@ -54,7 +58,7 @@ def law(spec_terms: np.ndarray) -> float:
 
 def made_up(folder: Path, **changes: object) -> LatencyLoop:
     """A loop whose profile is of the made-up machine, and which cannot measure: all must be known."""
-    loop = make_loop(folder, backend="none", **changes)
+    loop = make_loop(folder, **{"backend": "none"} | changes)
     items = profile.draw_items(loop._draw, PLAN)
     measurements = [
         Measurement(role=item.role, terms=tuple(item.terms), macs=item.macs, visits=((law(item.terms), 1.0, 1.0),))
@@ -324,6 +328,35 @@ def test_a_base_model_that_misses_its_budget_is_replaced(tmp_path: Path) -> None
     state = loop.verify_found(ended(bounds), bounds, Guess())
     first = next(base for base, ms in zip(BASES, times, strict=True) if ms <= budget)
     assert {f.kernels for f in state.found} == {to_kernels(first)}
+
+
+def test_every_network_of_a_search_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the made-up machine; the supernet is a real one."""
+    made_up(tmp_path / "run" / "latency", classes=10, backend="ort-cpu")
+    asked: list[str] = []
+
+    def machine_by_law(self: LatencyLoop, specs: Mapping[str, ArchSpec], known: float) -> dict[str, float]:
+        asked.extend(specs)
+        return {key: law(trace_terms(spec.trace)) for key, spec in specs.items()}
+
+    monkeypatch.setattr(LatencyLoop, "_measure", machine_by_law)
+    largest = TINY.scalings(2)[-1]
+    budget = float(np.median([true_ms(base, largest) for base in TINY.sample(np.random.default_rng(1), 20)]))
+    changes = {
+        "limits": {"latency": [None, None, f"{budget}ms"], "backend": "ort-cpu", "threads": 1, "growth": None},
+        "latency": {"profile": PLAN.model_dump(), "measured": 2},
+    }
+    config = SearchConfig.load(write_config(tmp_path, **changes))
+    for _ in range(2):
+        SearchRun(config, tmp_path / "run", RunOptions(cpu=True, workers=0)).search()
+        assert len(asked) == len(set(asked))
+    for method in ("joint", *config.baselines):
+        state = SearchState.load(tmp_path / "run" / "search" / f"{method}.json")
+        for found in state.found:
+            spec = TINY.spec(as_array(found), found.scaling, 10)
+            assert found.latency_ms == pytest.approx(law(trace_terms(spec.trace)))
+        if method == "joint":
+            assert (state.found[2].latency_ms or math.inf) <= budget
 
 
 def test_budgets_that_nothing_meets_are_told(tmp_path: Path) -> None:

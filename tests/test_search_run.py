@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,16 @@ def test_a_search_ends_with_specs_that_build(run: Run, tmp_path: Path) -> None: 
         assert specs[stage].cost.macs <= 2**stage * specs[0].cost.macs
     assert specs[1].provenance.details["networks_scored"] == joint.evaluations
     create_model(folder / "specs" / "toy_s1.json")
+    built = run.json(
+        "build", "--flops", "500K", "--divisor", "1", "--family", folder / "family.json", "--output", tmp_path
+    )
+    assert 0.97 * 500_000 <= built["cost"]["macs"] <= 500_000
+    _, line = run.error("build", "--flops", "100M", "--family", folder / "family.json", "--output", tmp_path)
+    assert "for the family toy" in line
     for method in CONFIG["baselines"]:
         assert state(folder, method)["method"] == method
         assert len(list((folder / "baselines" / method).glob("toy_*.json"))) == 3
-        assert state(folder, method)["evaluations"] <= joint.evaluations
+        assert state(folder, method)["evaluations"] == joint.evaluations
     page = Path(printed["report"]).read_text()
     assert "toy_s4" in page
 
@@ -130,6 +137,10 @@ def test_two_processes_search_as_one(tmp_path: Path) -> None:
         ({"data": "imagefolder:nowhere"}, "nowhere"),
         ({"supernet": {"recipe": {"opt": "adamw"}}}, "supernet: recipe: opt: found adamw"),
         ({"search": {"weights": [1.0]}}, r"weights: found [1.0], expected one for each of the stages 1, 2"),
+        ({"supernet": {"stage_probabilities": [1.0]}}, "stage_probabilities: found [1.0], expected 3 numbers"),
+        ({"limits": "60K"}, "limits: found '60K', expected"),
+        ({"name": date(2024, 1, 1), "space": date(2024, 1, 1)}, "2024-01-01: found no such space"),
+        ({"space": {**CONFIG["space"], "scaling": CONFIG["space"]["scaling"][:1]}}, "scaling: found only stage 0"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_leaves_nothing(
@@ -138,7 +149,8 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     run: Run,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    code, line = run.error("search", write_config(tmp_path, **changes), "--output", tmp_path / "run", *HERE)
+    flags = ("--macs", "60K") if changes == {"limits": "60K"} else ()
+    code, line = run.error("search", write_config(tmp_path, **changes), "--output", tmp_path / "run", *flags, *HERE)
     assert code == 1
     assert complaint in line
     assert not (tmp_path / "run").exists()
@@ -166,9 +178,52 @@ def test_data_without_classes_to_tell_apart_are_refused(
     assert complaint in line
 
 
+def test_unfit_validation_images_are_found_before_the_training(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    for split, names in (("train", "ab"), ("val", "a")):
+        for name in "ab":
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+        for number in range(16):
+            picture(number).save(tmp_path / "data" / split / names[number % len(names)] / f"{number}.png")
+    config = write_config(tmp_path, data=str(tmp_path / "data"), limit=None)
+    code, line = run.error("search", config, "--output", tmp_path / "run", *HERE)
+    assert code == 1
+    assert "split val: found images of 1 class, expected two or more" in line
+    assert not (tmp_path / "run" / "supernet").exists()
+
+
+def test_what_nothing_depends_on_yet_may_change(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    """A supernet's settings until it is trained, limits until a search; after it another run takes the supernet."""
+    folder, other = tmp_path / "run", tmp_path / "other"
+    recipe = CONFIG["supernet"]["recipe"]
+    config = write_config(tmp_path, supernet={"recipe": {**recipe, "batch_size": 500}}, baselines=[])
+    _, line = run.error("supernet", "train", config, "--output", folder, *HERE)
+    assert "expected at least a batch of 500" in line
+    config = write_config(tmp_path, baselines=[])
+    run.json("supernet", "train", config, "--output", folder, *HERE)
+    run.json("search", config, "--output", folder, "--macs", "150K", *HERE)
+    assert json.loads((folder / "run.json").read_text())["config"]["limits"]["macs"] == ["150K"]
+    _, line = run.error("search", config, "--output", folder, "--macs", "130K", *HERE)
+    assert f"{folder}: limits.macs: found ['150K'] in this run, expected ['130K'], as now given" in line
+
+    run.json("search", config, "--output", other, "--macs", "130K", "--supernet", folder, *HERE)
+    for name in ("supernet.safetensors", "summary.json", "log.jsonl"):
+        assert (other / "supernet" / name).read_bytes() == (folder / "supernet" / name).read_bytes()
+    assert SearchState.load(other / "search" / "joint.json").ended
+    for changes, complaint in (
+        ({"limit": 70}, f"{folder}: limit: found 80 in this run, expected 70, as now given"),
+        ({"supernet": {"recipe": {**recipe, "lr": 0.1}}}, f"{folder}: supernet.recipe.lr: found 0.05 in this run"),
+    ):
+        config = write_config(tmp_path, **changes)
+        _, line = run.error("search", config, "--output", tmp_path / "third", "--supernet", folder, *HERE)
+        assert complaint in line
+    _, line = run.error("search", config, "--output", tmp_path / "third", "--supernet", tmp_path, *HERE)
+    assert f"{tmp_path}: found no trained supernet, expected one to search with" in line
+
+
 def test_a_run_with_another_configuration_is_refused(run: Run, tmp_path: Path) -> None:  # noqa: F811
     config, folder = write_config(tmp_path), tmp_path / "run"
     SearchRun(SearchConfig.load(config), folder, RunOptions(cpu=True, workers=0))
+    (folder / "search").mkdir()
     changed = {**CONFIG["search"], "population": 6}
     _, line = run.error("search", write_config(tmp_path, search=changed), "--output", folder, *HERE)
     assert f"{folder}: search.population: found 4 in this run, expected 6, as now given" in line

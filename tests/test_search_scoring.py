@@ -130,6 +130,16 @@ def test_broken_images_are_left_out_and_counted(tmp_path: Path) -> None:
     assert not list((tmp_path / "anew").iterdir())  # nothing half written
 
 
+@pytest.mark.parametrize("name", ["images.npy", "targets.npy", "broken.json"])
+def test_damaged_images_are_told(name: str, tmp_path: Path) -> None:
+    spec = spec_of(candidates(1)[0])
+    cached_images(VALIDATION, spec, tmp_path)
+    (path,) = tmp_path.glob(f"*/{name}")
+    path.write_bytes(path.read_bytes()[:1])
+    with pytest.raises(InputError, match=r"is damaged \(.*\); delete it, and it is made anew"):
+        cached_images(VALIDATION, spec, tmp_path)
+
+
 def test_data_that_cannot_be_scored_on_are_refused(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Alike(Shapes):
@@ -328,6 +338,19 @@ def _score_broken(rank: int, world: int, folder: Path) -> str:
     return str(error.value)
 
 
+def _score_endless(rank: int, world: int, folder: Path) -> str:
+    def judge(*_: object) -> float:
+        if rank == 1:
+            raise WeightsError("outputs are not finite")
+        return 0.5
+
+    scorer = make_scorer(telling_supernet(), folder)
+    scorer._judge = judge  # type: ignore[assignment, method-assign]
+    with pytest.raises(WeightsError) as error:
+        scorer.score(candidates())
+    return str(error.value)
+
+
 @pytest.mark.distributed
 def test_two_processes_score_as_one_does(tmp_path: Path) -> None:
     for name in ("one", "two"):
@@ -342,6 +365,7 @@ def test_two_processes_score_as_one_does(tmp_path: Path) -> None:
 
 @pytest.mark.distributed
 def test_all_processes_tell_what_is_wrong(tmp_path: Path) -> None:
+    assert run_processes(_score_endless, 2, tmp_path, tmp_path / "other") == ["outputs are not finite"] * 2
     complaints = run_processes(_score_broken, 2, tmp_path, tmp_path / "run")
     assert (
         complaints

@@ -25,7 +25,8 @@ def build(
     precision: Annotated[str | None, typer.Option(help="Of --latency: fp32, if not given, or fp16.")] = None,
     task: Annotated[TaskName | None, typer.Option(help="What it is for; classification if not given.")] = None,
     family: Annotated[
-        str | None, typer.Option(help="scalenet or efficientnet; scalenas or hrnet for other tasks, any if not given.")
+        str | None,
+        typer.Option(help="scalenet, efficientnet or a family's JSON file; for other tasks scalenas or hrnet, or any."),
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="Of the image, with SPEC or other tasks: height x width as 512x1024.")

@@ -13,7 +13,9 @@ def profile(
     task: Annotated[TaskName, typer.Option(help="What the networks are for.")] = TaskName.classification,
     family: Annotated[
         str | None,
-        typer.Option(help="scalenet, if not given, or efficientnet; scalenas or hrnet for other tasks, else both."),
+        typer.Option(
+            help="scalenet, efficientnet or a family's JSON file; for other tasks scalenas or hrnet, or both."
+        ),
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="Of the image, for other tasks: 512x1024; each entry's if not given.")
@@ -58,12 +60,12 @@ def profile(
     from scalenet_zoo.cli.console import print_json, print_table, progress_bar
     from scalenet_zoo.export.latency_model import make_latency_model, model_path
     from scalenet_zoo.export.profile import QUICK, Plan, Settings
-    from scalenet_zoo.zoo import find_networks
+    from scalenet_zoo.zoo import find_networks, latency_name
 
     require_backend(on)
     sampled = find_networks(task.value, family, img_size=parse_size(size) if size else None)
     settings = Settings(
-        family=sampled.name,
+        family=latency_name(sampled),
         backend=on,
         precision="fp16" if precision == "fp16" else "fp32",
         threads=threads or torch.get_num_threads(),

@@ -10,7 +10,7 @@ from scalenet_zoo.cli.options import Json
 if TYPE_CHECKING:
     from scalenet_zoo.search.multipath_run import MultipathRun
     from scalenet_zoo.search.run import SearchRun
-    from scalenet_zoo.train import OnStep
+    from scalenet_zoo.search.run_base import RunOptions
 
 Config = Annotated[
     str, typer.Argument(help="A YAML file, or the name of one of the package: digits, imagenet, cityscapes, coco-pose.")
@@ -43,10 +43,12 @@ def train_supernet(
     Example: scalenet-zoo supernet train digits
     """
     from scalenet_zoo.cli.console import print_json, progress_lines
+    from scalenet_zoo.search.run_base import RunOptions
 
     first = _is_first()
     with progress_lines(first) as on_step:
-        run = _open(config, {"data": data}, output, workers, save_every, log_interval, cpu, on_step)
+        options = RunOptions(workers, save_every, log_interval, cpu, on_step)
+        run = _open(config, {"data": data}, output, options)
         summary = run.train()
     _leave()
     if not first:
@@ -108,6 +110,9 @@ def search(
     ] = None,
     on: Annotated[str | None, typer.Option(help="The back end of --latency: ort-cpu, tensorrt, ...")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of --latency.")] = None,
+    supernet: Annotated[
+        Path | None, typer.Option(help="Another run: its supernet is taken, instead of training one.")
+    ] = None,
     workers: Workers = 2,
     save_every: SaveEvery = None,
     log_interval: LogInterval = 50,
@@ -126,6 +131,7 @@ def search(
     import sys
 
     from scalenet_zoo.cli.console import print_json, print_table, progress_lines
+    from scalenet_zoo.search.run_base import RunOptions
 
     amounts = {"macs": macs, "params": params, "latency": latency}
     limits: dict[str, Any] = {
@@ -135,9 +141,9 @@ def search(
     about = {"command": shlex.join(["scalenet-zoo", *sys.argv[1:]])}
     first = _is_first()
     with progress_lines(first) as on_step:
-        run = _open(
-            config, {"data": data, "limits": limits}, output, workers, save_every, log_interval, cpu, on_step, about
-        )
+        changes = {"data": data, "limits": limits}
+        options = RunOptions(workers, save_every, log_interval, cpu, on_step, about, supernet)
+        run = _open(config, changes, output, options)
         found = run.search()
     _leave()
     if not first:
@@ -172,23 +178,13 @@ def search(
 
 
 def _open(
-    config: str,
-    changes: dict[str, Any],
-    output: Path | None,
-    workers: int,
-    save_every: int | None,
-    log_interval: int,
-    cpu: bool,
-    on_step: "OnStep",
-    about: dict[str, Any] | None = None,
+    config: str, changes: dict[str, Any], output: Path | None, options: "RunOptions"
 ) -> "SearchRun | MultipathRun":
     from scalenet_zoo.search.config import SearchConfig, load_config
     from scalenet_zoo.search.multipath_run import MultipathRun
     from scalenet_zoo.search.run import SearchRun
-    from scalenet_zoo.search.run_base import RunOptions
 
     chosen = load_config(config, {name: value for name, value in changes.items() if value})
-    options = RunOptions(workers, save_every, log_interval, cpu, on_step, about or {})
     folder = output or Path("runs") / chosen.name
     if isinstance(chosen, SearchConfig):
         return SearchRun(chosen, folder, options)

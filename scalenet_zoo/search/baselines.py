@@ -10,7 +10,7 @@ Each is recorded, and gone on with after a kill, as the joint search is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 COMPOUND = GrowthLaw(math.log(1.2), math.log(1.1), math.log(1.15))
 """EfficientNet's rule (ICML 2019): depth 1.2^phi, width 1.1^phi, resolution 1.15^phi."""
 PATIENCE = 20
-"""Generations in a row without a new network, after which a space counts as searched through."""
+"""Generations in a row without a new network, newcomers included, after which a space counts as searched through."""
 
 
 class _Baseline:
@@ -164,12 +164,17 @@ class _Baseline:
             fitness[good[:count]] = self.record.score(candidates[:count])
             return fitness, violation
 
-        bases = self.sampler.draw(rng_at(seed, place, 1), self.settings.population)
-        rng = rng_at(seed, place, 2)
-        admissible = [self.bounds.admissible(stage, base[None]) or scalings for base in bases]
-        numbers = [scalings.index(each[rng.integers(len(each))]) for each in admissible]
-        start = np.concatenate([self.space.encode(bases), np.array(numbers)[:, None]], axis=1)
-        evolution = evolve(start, options, judge, self.settings.population, (seed, place, 3), canonical)
+        def begin(number: int, best: Integers) -> Iterator[tuple[Integers, Floats]]:
+            """An evolution of the best genomes so far and newcomers."""
+            bases = self.sampler.draw(rng_at(seed, place, 1, number), self.settings.population - len(best))
+            rng = rng_at(seed, place, 2, number)
+            admissible = [self.bounds.admissible(stage, base[None]) or scalings for base in bases]
+            numbers = [scalings.index(each[rng.integers(len(each))]) for each in admissible]
+            newcomers = np.concatenate([self.space.encode(bases), np.array(numbers)[:, None]], axis=1)
+            start = np.concatenate([best, newcomers])
+            return evolve(start, options, judge, self.settings.population, (seed, place, 3, number), canonical)
+
+        evolution = begin(0, np.empty((0, len(options)), dtype=np.int64))
         generations: list[Generation] = []
         idle = 0
         while self.record.evaluations < budget and idle < PATIENCE:
@@ -182,6 +187,8 @@ class _Baseline:
             its_scalings = [scalings[genomes[0, -1]]] if stage and len(genomes) else []
             self._save_bases(place, its_scalings, generations, kept, fitness[: len(kept), None], fitness[: len(kept)])
             idle = 0 if scored else idle + 1
+            if idle:  # too much alike to give anything new
+                evolution = begin(len(generations), genomes[: self.settings.population // 2])
         if not len(genomes):
             raise BudgetError(
                 f"limits: found no network of stage {stage} that keeps them in {len(generations)} generations"

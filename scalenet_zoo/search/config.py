@@ -72,7 +72,7 @@ class BaseConfig(Strict):
         if values.get("method") == "scalenet":  # which has always been what is meant where nothing is said
             del values["method"]
         with spec_errors(str(source)):
-            return cls.model_validate_json(json.dumps(values))
+            return cls.model_validate_json(json.dumps(values, default=str))  # YAML has dates
 
 
 class SearchConfig(BaseConfig):
@@ -168,7 +168,10 @@ def _read(source: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{source}: found no fields with values, expected a configuration with a name, data, space")
     for name, value in changes.items():
-        values[name] = {**(values.get(name) or {}), **value} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            values[name] = value
+        elif isinstance(section := values.get(name) or {}, dict):  # else the file is wrong, as will be said
+            values[name] = {**section, **value}
     for name in ("space", "joints"):
         if isinstance(file := values.get(name), str) and file.endswith((".yaml", ".yml")):
             values[name] = str((path.parent / file).resolve())

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -97,7 +98,8 @@ def cached_images(
         broken_limit: images that may be unreadable; they are left out.
 
     Raises:
-        InputError: the data are unfit (see `check_data`), nothing is labelled in them, or too many images are broken.
+        InputError: the data are unfit (see `check_data`), nothing is labelled in them, too many images are broken, or
+            the folder is damaged.
         OutputError: the folder cannot be written.
     """
     cfg = pretrained_cfg(spec)
@@ -110,9 +112,13 @@ def cached_images(
         with replacing_folder(path) as new:
             _write(examples, spec, new, workers, broken_limit)
     broken = BrokenImages(broken_limit)
-    broken.add(json.loads((path / "broken.json").read_text(encoding="utf-8")))
-    targets = _TARGETS[spec.task].load(path)
-    images = torch.from_numpy(np.load(path / "images.npy", mmap_mode="c"))  # "r": torch warns of what it may not write
+    try:
+        names = json.loads((path / "broken.json").read_text(encoding="utf-8"))
+        targets = _TARGETS[spec.task].load(path)
+        images = torch.from_numpy(np.load(path / "images.npy", mmap_mode="c"))  # "r": torch warns that it may not write
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise InputError(f"{path}: is damaged ({error}); delete it, and it is made anew") from None
+    broken.add(names)
     return CachedImages(images[: len(targets)], targets, tuple(broken.names))
 
 

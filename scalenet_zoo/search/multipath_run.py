@@ -82,7 +82,7 @@ class MultipathRun(BaseRun):
             require_backend(str(config.limits.backend))
         self._check_limits(TopologyBounds(self.space, self.classes, config.limits))
         values = config.model_dump(mode="json") | {"space": self.space.model_dump(mode="json")}
-        main_first(partial(self.check_or_write, values, _MAY_CHANGE))
+        main_first(partial(self.begin, values, _MAY_CHANGE))
         self.supernet: SuperScaleNet | None = None
 
     def train(self) -> SupernetSummary:
@@ -107,6 +107,7 @@ class MultipathRun(BaseRun):
         bounds = TopologyBounds(self.space, self.classes, config.limits)
         if config.limits.latency:  # out of reach is found out before the long work
             self._check_limits(bounds.with_model(self._latency().model()))
+        self.check_validation(self.space.spec(self.space.largest, self.classes, "largest"), config.scoring)
         summary = self.train()
         assert self.supernet is not None
         scorer = MultipathScorer(
@@ -117,6 +118,7 @@ class MultipathRun(BaseRun):
             self.folder,
             summary.weights_sha256,
             self.options.workers,
+            self.recipe.broken_limit,
         )
         context = {"supernet": summary.weights_sha256, "scoring": config.scoring.model_dump(mode="json")}
         if config.limits.latency:
@@ -159,7 +161,11 @@ class MultipathRun(BaseRun):
         network = self.supernet.extract(spec)
         settings = self.config.scoring
         images = cached_images(
-            Part(self.training, settings.bn_images), spec, self.folder / "images", self.options.workers
+            Part(self.training, settings.bn_images),
+            spec,
+            self.folder / "images",
+            self.options.workers,
+            self.recipe.broken_limit,
         )
         Calibrated(network, spec, images, settings, fold=False)
         network.pretrained_cfg = pretrained_cfg(spec) | {"labels": self.training.labels.to_cfg()}  # type: ignore[assignment]

@@ -18,20 +18,29 @@ def place() -> tuple[int, int]:
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
+def everywhere(make: Callable[[], T]) -> list[T]:
+    """What `make` gives in each process, for all of them; where it fails in one, all fail alike.
+
+    Raises:
+        ZooError: as `make`.
+    """
+    made: T | ZooError
+    try:
+        made = make()
+    except ZooError as error:
+        made = error
+    shared = gather(made)
+    for each in shared:
+        if isinstance(each, ZooError):
+            raise each
+    return shared  # type: ignore[return-value]
+
+
 def main_first(make: Callable[[], T]) -> T:
     """What `make` gives in the first process, for all of them; where it fails there, all fail alike.
 
     Raises:
         ZooError: as `make`.
     """
-    made: T | None = None
-    error: ZooError | None = None
-    if place()[0] == 0:
-        try:
-            made = make()
-        except ZooError as problem:
-            error = problem
-    shared: tuple[T, ZooError | None] = gather((made, error))[0]  # type: ignore[assignment]
-    if shared[1] is not None:
-        raise shared[1]
-    return shared[0]
+    made: T = everywhere(lambda: make() if place()[0] == 0 else None)[0]  # type: ignore[assignment]
+    return made

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.rounding import Integers
     from scalenet_zoo.search.candidates import Candidate, Scorer
     from scalenet_zoo.search.limits import Bounds
-    from scalenet_zoo.search.space import Scaling
+    from scalenet_zoo.search.space import Scaling, Space
     from scalenet_zoo.search.state import Kernels, LatencyRound, Method
 
 OnStep = Callable[[SearchState], None]
@@ -121,9 +121,6 @@ def first_state(
     Raises:
         InputError: the space has no stage above 0.
     """
-    stages = tuple(each.stage for each in bounds.space.scaling if each.stage > 0)
-    if not stages:
-        raise InputError(f"scaling: found only stage 0 in the space {bounds.space.name}, expected a stage above 0")
     return SearchState(
         method=method,
         name=name,
@@ -136,8 +133,20 @@ def first_state(
             "in_channels": bounds.in_channels,
             **context,
         },
-        stages=stages,
+        stages=scaled_stages(bounds.space),
     )
+
+
+def scaled_stages(space: Space) -> tuple[int, ...]:
+    """Those above 0.
+
+    Raises:
+        InputError: there are none.
+    """
+    stages = tuple(each.stage for each in space.scaling if each.stage > 0)
+    if not stages:
+        raise InputError(f"scaling: found only stage 0 in the space {space.name}, expected a stage above 0")
+    return stages
 
 
 def check_same(path: Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:

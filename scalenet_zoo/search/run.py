@@ -27,6 +27,7 @@ from scalenet_zoo.search.latency import LatencyLoop
 from scalenet_zoo.search.limits import Bounds
 from scalenet_zoo.search.mcea import MCEA
 from scalenet_zoo.search.processes import main_first
+from scalenet_zoo.search.record import scaled_stages
 from scalenet_zoo.search.run_base import BaseRun, RunOptions
 from scalenet_zoo.search.sampling import FeasibleSampler
 from scalenet_zoo.search.scoring import SupernetScorer
@@ -63,19 +64,21 @@ class SearchRun(BaseRun):
 
     def __init__(self, config: SearchConfig, folder: Path, options: RunOptions) -> None:
         self.config, self.space = config, config.open_space()
-        super().__init__(config, folder, options, "classification", config.supernet.make_recipe())
-        config.search.shares([stage.stage for stage in self.space.scaling[1:]])
+        self.recipe = config.supernet.make_recipe()
+        super().__init__(config, folder, options, "classification", self.recipe)
+        config.search.shares(scaled_stages(self.space))
+        config.supernet.make_sampler(self.space)
         if config.limits.latency:
             require_backend(str(config.limits.backend))
         else:  # of latency, more must be known first
             self._check_limits(Bounds(self.space, self.classes, config.limits))
         values = config.model_dump(mode="json") | {"space": self.space.model_dump(mode="json")}
-        main_first(partial(self.check_or_write, values, _MAY_CHANGE))
+        main_first(partial(self.begin, values, _MAY_CHANGE))
         self.supernet: SuperSupernet | None = None
 
     def train(self) -> SupernetSummary:
         """Train the supernet, if it is not trained yet."""
-        torch.manual_seed(self.config.supernet.make_recipe().seed)
+        torch.manual_seed(self.recipe.seed)
         self.supernet = SuperSupernet(self.space, self.classes)
         folder = self.folder / "supernet"
         if (folder / SUMMARY).exists():
@@ -90,6 +93,9 @@ class SearchRun(BaseRun):
         bounds = Bounds(self.space, self.classes, limits, loop.model() if loop else None)
         if loop:
             self._check_limits(bounds)
+        self.check_validation(
+            self.space.spec(self.space.largest, self.space.unscaled, self.classes), self.config.scoring
+        )
         summary = self.train()
         assert self.supernet is not None
         scorer = SupernetScorer(
@@ -100,6 +106,7 @@ class SearchRun(BaseRun):
             self.folder,
             summary.weights_sha256,
             self.options.workers,
+            self.recipe.broken_limit,
         )
         context = {"supernet": summary.weights_sha256, "scoring": self.config.scoring.model_dump(mode="json")}
         joint = MCEA(
@@ -115,6 +122,7 @@ class SearchRun(BaseRun):
         if loop:
             joint = loop.verify_found(joint, bounds, scorer)
             main_first(partial(joint.save, self.state_path("joint")))
+            bounds = bounds.with_model(loop.model(joint.latency_rounds))  # the best there is, for the baselines too
         for method in self.config.baselines:
             state = search_baseline(
                 method,
@@ -129,6 +137,7 @@ class SearchRun(BaseRun):
             )
             if loop:
                 state = loop.measure_found(state)
+                main_first(partial(state.save, self.state_path(method)))
             main_first(partial(self._write_baseline, state))
         return main_first(partial(self._write_family, joint, summary))
 

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from scalenet_zoo._files import read_json, replacing
+from scalenet_zoo._files import read_json, replacing, replacing_folder
 from scalenet_zoo.accelerator import make_accelerator
 from scalenet_zoo.backends import machine
 from scalenet_zoo.data import open_data
 from scalenet_zoo.errors import InputError, TrainingError
-from scalenet_zoo.search.images import check_data
+from scalenet_zoo.search.images import cached_images, check_data
+from scalenet_zoo.search.processes import main_first
+from scalenet_zoo.search.scoring import SharedSettings, validation_images
 from scalenet_zoo.search.state import first_difference
+from scalenet_zoo.supernet.loop import SUMMARY, WEIGHTS
+from scalenet_zoo.training_log import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from scalenet_zoo.recipe import Recipe
-    from scalenet_zoo.search.config import BaseConfig
-    from scalenet_zoo.spec import Task
+    from scalenet_zoo.search.config import MultipathConfig, SearchConfig
+    from scalenet_zoo.spec import ArchSpec, Task
     from scalenet_zoo.supernet.loop import SupernetSummary
     from scalenet_zoo.train import OnStep
+
+
+RUN = "run.json"
+_FIXED_BY = {"supernet": "supernet", "limits": "search", "search": "search", "latency": "search"}
+"""Fields of the configuration that may change until the run's folder has what depends on them."""
+_OF_SUPERNET = ("method", "data", "train_split", "limit", "ignore_index", "joints", "space", "supernet")
+"""Fields of the configuration that a supernet depends on."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class RunOptions:
         cpu: stay on the CPU, GPU or not.
         on_step: told what is being done, how much of it is done, and how much there is.
         about: what else to say in the family's provenance.
+        supernet: another run, whose supernet is taken instead of training one.
     """
 
     workers: int = 2
@@ -46,6 +59,7 @@ class RunOptions:
     cpu: bool = False
     on_step: OnStep = lambda what, done, total: None
     about: Mapping[str, Any] = field(default_factory=dict)
+    supernet: Path | None = None
 
 
 class BaseRun:
@@ -63,6 +77,7 @@ class BaseRun:
         accelerator: devices and processes.
         training, validation: the data.
         classes: classes or joints of the data.
+        recipe: of the supernet.
 
     Raises:
         InputError: the data are unfit.
@@ -70,14 +85,14 @@ class BaseRun:
 
     def __init__(
         self,
-        config: BaseConfig,
+        config: SearchConfig | MultipathConfig,
         folder: Path,
         options: RunOptions,
         task: Task,
         recipe: Recipe,
         **reading: Any,  # noqa: ANN401 - as open_data has them
     ) -> None:
-        self.folder, self.options = folder, options
+        self.folder, self.options, self.recipe = folder, options, recipe
         self.accelerator = make_accelerator(recipe, options.cpu)
         splits = (config.train_split, config.val_split)
         self.training, self.validation = check_data(
@@ -97,36 +112,65 @@ class BaseRun:
         """Where a search writes its state."""
         return self.folder / "search" / f"{method}.json"
 
-    def check_or_write(self, values: Mapping[str, Any], may_change: Collection[str]) -> None:
-        """Refuse to go on with another configuration; of a new run, write it down.
+    def begin(self, values: Mapping[str, Any], may_change: Collection[str]) -> None:
+        """Refuse to go on with another configuration; of a new run, write it down, and take another's supernet.
 
         Args:
             values: the configuration, the space in full.
             may_change: fields that what was done does not depend on.
 
         Raises:
-            TrainingError: the folder holds a run with another configuration.
+            InputError: there is no supernet to be taken.
+            TrainingError: the folder holds a run with another configuration, or the supernet is of another.
             OutputError: a file cannot be written.
         """
-        path = self.folder / "run.json"
+        path, about = self.folder / RUN, {"machine": machine()}
         fixed = {name: value for name, value in values.items() if name not in may_change}
         if path.exists():
-            try:
-                before = read_json(path)["config"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise TrainingError(f"{path}: {error}") from None
-            if difference := first_difference(before, fixed):
+            about = _read_about(path)
+            open_yet = [name for name, part in _FIXED_BY.items() if not (self.folder / part).exists()]
+            before, now = (_without(config, open_yet) for config in (about["config"], fixed))
+            if difference := first_difference(before, now):
                 name, found, expected = difference
                 raise TrainingError(
                     f"{self.folder}: {name}: found {found} in this run, expected {expected}, as now given;"
                     " another configuration needs another folder"
                 )
-        else:
-            with replacing(path) as temporary:
-                about = {"config": fixed, "machine": machine()}
-                temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        if self.options.supernet is not None:
+            self._take_supernet(self.options.supernet, fixed)
+        with replacing(path) as temporary:
+            about = {"config": fixed, "machine": about["machine"]}
+            temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         with replacing(self.folder / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(dict(values), sort_keys=False), encoding="utf-8")
+
+    def _take_supernet(self, source: Path, config: Mapping[str, Any]) -> None:
+        """Copy the supernet of another run, unless the folder has one."""
+        target = self.folder / "supernet"
+        if target.exists():
+            return
+        if not (source / "supernet" / SUMMARY).exists():
+            raise InputError(f"{source}: found no trained supernet, expected one to search with")
+        theirs, ours = (
+            {name: each.get(name) for name in _OF_SUPERNET} for each in (_read_about(source / RUN)["config"], config)
+        )
+        if difference := first_difference(theirs, ours):
+            name, found, expected = difference
+            raise TrainingError(f"{source}: {name}: found {found} in this run, expected {expected}, as now given")
+        with replacing_folder(target) as new:
+            for name in (WEIGHTS, SUMMARY, LOG):
+                shutil.copy(source / "supernet" / name, new / name)
+
+    def check_validation(self, spec: ArchSpec, settings: SharedSettings) -> None:
+        """Decode the images that a network will be judged by, as it wants them: what is wrong is found out early.
+
+        Raises:
+            InputError: the data are unfit.
+            OutputError: the folder cannot be written.
+        """
+        images, folder = validation_images(self.validation, settings), self.folder / "images"
+        limit = self.recipe.broken_limit
+        main_first(lambda: len(cached_images(images, spec, folder, self.options.workers, limit)))
 
     def details(self, summary: SupernetSummary, scored: int, seconds: float) -> dict[str, Any]:
         """What a found network's provenance says of the search, beside space and limits.
@@ -145,3 +189,16 @@ class BaseRun:
             "versions": {name: here["versions"][name] for name in ("scalenet-zoo", "torch")},
             **self.options.about,
         }
+
+
+def _read_about(path: Path) -> dict[str, Any]:
+    """What a run was asked for, and its machine: run.json."""
+    try:
+        about = read_json(path)
+        return {"config": dict(about["config"]), "machine": about["machine"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{path}: {error}") from None
+
+
+def _without(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}

@@ -26,11 +26,10 @@ from scalenet_zoo.data import Examples
 from scalenet_zoo.data.examples import Part
 from scalenet_zoo.errors import OutputError, TrainingError
 from scalenet_zoo.images import normalisation
-from scalenet_zoo.metrics import gather
 from scalenet_zoo.predict import check_finite
 from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.images import CachedImages, cached_images, check_data
-from scalenet_zoo.search.processes import main_first, place
+from scalenet_zoo.search.processes import everywhere, main_first, place
 from scalenet_zoo.search.state import first_difference
 from scalenet_zoo.spec import ArchSpec, Strict, Task, spec_errors
 from scalenet_zoo.supernet.batch_norm import fold_batch_norm, reestimate_batch_norm
@@ -178,6 +177,11 @@ def score_network(
     return int(correct) / len(validation)
 
 
+def validation_images(validation: Examples, settings: SharedSettings) -> Examples:
+    """Those that networks are judged by."""
+    return validation if settings.val_images is None else Part(validation, settings.val_images)
+
+
 class Score(Strict):
     """A network's score: a line of `scores.jsonl`.
 
@@ -273,7 +277,7 @@ class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
         self.supernet, self.settings, self.folder = supernet, settings, folder
         check_data(training, validation, task=self.task)
         self.training = Part(training, settings.bn_images)
-        self.validation = validation if settings.val_images is None else Part(validation, settings.val_images)
+        self.validation = validation_images(validation, settings)
         self.workers, self.broken_limit, self.on_progress = workers, broken_limit, on_progress
         self.path = folder / "scores.jsonl"
         about = Scored(
@@ -293,20 +297,26 @@ class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
 
     def _score_new(self, networks: Mapping[tuple[str, int], ArchSpec]) -> None:
         """Score networks by turns of one a process; sorted by cost, those of a turn take about as long."""
-        rank, world = place()
+        _, world = place()
         order = sorted(networks.items(), key=lambda network: network[1].cost.macs)
         for first in range(0, len(order), world):
             self.on_progress("scoring", first, len(order))
             turn = order[first : first + world]
             sets = [self._prepared(spec) for _, spec in turn]
-            share = None
-            if rank < len(turn):
-                (name, resolution), spec = turn[rank]
-                share = Score(network=name, resolution=resolution, score=self._judge(spec, *sets[rank]))
-            scores = [score for score in gather(share) if score is not None]
+            scores = [score for score in everywhere(partial(self._score_own, turn, sets)) if score is not None]
             main_first(partial(append_scores, self.path, scores))
             self.scores |= {score.key: score.score for score in scores}
         self.on_progress("scoring", len(order), len(order))
+
+    def _score_own(
+        self, turn: Sequence[tuple[tuple[str, int], ArchSpec]], sets: Sequence[tuple[CachedImages, CachedImages]]
+    ) -> Score | None:
+        """Score this process's network of a turn, if it has one."""
+        rank, _ = place()
+        if rank >= len(turn):
+            return None
+        (name, resolution), spec = turn[rank]
+        return Score(network=name, resolution=resolution, score=self._judge(spec, *sets[rank]))
 
     def _prepared(self, spec: ArchSpec) -> tuple[CachedImages, CachedImages]:
         """Training and validation images of a network's resolution; the first process writes them."""

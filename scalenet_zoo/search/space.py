@@ -146,7 +146,7 @@ class SpaceFile(Strict):
             SpecError: a field is missing, unknown or out of range.
         """
         with spec_errors(source):
-            return cls.model_validate_json(json.dumps(values))
+            return cls.model_validate_json(json.dumps(values, default=str))  # YAML has dates
 
     @cached_property
     def hash(self) -> str:
