@@ -15,7 +15,6 @@ CONFIG is real_camvid.yaml or real_leeds.yaml; FOLDER is camvid-11 or lspet-coco
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -34,7 +33,7 @@ from pydantic import JsonValue
 
 from benchmarks.alone import Data, Training, train_missing
 from benchmarks.interleave import RESULTS, record
-from benchmarks.real_search import Told, write
+from benchmarks.real_search import Told, keep, write
 from benchmarks.real_training import SIGMAS
 from benchmarks.significance import paired, rank_correlation
 from scalenet_zoo import ArchSpec, create_model, load_spec
@@ -258,8 +257,6 @@ class RealScaleNAS:
     def record(self) -> None:
         """The report, the summary, and what of the run is worth keeping."""
         name = f"real_{self.plan.search.name}"
-        kept = RESULTS / name
-        shutil.rmtree(kept, ignore_errors=True)
         write_report(self.folder / "grouped")
         patterns = [
             "*.json",
@@ -270,16 +267,11 @@ class RealScaleNAS:
             "grouped/search/*.json",
             "grouped/report/*",
         ]
-        for file in (file for pattern in patterns for file in self.folder.glob(pattern)):
-            relative = file.relative_to(self.folder)
-            if relative.parts[0] in ("data", "standalone", "longer", "searches"):
-                continue
-            (kept / relative).parent.mkdir(parents=True, exist_ok=True)
-            if file.suffix == ".png":
-                shutil.copy(file, kept / relative)
-            else:
-                text = file.read_text(encoding="utf-8").replace(str(self.folder), "RUN")
-                (kept / relative).write_text(text.replace(str(self.images), "FOLDER"), encoding="utf-8")
+        with replacing_folder(RESULTS / name) as kept:
+            for file in (file for pattern in patterns for file in self.folder.glob(pattern)):
+                relative = file.relative_to(self.folder)
+                if relative.parts[0] not in ("data", "standalone", "longer", "searches"):
+                    keep(file, kept / relative, {str(self.folder): "RUN", str(self.images): "FOLDER"})
         record(name, self.summary())
 
     # --- how they do it ------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,7 +35,7 @@ from benchmarks.alone import Data, Training, train_missing
 from benchmarks.interleave import RESULTS, record
 from benchmarks.significance import paired, rank_correlation
 from scalenet_zoo import ArchSpec
-from scalenet_zoo._files import read_yaml, replacing
+from scalenet_zoo._files import read_yaml, replacing, replacing_folder
 from scalenet_zoo.data import Stream
 from scalenet_zoo.quantities import format_ms
 from scalenet_zoo.search.baselines import search_baseline
@@ -381,34 +381,18 @@ class RealSearch:
 
     def record(self) -> None:
         """Reports, the summary, and what of the run is worth keeping."""
-        kept = RESULTS / "real_search"
-        shutil.rmtree(kept, ignore_errors=True)
-        for name in ("hss", "uniform", "latency_run"):
-            run = self.folder / name
-            if name != "uniform" and (run / "search").exists():
+        for run in (self.folder / name for name in ("hss", "latency_run")):
+            if (run / "search").exists():
                 write_report(run)
-            for pattern in (
-                "*.yaml",
-                "*.json",
-                "search/*.json",
-                "supernet/log.jsonl",
-                "supernet/summary.json",
-                "report/*",
-            ):
-                for file in run.glob(pattern):
-                    self._keep(file, kept / file.relative_to(self.folder))
-        for file in self.folder.glob("*.json"):
-            self._keep(file, kept / file.name)
+        patterns = ["*.yaml", "*.json", "search/*.json", "supernet/log.jsonl", "supernet/summary.json", "report/*"]
+        elsewhere = {str(self.folder): "RUN", str(self.images): "FOLDER"}
+        with replacing_folder(RESULTS / "real_search") as kept:
+            for run in (self.folder / name for name in ("hss", "uniform", "latency_run")):
+                for file in (file for pattern in patterns for file in run.glob(pattern)):
+                    keep(file, kept / file.relative_to(self.folder), elsewhere)
+            for file in self.folder.glob("*.json"):
+                keep(file, kept / file.name, elsewhere)
         record("real_search", self.summary())
-
-    def _keep(self, file: Path, target: Path) -> None:
-        """Copy a file; where the run and the data lie does not matter to others."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix == ".png":
-            shutil.copy(file, target)
-            return
-        text = file.read_text(encoding="utf-8")
-        target.write_text(text.replace(str(self.folder), "RUN").replace(str(self.images), "FOLDER"), encoding="utf-8")
 
     def summary(self) -> dict[str, object]:
         """The figures of (a) to (e), as far as the run has come."""
@@ -417,6 +401,7 @@ class RealSearch:
             "samplers": ("samplers.json", self._sampler_figures),
             "family": ("hss/standalone.json", self._family_figures),
             "costs": ("costs.json", lambda path: {"papers_ratio": PAPERS_RATIO, **json.loads(path.read_text())}),
+            "time_outside_scoring": ("hss/search", self._overhead_figures),
             "latency": ("latency.json", self._latency_figures),
         }
         found: dict[str, object] = {}
@@ -440,6 +425,16 @@ class RealSearch:
             ),
             "top1_standard_error_of_images": [round(self._error_of_images(row.reached), 4) for row in rows],
         }
+
+    def _overhead_figures(self, path: Path) -> dict[str, Any]:
+        """Shares of the searches' time; where latencies are limited, measuring them is in it."""
+        runs = {
+            f"{run}/{file.stem}": file
+            for run in ("hss", "latency_run")
+            for file in path.parent.parent.glob(f"{run}/search/*.json")
+        }
+        states = {name: SearchState.load(file) for name, file in sorted(runs.items())}
+        return {name: 1 - state.scoring_seconds / state.seconds for name, state in states.items()}
 
     def _sampler_figures(self, path: Path) -> dict[str, Any]:
         networks = Samplers.load(path).networks
@@ -582,6 +577,18 @@ def correlate(rows: Sequence[Row]) -> dict[str, Any]:
 def write(path: Path, values: dict[str, Any]) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def keep(file: Path, target: Path, names: Mapping[str, str]) -> None:
+    """Copy a file; where things lie does not matter to others: texts get other `names` for it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".png":
+        shutil.copy(file, target)
+        return
+    text = file.read_text(encoding="utf-8")
+    for path, name in names.items():
+        text = text.replace(path, name)
+    target.write_text(text, encoding="utf-8")
 
 
 PARTS = ("supernet", "samplers", "search", "family", "rank", "costs", "latency", "record")
