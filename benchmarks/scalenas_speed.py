@@ -1,8 +1,8 @@
 """A training step of the multipath supernet against that of the same network alone.
 
 python -m benchmarks.scalenas_speed [--device cpu|cuda]: about a minute; ratios ours / peer, below 1 is faster. A step
-activates a network, learns from made-up images and masks and updates the weights; the network alone has only the
-latter two. On a CPU one thread computes, on small images.
+activates a network, learns from made-up images and masks and updates the weights, with the recipe's optimiser; the
+network alone has only the latter two. On a CPU one thread computes, on small images.
 """
 
 import argparse
@@ -15,13 +15,14 @@ import torch
 from torch import nn
 
 from benchmarks.interleave import interleave, ratio, record
+from scalenet_zoo.optimisation import make_optimizer
+from scalenet_zoo.recipe import load_recipe
 from scalenet_zoo.search.multipath_space import Group, MultipathSpace
 from scalenet_zoo.spec import Input, MultipathNetwork
-from scalenet_zoo.supernet.optimiser import Gradients, WindowSGD
+from scalenet_zoo.supernet.optimiser import Gradients, step_along
 from scalenet_zoo.supernet.scalenas import SuperScaleNet
 
 CLASSES = 19
-LR, MOMENTUM, WEIGHT_DECAY = 0.001, 0.9, 4e-5
 SIZES = {"cpu": (18, 2, 128), "cuda": (32, 8, 512)}
 """Width, images a step, and their height and width."""
 
@@ -34,20 +35,13 @@ CASES = {
 """Groups that a network is drawn from, and pairs to time."""
 
 
-def sgd(network: nn.Module) -> torch.optim.SGD:
-    """Plain SGD; biases and norms have no weight decay."""
-    decaying = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decaying, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.SGD(groups, lr=LR, momentum=MOMENTUM, nesterov=True)
-
-
 def times(device: str) -> dict[str, object]:
     width, batch, size = SIZES[device]
     space = MultipathSpace(name="speed", width=width, head="segmentation", input=Input(height=size, width=size))
     supernet = SuperScaleNet(space, CLASSES)
     supernet.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = WindowSGD(supernet, LR, MOMENTUM, WEIGHT_DECAY)
+    recipe = load_recipe("cityscapes")
+    optimizer = make_optimizer(supernet, recipe)
     images = torch.randn(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     targets = torch.randint(CLASSES, (batch, size // 4, size // 4), device=device)
     loss = nn.CrossEntropyLoss()
@@ -62,13 +56,13 @@ def times(device: str) -> dict[str, object]:
             loss(supernet(images), targets).backward()
             gradients = Gradients()
             gradients.add(supernet.windows)
-            optimizer.update(gradients)
+            step_along(optimizer, gradients)
             wait()
 
         return step
 
     def peer(network: nn.Module) -> Callable[[], None]:
-        optimizer = sgd(network)
+        optimizer = make_optimizer(network, recipe)
 
         def step() -> None:
             optimizer.zero_grad()

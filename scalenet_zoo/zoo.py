@@ -162,6 +162,12 @@ def find_networks(
     return Entries(name, tuple(sorted(chosen, key=lambda spec: spec.cost.macs)))
 
 
+def _which(task: Task, family: str | None) -> str:
+    if family:
+        return f" of the family {family}"
+    return " of one person (--family higherhrnet finds several)" if task == "pose" else ""
+
+
 def latency_name(networks: Family | Entries) -> str:
     """What latency models are kept under: the name, with a hash if a family is not the zoo's."""
     if isinstance(networks, Entries):
@@ -313,7 +319,7 @@ def spec_for(
     if not low <= budget <= high:
         raise BudgetError(
             f"{measure}: found {format_count(budget)}, expected {format_range(low, high)}"
-            f" for the zoo's {task} networks{f' of the family {family}' if family else ''}"
+            f" for the zoo's {task} networks{_which(task, family)}"
             f"{' at the images they are for; --size gives others' if measure == 'macs' and img_size is None else ''}"
         )
     return max((spec for spec in entries if costs[spec.name] <= budget), key=lambda spec: costs[spec.name])

@@ -194,22 +194,29 @@ def test_scalenas_as_the_paper_prints(name: str, params: float, gimacs: float) -
 
 
 @pytest.mark.parametrize(
-    ("name", "params", "gmacs", "off"),
-    [
-        ("higherhrnet_w32", 28.6, 47.9, (0, 0)),
-        ("higherhrnet_w48", 63.8, 154.3, (0, 0)),
-        ("higherscalenas_p1", 28.6, 46.9, (0, 0)),
-        # The released masks of P4 with this head are not the network of the ScaleNAS paper's table: by these figures
-        # it has as many parameters, but spends fewer of them at high resolution. Divided by 2^30, P4's would be 142.6.
-        ("higherscalenas_p4", 64.4, 141.5, (0.11, 11.64)),
-    ],
+    ("name", "params", "gmacs"),
+    [("higherhrnet_w32", 28.6, 47.9), ("higherhrnet_w48", 63.8, 154.3), ("higherscalenas_p1", 28.6, 46.9)],
 )
-def test_bottom_up_as_the_papers_print(name: str, params: float, gmacs: float, off: tuple[float, float]) -> None:
-    """In 1e9, not 2^30, and with the transposed convolution's kernel times its outputs, four times what it computes."""
+def test_bottom_up_as_the_papers_print(name: str, params: float, gmacs: float) -> None:
+    assert abs(load_spec(name).cost.params / 1e6 - params) <= 0.05
+    assert abs(papers_macs(name) / 1e9 - gmacs) <= 0.05
+
+
+def papers_macs(name: str) -> int:
+    """With the transposed convolution's kernel times its outputs, four times what it computes."""
     spec = load_spec(name)
     (upscale,) = (op for op in spec.trace.ops if op.name == "classifier.upscale")
-    assert abs(spec.cost.params / 1e6 - off[0] - params) <= 0.05
-    assert abs((spec.cost.macs + 3 * upscale.macs) / 1e9 - off[1] - gmacs) <= 0.05
+    return spec.cost.macs + 3 * upscale.macs
+
+
+def test_bottom_up_p4_is_not_as_the_paper_prints() -> None:
+    """A known deviation from 64.4M parameters and 141.5 (in 1e9; divided by 2^30, ours are 142.6).
+
+    By these figures the network of the paper's table has as many parameters as the released masks of P4 have with this
+    head, but spends fewer of them at high resolution.
+    """
+    assert load_spec("higherscalenas_p4").cost.params == pytest.approx(64.51e6, rel=1e-4)
+    assert papers_macs("higherscalenas_p4") == pytest.approx(153.14e9, rel=1e-4)
 
 
 def test_bottom_up_at_another_size_as_the_paper_prints() -> None:

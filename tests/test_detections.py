@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from scalenet_zoo import oks
 from scalenet_zoo.data import Crop, Person, open_data
-from scalenet_zoo.data.detections import boxes_of_files, read_detections
+from scalenet_zoo.data.crops import Box
+from scalenet_zoo.data.detections import boxes_of_files, check_box, read_detections
 from scalenet_zoo.data.pose import Persons
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.labels import Labels
@@ -128,6 +129,25 @@ def test_boxes_that_do_not_fit_the_data_are_named(tmp_path: Path) -> None:
         detected(tmp_path, [box(11)], limit=1)
     with pytest.raises(InputError, match=r"boxes.json: found boxes of persons for segmentation"):
         open_data(str(tmp_path), "segmentation", "val", boxes=tmp_path / "boxes.json")
+
+
+@pytest.mark.parametrize(
+    ("bbox", "fits"),
+    [
+        ((0, 0, 40, 30), True),
+        ((-9, 0, 20, 30), True),  # a little more than half is in the picture
+        ((-11, 0, 20, 30), False),
+        ((100, 100, 5, 5), False),
+        ((0, 0, 1e9, 1e9), False),
+        ((20, 15, 60, 45), False),  # corners that were taken for a corner and a size
+    ],
+)
+def test_a_box_lies_in_its_picture(bbox: Box, fits: bool) -> None:
+    if fits:
+        check_box(bbox, (40, 30), "x.json: a.png")
+    else:
+        with pytest.raises(InputError, match=r"^x.json: a.png: bbox: found \[.*\], outside of 40 x 30 pixels by more"):
+            check_box(bbox, (40, 30), "x.json: a.png")
 
 
 # --- figures --------------------------------------------------------------------------------------

@@ -359,6 +359,7 @@ def test_what_predict_refuses(run: Run, pictures: Path, tmp_path: Path) -> None:
     (pictures / "far" / "b.png").write_bytes((pictures / "a.png").read_bytes())
     boxes = "boxes.json"
     (tmp_path / boxes).write_text('[{"image_id": "a", "category_id": 1, "bbox": [0, 0, 9, 9], "score": 1}]')
+    (tmp_path / "far.json").write_text('[{"image_id": "a", "category_id": 1, "bbox": [900, 0, 9, 9], "score": 1}]')
     before = sorted(tmp_path.rglob("*"))
     for arguments, code, message in (
         (["nowhere.png", "--model", model], 1, "nowhere.png: found no such file, expected an image"),
@@ -370,6 +371,8 @@ def test_what_predict_refuses(run: Run, pictures: Path, tmp_path: Path) -> None:
         (["pictures", "--model", model, "--output", "pictures"], 1, "pictures: found the images in the folder to"),
         (["pictures/a.png", "--model", classifier, "--output", "x"], 2, "Invalid value: --output: found it for the"),
         (["pictures/a.png", "--model", model, "--tile"], 2, "Invalid value: --tile: found it for tiny_pose (pose)"),
+        (["pictures/a.png", "--model", model, "--tile", "--overlap", "2"], 2, "Invalid value: --overlap: found 2.0, "),
+        (["pictures/a.png", "--model", model, "--boxes", "far.json"], 1, "far.json: pictures/a.png: bbox: found [900,"),
         (["pictures/a.png", "--model", model, "--overlap", "0.5"], 2, "Invalid value: --overlap: found 0.5 without"),
         (["pictures/a.png", "--model", classifier, "--boxes", boxes], 2, "Invalid value: --boxes: found it for tiny "),
         (["pictures/a.png", "--model", model, "--boxes", "none.json"], 1, "none.json: cannot be read: No such file"),

@@ -195,7 +195,7 @@ def test_what_nothing_depends_on_yet_may_change(run: Run, tmp_path: Path) -> Non
     """A supernet's settings until it is trained, limits until a search; after it another run takes the supernet."""
     folder, other = tmp_path / "run", tmp_path / "other"
     recipe = CONFIG["supernet"]["recipe"]
-    config = write_config(tmp_path, supernet={"recipe": {**recipe, "batch_size": 500}}, baselines=[])
+    config = write_config(tmp_path, supernet={"recipe": {**recipe, "batch_size": 500}}, baselines=[], limit=70)
     _, line = run.error("supernet", "train", config, "--output", folder, *HERE)
     assert "expected at least a batch of 500" in line
     config = write_config(tmp_path, baselines=[])

@@ -26,7 +26,9 @@ def build(
     task: Annotated[TaskName | None, typer.Option(help="What it is for; classification if not given.")] = None,
     family: Annotated[
         str | None,
-        typer.Option(help="scalenet, efficientnet or a family's JSON file; for other tasks scalenas or hrnet, or any."),
+        typer.Option(
+            help="scalenet, efficientnet or a JSON file; other tasks: scalenas, hrnet, for several people higherhrnet."
+        ),
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="Of the image, with SPEC or other tasks: height x width as 512x1024.")

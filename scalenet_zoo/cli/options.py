@@ -47,9 +47,7 @@ Tile = Annotated[
         " instead of squeezed to the input as training shows them.",
     ),
 ]
-Overlap = Annotated[
-    float | None, typer.Option(min=0, max=0.9, help="Of tiles, as a share of a tile: 0.25 if not given.")
-]
+Overlap = Annotated[float | None, typer.Option(help="Of tiles, as a share of a tile, 0 to 0.9: 0.25 if not given.")]
 Boxes = Annotated[
     Path | None,
     typer.Option(help="Pose: persons' boxes, a JSON file of a detector's results as COCO has them, or of annotations."),
@@ -74,6 +72,8 @@ def parse_overlap(tile: bool, overlap: float | None) -> float | None:
     """What --tile and --overlap say together: the overlap of tiles, or None for none."""
     if overlap is not None and not tile:
         raise typer.BadParameter(f"--overlap: found {overlap} without --tile, expected both")
+    if overlap is not None and not 0 <= overlap <= 0.9:
+        raise typer.BadParameter(f"--overlap: found {overlap}, expected 0 to 0.9")
     if not tile:
         return None
     from scalenet_zoo.tiling import OVERLAP

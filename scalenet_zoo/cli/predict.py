@@ -60,7 +60,7 @@ def predict(
     from scalenet_zoo._files import replacing
     from scalenet_zoo.cli.console import print_json, progress_bar
     from scalenet_zoo.data import BrokenImages
-    from scalenet_zoo.data.detections import boxes_of_files, read_detections
+    from scalenet_zoo.data.detections import boxes_of_files, check_box, read_detections
     from scalenet_zoo.draw import draw
     from scalenet_zoo.errors import InputError
     from scalenet_zoo.images import read_image
@@ -98,6 +98,9 @@ def predict(
             else:
                 large += sum(_squeezed(spec, picture) for picture in pictures.values())
                 given_boxes = [persons[path] for path in pictures] if persons else None
+                for (path, picture), own in zip(pictures.items(), given_boxes or (), strict=False):
+                    for box in own:
+                        check_box(box, picture.size, f"{boxes}: {path}")
                 found = run_prediction(inference, list(pictures.values()), given_boxes) if pictures else []
             for (path, picture), decision in zip(pictures.items(), found, strict=True):
                 results[str(path)] = describe(spec, decision, top, DECISIONS[spec.task], inference.names)

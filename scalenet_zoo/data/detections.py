@@ -108,6 +108,28 @@ def read_detections(path: Path, min_score: float = 0.0, category: int | None = N
     return sure
 
 
+def check_box(box: Box, size: tuple[int, int], where: str) -> None:
+    """Refuse a box that is not of a picture.
+
+    Args:
+        box: x, y, width and height in pixels.
+        size: the picture's width and height.
+        where: the box is from, and of which picture.
+
+    Raises:
+        InputError: more than half of the box is outside of the picture.
+    """
+    inside = 1.0
+    for start, length, most in ((box[0], box[2], size[0]), (box[1], box[3], size[1])):
+        inside *= max(0.0, min(start + length, most) - max(start, 0.0)) / length
+    if inside < 0.5:
+        found = ", ".join(f"{value:g}" for value in box)
+        raise InputError(
+            f"{where}: bbox: found [{found}], outside of {size[0]} x {size[1]} pixels by more than half, expected x, y,"
+            " width and height within the picture"
+        )
+
+
 def boxes_of_files(detections: Sequence[Detection], files: Sequence[Path], source: Path) -> dict[Path, list[Box]]:
     """The boxes in image files, those of the highest score first.
 

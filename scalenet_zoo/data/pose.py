@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 
 from scalenet_zoo._files import read_yaml
 from scalenet_zoo.data.crops import STRIDE, apply, crop_matrix, cut, draw_heatmaps, inverse
-from scalenet_zoo.data.detections import Detection, read_detections
+from scalenet_zoo.data.detections import Detection, check_box, read_detections
 from scalenet_zoo.data.examples import Person, Region, find_split
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.images import normalisation, read_image
@@ -314,6 +314,7 @@ def _detected(
             where, (_, _, width, height) = f"the box {place}", one.bbox
             keypoints = np.zeros((len(category["keypoints"]), 3), np.float32)
             name, size = _image_file(f"{path}: {where}", images[number])
+            check_box(one.bbox, size, f"{where} of {name}")
             rows.append((name, keypoints, one.bbox, width * height, size, number, place, one.score))
     if not rows:
         raise InputError(f"{path}: found none of its {len(images)} images among the boxes, expected boxes for them")

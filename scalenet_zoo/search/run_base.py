@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 
 RUN = "run.json"
-_FIXED_BY = {"supernet": "supernet", "limits": "search", "search": "search", "latency": "search"}
-"""Fields of the configuration that may change until the run's folder has what depends on them."""
+_OF_SEARCH = ("limits", "search", "latency")
+"""Fields of the configuration that may change until a search has begun; the others, until there is a supernet."""
 _OF_SUPERNET = ("method", "data", "train_split", "limit", "ignore_index", "joints", "space", "supernet")
 """Fields of the configuration that a supernet depends on."""
 
@@ -128,8 +128,7 @@ class BaseRun:
         fixed = {name: value for name, value in values.items() if name not in may_change}
         if path.exists():
             about = _read_about(path)
-            open_yet = [name for name, part in _FIXED_BY.items() if not (self.folder / part).exists()]
-            before, now = (_without(config, open_yet) for config in (about["config"], fixed))
+            before, now = (self._settled(config) for config in (about["config"], fixed))
             if difference := first_difference(before, now):
                 name, found, expected = difference
                 raise TrainingError(
@@ -143,6 +142,11 @@ class BaseRun:
             temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         with replacing(self.folder / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(dict(values), sort_keys=False), encoding="utf-8")
+
+    def _settled(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that something in the folder depends on."""
+        trained, searched = ((self.folder / name).exists() for name in ("supernet", "search"))
+        return {name: value for name, value in config.items() if (searched if name in _OF_SEARCH else trained)}
 
     def _take_supernet(self, source: Path, config: Mapping[str, Any]) -> None:
         """Copy the supernet of another run, unless the folder has one."""
@@ -198,7 +202,3 @@ def _read_about(path: Path) -> dict[str, Any]:
         return {"config": dict(about["config"]), "machine": about["machine"]}
     except (ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{path}: {error}") from None
-
-
-def _without(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in names}
