@@ -402,7 +402,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def small_range(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only small networks, few visits: quick to measure."""
-    monkeypatch.setattr(profile, "MACS_RANGE", (100e6, 200e6))
+    monkeypatch.setattr(profile, "macs_range", lambda base_macs: (100e6, 200e6))
     monkeypatch.setattr(profile, "VISITS", 1)
     monkeypatch.setattr(yardstick, "QUIET", math.inf)  # on a busy machine too
     monkeypatch.setattr(yardstick, "REST", 0.01)
@@ -428,7 +428,7 @@ import sys
 from pathlib import Path
 from scalenet_zoo.export import profile, yardstick
 from scalenet_zoo.zoo import load_family
-profile.MACS_RANGE, profile.VISITS, yardstick.QUIET = (100e6, 200e6), 1, float("inf")
+profile.macs_range, profile.VISITS, yardstick.QUIET = lambda base_macs: (100e6, 200e6), 1, float("inf")
 settings = profile.Settings(family="scalenet", backend="torch", threads=1)
 plan = profile.Plan(layers=4, networks=4, held_out=2)
 tell = lambda what, done, total: print(done, flush=True)

@@ -159,7 +159,8 @@ def test_masks_without_a_labelled_pixel_are_refused(run: Run, tmp_path: Path) ->
         Image.fromarray(void).save(path)
     code, line = run.error("search", config, "--output", tmp_path / "run", *HERE)
     assert code == 1
-    assert "found no labelled pixel in 6 masks of train, expected some" in line
+    assert "found no labelled pixel in 6 masks of val, expected some" in line
+    assert not (tmp_path / "run" / "supernet").exists()
 
 
 def test_a_run_with_another_configuration_is_refused(run: Run, tmp_path: Path) -> None:  # noqa: F811
@@ -167,7 +168,8 @@ def test_a_run_with_another_configuration_is_refused(run: Run, tmp_path: Path) -
     chosen = load_config(config)
     assert isinstance(chosen, MultipathConfig)
     MultipathRun(chosen, folder, RunOptions(cpu=True, workers=0))
-    (folder / "search").mkdir()
+    for name in ("supernet", "search"):
+        (folder / name).mkdir()
     _, line = run.error("search", config, "--output", folder, "--macs", "150M", *HERE)
     assert f"{folder}: limits.macs: found None in this run, expected 150M, as now given" in line
     _, line = run.error("search", write_config(tmp_path, scoring={"bn_images": 5}), "--output", folder, *HERE)

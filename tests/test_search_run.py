@@ -223,12 +223,15 @@ def test_what_nothing_depends_on_yet_may_change(run: Run, tmp_path: Path) -> Non
 def test_a_run_with_another_configuration_is_refused(run: Run, tmp_path: Path) -> None:  # noqa: F811
     config, folder = write_config(tmp_path), tmp_path / "run"
     SearchRun(SearchConfig.load(config), folder, RunOptions(cpu=True, workers=0))
-    (folder / "search").mkdir()
+    for name in ("supernet", "search"):
+        (folder / name).mkdir()
     changed = {**CONFIG["search"], "population": 6}
     _, line = run.error("search", write_config(tmp_path, search=changed), "--output", folder, *HERE)
     assert f"{folder}: search.population: found 4 in this run, expected 6, as now given" in line
     _, line = run.error("search", write_config(tmp_path), "--output", folder, "--macs", "150K", *HERE)
     assert f"{folder}: limits.macs: found ['140K'] in this run, expected ['150K']" in line
+    _, line = run.error("search", write_config(tmp_path, limit=70), "--output", folder, *HERE)
+    assert f"{folder}: limit: found 80 in this run, expected 70" in line
 
 
 def test_flags_change_the_limits(tmp_path: Path) -> None:
