@@ -174,7 +174,7 @@ def latency_name(networks: Family | Entries) -> str:
         return networks.name
     if networks.name in FAMILIES["classification"] and networks == load_family(networks.name):
         return networks.name
-    return f"{networks.name}-{hashlib.sha256(networks.model_dump_json().encode()).hexdigest()[:12]}"
+    return f"{networks.name[:80]}-{hashlib.sha256(networks.model_dump_json().encode()).hexdigest()[:12]}"
 
 
 def _height_and_width(img_size: int | Sequence[int] | None) -> tuple[int | None, int | None]:

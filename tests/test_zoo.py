@@ -16,7 +16,7 @@ from scalenet_zoo import ArchSpec, create_model, list_models, load_spec
 from scalenet_zoo.errors import BudgetError, ModelNotFoundError, SpecError, WeightsError
 from scalenet_zoo.scaling import expand
 from scalenet_zoo.weights import load_weights, read_weights, save_weights
-from scalenet_zoo.zoo import TIMM_NAMES, load_family, spec_for
+from scalenet_zoo.zoo import TIMM_NAMES, find_networks, latency_name, load_family, spec_for
 from tests.networks import random_model, small
 
 CLASSIFIERS = [f"scalenet_s{i}" for i in range(6)] + [f"efficientnet_b{i}" for i in range(8)]
@@ -227,3 +227,15 @@ def test_the_package_has_no_other_attributes() -> None:
 
 def test_small_keeps_the_architecture() -> None:
     assert small("scalenas_p1").hash == load_spec("scalenas_p1").hash
+
+
+def test_a_family_of_ones_own_has_latency_models_of_its_own(tmp_path: Path) -> None:
+    ours = load_family("scalenet")
+    assert latency_name(ours) == "scalenet"
+    other = ours.model_copy(update={"strategies": ours.strategies[:2]})
+    other.save(tmp_path / "other.json")
+    found = find_networks("classification", str(tmp_path / "other.json"))
+    assert found == other
+    assert latency_name(other).startswith("scalenet-")
+    assert latency_name(other.model_copy(update={"name": "x" * 100})) != latency_name(other)
+    assert len(latency_name(other.model_copy(update={"name": "x" * 100}))) <= 100
