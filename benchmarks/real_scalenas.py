@@ -33,8 +33,8 @@ from pydantic import JsonValue
 
 from benchmarks.alone import Data, Training, train_missing
 from benchmarks.interleave import RESULTS, record
-from benchmarks.real_search import Told, keep, write
 from benchmarks.real_training import SIGMAS
+from benchmarks.run_folder import Told, keep, write
 from benchmarks.significance import paired, rank_correlation
 from scalenet_zoo import ArchSpec, create_model, load_spec
 from scalenet_zoo._files import read_yaml, replacing_folder
@@ -327,7 +327,8 @@ class RealScaleNAS:
             reached.setdefault(row.name, []).append(row.reached)
         longer = {row.name: row.reached for row in Standalone.load(self.folder / "longer.json").rows}
         first = {row.name: row for row in rows}
-        both = [name for name in reached if name in inherited]
+        names = {training.spec.hash: training.name for training in reversed(self.trainings())}
+        both = [name for name in names.values() if name in inherited]  # a network that has two names counts once
         networks = [
             {
                 "name": name,

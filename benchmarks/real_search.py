@@ -16,10 +16,9 @@ import json
 import math
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,9 +32,10 @@ from pydantic import JsonValue
 
 from benchmarks.alone import Data, Training, train_missing
 from benchmarks.interleave import RESULTS, record
+from benchmarks.run_folder import Told, keep, write
 from benchmarks.significance import paired, rank_correlation
 from scalenet_zoo import ArchSpec
-from scalenet_zoo._files import read_yaml, replacing, replacing_folder
+from scalenet_zoo._files import read_yaml, replacing_folder
 from scalenet_zoo.data import Stream
 from scalenet_zoo.quantities import format_ms
 from scalenet_zoo.search.baselines import search_baseline
@@ -60,8 +60,6 @@ SOURCES: dict[Group, str] = {"found": "joint", "compound": "compound", "random":
 """Groups of networks that a search found, and its method."""
 PAPERS_RATIO = 2.53
 """How many times cheaper joint search is than separate ones (ScaleNet, ECCV 2022)."""
-TELL_EVERY = 30
-"""Seconds."""
 
 
 class Ranked(Strict):
@@ -123,18 +121,6 @@ class Budgets(Document):
 
     joint_ms: tuple[float, ...]
     budgets: tuple[str, ...]
-
-
-@dataclass
-class Told:
-    """Says what is being done, twice a minute."""
-
-    at: float = field(default_factory=time.monotonic)
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if time.monotonic() - self.at > TELL_EVERY:
-            self.at = time.monotonic()
-            print(f"{what} ({done} of {total})", file=sys.stderr, flush=True)
 
 
 @dataclass
@@ -329,9 +315,8 @@ class RealSearch:
         budgets = Budgets.load(budgets_path)
         hss = self.folder / "hss"
         folder.mkdir(exist_ok=True)
-        for name in ("supernet", "images"):
-            if not (folder / name).exists():
-                (folder / name).symlink_to(hss.resolve() / name)
+        if not (folder / "images").exists():
+            (folder / "images").symlink_to(hss.resolve() / "images")
         if not (folder / "scores.jsonl").exists():
             shutil.copy(hss / "scores.jsonl", folder / "scores.jsonl")
         limits = Limits(latency=budgets.budgets, backend=plan.backend, threads=plan.threads, growth=None)
@@ -341,7 +326,8 @@ class RealSearch:
             "search": self.config.search.model_copy(update={"rounds": plan.rounds}),
             "baselines": (),
         }
-        SearchRun(self.config.model_copy(update=changes), folder, self._options).search()
+        options = replace(self._options, supernet=hss)
+        SearchRun(self.config.model_copy(update=changes), folder, options).search()
         state = self.state("joint", "latency_run")
         again = self._measure(state)
         amounts = limits.amounts("latency", [found.stage for found in state.found])
@@ -428,13 +414,11 @@ class RealSearch:
 
     def _overhead_figures(self, path: Path) -> dict[str, Any]:
         """Shares of the searches' time; where latencies are limited, measuring them is in it."""
-        runs = {
-            f"{run}/{file.stem}": file
-            for run in ("hss", "latency_run")
-            for file in path.parent.parent.glob(f"{run}/search/*.json")
-        }
-        states = {name: SearchState.load(file) for name, file in sorted(runs.items())}
-        return {name: 1 - state.scoring_seconds / state.seconds for name, state in states.items()}
+        shares = {}
+        for file in sorted(file for run in ("hss", "latency_run") for file in self.folder.glob(f"{run}/search/*.json")):
+            state = SearchState.load(file)
+            shares[f"{file.parent.parent.name}/{file.stem}"] = 1 - state.scoring_seconds / state.seconds
+        return shares
 
     def _sampler_figures(self, path: Path) -> dict[str, Any]:
         networks = Samplers.load(path).networks
@@ -572,23 +556,6 @@ def correlate(rows: Sequence[Row]) -> dict[str, Any]:
     """How scores rank networks, against what they reach when they are trained alone."""
     scores = [row.score for row in rows if row.score is not None]
     return rank_correlation(scores, [row.reached for row in rows if row.score is not None])
-
-
-def write(path: Path, values: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def keep(file: Path, target: Path, names: Mapping[str, str]) -> None:
-    """Copy a file; where things lie does not matter to others: texts get other `names` for it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if file.suffix == ".png":
-        shutil.copy(file, target)
-        return
-    text = file.read_text(encoding="utf-8")
-    for path, name in names.items():
-        text = text.replace(path, name)
-    target.write_text(text, encoding="utf-8")
 
 
 PARTS = ("supernet", "samplers", "search", "family", "rank", "costs", "latency", "record")

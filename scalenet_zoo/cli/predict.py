@@ -98,8 +98,8 @@ def predict(
             else:
                 large += sum(_squeezed(spec, picture) for picture in pictures.values())
                 given_boxes = [persons[path] for path in pictures] if persons else None
-                for (path, picture), own in zip(pictures.items(), given_boxes or (), strict=False):
-                    for box in own:
+                for path, picture in pictures.items():
+                    for box in persons[path] if persons else ():
                         check_box(box, picture.size, f"{boxes}: {path}")
                 found = run_prediction(inference, list(pictures.values()), given_boxes) if pictures else []
             for (path, picture), decision in zip(pictures.items(), found, strict=True):

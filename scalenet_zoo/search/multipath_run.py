@@ -73,11 +73,10 @@ class MultipathRun(BaseRun):
         self.config, self.space = config, config.open_space()
         task = self.space.head
         self.metric = config.scoring.metric_of(task)
-        self.recipe = config.supernet.make_recipe(task)
         reading: dict[str, Any] = {"ignore_index": config.ignore_index}
         if config.joints:
             reading["joints"] = Path(config.joints)
-        super().__init__(config, folder, options, task, self.recipe, **reading)
+        super().__init__(config, folder, options, task, config.supernet.make_recipe(task), **reading)
         if config.limits.latency:
             require_backend(str(config.limits.backend))
         self._check_limits(TopologyBounds(self.space, self.classes, config.limits))

@@ -64,8 +64,7 @@ class SearchRun(BaseRun):
 
     def __init__(self, config: SearchConfig, folder: Path, options: RunOptions) -> None:
         self.config, self.space = config, config.open_space()
-        self.recipe = config.supernet.make_recipe()
-        super().__init__(config, folder, options, "classification", self.recipe)
+        super().__init__(config, folder, options, "classification", config.supernet.make_recipe())
         config.search.shares(scaled_stages(self.space))
         config.supernet.make_sampler(self.space)
         if config.limits.latency:

@@ -124,10 +124,10 @@ class BaseRun:
             TrainingError: the folder holds a run with another configuration, or the supernet is of another.
             OutputError: a file cannot be written.
         """
-        path, about = self.folder / RUN, {"machine": machine()}
+        path = self.folder / RUN
         fixed = {name: value for name, value in values.items() if name not in may_change}
-        if path.exists():
-            about = _read_about(path)
+        about = _read_about(path) if path.exists() else None
+        if about:
             before, now = (self._settled(config) for config in (about["config"], fixed))
             if difference := first_difference(before, now):
                 name, found, expected = difference
@@ -138,7 +138,7 @@ class BaseRun:
         if self.options.supernet is not None:
             self._take_supernet(self.options.supernet, fixed)
         with replacing(path) as temporary:
-            about = {"config": fixed, "machine": about["machine"]}
+            about = {"config": fixed, "machine": about["machine"] if about else machine()}
             temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         with replacing(self.folder / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(dict(values), sort_keys=False), encoding="utf-8")

@@ -1,0 +1,44 @@
+"""What long runs share: progress, files in their folder, copies of what is worth keeping."""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scalenet_zoo._files import replacing
+
+TELL_EVERY = 30
+"""Seconds."""
+
+
+@dataclass
+class Told:
+    """Says what is being done, twice a minute."""
+
+    at: float = field(default_factory=time.monotonic)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if time.monotonic() - self.at > TELL_EVERY:
+            self.at = time.monotonic()
+            print(f"{what} ({done} of {total})", file=sys.stderr, flush=True)
+
+
+def write(path: Path, values: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def keep(file: Path, target: Path, names: Mapping[str, str]) -> None:
+    """Copy a file; where things lie does not matter to others: texts get other `names` for it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".png":
+        shutil.copy(file, target)
+        return
+    text = file.read_text(encoding="utf-8")
+    for path, name in names.items():
+        text = text.replace(path, name)
+    target.write_text(text, encoding="utf-8")
