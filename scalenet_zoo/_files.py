@@ -3,42 +3,94 @@
 import json
 import math
 import os
-import reprlib
 import shutil
 import stat
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 from typing import Any, NoReturn
 
+from scalenet_zoo.bounds import INTEGER, JSON_BYTES, LINES_BYTES, NESTING, YAML_BYTES
 from scalenet_zoo.errors import OutputError, ZooError
+from scalenet_zoo.locks import locked, try_lock, unlock
+from scalenet_zoo.quoting import quoted
 
-MAX_JSON_BYTES = 8 * 2**20
+SCRATCH = ".scalenet-zoo-"
+"""What the names of folders begin with in which files are written before they appear."""
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is any of six types
-    """Read strict JSON: no duplicate keys, no NaN or Infinity, at most `MAX_JSON_BYTES`.
+def regular_file(path: Path) -> int:
+    """Insist that a path is of a file with an end: pipes and devices are not even opened.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        ValueError: one line that says what it is instead, without the file's name.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise ValueError("is a directory, expected a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("is not a regular file, expected one")
+    return status.st_size
+
+
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file of a bounded size.
 
     Raises:
         ValueError: one line that says what is wrong with the file, without the file's name.
     """
+    if (size := regular_file(path)) > max_bytes:
+        raise ValueError(f"found {size:,} bytes, expected at most {max_bytes:,}")
     try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ValueError("is a directory, expected a JSON file")
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("is not a regular file, expected a JSON file")
-        if status.st_size > MAX_JSON_BYTES:
-            raise ValueError(f"found {status.st_size:,} bytes, expected at most {MAX_JSON_BYTES:,}")
         with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES)
+            return file.read(max_bytes)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
+def read_text(path: Path, max_bytes: int = LINES_BYTES) -> str:
+    """Read a UTF-8 text, without its byte order mark if it has one.
+
+    Raises:
+        ValueError: as `read_bytes`.
+    """
+    return _decoded(read_bytes(path, max_bytes))
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text that are not empty, without white space around them.
+
+    Raises:
+        ValueError: as `read_bytes`.
+    """
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def read_json(path: Path, max_bytes: int = JSON_BYTES) -> Any:  # noqa: ANN401 - JSON is any of six types
+    """Read strict JSON: no duplicate keys, no NaN or Infinity, integers of 64 bits, bounded size and depth.
+
+    Raises:
+        ValueError: as `read_bytes`.
+    """
+    return parse_json(read_text(path, max_bytes))
+
+
+def parse_json(text: str) -> Any:  # noqa: ANN401 - as read_json
+    """The same for a text.
+
+    Raises:
+        ValueError: one line that says what is wrong with it.
+    """
     try:
-        return json.loads(
-            content.decode(),
+        value = json.loads(
+            text,
             object_pairs_hook=_unique_keys,
             parse_int=_integer,
             parse_float=_finite,
@@ -46,48 +98,87 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is any of six types
         )
     except RecursionError:
         raise ValueError("is nested too deeply to be read") from None
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text, expected JSON") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"is not valid JSON: {error}") from None
+    _check_depth(value)
+    return value
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file that grows line by line; a last line that a kill cut off is left out.
+
+    Raises:
+        ValueError: one line that says what is wrong, and in which line, without the file's name.
+    """
+    *whole, last = read_bytes(path, LINES_BYTES).split(b"\n")
+    rows = [_json_line(line, number) for number, line in enumerate(whole, 1)]
+    with suppress(ValueError):
+        rows += [_json_line(last, len(rows) + 1)]
+    return rows
+
+
+def _json_line(line: bytes, number: int) -> dict[str, Any]:
+    try:
+        row = parse_json(_decoded(line))
+        if not isinstance(row, dict):
+            raise ValueError(f"found {quoted(row)}, expected an object")
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from None
+    return row
 
 
 def read_yaml(path: Path) -> Any:  # noqa: ANN401 - as JSON
-    """Read YAML of plain values: no tags that name types.
+    """Read YAML of plain values: texts, numbers (1e-3 too), true and false, null, lists, and mappings by text.
+
+    What anchors repeat counts each time, so that a short file does not become a large value.
 
     Raises:
-        ValueError: one line that says what is wrong with the file, without the file's name.
+        ValueError: as `read_bytes`.
     """
-    import yaml
+    from scalenet_zoo._yaml import parse_yaml
 
+    return parse_yaml(read_text(path, YAML_BYTES))
+
+
+def _decoded(content: bytes) -> str:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError("is not UTF-8 text, expected YAML") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"is not valid YAML: {' '.join(str(error).split())}") from None
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 text: found the byte 0x{content[error.start]:02x}") from None
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(NESTING):
+        level = [
+            child
+            for each in level
+            for child in (each.values() if isinstance(each, dict) else each if isinstance(each, list) else ())
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"is nested too deeply to be read, expected at most {NESTING} levels")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"found the key {key!r} twice in one object, expected it once")
-        result[key] = value
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"found the key {quoted(twice)} twice in one object, expected it once")
     return result
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > 1000:
-        raise ValueError(f"found an integer of {len(digits):,} digits, expected at most 1000")
-    return int(digits)
+    if len(digits) > 20 or abs(value := int(digits)) >= INTEGER:
+        raise ValueError(f"found an integer of {len(digits):,} digits, expected one of 64 bits")
+    return value
 
 
 def _finite(text: str) -> float:
     value = float(text)
-    return value if math.isfinite(value) else _no_constant(reprlib.repr(text))
+    return value if math.isfinite(value) else _no_constant(quoted(text))
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -118,23 +209,13 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written: the disk is full, say, or `path` is a directory.
     """
-    directory = None
-    try:
+    with _beside(path) as scratch:
         if path.is_dir():
             raise OutputError(f"{path}: is a directory, expected a file to write")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        directory = Path(mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        yield directory / path.name
-        with _locked(path.parent):
-            for file in sorted(directory.iterdir(), key=lambda file: file.name == path.name):  # the file itself last
+        yield scratch / path.name
+        with locked(path.parent):
+            for file in sorted(scratch.iterdir(), key=lambda file: file.name == path.name):  # the file itself last
                 file.replace(path.parent / file.name)
-    except OSError as error:
-        if isinstance(error, ZooError):
-            raise
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        if directory:
-            shutil.rmtree(directory)
 
 
 @contextmanager
@@ -144,42 +225,70 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be written.
     """
-    scratch = None
-    try:
+    with _beside(path) as scratch:
         if path.exists() and not path.is_dir():
             raise OutputError(f"{path}: is a file, expected a folder to write")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         new, old = scratch / "new", scratch / "old"
         new.mkdir()
         yield new
-        with _locked(path.parent):
+        with locked(path.parent):
             if path.exists():
                 path.rename(old)
             new.rename(path)
+
+
+@contextmanager
+def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
+    """Give an empty folder, which is removed in the end; those of processes that were killed are removed first.
+
+    Args:
+        parent: the folder to make it in; None: the system's for temporary files.
+    """
+    parent = Path(gettempdir()) if parent is None else parent
+    with locked(parent):  # between its making and its locking nobody takes it for left behind
+        _clear(parent)
+        held = Path(mkdtemp(prefix=SCRATCH, dir=parent))
+        lock = try_lock(held)
+    try:
+        (inner := held / "files").mkdir()
+        yield inner
+    finally:
+        shutil.rmtree(held)
+        unlock(lock)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove the folders of `scratch_folder` in a folder, and in those below it, whose processes were killed."""
+    for name, folders, _ in os.walk(folder):
+        if any(inner.startswith(SCRATCH) for inner in folders):
+            with locked(Path(name)):
+                _clear(Path(name))
+            folders[:] = [inner for inner in folders if not inner.startswith(SCRATCH)]
+
+
+def _clear(parent: Path) -> None:
+    for path in parent.glob(f"{SCRATCH}*/"):
+        try:
+            lock = try_lock(path)
+        except BlockingIOError:  # somebody works in it
+            continue
+        if lock is not None:
+            with suppress(OSError):
+                shutil.rmtree(path)
+            unlock(lock)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Give a scratch folder in the folder of `path`, which is made; what goes wrong is told as of `path`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_folder(path.parent) as scratch:
+            yield scratch
     except OSError as error:
         if isinstance(error, ZooError):
             raise
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        if scratch:
-            shutil.rmtree(scratch)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Hold a directory, against those who ask for it in the same way; where it cannot be locked, go on without."""
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    with ExitStack() as stack:
-        with suppress(OSError):  # a file system without locks, a directory that may be written but not read
-            descriptor = os.open(directory, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
 
 
 def format_json(value: object, indent: str = "", width: int = 120) -> str:

@@ -1,8 +1,17 @@
 """The errors that the library raises on purpose: one type a kind of failure, one line a message."""
 
+from scalenet_zoo.bounds import MESSAGE_CHARACTERS
+from scalenet_zoo.quoting import elide, printable
+
 
 class ZooError(Exception):
-    """Base of every error below; the command line prints its message as one line and exits with 1."""
+    """Base of every error below; the command line prints its message as one line and exits with 1.
+
+    Messages quote files: control characters in them are shown escaped, and what is too long loses its middle.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(elide(printable(message), MESSAGE_CHARACTERS))
 
 
 class SpecError(ZooError, ValueError):

@@ -24,7 +24,8 @@ from huggingface_hub.errors import (
 )
 from torch import nn
 
-from scalenet_zoo._files import MAX_JSON_BYTES, replacing_folder
+from scalenet_zoo._files import replacing_folder
+from scalenet_zoo.bounds import JSON_BYTES
 from scalenet_zoo.errors import OutputError, WeightsError, ZooError
 from scalenet_zoo.model_card import render_card
 from scalenet_zoo.model_folder import (
@@ -68,9 +69,9 @@ def fetch_folder(
         SpecError: a file is not valid.
     """
     name, revision = _pinned(repository, revision)
-    config = _fetch(name, CONFIG, revision, cache_dir, MAX_JSON_BYTES)
+    config = _fetch(name, CONFIG, revision, cache_dir, JSON_BYTES)
     commit = config.parent.name
-    _fetch(name, SPEC, commit, cache_dir, MAX_JSON_BYTES)
+    _fetch(name, SPEC, commit, cache_dir, JSON_BYTES)
     folder = read_folder(config.parent)
     if with_weights:
         _fetch(name, WEIGHTS, commit, cache_dir, folder.config.scalenet_zoo.weights.bytes)
@@ -177,7 +178,7 @@ def _pinned(repository: str, revision: str | None) -> tuple[str, str | None]:
 
 def _fetch_card(repository: str, commit: str) -> Path | None:
     try:
-        return _fetch(repository, CARD, commit, None, MAX_JSON_BYTES)
+        return _fetch(repository, CARD, commit, None, JSON_BYTES)
     except WeightsError as error:
         if isinstance(error.__cause__, EntryNotFoundError):  # a repository without one, or offline
             return None

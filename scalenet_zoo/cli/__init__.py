@@ -3,7 +3,9 @@
 Errors are one line on standard error and an exit code above 0; `--debug` shows the traceback.
 """
 
+import logging
 import os
+import re
 import signal
 import sys
 import traceback
@@ -12,6 +14,7 @@ from typing import Annotated
 import typer
 
 from scalenet_zoo import __version__
+from scalenet_zoo.bounds import MESSAGE_CHARACTERS
 from scalenet_zoo.cli import (
     benchmark,
     build,
@@ -27,6 +30,7 @@ from scalenet_zoo.cli import (
     zoo,
 )
 from scalenet_zoo.errors import ZooError
+from scalenet_zoo.quoting import elide, printable
 
 app = typer.Typer(
     name="scalenet-zoo",
@@ -71,12 +75,27 @@ def _options(
     pass
 
 
+def _expanded(argument: str) -> str:
+    """An argument with the home folder for its `~`, which shells leave alone in `--output=~/runs`."""
+    flag, path = match.groups() if (match := re.match(r"(--[\w-]+=)(.*)", argument, re.DOTALL)) else ("", argument)
+    return flag + os.path.expanduser(path)  # noqa: PTH111 - a Path would change the text
+
+
+class _Notices(logging.Formatter):
+    """Notices quote files: what controls terminals is shown escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def main() -> None:
     """Run the command line: the entry point of `scalenet-zoo`."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    arguments = [_expanded(argument) for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     if not debug:
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the Hub's client tells of every retry
+    if logging.lastResort is not None:  # what prints notices where nobody else does
+        logging.lastResort.setFormatter(_Notices())
     stopped = False
 
     def stop(*_: object) -> None:  # an exception, so that temporary files are removed
@@ -109,5 +128,5 @@ def main() -> None:
     if debug and failure:
         traceback.print_exception(failure)
     if message:
-        typer.echo(f"error: {' '.join(message.split())}", err=True)
+        typer.echo(f"error: {elide(printable(' '.join(message.split())), MESSAGE_CHARACTERS)}", err=True)
     sys.exit(code)

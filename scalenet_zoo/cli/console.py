@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scalenet_zoo.quoting import printable
+
 
 def print_json(value: object) -> None:
     """Print figures for programs."""
@@ -30,11 +32,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], align:
     for column, side in zip(columns, align, strict=True):
         table.add_column(Text(column), justify="left" if side == "l" else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 1000)
     with console.capture() as printed:
         console.print(table)
     typer.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print a line that quotes files: a path, a class, what is wrong with an image."""
+    typer.echo(printable(text), err=err)
 
 
 @contextmanager

@@ -34,7 +34,14 @@ class BuildFormat(StrEnum):
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Pretrained = Annotated[bool, typer.Option("--pretrained", help="Load published weights from the Hugging Face Hub.")]
 Weights = Annotated[Path | None, typer.Option(help="A safetensors file with the network's weights.")]
-IgnoreIndex = Annotated[int, typer.Option(min=0, max=255, help="Pixels of this value in masks count for nothing.")]
+IgnoreIndex = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=255,
+        help="Pixels of this value in masks count for nothing; 255, if classes.json does not say otherwise.",
+    ),
+]
 Joints = Annotated[
     Path | None, typer.Option(help="A YAML file with the joints' names, flip_pairs, skeleton or sigmas.")
 ]
