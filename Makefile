@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint types bench schema clean
+.PHONY: demo test test-slow test-fuzz test-lowest lint types bench schema clean
 
 demo: .venv/installed  ## build a 600M-MACs network, export it, run both on a photograph
 	$(BIN)/scalenet-zoo build --flops 600M --export onnx --output demo
@@ -12,6 +12,12 @@ test: .venv/installed  ## the tests that need no GPU and little time, a process 
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m "slow or distributed"
+
+test-fuzz: .venv/installed  ## every reader of files, given damaged ones by the thousand
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fuzz --numprocesses auto
+
+test-lowest: .venv-lowest/installed  ## the tests with the lowest versions that pyproject.toml allows
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --numprocesses auto --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -29,9 +35,15 @@ schema: .venv/installed  ## write the JSON Schemas of the file formats anew
 	$(BIN)/python -c 'from scalenet_zoo.schemas import write_schemas; write_schemas()'
 
 clean:
-	rm -rf .venv build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-lowest build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+.venv-lowest/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dev]'
 	touch $@

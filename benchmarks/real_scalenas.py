@@ -52,7 +52,7 @@ from scalenet_zoo.search.run_base import RunOptions
 from scalenet_zoo.search.standalone import Standalone
 from scalenet_zoo.search.topology import Scored
 from scalenet_zoo.spec import Module, MultipathNetwork, Strict, spec_errors
-from scalenet_zoo.supernet.loop import SupernetSummary
+from scalenet_zoo.supernet.summary import SupernetSummary
 from scalenet_zoo.train import Options, train
 
 SamplerName = Literal["grouped", "uniform", "sandwich"]

@@ -54,7 +54,7 @@ from scalenet_zoo.search.space import Scaling
 from scalenet_zoo.search.standalone import Group, Row, Standalone, over_seeds
 from scalenet_zoo.search.state import Kernels, SearchState
 from scalenet_zoo.spec import Document, Strict, spec_errors
-from scalenet_zoo.supernet.loop import SupernetSummary
+from scalenet_zoo.supernet.summary import SupernetSummary
 
 SOURCES: dict[Group, str] = {"found": "joint", "compound": "compound", "random": "random"}
 """Groups of networks that a search found, and its method."""

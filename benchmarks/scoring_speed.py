@@ -16,7 +16,8 @@ from torch import nn
 
 from benchmarks.interleave import interleave, ratio, record
 from scalenet_zoo.search.images import CachedImages
-from scalenet_zoo.search.scoring import ScoringSettings, score_network
+from scalenet_zoo.search.scoring import score_network
+from scalenet_zoo.search.settings import ScoringSettings
 from scalenet_zoo.search.space import Scaling, Space
 from scalenet_zoo.spec import ArchSpec
 from scalenet_zoo.supernet.scalenet import SuperSupernet

@@ -22,11 +22,12 @@ import torch
 from scalenet_zoo.export import OnProgress
 from scalenet_zoo.export.engine_network import check_engine
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions, Precision
-from scalenet_zoo.export.runners import Runner, prepare
+from scalenet_zoo.export.runners import Runner, check_batch, prepare
 from torch import nn
 
 from scalenet_zoo.backends import BACKENDS, require_backend
 from scalenet_zoo.errors import InputError
+from scalenet_zoo.file_kinds import ENGINE, ONNX, exported_kind, user_path
 from scalenet_zoo.spec import ArchSpec
 from scalenet_zoo.zoo import create_model, load_spec
 
@@ -186,14 +187,15 @@ class Subject:
         Raises:
             ZooError: there is no such entry or file, or the file is not valid.
         """
-        path = Path(source)
-        if path.suffix == ".onnx":
+        path = user_path(source)
+        kind = exported_kind(path)
+        if kind == ONNX:
             metadata = Metadata.read(path)
             backends = tuple(backend for backend in BACKENDS if not backend.startswith("torch"))
             batch = metadata.options.batch
-        elif path.suffix == ".engine":
+        elif kind == ENGINE:
             record = check_engine(path)
-            metadata = Metadata.parse(record.entries, str(path))
+            metadata = record.read_metadata(str(path))
             backends, batch = (record.library,), record.batch
         else:
             spec = load_spec(source)
@@ -221,6 +223,7 @@ class Case:
     def images(self) -> torch.Tensor:
         """Noise in the form that the network or the file takes."""
         size, options = self.subject.spec.input, self.subject.options
+        check_batch(self.batch, (size.channels, size.height, size.width))
         generator = torch.Generator().manual_seed(0)
         if options and options.preprocess:
             shape = (self.batch, size.height, size.width, size.channels)

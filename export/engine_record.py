@@ -9,7 +9,6 @@ unless it was built for more, and TensorRT takes the bytes of an engine on trust
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import re
@@ -23,7 +22,10 @@ from scalenet_zoo.export.engine_summary import EngineSummary
 from scalenet_zoo.export.metadata import Metadata, Precision
 
 from scalenet_zoo import __version__
-from scalenet_zoo.errors import EngineError, SpecError
+from scalenet_zoo._files import read_bytes, regular_file
+from scalenet_zoo.bounds import ENGINE_BYTES, GZIP_RATIO
+from scalenet_zoo.errors import EngineError, InputError, SpecError
+from scalenet_zoo.quoting import quoted
 from scalenet_zoo.spec import Document, Strict
 
 Library = Literal["tensorrt", "tensorrt-rtx"]
@@ -70,6 +72,9 @@ class EngineOptions(Strict):
             raise EngineError(f"workspace: found {self.workspace_mib} MiB, expected at least 1")
         if self.level is not None and not 0 <= self.level <= 5:
             raise EngineError(f"level: found {self.level}, expected 0 to 5")
+        for capability in self.compute_capabilities:
+            if not re.fullmatch(r"[0-9]{1,2}\.[0-9]", capability):
+                raise EngineError(f"compute capability: found {quoted(capability)}, expected such as 8.9")
         if self.compute_capabilities and self.library == "tensorrt":
             raise EngineError("compute capability: found it with tensorrt, expected it with tensorrt-rtx alone")
         if self.compute_capabilities and self.hardware_compatible:
@@ -105,6 +110,7 @@ class EngineRecord(Document):
     Attributes:
         engine_sha256: of the file as it stands.
         engine_bytes: its size.
+        plan_bytes: of what TensorRT takes: the same, decompressed; None in records of before.
         onnx_sha256: of the ONNX file, with its external data.
         spec_hash: of the network's spec, where the ONNX file is one of ours.
         entries: what the ONNX file said of itself in its metadata.
@@ -122,7 +128,8 @@ class EngineRecord(Document):
     format: Literal["scalenet-zoo/engine"] = "scalenet-zoo/engine"
     version: Annotated[int, Field(ge=1, le=1)] = 1
     engine_sha256: Sha256
-    engine_bytes: int
+    engine_bytes: Annotated[int, Field(ge=0, le=ENGINE_BYTES)]
+    plan_bytes: Annotated[int, Field(ge=0, le=ENGINE_BYTES)] | None = None
     onnx_sha256: Sha256
     spec_hash: Sha256 | None = None
     entries: dict[str, str]
@@ -166,9 +173,19 @@ class EngineRecord(Document):
         """The network's spec, preprocessing and class names.
 
         Raises:
-            InputError: the ONNX file was not one of ours.
+            InputError: the ONNX file was not one of ours, or the engine is for other images than its spec says.
         """
-        return Metadata.parse(self.entries, "engine")
+        return self.read_metadata("engine")
+
+    def read_metadata(self, source: str) -> Metadata:
+        """The same; `source` names the engine in errors."""
+        metadata = Metadata.parse(self.entries, source)
+        for shape in (self.profiles[0].smallest, self.profiles[0].largest):
+            if shape[1:] != metadata.image_shape:
+                raise InputError(
+                    f"{source}: found images of {shape[1:]}, expected {metadata.image_shape} as its spec says"
+                )
+        return metadata
 
     def changes(self, onnx_sha256: str, options: EngineOptions, tensorrt: str, device: Device | None) -> list[str]:
         """How this differs from the record of an engine that would be built now, each as a phrase."""
@@ -226,25 +243,44 @@ def read_engine(path: Path) -> tuple[EngineRecord, bytes]:
         EngineError: either is missing, damaged or changed.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise EngineError(f"{path}: cannot be read: {error.strerror}") from None
+        regular_file(path)
+    except ValueError as error:
+        raise EngineError(f"{path}: {error}") from None
     try:
         record = EngineRecord.load(record_path(path))
     except SpecError as error:
         raise EngineError(f"{error}; an engine is used with the record that it was built with alone") from None
     if not record.digest:
         raise EngineError(f"{record_path(path)}: digest: is missing")
+    try:
+        size = regular_file(path)
+        content = read_bytes(path, record.engine_bytes) if size == record.engine_bytes else b""
+    except ValueError as error:
+        raise EngineError(f"{path}: {error}") from None
     if len(content) != record.engine_bytes:
-        raise EngineError(f"{path}: found {len(content):,} bytes, expected {record.engine_bytes:,}: it is not whole")
+        raise EngineError(f"{path}: found {size:,} bytes, expected {record.engine_bytes:,}: it is not whole")
     if hashlib.sha256(content).hexdigest() != record.engine_sha256:
         raise EngineError(f"{path}: found other bytes than those that {record_path(path).name} is for")
-    if not record.options.compress:
-        return record, content
+    plan = _decompressed(content, record.plan_bytes, path) if record.options.compress else content
+    if record.plan_bytes not in (None, len(plan)):
+        raise EngineError(f"{path}: found a plan of {len(plan):,} bytes, expected {record.plan_bytes:,}")
+    return record, plan
+
+
+def _decompressed(content: bytes, stated: int | None, path: Path) -> bytes:
+    """What gzip made of a plan, as large as the record says, and no larger than a plan can be."""
+    most = GZIP_RATIO * len(content)
+    most = most if stated is None else min(most, stated)
+    gzipped = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
-        return record, gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+        plan = gzipped.decompress(content, most + 1)
+    except zlib.error as error:
         raise EngineError(f"{path}: cannot be decompressed: {error}") from None
+    if len(plan) > most:
+        raise EngineError(f"{path}: found more than {most:,} bytes when decompressed, expected at most these")
+    if not gzipped.eof or gzipped.unused_data:
+        raise EngineError(f"{path}: cannot be decompressed: it does not end where gzip's stream does")
+    return plan
 
 
 def _numbers(version: str) -> list[int]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 from scalenet_zoo.export.engine_record import ANY_BATCH, Batch, EngineOptions, Profile
 from scalenet_zoo.export.metadata import Metadata, Precision
+from scalenet_zoo.export.onnx_file import OnnxFile, shape_of
 
-from scalenet_zoo.errors import EngineError, InputError
+from scalenet_zoo.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -38,37 +37,26 @@ class EngineSource:
 
     @classmethod
     def read(cls, path: Path) -> EngineSource:
-        """Read a file, without its external data.
+        """Read a file, and of its external data what their hash needs.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: it cannot be read, names external data that it may not have, or is not what its metadata say.
             EngineError: it is not a network with one input and one output.
         """
-        try:
-            content = path.read_bytes()
-            model = onnx.load_model_from_string(content)
-            digest = hashlib.sha256(content)
-            for name in sorted(external_files(model.graph)):
-                digest.update((path.parent / name).read_bytes())
-        except OSError as error:
-            raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
-        except DecodeError:
-            raise InputError(f"{path}: cannot be read as ONNX: the file is not whole, or is something else") from None
-        entries = {e.key: e.value for e in model.metadata_props if e.key.startswith("scalenet_zoo.")}
-        weights = {tensor.name for tensor in model.graph.initializer}
-        inputs = [value for value in model.graph.input if value.name not in weights]
-        if len(inputs) != 1 or len(model.graph.output) != 1:
+        file = OnnxFile.read(path)
+        graph, inputs = file.model.graph, file.inputs
+        if len(inputs) != 1 or len(graph.output) != 1:
             raise EngineError(
-                f"{path}: found {len(inputs)} inputs and {len(model.graph.output)} outputs, expected one of each"
+                f"{path}: found {len(inputs)} inputs and {len(graph.output)} outputs, expected one of each"
             )
-        dims = inputs[0].type.tensor_type.shape.dim
-        shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
+        entries = {key: value for key, value in file.entries.items() if key.startswith("scalenet_zoo.")}
+        metadata = Metadata.of(file) if entries else None
+        shape = shape_of(inputs[0])
         if not shape or None in shape[1:]:
             raise EngineError(
                 f"{path}: {inputs[0].name}: found an axis of no fixed size, expected it for the batch alone"
             )
-        metadata = Metadata.parse(entries, str(path)) if entries else None
-        return cls(path, digest.hexdigest(), entries, metadata, _precision(model.graph), inputs[0].name, shape)
+        return cls(path, file.sha256, entries, metadata, _precision(graph), inputs[0].name, shape)
 
     def choose_batch(self, asked: Batch | None) -> Batch:
         """The smallest, optimal and largest batch, as asked or as the file was exported for.
@@ -91,12 +79,6 @@ class EngineSource:
         rest = [size for size in self.shape[1:] if size is not None]
         smallest, optimal, largest = ((size, *rest) for size in options.batch)
         return Profile(tensor=self.input, smallest=smallest, optimal=optimal, largest=largest)
-
-
-def external_files(graph: onnx.GraphProto) -> set[str]:
-    """The names of the files beside an ONNX file that hold weights of its graph."""
-    places = (place for tensor in graph.initializer for place in tensor.external_data)
-    return {place.value for place in places if place.key == "location"}
 
 
 def _precision(graph: onnx.GraphProto) -> Precision:

@@ -9,9 +9,11 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions
+from scalenet_zoo.export.onnx_file import OnnxFile
 from scalenet_zoo.export.precision import QUANTISED
 
-from scalenet_zoo.errors import VerificationError
+from scalenet_zoo.errors import InputError, VerificationError
+from scalenet_zoo.quoting import printable
 from scalenet_zoo.spec import ArchSpec
 
 
@@ -26,20 +28,15 @@ def check_graph(path: Path, metadata: Metadata) -> int:
     """
     name = metadata.spec.name
     try:
+        file = OnnxFile.read(path)  # before anything reads its external data
         onnx.checker.check_model(str(path), full_check=True)
+        metadata.check_graph(file)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise VerificationError(f"{name}: found invalid ONNX: {str(error).splitlines()[0]}") from error
-    graph = onnx.load(path, load_external_data=False).graph
-    low, _, high = metadata.options.batch or (1, 1, None)
-    for value in (graph.input[0], graph.output[0]):
-        batch = value.type.tensor_type.shape.dim[0]
-        if (batch.dim_value or None) != (low if low == high else None):
-            raise VerificationError(
-                f"{name}: found a batch of {batch.dim_param or batch.dim_value} in {value.name},"
-                f" expected {low if low == high else 'any'}"
-            )
+    except InputError as error:
+        raise VerificationError(f"{name}: {error}") from None
     found = 0
-    for node, weight, bias in _weighted(graph):
+    for node, weight, bias in _weighted(file.model.graph):
         for tensor in filter(None, (weight, bias)):
             expected_type = _type(metadata.options, node.op_type, tensor is bias)
             if tensor.data_type != expected_type:
@@ -83,6 +80,8 @@ def _weighted(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, TensorPr
     def source(name: str) -> TensorProto:
         while name in sources:
             name = sources[name]
+        if name not in tensors:
+            raise VerificationError(f"{printable(name)}: found it worked out, expected a stored weight")
         return tensors[name]
 
     for node in graph.node:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 from scalenet_zoo.export import OnProgress
 from scalenet_zoo.export.latency_terms import KIND_SLICES, TERMS, population_terms, trace_terms
-from scalenet_zoo.export.profile import Plan, Profile, Settings, measure_profile
+from scalenet_zoo.export.profile import LARGEST, Milliseconds, Plan, Profile, Settings, measure_profile
 from scipy.stats import spearmanr
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
@@ -26,6 +26,7 @@ from sklearn.model_selection import GridSearchCV, KFold
 
 from scalenet_zoo._files import cache_folder
 from scalenet_zoo.backends import machine
+from scalenet_zoo.bounds import CORRECTION_POINTS, PREDICTED_AT_ONCE
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.spec import ArchSpec, Document, Strict
 
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 RIDGE = 1e-5
 """Strength of the ridge of the additive part: terms that grow alike share the time, none takes it all."""
 
+FEATURES = Field(min_length=1 + len(KIND_SLICES), max_length=1 + len(KIND_SLICES))
+Features = Annotated[tuple[Annotated[float, Field(ge=-LARGEST, le=LARGEST)], ...], FEATURES]
+Share = Annotated[float, Field(ge=0, le=1)]
+
 
 class Correction(Strict):
     """A kernel ridge regression of the logarithm of measured / additive, with a Gaussian kernel.
@@ -54,11 +59,17 @@ class Correction(Strict):
         weights: of these points.
     """
 
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    gamma: float
-    points: tuple[tuple[float, ...], ...]
-    weights: tuple[float, ...]
+    mean: Features
+    scale: Annotated[tuple[Annotated[float, Field(ge=0, le=LARGEST)], ...], FEATURES]
+    gamma: Annotated[float, Field(gt=0, le=LARGEST)]
+    points: Annotated[tuple[Features, ...], Field(min_length=1, max_length=CORRECTION_POINTS)]
+    weights: tuple[Annotated[float, Field(ge=-LARGEST, le=LARGEST)], ...]
+
+    @model_validator(mode="after")
+    def _a_weight_a_point(self) -> Self:
+        if len(self.weights) != len(self.points):
+            raise ValueError(f"weights: found {len(self.weights)}, expected {len(self.points)}, one a point")
+        return self
 
 
 class Accuracy(Strict):
@@ -73,12 +84,12 @@ class Accuracy(Strict):
         spearman: the rank correlation.
     """
 
-    networks: int
-    within_10: float
-    within_5: float
-    rms: float
-    worst: float
-    spearman: float
+    networks: Annotated[int, Field(ge=1)]
+    within_10: Share
+    within_5: Share
+    rms: Annotated[float, Field(ge=0)]
+    worst: Annotated[float, Field(ge=0)]
+    spearman: Annotated[float, Field(ge=-1, le=1)]
 
 
 class LatencyModel(Document):
@@ -99,9 +110,9 @@ class LatencyModel(Document):
     version: Annotated[int, Field(ge=1, le=1)] = 1
     settings: Settings
     machine: dict[str, JsonValue]
-    yardstick: Annotated[float, Field(gt=0)]
+    yardstick: Milliseconds
     terms: tuple[str, ...]
-    milliseconds: tuple[Annotated[float, Field(ge=0)], ...]
+    milliseconds: tuple[Annotated[float, Field(ge=0, le=LARGEST)], ...]
     correction: Correction
     held_out: Accuracy
     macs_alone: Accuracy
@@ -113,6 +124,13 @@ class LatencyModel(Document):
             raise ValueError("found terms of another version, expected this one's: profile again")
         return terms
 
+    @field_validator("milliseconds")
+    @classmethod
+    def _one_a_term(cls, milliseconds: tuple[float, ...]) -> tuple[float, ...]:
+        if len(milliseconds) != len(TERMS):
+            raise ValueError(f"found {len(milliseconds)} numbers, expected {len(TERMS)}, one a term")
+        return milliseconds
+
     def predict(self, population: Population) -> Floats:
         """Milliseconds of N base models under M strategies, (N, M)."""
         return self.predict_terms(population_terms(population))
@@ -122,18 +140,32 @@ class LatencyModel(Document):
         return float(self.predict_terms(trace_terms(spec.trace)))
 
     def predict_terms(self, terms: Floats) -> Floats:
-        """Milliseconds (...) for terms (terms, ...)."""
-        return _predict(np.asarray(self.milliseconds), self.correction, terms)
+        """Milliseconds (...) for terms (terms, ...).
+
+        Raises:
+            InputError: they are no times, 0 or beyond all numbers: nobody fitted this model.
+        """
+        with np.errstate(all="ignore"):
+            ms = _predict(np.asarray(self.milliseconds), self.correction, terms)
+        if not np.all((ms > 0) & np.isfinite(ms)):
+            raise InputError(
+                f"latency model of {self.settings.family} on {self.settings.backend}: found figures that predict no"
+                " time for a network, expected those of `profile`: profile again"
+            )
+        return ms
 
 
 def fit(profile: Profile) -> LatencyModel:
     """Fit a model to a profile, and judge it by the networks held out.
 
     Raises:
-        InputError: the profile was made by a version with other terms.
+        InputError: the profile was made by a version with other terms, or is not whole.
     """
     if profile.terms != TERMS:
         raise InputError("profile: found terms of another version, expected this one's: profile again")
+    for role, least in (("networks", 4), ("held_out", 2)):
+        if (count := sum(measurement.role == role for measurement in profile.measurements)) < least:
+            raise InputError(f"profile: measurements: found {count} of {role}, expected {least} or more: profile again")
     terms, ms, macs, roles = _table(profile)
     held_out, networks = roles == "held_out", roles == "networks"
     seen = ~held_out
@@ -189,15 +221,16 @@ def model_path(settings: Settings) -> Path:
 
 
 def accuracy(predicted: Floats, measured: Floats) -> Accuracy:
-    """Compare predictions with measurements, both (networks,)."""
+    """Compare predictions with measurements, both (networks,); without different ones there is no rank correlation."""
     error = predicted / measured - 1.0
+    different = len(set(predicted)) > 1 and len(set(measured)) > 1
     return Accuracy(
         networks=len(error),
         within_10=float(np.mean(np.abs(error) <= 0.10)),
         within_5=float(np.mean(np.abs(error) <= 0.05)),
         rms=float(np.sqrt(np.mean(error**2))),
         worst=float(np.abs(error).max()),
-        spearman=float(spearmanr(predicted, measured).statistic),
+        spearman=float(spearmanr(predicted, measured).statistic) if different else 0.0,
     )
 
 
@@ -258,6 +291,11 @@ def _log_correction(correction: Correction, features: Floats) -> Floats:
     inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
     x = (flat - np.array(correction.mean)[:, None]) * inverse[:, None]
     points = np.array(correction.points)
-    distances = (points**2).sum(1)[:, None] + (x**2).sum(0) - 2.0 * points @ x
-    log: Floats = np.array(correction.weights) @ np.exp(-correction.gamma * distances)
+    weights, squares = np.array(correction.weights), (points**2).sum(1)[:, None]
+    log = np.empty(x.shape[1])
+    at_once = max(1, PREDICTED_AT_ONCE // len(points))
+    for start in range(0, len(log), at_once):
+        part = x[:, start : start + at_once]
+        distances = np.maximum(0.0, squares + (part**2).sum(0) - 2.0 * points @ part)
+        log[start : start + at_once] = weights @ np.exp(-correction.gamma * distances)
     return log.reshape(shape)

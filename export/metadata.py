@@ -8,16 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import onnx
-from google.protobuf.message import DecodeError
+from onnx import TensorProto
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, ValidationError
+from scalenet_zoo.export.onnx_file import OnnxFile, shape_of
 
+from scalenet_zoo._files import parse_json
+from scalenet_zoo.bounds import JSON_BYTES
 from scalenet_zoo.errors import ExportError, InputError, SpecError
 from scalenet_zoo.labels import Labels
-from scalenet_zoo.spec import ArchSpec, Strict, Task
+from scalenet_zoo.model_folder import Preparation, first_conv, shown_as
+from scalenet_zoo.quoting import printable, quoted
+from scalenet_zoo.spec import ArchSpec, Strict, Task, first_complaint
 
 Precision = Literal["fp32", "fp16", "int8"]
 Output = Literal["raw", "softmax", "argmax", "joints"]
+TensorType = Literal["uint8", "fp16", "fp32", "int32"]
 OUTPUT_TASKS: dict[Output, Task] = {"softmax": "classification", "argmax": "segmentation", "joints": "pose"}
 
 
@@ -73,6 +78,21 @@ class OnnxOptions(Strict):
 
 
 @dataclass(frozen=True)
+class Tensor:
+    """What goes into an exported graph, or comes out of it.
+
+    Attributes:
+        name: that the graph has for it.
+        type: of its elements.
+        shape: of one image.
+    """
+
+    name: str
+    type: TensorType
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Metadata:
     """What stands in `metadata_props` of an ONNX file of ours, under `scalenet_zoo.`, and beside an engine.
 
@@ -98,20 +118,73 @@ class Metadata:
             return size.height, size.width, size.channels
         return size.channels, size.height, size.width
 
+    @property
+    def real(self) -> TensorType:
+        """The type of the graph's floats, where they go in and come out."""
+        return self.options.io
+
+    @property
+    def input(self) -> Tensor:
+        """What the graph takes."""
+        return Tensor("image", "uint8" if self.options.preprocess else self.real, self.image_shape)
+
+    @property
+    def output(self) -> Tensor:
+        """What it gives."""
+        spec, kind = self.spec, self.options.output
+        raw = "heatmaps" if spec.task == "pose" else "logits"
+        name = {"raw": raw, "softmax": "probabilities", "argmax": "classes", "joints": "joints"}[kind]
+        channels, height, width = spec.trace.shapes[spec.trace.output]
+        shape = {
+            "raw": (channels,) if spec.task == "classification" else (channels, height, width),
+            "softmax": (channels,),
+            "argmax": (height, width),
+            "joints": (channels, 3),
+        }[kind]
+        return Tensor(name, "int32" if kind == "argmax" else self.real, shape)
+
     @classmethod
     def read(cls, path: str | Path) -> Metadata:
         """Of an ONNX file.
 
         Raises:
-            InputError: the file cannot be read, or is not one of ours.
+            InputError: the file cannot be read, is not one of ours, or its graph is not for what its metadata say.
         """
-        try:
-            model = onnx.load(path, load_external_data=False)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-        except DecodeError:
-            raise InputError(f"{path}: cannot be read as ONNX, expected a whole file that `export` wrote") from None
-        return cls.parse({entry.key: entry.value for entry in model.metadata_props}, str(path))
+        return cls.of(OnnxFile.read(path))
+
+    @classmethod
+    def of(cls, file: OnnxFile) -> Metadata:
+        """The same of a file that was read.
+
+        Raises:
+            InputError: as `read`.
+        """
+        metadata = cls.parse(file.entries, str(file.path))
+        metadata.check_graph(file)
+        return metadata
+
+    def check_graph(self, file: OnnxFile) -> None:
+        """Compare what a graph takes and gives with what its metadata say: names, types, shapes, batches.
+
+        Raises:
+            InputError: they differ.
+        """
+        smallest, _, largest = self.options.batch or (1, 1, None)
+        batch = smallest if smallest == largest else None
+        outputs = list(file.model.graph.output)
+        for side, values, tensor in (("input", file.inputs, self.input), ("output", outputs, self.output)):
+            if len(values) != 1:
+                raise InputError(f"{file.path}: found {len(values)} {side}s, expected one")
+            shape, expected = shape_of(values[0]), (batch, *tensor.shape)
+            kind = _TYPES.get(values[0].type.tensor_type.elem_type, "another type")
+            open_axes = side == "output"  # their sizes are worked out in ONNX Runtime; those of images must be known
+            fits = shape[:1] == (batch,) and len(shape) == len(expected)
+            fits &= all(a == b or (open_axes and a is None) for a, b in zip(shape[1:], tensor.shape, strict=False))
+            if not fits or (values[0].name, kind) != (tensor.name, tensor.type):
+                raise InputError(
+                    f"{file.path}: {side}: found {_named(values[0].name, kind, shape)} in the graph,"
+                    f" expected {_named(tensor.name, tensor.type, expected)}, as its metadata say"
+                )
 
     @classmethod
     def parse(cls, entries: Mapping[str, str], source: str) -> Metadata:
@@ -120,32 +193,30 @@ class Metadata:
         Raises:
             InputError: there are none, or they are not valid.
         """
-        values = {key.removeprefix("scalenet_zoo."): value for key, value in entries.items()}
-        if "spec" not in values:
+        if f"{_PREFIX}spec" not in entries:
             raise InputError(f"{source}: found no spec in its metadata, expected a file that `export` wrote")
+        if f"{_PREFIX}preprocessing" not in entries:
+            raise InputError(f"{source}: found no preprocessing in its metadata")
+        key = "spec"
         try:
-            spec = ArchSpec.from_dict(json.loads(values["spec"]), source)
-            found = cls(
-                spec=spec,
-                pretrained_cfg=_OBJECT.validate_json(values["preprocessing"]),
-                options=OnnxOptions.model_validate_json(values.get("export", "{}")),
-                class_names=_NAMES.validate_json(values.get("classes", "[]")),
-                versions=_VERSIONS.validate_json(values.get("versions", "{}")),
-            )
-            found.options.check(spec)
-            Labels.of(found.pretrained_cfg)
-        except KeyError:
-            raise InputError(f"{source}: found no preprocessing in its metadata") from None
-        except ValidationError as error:
-            details = error.errors(include_url=False)[0]
-            raise InputError(f"{source}: found metadata that are not valid: {details['msg']}") from None
+            spec = ArchSpec.from_dict(_value(entries, key), source)
+            options = _OPTIONS.validate_json(_json(entries, key := "export", "{}"))
+            options.check(spec)
+            cfg = whole_cfg(spec, _OBJECT.validate_json(_json(entries, key := "preprocessing")))
+            names = _NAMES.validate_json(_json(entries, key := "classes", "[]"))
+            if len(names) not in (0, spec.classes):
+                raise ValueError(f"found {len(names):,} names, expected {spec.classes:,}, one a class")
+            versions = _VERSIONS.validate_json(_json(entries, key := "versions", "{}"))
         except SpecError as error:
             raise InputError(str(error)) from None
+        except ValidationError as error:
+            raise InputError(f"{source}: {_about(key)}: {first_complaint(error)}") from None
         except (ValueError, ExportError) as error:
-            raise InputError(f"{source}: found metadata that are not valid: {error}") from None
-        if values.get("spec_hash", spec.hash) != spec.hash:
-            raise InputError(f"{source}: found the spec's hash {values['spec_hash']}, expected {spec.hash}")
-        return found
+            raise InputError(f"{source}: {_about(key)}: {error}") from None
+        if entries.get(f"{_PREFIX}spec_hash", spec.hash) != spec.hash:
+            stated = quoted(entries[f"{_PREFIX}spec_hash"])
+            raise InputError(f"{source}: found the spec's hash {stated}, expected {spec.hash}")
+        return cls(spec, cfg, options, names, versions)
 
     def entries(self) -> dict[str, str]:
         """The entries as they stand in a file."""
@@ -159,6 +230,55 @@ class Metadata:
         }
 
 
+def whole_cfg(spec: ArchSpec, cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """A `pretrained_cfg` that says all of how images are prepared, and says what is done.
+
+    Labels of another number of classes, which a new classifier leaves behind, are left out.
+
+    Raises:
+        ValueError: it says what cannot be done, such as a crop of 200%.
+    """
+    size = (spec.input.channels, spec.input.height, spec.input.width)
+    own = {"input_size": size, "num_classes": spec.classes, "first_conv": first_conv(spec)}
+    stated = {key: cfg[key] for key in ("crop_pct", "interpolation", "mean", "std") if key in cfg}
+    done = Preparation.model_validate_json(json.dumps(shown_as(spec, {"crop_pct": 0.875, **stated, **own})))
+    for key, values in (("mean", done.mean), ("std", done.std)):
+        if len(values) not in (3, spec.input.channels):
+            raise ValueError(f"{key}: found {len(values)} numbers, expected 3")
+    whole = {**cfg, **done.model_dump(mode="json")}
+    if len(Labels.of(cfg).names) != spec.classes:
+        whole.pop("labels", None)
+    return whole
+
+
+def _json(entries: Mapping[str, str], key: str, otherwise: str = "") -> str:
+    """The text of an entry, of bounded size and strict JSON."""
+    return json.dumps(_value(entries, key, otherwise))
+
+
+def _value(entries: Mapping[str, str], key: str, otherwise: str = "") -> object:
+    text = entries.get(f"{_PREFIX}{key}", otherwise)
+    if len(text) > JSON_BYTES:
+        raise ValueError(f"found {len(text):,} characters, expected at most {JSON_BYTES:,}")
+    return parse_json(text)
+
+
+def _about(key: str) -> str:
+    return f"found metadata that are not valid: {key}"
+
+
+def _named(name: str, kind: str, shape: tuple[int | None, ...]) -> str:
+    return f"{printable(name)}, {kind} of {'x'.join('any' if size is None else str(size) for size in shape) or 'one'}"
+
+
+_PREFIX = "scalenet_zoo."
+_TYPES: Mapping[int, str] = {
+    TensorProto.UINT8: "uint8",
+    TensorProto.FLOAT16: "fp16",
+    TensorProto.FLOAT: "fp32",
+    TensorProto.INT32: "int32",
+}
+_OPTIONS = TypeAdapter(OnnxOptions)
 _OBJECT = TypeAdapter(dict[str, JsonValue])
 _NAMES = TypeAdapter(tuple[str, ...])
 _VERSIONS = TypeAdapter(dict[str, str])

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import onnx
 import torch
+from pydantic import ValidationError
 from scalenet_zoo.export.graph import trace_graph
 from scalenet_zoo.export.inputs import file_input
-from scalenet_zoo.export.metadata import Metadata, OnnxOptions
+from scalenet_zoo.export.metadata import Metadata, OnnxOptions, whole_cfg
 from scalenet_zoo.export.onnx_network import OnnxNetwork
 from scalenet_zoo.export.precision import quantise, to_half
-from scalenet_zoo.export.processing import AROUND, output_name, with_processing
+from scalenet_zoo.export.processing import AROUND, with_processing
 from scalenet_zoo.export.verify import Verification, verify
 from torch import nn
 
@@ -23,7 +24,7 @@ from scalenet_zoo import __version__
 from scalenet_zoo._files import replacing
 from scalenet_zoo.errors import ExportError
 from scalenet_zoo.predict import class_names as known_names
-from scalenet_zoo.spec import spec_of
+from scalenet_zoo.spec import first_complaint, spec_of, unwrapped
 from scalenet_zoo.zoo import pretrained_cfg
 
 __all__ = ["LARGEST_FILE", "OnnxNetwork", "OnnxOptions", "export_onnx"]
@@ -48,7 +49,7 @@ def export_onnx(
     preprocessing, the class names, the versions and the options.
 
     Args:
-        model: a network of `create_model`; it is exported as in evaluation.
+        model: a network of `create_model`, wrapped or not; it is exported as in evaluation.
         path: the file to write; weights above 2 GB go into a second file beside it.
         options: precision, batch sizes, what is done to images and outputs in the graph; None: as above.
         calibration: image files to find the ranges of activations with; int8 needs them.
@@ -63,7 +64,7 @@ def export_onnx(
         OutputError: the file cannot be written.
         VerificationError: the file does not compute what the network does; no file is left behind.
     """
-    spec, options = spec_of(model), options or OnnxOptions()
+    model, spec, options = unwrapped(model), spec_of(model), options or OnnxOptions()
     options.check(spec)
     if (dtype := next(model.parameters()).dtype) != torch.float32:
         raise ExportError(f"{spec.name}: found weights of {dtype}, expected torch.float32")
@@ -71,14 +72,7 @@ def export_onnx(
         raise ExportError("calibration: found no images, expected some to find the ranges of int8 activations with")
     if class_names and len(class_names) != spec.classes:
         raise ExportError(f"class_names: found {len(class_names)}, expected {spec.classes} as {spec.name} has")
-    preprocessing = getattr(model, "pretrained_cfg", None) or pretrained_cfg(spec)
-    metadata = Metadata(
-        spec=spec,
-        pretrained_cfg=preprocessing | {"num_classes": spec.classes},
-        options=options,
-        class_names=tuple(class_names) or known_names(spec, preprocessing),
-        versions={"scalenet_zoo": __version__, "torch": torch.__version__, "onnx": onnx.__version__},
-    )
+    metadata = metadata_of(model, options, class_names)
     training = model.training
     model.eval()
     try:
@@ -98,6 +92,28 @@ def export_onnx(
         model.train(training)
 
 
+def metadata_of(model: nn.Module, options: OnnxOptions, class_names: Sequence[str] = ()) -> Metadata:
+    """What a network's exported file says of itself: how images are prepared is stated in full, as it is done.
+
+    Raises:
+        ExportError: the network's `pretrained_cfg` is not valid.
+    """
+    spec = spec_of(model)
+    try:
+        cfg = whole_cfg(spec, pretrained_cfg(spec) | (getattr(model, "pretrained_cfg", None) or {}))
+    except ValidationError as error:
+        raise ExportError(f"{spec.name}: pretrained_cfg: {first_complaint(error)}") from None
+    except ValueError as error:
+        raise ExportError(f"{spec.name}: pretrained_cfg: {error}") from None
+    return Metadata(
+        spec=spec,
+        pretrained_cfg=cfg,
+        options=options,
+        class_names=tuple(class_names) or known_names(spec, cfg),
+        versions={"scalenet_zoo": __version__, "torch": torch.__version__, "onnx": onnx.__version__},
+    )
+
+
 def _graph(model: nn.Module, metadata: Metadata, calibration: Sequence[Path]) -> onnx.ModelProto:
     spec, options = metadata.spec, metadata.options
     smallest, _, largest = options.batch or (1, 1, None)
@@ -111,7 +127,7 @@ def _graph(model: nn.Module, metadata: Metadata, calibration: Sequence[Path]) ->
     graph = trace_graph(
         with_processing(model, spec, metadata.pretrained_cfg, options),
         example,
-        output_name(spec, options),
+        metadata.output.name,
         None if fixed else torch.export.Dim("batch", min=smallest, max=largest),
     )
     around = [node.name for node in graph.graph.node if node.name.startswith(tuple(f"{part}/" for part in AROUND))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +11,10 @@ import onnx.utils
 import onnxruntime
 import torch
 from scalenet_zoo.export.metadata import Metadata
+from scalenet_zoo.export.onnx_file import OnnxFile
 from scalenet_zoo.export.processing import AROUND
 
+from scalenet_zoo._files import scratch_folder
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.spec import ArchSpec
 
@@ -35,7 +36,16 @@ class OnnxNetwork:
         """Open a file; it runs on as many threads as torch does.
 
         Raises:
-            InputError: the file is no ONNX file, or not one of ours.
+            InputError: the file is no ONNX file, not one of ours, or not what its metadata say.
+        """
+        return cls.open(path, Metadata.read(path))
+
+    @classmethod
+    def open(cls, path: str | Path, metadata: Metadata) -> OnnxNetwork:
+        """Open a file that was checked, or made of one that was: what it says of itself is not looked at.
+
+        Raises:
+            InputError: ONNX Runtime cannot open it.
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -43,10 +53,7 @@ class OnnxNetwork:
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own types derive from Exception only
-            raise InputError(f"{path}: cannot be opened by ONNX Runtime: {str(error).splitlines()[0]}") from error
-        metadata = Metadata.parse(session.get_modelmeta().custom_metadata_map, str(path))
-        if (shape := session.get_inputs()[0].shape[1:]) != list(metadata.image_shape):
-            raise InputError(f"{path}: found images of {shape} in the graph, expected those of its spec")
+            raise InputError(f"{path}: cannot be opened by ONNX Runtime: {first_line(error)}") from error
         return cls(session, metadata)
 
     @classmethod
@@ -56,20 +63,22 @@ class OnnxNetwork:
         Raises:
             InputError: as `load`.
         """
-        metadata = Metadata.read(path)
-        graph = onnx.load(path, load_external_data=False).graph
+        file = OnnxFile.read(path)
+        metadata, graph = Metadata.of(file), file.model.graph
         before, after = ([node for node in graph.node if node.name.startswith(f"{part}/")] for part in AROUND)
         inside = {tensor.name for tensor in graph.initializer} | {name for node in after for name in node.output}
         images = [name for node in before for name in node.output][-1:] or [graph.input[0].name]
         output = [name for node in after for name in node.input if name not in inside][:1] or [graph.output[0].name]
-        with tempfile.TemporaryDirectory() as folder:
-            inner = Path(folder) / "inner.onnx"
-            onnx.utils.extract_model(path, inner, images, output, check_model=False)
-            model = onnx.load(inner)
-            options = metadata.options.model_copy(update={"preprocess": False, "output": "raw"})
-            onnx.helper.set_model_props(model, replace(metadata, options=options).entries())
-            onnx.save(model, inner, save_as_external_data=True)
-            return cls.load(inner)
+        options = metadata.options.model_copy(update={"preprocess": False, "output": "raw"})
+        inner = replace(metadata, options=options)
+        with scratch_folder() as folder:
+            try:
+                onnx.utils.extract_model(path, folder / "cut.onnx", images, output, check_model=False)
+            except Exception as error:  # onnx's own checks, which differ from version to version
+                raise InputError(f"{path}: cannot be taken apart by onnx: {first_line(error)}") from error
+            # Weights of more than 2 GB must lie beside the graph.
+            onnx.save(onnx.load(folder / "cut.onnx"), folder / "inner.onnx", save_as_external_data=True)
+            return cls.open(folder / "inner.onnx", inner)
 
     @property
     def spec(self) -> ArchSpec:
@@ -81,8 +90,22 @@ class OnnxNetwork:
 
         Args:
             images: as `inputs.file_input` makes them.
+
+        Raises:
+            InputError: ONNX Runtime cannot run the graph, or it gives what its metadata do not say.
         """
         dtype = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(uint8)": np.uint8}
         source = self.session.get_inputs()[0]
-        output = np.asarray(self.session.run(None, {source.name: images.astype(dtype[source.type], copy=False)})[0])
+        batch = images.astype(dtype[source.type], copy=False)
+        try:
+            output = np.asarray(self.session.run(None, {source.name: batch})[0])
+        except Exception as error:  # onnxruntime's own types derive from Exception only
+            raise InputError(f"{self.spec.name}: cannot be run by ONNX Runtime: {first_line(error)}") from error
+        if output.shape != (expected := (len(images), *self.metadata.output.shape)):
+            raise InputError(f"{self.spec.name}: found an output of shape {output.shape}, expected {expected}")
         return output.astype(np.float32, copy=False) if output.dtype == np.float16 else output
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says first."""
+    return next((line for line in map(str.strip, str(error).splitlines()) if line), type(error).__name__)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import tempfile
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+from scalenet_zoo._files import scratch_folder
 from scalenet_zoo.errors import ExportError
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -167,8 +166,8 @@ def quantise(
     prepared = onnx.ModelProto()
     prepared.CopyFrom(graph)
     prepared.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # it is; else a warning
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        path = Path(folder) / "int8.onnx"
+    with scratch_folder() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path = folder / "int8.onnx"
         quantize_static(
             prepared,
             path,

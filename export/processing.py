@@ -68,12 +68,6 @@ POSTPROCESSING: dict[Output, type[nn.Module]] = {
 }
 
 
-def output_name(spec: ArchSpec, options: OnnxOptions) -> str:
-    """What the output of a graph is called."""
-    raw = "heatmaps" if spec.task == "pose" else "logits"
-    return {"raw": raw, "softmax": "probabilities", "argmax": "classes", "joints": "joints"}[options.output]
-
-
 def with_processing(model: nn.Module, spec: ArchSpec, cfg: dict[str, Any], options: OnnxOptions) -> nn.Module:
     """The network with what the options ask for around it; the network itself if that is nothing."""
     parts = OrderedDict({"network": model})

@@ -11,6 +11,7 @@ the zoo's entries. The same seed gives the same items, so a profile that was int
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -20,18 +21,22 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, model_validator
 from scalenet_zoo.export import OnProgress
 from scalenet_zoo.export.latency_terms import TERMS, trace_terms
-from scalenet_zoo.export.runners import prepare
+from scalenet_zoo.export.plan import Plan as Plan
+from scalenet_zoo.export.runners import check_batch, prepare
 from scalenet_zoo.export.yardstick import Visit, Yardstick, best_of, quiet, quiet_ms
 from torch import nn
 
-from scalenet_zoo.backends import machine
+from scalenet_zoo.backends import find_backend, machine
+from scalenet_zoo.bounds import THREADS
 from scalenet_zoo.cost import Population, trace_layers
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.family import Family, Strategy
 from scalenet_zoo.layers import MBConv
+from scalenet_zoo.locks import hold
+from scalenet_zoo.outputs import check_writable
 from scalenet_zoo.scaling import apply_strategy, encode_kernels, fit_growth_law, macs_range
 from scalenet_zoo.search.multipath_space import MultipathSpace
 from scalenet_zoo.spec import ArchSpec, Document, MBConvNetwork, Module, MultipathNetwork, Name, Strict
@@ -69,30 +74,25 @@ class Settings(Strict):
     family: Name
     backend: str
     precision: Literal["fp32", "fp16"] = "fp32"
-    threads: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1, le=THREADS)]
     batch: Annotated[int, Field(ge=1)] = 1
     divisor: Annotated[int, Field(ge=1, le=1024)] = 8
 
-
-class Plan(Strict):
-    """How much is measured.
-
-    Attributes:
-        layers: in context; of multipath networks, short ones.
-        networks: that a model is fitted to.
-        held_out: networks that it is judged by.
-    """
-
-    layers: Annotated[int, Field(ge=0)] = 80
-    networks: Annotated[int, Field(ge=4)] = 90
-    held_out: Annotated[int, Field(ge=2)] = 40
-    seed: Annotated[int, Field(ge=0)] = 0
+    @property
+    def conditions(self) -> str:
+        """What a latency is of, on this machine: `ort-cpu, fp32, batch of 1, 2 CPU threads, AMD EPYC`."""
+        threads = f"{self.threads} CPU thread{'s' if self.threads > 1 else ''}"
+        return f"{self.backend}, {self.precision}, batch of {self.batch}, {threads}, {device_name(self.backend)}"
 
 
 QUICK = Plan(layers=20, networks=20, held_out=5)
 """A profile for a latency budget that cannot wait for a full one."""
 
 Role = Literal["layers", "networks", "held_out"]
+
+LARGEST = 1e12
+"""Of what stands in a profile or a model, so that it can be squared, multiplied and added up; but terms may be more."""
+Milliseconds = Annotated[float, Field(gt=0, le=LARGEST)]
 
 
 class Measurement(Strict):
@@ -106,9 +106,9 @@ class Measurement(Strict):
     """
 
     role: Role
-    terms: tuple[float, ...]
-    macs: int
-    visits: tuple[tuple[float, float, float], ...]
+    terms: tuple[Annotated[float, Field(ge=0, le=LARGEST**2)], ...]
+    macs: Annotated[int, Field(ge=1)]
+    visits: Annotated[tuple[tuple[Milliseconds, Milliseconds, Milliseconds], ...], Field(min_length=1)]
 
 
 class Profile(Document):
@@ -121,6 +121,13 @@ class Profile(Document):
     machine: dict[str, JsonValue]
     terms: Annotated[tuple[str, ...], Field(description="Names of each measurement's terms.")]
     measurements: tuple[Measurement, ...]
+
+    @model_validator(mode="after")
+    def _a_figure_a_term(self) -> Self:
+        for i, measurement in enumerate(self.measurements):
+            if (found := len(measurement.terms)) != (expected := len(self.terms)):
+                raise ValueError(f"measurements.{i}.terms: found {found} numbers, expected {expected}, one a term")
+        return self
 
     @property
     def yardstick(self) -> float:
@@ -322,38 +329,65 @@ def measure_items(
         constant: the network that is the yardstick.
         settings: back end, threads, batch.
         plan: how much.
-        path: the profile's file; measurements so far lie beside it, in `NAME.partial.json`.
+        path: the profile's file; measurements so far lie beside it, in the folder `NAME.partial`, in which one process
+            at a time works.
         on_progress: told after each item.
 
     Raises:
         BackendError: the back end cannot run here.
         OutputError: the file cannot be written.
-        InputError: the partial file is of another machine, or other settings.
+        InputError: the partial file is of another machine, of other settings or of other items.
+        TrainingError: another process is measuring for this file.
     """
-    part = path.with_suffix(".partial.json")
-    found = load_profile(part, settings, plan)
-    profile = found or Profile(settings=settings, plan=plan, machine=machine(), terms=TERMS, measurements=())
-    with prepare_yardstick(constant, settings, profile.readings) as yardstick:
-        for again in (False, True):  # what counts as quiet is known only at the end: some items need more visits
-            for i, item in enumerate(items):
-                made = profile.measurements[i].visits if i < len(profile.measurements) else ()
-                if made and not (again and len(quiet([Visit(*visit) for visit in made], yardstick.best)) < VISITS):
-                    continue
-                on_progress(f"{settings.backend}: {item.role.replace('_', ' ')}{', again' * again}", i, len(items))
-                made += tuple((visit.ms, visit.before, visit.after) for visit in visit_item(item, settings, yardstick))
-                measured = Measurement(role=item.role, terms=tuple(item.terms), macs=item.macs, visits=made)
-                profile = profile.with_measurement(i, measured)
-                profile.save(part)
-    on_progress(settings.backend, len(items), len(items))
-    profile.save(path)
-    part.unlink(missing_ok=True)
+    check_writable(path)
+    folder = path.with_suffix(".partial")
+    with hold(folder):
+        part = folder / path.name
+        found = load_profile(part, settings, plan)
+        profile = found or Profile(settings=settings, plan=plan, machine=machine(), terms=TERMS, measurements=())
+        _check_items(profile, items, part)
+        with prepare_yardstick(constant, settings, profile.readings) as yardstick:
+            for again in (False, True):  # what counts as quiet is known only at the end: some items need more visits
+                for i, item in enumerate(items):
+                    made = profile.measurements[i].visits if i < len(profile.measurements) else ()
+                    if made and not (again and len(quiet([Visit(*visit) for visit in made], yardstick.best)) < VISITS):
+                        continue
+                    tenths = f"{10 * (10 * i // len(items))}%"  # a log has a line for each
+                    on_progress(f"profiling on {settings.backend}{', again' * again}: {tenths}", i, len(items))
+                    made += tuple((each.ms, each.before, each.after) for each in visit_item(item, settings, yardstick))
+                    measured = Measurement(role=item.role, terms=tuple(item.terms), macs=item.macs, visits=made)
+                    profile = profile.with_measurement(i, measured)
+                    profile.save(part)
+        on_progress(f"profiling on {settings.backend}: 100%", len(items), len(items))
+        profile.save(path)
+        shutil.rmtree(folder)
     return profile
+
+
+def _check_items(profile: Profile, items: Sequence[Item], path: Path) -> None:
+    """See that what an interrupted run measured are the first of these items.
+
+    Raises:
+        InputError: they are others.
+    """
+    known = [(item.role, item.macs, tuple(item.terms)) for item in items]
+    found = [(each.role, each.macs, each.terms) for each in profile.measurements]
+    if found != known[: len(found)]:
+        raise InputError(
+            f"{path}: measurements: found another run's, expected this one's; delete the file to begin anew"
+        )
 
 
 def visit_item(item: Item, settings: Settings, yardstick: Yardstick) -> list[Visit]:
     """Time an item on a back end, beside the yardstick."""
     with _ready(item, settings) as runner:
         return yardstick.visit(runner, VISITS)
+
+
+def device_name(backend: str) -> str:
+    """The processor or the GPU that a back end runs on here."""
+    about = find_backend(backend).about
+    return str(machine()["cpu"]) if about == "CPU" else about
 
 
 def yardstick_network(family: Family | Entries, divisor: int) -> ArchSpec:
@@ -373,6 +407,7 @@ def prepare_yardstick(
 
 
 def _ready(item: Item, settings: Settings) -> AbstractContextManager[Runner]:
+    check_batch(settings.batch, item.shape)
     images = torch.randn(settings.batch, *item.shape, generator=torch.Generator().manual_seed(0))
     return prepare(item.module(), images, settings.backend, settings.threads, settings.precision)
 

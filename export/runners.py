@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,11 +25,16 @@ import onnxruntime
 import torch
 from scalenet_zoo.export.graph import trace_graph
 from scalenet_zoo.export.metadata import Precision
+from scalenet_zoo.export.onnx_file import OnnxFile
 from torch import nn
 
-from scalenet_zoo._files import cache_folder
+from scalenet_zoo._files import cache_folder, scratch_folder
 from scalenet_zoo.backends import require_backend
 from scalenet_zoo.errors import BackendError, ZooError
+from scalenet_zoo.file_kinds import ENGINE, exported_kind
+from scalenet_zoo.memory import FLOAT, check_memory
+from scalenet_zoo.outputs import check_writable
+from scalenet_zoo.spec import unwrapped
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 Step = Callable[[], torch.Tensor]
@@ -76,6 +81,15 @@ class Runner:
             end.record()
         end.synchronize()
         return float(begin.elapsed_time(end))
+
+
+def check_batch(batch: int, shape: Sequence[int]) -> None:
+    """Refuse a batch of images of this shape that would not fit into memory, before it is made.
+
+    Raises:
+        BackendError: it would not.
+    """
+    check_memory(FLOAT * batch * math.prod(shape), f"a batch of {batch:,} images of {'x'.join(map(str, shape))}")
 
 
 @contextmanager
@@ -162,7 +176,7 @@ def _evaluated(model: nn.Module, images: torch.Tensor) -> nn.Module:
     """A copy of a network for inference on such images: device, type, order of the axes in memory."""
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
     form = torch.channels_last if last else torch.preserve_format
-    return copy.deepcopy(model).eval().to(images.device, images.dtype).to(memory_format=form)
+    return copy.deepcopy(unwrapped(model)).eval().to(images.device, images.dtype).to(memory_format=form)
 
 
 def _step(
@@ -301,14 +315,13 @@ def engine_cache(graph: str | bytes) -> Path:
     """The folder for a graph's engines: ONNX Runtime names them by the graph's structure, whatever its weights."""
     import tensorrt
 
-    content = hashlib.sha256(graph if isinstance(graph, bytes) else b"")
-    if isinstance(graph, str):
-        for path in (Path(graph), Path(f"{graph}.data")):
-            content.update(path.read_bytes() if path.exists() else b"")
+    content = hashlib.sha256(graph).hexdigest() if isinstance(graph, bytes) else OnnxFile.read(graph).sha256
     device = re.sub(r"[^\w.-]", "-", torch.cuda.get_device_name())
     versions = f"onnxruntime-{onnxruntime.__version__}_tensorrt-{tensorrt.__version__}"
-    folder = cache_folder() / "ort-tensorrt" / f"{versions}_{device}" / content.hexdigest()[:32]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder() / "ort-tensorrt" / f"{versions}_{device}" / content[:32]
+    if not folder.is_dir():
+        check_writable(folder / "engine")
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
@@ -362,9 +375,9 @@ def _bind(bind: Callable[..., None], name: str, tensor: torch.Tensor) -> None:
 def _engine_step(model: nn.Module | Path, images: torch.Tensor, backend: str, stack: ExitStack) -> Step:
     from scalenet_zoo.export.tensorrt import EngineNetwork, EngineOptions, build_engine
 
-    if isinstance(model, Path) and model.suffix == ".engine":
+    if isinstance(model, Path) and exported_kind(model) == ENGINE:
         return EngineNetwork.load(model).bind(images)
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="scalenet-zoo-")))
+    folder = stack.enter_context(scratch_folder())
     onnx_path, engine_path = folder / "network.onnx", folder / "network.engine"
     if isinstance(model, Path):
         onnx_path = model

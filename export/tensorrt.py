@@ -32,8 +32,9 @@ from scalenet_zoo.export.engine_source import EngineSource
 from scalenet_zoo.export.engine_summary import EngineSummary
 from scalenet_zoo.export.tensorrt_library import TensorRT, one_line, open_library, require_gpu
 
-from scalenet_zoo._files import cache_folder, replacing
+from scalenet_zoo._files import cache_folder, read_bytes, replacing
 from scalenet_zoo.backends import driver_version
+from scalenet_zoo.bounds import TIMINGS_BYTES
 from scalenet_zoo.errors import EngineError, OutputError
 
 __all__ = ["EngineNetwork", "EngineOptions", "EngineRecord", "Library", "build_engine", "check_engine"]
@@ -68,12 +69,9 @@ def build_engine(
         OutputError: the engine cannot be written.
     """
     path = Path(path)
-    options.check()
-    library = open_library(options.library)
-    capabilities = _compute_capabilities(library, options)
+    library, capabilities, device = find_target(options)
     source = EngineSource.read(Path(onnx_path))
     options = options.model_copy(update={"batch": source.choose_batch(options.batch)})
-    device = None if options.ahead_of_time else _require_gpu(library)
     if path.is_file() and not rebuild:
         record, plan = _still_good(path, source, options, library, device)
         if check and device:
@@ -85,6 +83,7 @@ def build_engine(
         record = EngineRecord(
             engine_sha256=hashlib.sha256(content).hexdigest(),
             engine_bytes=len(content),
+            plan_bytes=len(plan),
             onnx_sha256=source.sha256,
             spec_hash=source.metadata.spec.hash if source.metadata else None,
             entries=source.entries,
@@ -103,6 +102,22 @@ def build_engine(
         temporary.write_bytes(content)
         record.save(record_path(temporary))
     return record
+
+
+def find_target(options: EngineOptions) -> tuple[TensorRT, list[Any], Device | None]:
+    """What an engine is built by and for, looked at before there is anything to build it from.
+
+    Returns:
+        The library, the compute capabilities that it is asked for, and the GPU here, if the engine is for that one.
+
+    Raises:
+        EngineError: the options do not fit.
+        BackendError: the library or the GPU is missing.
+    """
+    options.check()
+    library = open_library(options.library)
+    capabilities = _compute_capabilities(library, options)
+    return library, capabilities, None if options.ahead_of_time else _require_gpu(library)
 
 
 def _require_gpu(library: TensorRT) -> Device:
@@ -270,8 +285,8 @@ def _timings_path(library: TensorRT, device: Device) -> Path:
 
 def _load_timings(config: Any, path: Path) -> None:  # noqa: ANN401
     content = b""
-    with suppress(OSError):
-        content = path.read_bytes()
+    with suppress(ValueError):
+        content = read_bytes(path, TIMINGS_BYTES)
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, False):  # damaged: begin anew
         config.set_timing_cache(config.create_timing_cache(b""), False)

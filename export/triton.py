@@ -8,34 +8,28 @@ REPOSITORY/NAME/1/model.onnx or model.plan
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import onnx
+from google.protobuf.text_encoding import CEscape
 from scalenet_zoo.export.engine_record import ANY_BATCH, Batch, EngineRecord, read_engine
-from scalenet_zoo.export.engine_source import external_files
-from scalenet_zoo.export.metadata import Metadata
-from scalenet_zoo.export.processing import output_name
+from scalenet_zoo.export.metadata import Metadata, Tensor, TensorType
+from scalenet_zoo.export.onnx_file import OnnxFile
 
 from scalenet_zoo._files import replacing_folder
 from scalenet_zoo.errors import ExportError
+from scalenet_zoo.file_kinds import ENGINE, exported_kind
+from scalenet_zoo.quoting import printable, quoted
 
 QUEUE_DELAY_US = 1_000
 """Microseconds that a request waits for others to share its batch."""
 
-
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output of a model, as Triton's configuration names it.
-
-    Attributes:
-        type: such as TYPE_FP32.
-        shape: of one image.
-    """
-
-    name: str
-    type: str
-    shape: tuple[int, ...]
+_TYPES: Mapping[TensorType, str] = {
+    "uint8": "TYPE_UINT8",
+    "fp16": "TYPE_FP16",
+    "fp32": "TYPE_FP32",
+    "int32": "TYPE_INT32",
+}
 
 
 def write_model_repository(source: Path, repository: Path) -> Path:
@@ -54,22 +48,46 @@ def write_model_repository(source: Path, repository: Path) -> Path:
         ExportError: the engine is TensorRT-RTX's.
         OutputError: the folder cannot be written.
     """
-    record, plan = read_engine(source) if source.suffix == ".engine" else (None, b"")
-    if record and record.library != "tensorrt":
-        raise ExportError(f"{source}: found an engine of {record.library}, expected one of tensorrt, which Triton runs")
-    metadata = record.metadata if record else Metadata.read(source)
+    if exported_kind(source) == ENGINE:
+        record, plan = read_engine(source)
+        if record.library != "tensorrt":
+            raise ExportError(
+                f"{source}: found an engine of {record.library}, expected one of tensorrt, which Triton runs"
+            )
+        return _write(repository, record.metadata, record, lambda version: _write_plan(plan, version))
+    file = OnnxFile.read(source)
+    return _write(repository, Metadata.of(file), None, lambda version: _write_onnx(file, version))
+
+
+def _write(
+    repository: Path, metadata: Metadata, record: EngineRecord | None, write_version: Callable[[Path], None]
+) -> Path:
     target = repository / metadata.spec.name
     with replacing_folder(target) as folder:
-        version = folder / "1"
-        version.mkdir()
-        if record:
-            (version / "model.plan").write_bytes(plan)
-        else:
-            _copy_onnx(source, version / "model.onnx")
+        (folder / "1").mkdir()
+        write_version(folder / "1")
         (folder / "config.pbtxt").write_text(configuration(target.name, metadata, record), encoding="utf-8")
         if metadata.class_names:
-            (folder / "labels.txt").write_text("\n".join(metadata.class_names) + "\n", encoding="utf-8")
+            labels = [f"{_label(*pair)}\n" for pair in enumerate(metadata.class_names)]
+            (folder / "labels.txt").write_text("".join(labels), encoding="utf-8")
     return target
+
+
+def _write_plan(plan: bytes, version: Path) -> None:
+    (version / "model.plan").write_bytes(plan)
+
+
+def _write_onnx(file: OnnxFile, version: Path) -> None:
+    """Write an ONNX file as Triton wants it, and its external data under the names that the graph has for them."""
+    (version / "model.onnx").write_bytes(file.content)
+    for name, source in file.external.items():
+        target = version / name
+        if target.exists() or ".." in Path(name).parts:
+            raise ExportError(
+                f"{file.path}: found external data in {quoted(name)}, expected a name that fits beside model.onnx"
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
 
 
 def configuration(name: str, metadata: Metadata, record: EngineRecord | None = None) -> str:
@@ -83,41 +101,24 @@ def configuration(name: str, metadata: Metadata, record: EngineRecord | None = N
     batch = record.batch if record else metadata.options.batch or ANY_BATCH
     backend = "tensorrt" if record else "onnxruntime"
     fixed = batch[0] == batch[2]  # then the batch is an axis like others, and requests are not gathered
-    image, output = tensors(metadata)
     labelled = bool(metadata.class_names) and metadata.spec.task == "classification"
     labels = ' label_filename: "labels.txt"' if labelled else ""
     return "\n".join(
         [
-            f'name: "{name}"',
+            f"name: {_text(name)}",
             f'backend: "{backend}"',
             f"max_batch_size: {0 if fixed else batch[2]}",
-            f"input [ {{ {_tensor(image, batch, fixed)} }} ]",
-            f"output [ {{ {_tensor(output, batch, fixed)}{labels} }} ]",
+            f"input [ {{ {_tensor(metadata.input, batch, fixed)} }} ]",
+            f"output [ {{ {_tensor(metadata.output, batch, fixed)}{labels} }} ]",
             *([] if fixed else [_dynamic_batching(batch)]),
             "",
         ]
     )
 
 
-def tensors(metadata: Metadata) -> tuple[Tensor, Tensor]:
-    """The input and the output of a file."""
-    spec, options = metadata.spec, metadata.options
-    real = "TYPE_FP16" if options.io == "fp16" else "TYPE_FP32"
-    image = Tensor("image", "TYPE_UINT8" if options.preprocess else real, metadata.image_shape)
-    channels, height, width = spec.trace.shapes[spec.trace.output]
-    shape = {
-        "raw": (channels,) if spec.task == "classification" else (channels, height, width),
-        "softmax": (channels,),
-        "argmax": (height, width),
-        "joints": (channels, 3),
-    }[options.output]
-    kind = "TYPE_INT32" if options.output == "argmax" else real
-    return image, Tensor(output_name(spec, options), kind, shape)
-
-
 def _tensor(tensor: Tensor, batch: Batch, fixed: bool) -> str:
     shape = (batch[0], *tensor.shape) if fixed else tensor.shape
-    return f'name: "{tensor.name}" data_type: {tensor.type} dims: [ {", ".join(map(str, shape))} ]'
+    return f"name: {_text(tensor.name)} data_type: {_TYPES[tensor.type]} dims: [ {', '.join(map(str, shape))} ]"
 
 
 def _dynamic_batching(batch: Batch) -> str:
@@ -128,8 +129,11 @@ def _dynamic_batching(batch: Batch) -> str:
     )
 
 
-def _copy_onnx(source: Path, target: Path) -> None:
-    """Copy an ONNX file, and its external data under the name that the graph calls them by."""
-    shutil.copyfile(source, target)
-    for name in external_files(onnx.load(source, load_external_data=False).graph):
-        shutil.copyfile(source.parent / name, target.parent / name)
+def _text(text: str) -> str:
+    """A string of protobuf's text format."""
+    return f'"{CEscape(text.encode(), as_utf8=False)}"'
+
+
+def _label(index: int, name: str) -> str:
+    """A class as a line of labels.txt: its name, without what would end the line, or else its number."""
+    return printable(name).strip() or str(index)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,10 +21,11 @@ from scalenet_zoo.export.precision import rounded
 from scalenet_zoo.export.processing import POSTPROCESSING
 from torch import nn
 
+from scalenet_zoo._files import scratch_folder
 from scalenet_zoo.errors import VerificationError
 from scalenet_zoo.images import sample_photographs
 from scalenet_zoo.predict import DECISIONS
-from scalenet_zoo.spec import Task
+from scalenet_zoo.spec import Task, unwrapped
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,7 @@ def verify(model: nn.Module, path: Path, images: Sequence[Path] = (), min_agreem
         VerificationError: the file is not valid ONNX, holds other parameters than its spec, has outputs that are not
             finite or differ by more than `TOLERANCES` allows, or decides otherwise too often.
     """
+    model = unwrapped(model)
     images = images or sample_photographs()
     exported = OnnxNetwork.load(path)
     reference = partial(run_torch, model)
@@ -149,10 +150,10 @@ def verify(model: nn.Module, path: Path, images: Sequence[Path] = (), min_agreem
     params = check_graph(path, metadata)
     comparison = compare(reference, exported, images)
     if metadata.options.precision == "fp16":
-        with tempfile.TemporaryDirectory() as folder:
-            truly_half = Path(folder) / path.name
+        with scratch_folder() as folder:
+            truly_half = folder / path.name
             onnx.save(rounded(onnx.load(path)), truly_half, save_as_external_data=True)
-            comparison = compare(reference, OnnxNetwork.load(truly_half), images)
+            comparison = compare(reference, OnnxNetwork.open(truly_half, metadata), images)
     agreement = None
     if metadata.options.precision == "int8" and metadata.spec.classes:
         agreement = agree(reference, exported, images)

@@ -96,15 +96,17 @@ def quiet(visits: Sequence[Visit], best: float) -> list[Visit]:
     return [visit for visit in visits if max(visit.before, visit.after) <= QUIET * best]
 
 
-def quiet_ms(visits: Sequence[Visit], best: float) -> float:
-    """A network's milliseconds on an undisturbed machine.
+def at_best(visit: Visit, best: float) -> float:
+    """A visit's milliseconds as much shortened as the yardstick was slowed down: even a quiet machine has its moods."""
+    return visit.ms * best / math.sqrt(visit.before * visit.after)
 
-    The median of its quiet visits (where there are none, of all), each as much shortened as the
-    yardstick was slowed down: even a quiet machine is not always equally fast.
+
+def quiet_ms(visits: Sequence[Visit], best: float) -> float:
+    """A network's milliseconds on an undisturbed machine: the median of its quiet visits; where there are none, of all.
 
     Args:
         visits: to the network.
         best: the yardstick's milliseconds on that machine.
     """
     chosen = quiet(visits, best) or visits
-    return statistics.median(visit.ms * best / math.sqrt(visit.before * visit.after) for visit in chosen)
+    return statistics.median(at_best(visit, best) for visit in chosen)

@@ -100,6 +100,8 @@ def parse_json(text: str) -> Any:  # noqa: ANN401 - as read_json
         raise ValueError("is nested too deeply to be read") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"is not valid JSON: {error}") from None
+    except _NumberError as error:
+        raise ValueError(f"{_field_of_number(text)}: {error}") from None
     _check_depth(value)
     return value
 
@@ -170,10 +172,18 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+class _NumberError(ValueError):
+    pass
+
+
 def _integer(digits: str) -> int:
-    if len(digits) > 20 or abs(value := int(digits)) >= INTEGER:
-        raise ValueError(f"found an integer of {len(digits):,} digits, expected one of 64 bits")
-    return value
+    if _is_long(digits):
+        raise _NumberError(f"found an integer of {len(digits):,} digits, expected one of 64 bits")
+    return int(digits)
+
+
+def _is_long(digits: str) -> bool:
+    return len(digits) > 18 and (len(digits) > 21 or abs(int(digits)) >= INTEGER)
 
 
 def _finite(text: str) -> float:
@@ -182,7 +192,33 @@ def _finite(text: str) -> float:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"found {name}, expected a finite number")
+    raise _NumberError(f"found {name}, expected a finite number")
+
+
+def _field_of_number(text: str) -> str:
+    """Where the first number stands that `parse_json` refuses."""
+    wrong = object()
+    value = json.loads(
+        text,
+        parse_int=lambda digits: wrong if _is_long(digits) else 0,
+        parse_float=lambda digits: 0.0 if math.isfinite(float(digits)) else wrong,
+        parse_constant=lambda name: wrong,
+    )
+    return _field_of(wrong, value) or "the whole"
+
+
+def _field_of(wanted: object, value: object) -> str:
+    """Where a value stands in a document: the names and places on the way to it, joined by dots."""
+    places = [("", value)]
+    for path, each in places:  # which grows
+        if each is wanted:
+            return path.removeprefix(".")
+        items = each.items() if isinstance(each, dict) else enumerate(each) if isinstance(each, list) else ()
+        places += [
+            (f"{path}.{quoted(key) if isinstance(key, str) and not key.isidentifier() else key}", child)
+            for key, child in items
+        ]
+    return ""
 
 
 def file_sha256(path: Path) -> str:
@@ -195,7 +231,8 @@ def file_sha256(path: Path) -> str:
 
 def cache_folder() -> Path:
     """The user's folder for what can be made anew, if slowly: engines, timings of kernels, latency models."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scalenet-zoo"
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path fails without a home
+    return Path(caches) / "scalenet-zoo"
 
 
 @contextmanager
@@ -281,13 +318,17 @@ def _clear(parent: Path) -> None:
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """Give a scratch folder in the folder of `path`, which is made; what goes wrong is told as of `path`."""
+    scratch = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with scratch_folder(path.parent) as scratch:
             yield scratch
-    except OSError as error:
-        if isinstance(error, ZooError):
+    except ZooError as error:
+        if scratch is None or str(scratch) not in str(error):
             raise
+        told = str(error).replace(f"{scratch}/new", str(path)).replace(str(scratch), str(path.parent))
+        raise type(error)(told) from error
+    except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 

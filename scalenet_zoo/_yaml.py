@@ -4,7 +4,6 @@ PyYAML reads YAML 1.1, in which `1e-3` is a text, `010` eight, `1:30` ninety and
 those of YAML 1.2, and the others texts.
 """
 
-import math
 import re
 from typing import Any
 
@@ -49,7 +48,7 @@ class _Loader(yaml.SafeLoader):
             names.add(name)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """An integer of 64 bits, or a finite number."""
+        """An integer of 64 bits, or a number; whoever wants a finite one can name the field where it stands."""
         text = str(node.value)
         digits = text.replace("_", "")
         value: int | float | None = None
@@ -57,8 +56,9 @@ class _Loader(yaml.SafeLoader):
             value = int(digits) if len(digits) <= 21 else None
         elif node.tag == f"{_TAG}float" and _FLOAT.match(text):
             value = float(digits.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        if value is None or not math.isfinite(value) or (isinstance(value, int) and abs(value) >= INTEGER):
-            raise ValueError(f"found {quoted(text)}, expected a finite number, or an integer of 64 bits")
+        if value is None or (isinstance(value, int) and abs(value) >= INTEGER):
+            line = node.start_mark.line + 1
+            raise ValueError(f"line {line}: found {quoted(text)}, expected a number, integers of 64 bits")
         return value
 
 

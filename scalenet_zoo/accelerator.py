@@ -1,7 +1,10 @@
-"""What every training loop sets up alike: processes, precision, seeds."""
+"""What every training loop sets up alike: processes, precision, seeds, and a folder that is its own."""
 
 import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +13,9 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from scalenet_zoo.errors import InputError
+from scalenet_zoo.locks import hold
 from scalenet_zoo.recipe import Recipe
+from scalenet_zoo.search.processes import main_first
 
 PATIENCE = timedelta(hours=12)
 """How long processes wait for each other: for hours the first one alone may decode images or measure latencies."""
@@ -40,6 +45,19 @@ def make_accelerator(recipe: Recipe, cpu: bool, has_dead_ends: bool = False) -> 
             InitProcessGroupKwargs(timeout=PATIENCE),
         ],
     )
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Let this run, all its processes together, be the only one at work in a folder; see `locks.hold`.
+
+    Raises:
+        TrainingError: another run is at work in it; all processes of this one say so.
+        OutputError: the folder cannot be written.
+    """
+    with ExitStack() as held:
+        main_first(lambda: held.enter_context(hold(folder)))
+        yield
 
 
 def seed_step(*values: int) -> None:

@@ -89,14 +89,23 @@ def find_backends() -> list[Backend]:
     return [find_backend(name) for name in BACKENDS]
 
 
+def check_backend(name: str) -> None:
+    """See that a back end has this name, whether or not it can run here; takes no time.
+
+    Raises:
+        BackendError: none has.
+    """
+    if name not in _PROBES:
+        raise BackendError(f"{name}: found no such back end, expected one of {', '.join(BACKENDS)}")
+
+
 def find_backend(name: str) -> Backend:
     """Look for what one back end needs.
 
     Raises:
         BackendError: there is no back end of this name.
     """
-    if name not in _PROBES:
-        raise BackendError(f"{name}: found no such back end, expected one of {', '.join(BACKENDS)}")
+    check_backend(name)
     reason = _PROBES[name]()
     return Backend(name, reason is None, reason or (_gpu_name() if name in _ON_GPU else "CPU"))
 

@@ -3,7 +3,7 @@
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 JSON_BYTES = 8 * MIB
-"""Of a JSON file of ours: the largest spec that can be built, 64 modules or 8,192 layers, takes under 1 MiB."""
+"""Of a JSON file of ours: the largest spec that can be built, 64 modules or 1,024 layers, takes under 1 MiB."""
 
 ANNOTATION_BYTES = 2 * GIB
 """Of annotations and detections: COCO's own for training take 240 MB, a detector's boxes for them 800 MB."""
@@ -28,3 +28,64 @@ MESSAGE_CHARACTERS = 1_000
 
 QUOTED_CHARACTERS = 120
 """Of a value that an error quotes: more than a line of a terminal says nothing more."""
+
+LAYERS = 1_024
+"""Of an mbconv network: the deepest of the zoo, EfficientNet-B7, has 55; so many take 3 s to check and to build."""
+
+WEIGHTS_HEADER_BYTES = 32 * MIB
+"""Of a safetensors file's names and shapes: the network with the most tensors, 45,333, needs 7 MB, and training keeps
+two more of each."""
+
+CHECKPOINT_BYTES = 64 * MIB
+"""Of a checkpoint's own JSON: it names each tensor of the weights, of their average and of the optimiser; the network
+with the most tensors, 45,333, needs 20 MB."""
+
+PROFILE_ITEMS = 1_000
+"""Of a latency profile's layers, of its networks and of those held out: so many take hours, and 2 MB of its file."""
+
+CORRECTION_POINTS = 10_000
+"""Of a latency model's correction: a profile's networks, and those that a search measures after its rounds."""
+
+THREADS = 1_024
+"""CPU threads that a network is run on: no machine that these networks are for has more cores."""
+
+PREDICTED_AT_ONCE = 2**24
+"""Distances between networks and a correction's points that are worked out in one go: 128 MiB of them."""
+
+ONNX_BYTES = 2 * GIB
+"""Of an ONNX file without its external data: protobuf reads no larger one."""
+
+GZIP_RATIO = 64
+"""What a compressed engine may unpack to, as a multiple of itself: TensorRT-RTX's engines shrink to a tenth at most,
+bytes that gzip was fed to fill memory to a thousandth."""
+
+ENGINE_BYTES = 64 * GIB
+"""Of an engine: a network of 2 GB makes one of some 4 GB, and TensorRT-RTX one a kind of GPU that it is built for."""
+
+TIMINGS_BYTES = GIB
+"""Of TensorRT's timings of kernels: those of the whole zoo take some MB."""
+
+OUTLINE_PIXELS = 2_000_000
+"""Length of the outline of somebody in a picture: 50 times around one of 10,000 x 10,000; pycocotools takes some 100
+bytes a pixel."""
+
+PICTURE_PIXELS = GIB // 6
+"""Of a picture that is looked at whole, 179 million: Pillow's own bound against files that unpack to fill memory."""
+
+TILED_PICTURE_PIXELS = 2**30
+"""Of a picture that is looked at in tiles: a scan of 32,768 x 32,768; its parts and classes take 16 GiB."""
+
+PIXEL_BYTES = 16
+"""Of memory for each pixel of a picture in tiles: 4 in Pillow, 3 as an array, 4 to 9 of its classes or mask."""
+
+MASKS_LOOKED_AT = 200
+"""To find a second class in masks before training: large ones take 10 s; the first usually has several."""
+
+STRATEGIES = 10_000
+"""Of a scaling stage of a search space: the paper's has 147; limits are worked out for so many at once in 100 MB."""
+
+JOINTS = 1_000
+"""Of a person: COCO-WholeBody has 133; each annotation takes room for all of them."""
+
+JSON_VALUES = 200_000
+"""Of a spec, a family or a config.json: labels of ImageNet-21k, twice, are 44,000; each may be a complaint of 1 KB."""

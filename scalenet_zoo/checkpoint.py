@@ -3,9 +3,10 @@
 RUN/checkpoints/00000240/
   config.json, spec.json, model.safetensors   the network as one would use it; see `model_folder.py` (not of a supernet)
   training.safetensors                        the weights as they are trained, the optimiser's tensors
-  training.json                               the step, the rest of the optimiser, and each file's sha256
+  training.json                               the step, the rest of the optimiser, each file's sha256, and its own
 """
 
+import hashlib
 import json
 import logging
 import shutil
@@ -20,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from scalenet_zoo._files import file_sha256, read_json, replacing_folder
+from scalenet_zoo.bounds import CHECKPOINT_BYTES
 from scalenet_zoo.errors import WeightsError
 from scalenet_zoo.model_folder import save_model
 from scalenet_zoo.spec import Strict, first_complaint, spec_of
@@ -47,8 +49,10 @@ class Progress(Strict):
 
 
 class _State(Strict):
+    """What training.json says; since version 2 with its digest, the sha256 of all the rest."""
+
     format: Literal["scalenet-zoo/checkpoint"] = "scalenet-zoo/checkpoint"
-    version: Annotated[int, Field(ge=1, le=1)] = 1
+    version: Annotated[int, Field(ge=1, le=2)] = 2
     trained: str
     progress: Progress
     rest: dict[str, JsonValue]
@@ -109,8 +113,9 @@ def save_state(run: Path, trained: str, states: Mapping[str, Any], progress: Pro
 def _new_checkpoint(run: Path, progress: Progress, keep: int) -> Iterator[Path]:
     with replacing_folder(run / "checkpoints" / f"{progress.step:08d}") as folder:
         yield folder
-    for old in checkpoints(run)[keep:]:
-        shutil.rmtree(old)
+    before = [path for path in checkpoints(run) if int(path.name) <= progress.step]
+    for path in set(checkpoints(run)).difference(before[:keep]):  # one of a later step is damaged, or not in use
+        shutil.rmtree(path)
 
 
 def write_state(folder: Path, trained: str, states: Mapping[str, Any], progress: Progress) -> None:
@@ -126,13 +131,14 @@ def write_state(folder: Path, trained: str, states: Mapping[str, Any], progress:
     rest = {name: _split(state, name, tensors) for name, state in states.items()}
     (folder / TENSORS).write_bytes(save(tensors))
     files = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
-    state = _State(trained=trained, progress=progress, rest=rest, files=files)
-    (folder / STATE).write_text(state.model_dump_json(), encoding="utf-8")
+    fields = _State(trained=trained, progress=progress, rest=rest, files=files).model_dump(mode="json")
+    (folder / STATE).write_text(json.dumps({**fields, "digest": _digest(fields)}, allow_nan=False), encoding="utf-8")
 
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run, the newest first."""
-    return sorted((path for path in (run / "checkpoints").glob("[0-9]*") if path.is_dir()), reverse=True)
+    paths = (path for path in (run / "checkpoints").glob("*") if path.name.isdecimal() and path.is_dir())
+    return sorted(paths, key=lambda path: int(path.name), reverse=True)
 
 
 def load_newest(run: Path, network: nn.Module, average: nn.Module | None = None) -> Checkpoint | None:
@@ -159,10 +165,13 @@ def newest(run: Path, read: Callable[[Path], Checkpoint]) -> Checkpoint | None:
     damaged = []
     for path in checkpoints(run):
         try:
-            return read(path)
+            checkpoint = read(path)
         except _DamagedError as error:
             damaged.append(str(error))
-            _logger.warning("%s; the checkpoint before it is used", error)
+            continue
+        for complaint in damaged:
+            _logger.warning("%s; the checkpoint before it is used", complaint)
+        return checkpoint
     if damaged:
         raise WeightsError(f"{run}: found no whole checkpoint among {len(damaged)}: {damaged[0]}")
     return None
@@ -182,7 +191,7 @@ def load_checkpoint(path: Path, network: nn.Module, average: nn.Module | None = 
     checkpoint = read_state(path, spec.hash, spec.name)
     usable, _ = read_weights(path / "model.safetensors")
     try:
-        network.load_state_dict(checkpoint.states["network"] or usable)
+        network.load_state_dict(checkpoint.states.get("network") or usable)
         if average is not None:
             average.load_state_dict(usable)
     except RuntimeError as error:  # the same architecture with other classes or channels
@@ -202,12 +211,7 @@ def read_state(path: Path, trained: str, name: str) -> Checkpoint:
     Raises:
         WeightsError: it is damaged, or of something else.
     """
-    try:
-        state = _State.model_validate_json(json.dumps(read_json(path / STATE)))
-    except ValidationError as error:
-        raise _DamagedError(f"{path / STATE}: is damaged: {first_complaint(error)}") from None
-    except ValueError as error:
-        raise _DamagedError(f"{path / STATE}: is damaged: {error}") from None
+    state = _read_state(path / STATE)
     if state.trained != trained:
         raise WeightsError(
             f"{path}: found a checkpoint of another architecture (hash {state.trained[:12]}),"
@@ -215,10 +219,35 @@ def read_state(path: Path, trained: str, name: str) -> Checkpoint:
         )
     for file_name, expected in state.files.items():
         file = path / Path(file_name).name
-        if not file.is_file() or file_sha256(file) != expected:
-            raise _DamagedError(f"{file}: {'is damaged' if file.exists() else 'is missing'}")
-    tensors, _ = read_weights(path / TENSORS)
-    return Checkpoint(state.progress, {name: _join(rest, name, tensors) for name, rest in state.rest.items()})
+        if not file.is_file():
+            raise _DamagedError(f"{file}: is missing")
+        if file_sha256(file) != expected:
+            raise _DamagedError(f"{file}: is damaged")
+    try:
+        tensors, _ = read_weights(path / TENSORS)
+        states = {name: _join(rest, tensors) for name, rest in state.rest.items()}
+    except (WeightsError, KeyError, TypeError, ValueError):  # of version 1, whose training.json has no digest
+        raise _DamagedError(f"{path / STATE}: is damaged: its states are not those of {TENSORS}") from None
+    return Checkpoint(state.progress, states)
+
+
+def _read_state(path: Path) -> _State:
+    try:
+        fields = read_json(path, CHECKPOINT_BYTES)
+        if not isinstance(fields, dict):
+            raise ValueError("found no fields with values")
+        digest = fields.pop("digest", None)
+        if digest != _digest(fields) and (digest is not None or fields.get("version") != 1):
+            raise ValueError("its digest is not that of the rest")
+        return _State.model_validate_json(json.dumps(fields))
+    except ValidationError as error:
+        raise _DamagedError(f"{path}: is damaged: {first_complaint(error)}") from None
+    except ValueError as error:
+        raise _DamagedError(f"{path}: is damaged: {error}") from None
+
+
+def _digest(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401 - any state dict
@@ -233,11 +262,11 @@ def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: A
     return value
 
 
-def _join(value: Any, name: str, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 - any state dict
+def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:  # noqa: ANN401 - any state dict
     if isinstance(value, list):
-        return [_join(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+        return [_join(item, tensors) for item in value]
     if isinstance(value, dict):
         if "tensor" in value:
             return tensors[value["tensor"]]
-        return {key: _join(item, f"{name}.{key}", tensors) for key, item in value["dict"]}
+        return {key: _join(item, tensors) for key, item in value["dict"]}
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from scalenet_zoo.errors import BudgetError
 from scalenet_zoo.quantities import format_count, format_ms
+from scalenet_zoo.quoting import quoted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,6 +38,20 @@ class Population(Protocol):
     def cost(self) -> Cost: ...  # noqa: D102
 
 
+def check_budget(budget: float, what: str) -> None:
+    """See that a budget is one.
+
+    Args:
+        budget: the most of something.
+        what: it limits, for the message.
+
+    Raises:
+        BudgetError: it is not positive, not finite, or not a number.
+    """
+    if not 0.0 < budget < math.inf:
+        raise BudgetError(f"{what}: found {quoted(budget)}, expected a positive, finite number")
+
+
 @dataclass(frozen=True)
 class Constraint(ABC):
     """At most so much of something.
@@ -50,6 +67,9 @@ class Constraint(ABC):
     floor: float = field(default=0.0, kw_only=True)
     measure_name: ClassVar[str]
     sees_resolution: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_budget(self.budget, self.measure_name)
 
     @abstractmethod
     def measure(self, population: Population) -> Floats:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from scalenet_zoo.errors import BudgetError
 from scalenet_zoo.rounding import scale_channels, scale_depth
 
 if TYPE_CHECKING:
@@ -384,7 +385,7 @@ def population_cost(population: Population) -> PopulationCost:
     of its stage; so a stage costs a sum over its layer count and its kernels' squares.
 
     Raises:
-        OverflowError: a cost does not fit 64 bits.
+        BudgetError: a cost does not fit 64 bits.
     """
     base, kernels, layers = population.family.base, population.kernels, population.layers
     in_channels, classes = population.in_channels, population.class_count
@@ -404,7 +405,7 @@ def population_cost(population: Population) -> PopulationCost:
         count = scale_depth(layers[:, s, None], depth)  # (N, M)
         widest = float(max(before.max(), channels.max()))
         if stage.expand * widest**2 * float(size.max()) ** 2 * int(count.max()) > 2.0**58:
-            raise OverflowError(f"stage {s}: found a cost near 2^63, expected one that fits 64 bits")
+            raise BudgetError(f"stage {s}: found a cost near 2^63, expected one that fits 64 bits")
         squares = _cumulative_squares(kernels[:, s], layers[:, s], int(count.max()))
         first_square = squares[:, :1]
         rest_squares = np.take_along_axis(squares, count - 1, axis=1) - first_square

@@ -9,6 +9,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from scalenet_zoo.quoting import printable
+
 if TYPE_CHECKING:
     from scalenet_zoo.inference import Inference
 
@@ -104,7 +106,7 @@ def draw_joints(
 def _with_legend(picture: Image.Image, legend: list[tuple[Colour, str]]) -> Image.Image:
     """The picture with lines of a colour and a text to the right of it."""
     left_out = len(legend) - LARGEST_LEGEND
-    lines: list[tuple[Colour | None, str]] = [*legend[:LARGEST_LEGEND]]
+    lines: list[tuple[Colour | None, str]] = [(colour, printable(text)) for colour, text in legend[:LARGEST_LEGEND]]
     if left_out > 0:
         lines.append((None, f"and {left_out} more"))
     size = max(12, round(picture.height / 40))

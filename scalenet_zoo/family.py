@@ -26,7 +26,10 @@ from scalenet_zoo.spec import (
     Stride,
 )
 
-Multiplier = Annotated[float, Field(gt=0.0, le=100.0)]
+LEAST, MOST = 0.01, 100.0
+"""What depth or width is multiplied by: beyond, what is scaled has little to do with its base model."""
+
+Multiplier = Annotated[float, Field(ge=LEAST, le=MOST)]
 
 
 class BaseStage(Strict):
@@ -75,5 +78,5 @@ class Family(Document):
     base: BaseModel
     divisor: Annotated[int, Field(ge=1, le=1024, description="Channels are multiples of it; 1: rounded up.")]
     scales_head: Annotated[bool, Field(description="Whether width applies to the head as well.")]
-    strategies: Annotated[tuple[Strategy, ...], Field(min_length=1)]
+    strategies: Annotated[tuple[Strategy, ...], Field(min_length=1, max_length=100)]
     provenance: Provenance

@@ -5,7 +5,6 @@ a repository is of one commit. Only JSON, safetensors and the card are fetched: 
 """
 
 import shutil
-import tempfile
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,9 +23,10 @@ from huggingface_hub.errors import (
 )
 from torch import nn
 
-from scalenet_zoo._files import replacing_folder
+from scalenet_zoo._files import replacing_folder, scratch_folder
 from scalenet_zoo.bounds import JSON_BYTES
 from scalenet_zoo.errors import OutputError, WeightsError, ZooError
+from scalenet_zoo.file_kinds import user_path
 from scalenet_zoo.model_card import render_card
 from scalenet_zoo.model_folder import (
     CARD,
@@ -39,6 +39,8 @@ from scalenet_zoo.model_folder import (
     read_folder,
     save_model,
 )
+from scalenet_zoo.provenance import public_spec
+from scalenet_zoo.weights import read_weights
 from scalenet_zoo.zoo import create_model
 
 FILES = (CONFIG, SPEC, WEIGHTS, CARD)
@@ -90,7 +92,7 @@ def pull(repository: str, folder: str | Path, revision: str | None = None) -> Mo
         WeightsError, SpecError: as `fetch_folder`; or the weights do not fit.
         OutputError: the folder holds other files, or cannot be written.
     """
-    path = Path(folder)
+    path = user_path(folder)
     if path.is_dir() and (others := sorted({file.name for file in path.iterdir()} - set(FILES))):
         raise OutputError(f"{path}: found {others[0]} in it, expected a new folder, or one with a network alone")
     name, revision = _pinned(repository.removeprefix(HUB_PREFIX), revision)
@@ -115,10 +117,11 @@ def push(
 ) -> CommitInfo:
     """Upload a network as a model folder with its card, in one commit; the repository is made if there is none.
 
-    A folder's own README.md is its card; where there is none, it is generated.
+    A folder's own README.md is its card; where there is none, it is generated. Of the paths of this machine that its
+    provenance names (data, the command), the last names alone are published.
 
     Args:
-        source: a network of ours, a model folder, or a run of `train`, which stands for its best network.
+        source: a network of ours, wrapped or not, a model folder, or a run of `train`, for its best network.
         repository: as `org/name`.
         private: a new repository is private; an existing one must be.
         revision: a branch, made if there is none; None: the main branch.
@@ -134,32 +137,44 @@ def push(
         WeightsError: the Hub cannot be reached, or refuses.
     """
     if isinstance(source, nn.Module):
-        with tempfile.TemporaryDirectory() as scratch:
+        with scratch_folder() as scratch:
             save_model(source, scratch)
             return push(scratch, repository, private, revision, message, license, token)
     repository = repository.removeprefix(HUB_PREFIX)
     folder = read_folder(find_folder(source))
-    create_model(folder)
-    contents: dict[str, str | bytes] = {file: str(folder.path / file) for file in (CONFIG, SPEC, WEIGHTS)}
-    contents[CARD] = _card(folder, repository, license)
-    api = HfApi(token=token)
-    with _one_line(f"{repository}: cannot push to the Hugging Face Hub"):
-        api.create_repo(repository, private=private or None, exist_ok=True)
-        if private and not api.model_info(repository).private:
-            raise WeightsError(f"{repository}: found a public repository, expected a private one")
-        if revision:
-            api.create_branch(repository, branch=revision, exist_ok=True)
-        return api.create_commit(
-            repository,
-            [CommitOperationAdd(path_in_repo=file, path_or_fileobj=content) for file, content in contents.items()],
-            commit_message=message or f"Add {folder.spec.name}",
-            revision=revision,
-        )
+    card = _card(folder, repository, license)
+    with scratch_folder() as scratch:
+        _save_public(folder, scratch)
+        contents: dict[str, str | bytes] = {file: str(scratch / file) for file in (CONFIG, SPEC, WEIGHTS)}
+        contents[CARD] = card
+        api = HfApi(token=token)
+        with _one_line(f"{repository}: cannot push to the Hugging Face Hub"):
+            api.create_repo(repository, private=private or None, exist_ok=True)
+            if private and not api.model_info(repository).private:
+                raise WeightsError(f"{repository}: found a public repository, expected a private one")
+            if revision:
+                api.create_branch(repository, branch=revision, exist_ok=True)
+            return api.create_commit(
+                repository,
+                [CommitOperationAdd(path_in_repo=file, path_or_fileobj=content) for file, content in contents.items()],
+                commit_message=message or f"Add {folder.spec.name}",
+                revision=revision,
+            )
+
+
+def _save_public(folder: ModelFolder, to: Path) -> None:
+    """Write a model folder anew, without paths of this machine; what had none has the same bytes.
+
+    The spec is in the weights' metadata as well.
+    """
+    model = create_model(folder)
+    model.spec = public_spec(folder.spec)  # type: ignore[assignment]
+    save_model(model, to, read_weights(folder.weights)[0])  # as they are: maybe in half precision
 
 
 def _card(folder: ModelFolder, repository: str, license: str | None) -> bytes:  # noqa: A002 - as push
     path = folder.path / CARD
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return render_card(folder, repository, license).encode()
     if license:
         raise WeightsError(f"{path}: found a card and a licence, expected the card to name it, or no card")

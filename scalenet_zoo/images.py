@@ -1,98 +1,29 @@
-"""Images: read from files, and prepared for a network as its `pretrained_cfg` says."""
+"""Images prepared for a network as its `pretrained_cfg` says; `image_files` reads them."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from timm.data import create_transform
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from scalenet_zoo.errors import InputError
+from scalenet_zoo.image_files import find_images, image_files, read_image, read_oriented, sample_photographs, turn
 from scalenet_zoo.spec import ArchSpec
 
-
-def sample_photographs() -> list[Path]:
-    """Two real photographs that come with scikit-learn: a Chinese temple and a flower (both CC BY)."""
-    package = find_spec("sklearn")  # without importing it: only its files are needed
-    if package is None or package.submodule_search_locations is None:
-        raise InputError("scikit-learn: found no such package, expected it for its sample photographs")
-    folder = Path(package.submodule_search_locations[0]) / "datasets" / "images"
-    return [folder / "china.jpg", folder / "flower.jpg"]
-
-
-def read_image(path: str | Path | BinaryIO, name: str = "") -> Image.Image:
-    """Read an image file as RGB, turned the way its camera was held.
-
-    Args:
-        path: the file, or an open one.
-        name: what messages call it; none: the path.
-
-    Raises:
-        InputError: the file is missing, is no image, or has more than 8 bits a channel.
-    """
-    name = name or str(path)
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
-                raise InputError(f"{name}: found pixels of mode {image.mode}, expected 8 bits a channel")
-            ImageOps.exif_transpose(image, in_place=True)
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise InputError(f"{name}: found no such file, expected an image") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{name}: cannot be read as an image: is of no known format") from None
-    except InputError:
-        raise
-    except Exception as error:  # damaged files lead Pillow to struct.error, ValueError and more
-        raise InputError(f"{name}: cannot be read as an image: {error}") from None
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The files in a folder and the folders in it that have the name of an image, sorted.
-
-    Raises:
-        InputError: there is no folder, or no image.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: found no such folder, expected one with images")
-    suffixes = Image.registered_extensions()
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-    if not files:
-        raise InputError(f"{folder}: found no image files, expected some, such as .jpg or .png")
-    return files
-
-
-def find_images(folder: Path, limit: int) -> tuple[list[Path], list[Path]]:
-    """Look for images in a folder and the folders in it: up to `limit`, spread evenly over their sorted names.
-
-    Returns:
-        The images, and the files among those looked at that cannot be read as such.
-
-    Raises:
-        InputError: there is no folder, no image, or more than a tenth (and more than one) cannot be read.
-    """
-    files = image_files(folder)
-    if len(files) > limit:
-        files = [files[i * len(files) // limit] for i in range(limit)]
-    images, broken = [], []
-    for path in files:
-        try:
-            read_image(path)
-            images.append(path)
-        except InputError:
-            broken.append(path)
-    allowed = max(1, len(files) // 10)
-    if len(broken) > allowed or not images:
-        names = ", ".join(path.name for path in broken[:3]) + (", ..." if len(broken) > 3 else "")
-        raise InputError(
-            f"{folder}: found {len(broken)} of {len(files)} images that cannot be read ({names}),"
-            f" expected at most {allowed} and one that can"
-        )
-    return images, broken
+__all__ = [
+    "find_images",
+    "image_files",
+    "normalisation",
+    "pixels",
+    "preprocessing",
+    "read_image",
+    "read_oriented",
+    "sample_photographs",
+    "turn",
+]
 
 
 def preprocessing(spec: ArchSpec, cfg: dict[str, Any]) -> Callable[[Image.Image], Tensor]:
@@ -144,5 +75,5 @@ def normalisation(spec: ArchSpec, cfg: dict[str, Any]) -> tuple[list[float], lis
     if spec.input.channels not in (1, 3):
         raise InputError(f"{spec.name}: takes {spec.input.channels} channels, expected 1 or 3 to read images")
     if spec.input.channels == 1:
-        return [sum(mean) / 3], [sum(std) / 3]
+        return [sum(mean) / len(mean)], [sum(std) / len(std)]
     return list(mean), list(std)

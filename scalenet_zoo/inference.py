@@ -14,7 +14,7 @@ from scalenet_zoo.errors import InputError
 from scalenet_zoo.images import preprocessing
 from scalenet_zoo.labels import Labels
 from scalenet_zoo.predict import class_names
-from scalenet_zoo.spec import ArchSpec, spec_of
+from scalenet_zoo.spec import ArchSpec, spec_of, unwrapped
 
 if TYPE_CHECKING:
     from scalenet_zoo.export.metadata import Output
@@ -117,7 +117,7 @@ def prepare(
             output: Tensor = network(images)
         return output
 
-    cfg: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    cfg: dict[str, Any] = unwrapped(network).pretrained_cfg  # type: ignore[assignment]
     return Inference(spec, cfg, class_names(spec, cfg), preprocessing(spec, cfg), run, "raw", place)
 
 

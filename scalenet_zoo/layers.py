@@ -1,6 +1,8 @@
 """The modules that networks are made of. Images are (batch, channels, height, width)."""
 
-from typing import Literal
+import operator
+from collections.abc import Iterable
+from typing import Literal, SupportsIndex
 
 import torch
 from timm.layers import DropPath
@@ -8,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from scalenet_zoo.cost import UPSCALED_BLOCKS
+from scalenet_zoo.errors import SpecError
+from scalenet_zoo.quoting import quoted
 from scalenet_zoo.spec import Activation, Gate, Layer
 
 ACTIVATIONS: dict[Activation, type[nn.ReLU | nn.SiLU | nn.Hardswish]] = {
@@ -188,3 +192,30 @@ def upsample(x: Tensor, size: torch.Size, mode: Literal["nearest", "bilinear"]) 
     if (x.shape[-2] * factor, x.shape[-1] * factor) == tuple(size):
         return F.interpolate(x, scale_factor=float(factor), mode=mode, align_corners=corners)
     return F.interpolate(x, size=size, mode=mode, align_corners=corners)
+
+
+def take_indices(count: int, indices: SupportsIndex | Iterable[SupportsIndex] | None) -> list[int]:
+    """Which of a network's features are wanted, in the order that was asked for and none of the numbers negative.
+
+    Args:
+        count: of the features that there are.
+        indices: numbers of features, -1 the last; one number: the last so many; None: all.
+
+    Raises:
+        SpecError: there are no such features, or none is wanted.
+    """
+    try:
+        wanted = _numbers(count, range(count) if indices is None else indices)
+    except TypeError:
+        wanted = []
+    if not wanted or any(not -count <= index < count for index in wanted):
+        expected = f"numbers from {-count} to {count - 1}, or one from 1 to {count}: the last so many"
+        raise SpecError(f"out_indices: found {quoted(indices)}, expected {expected}")
+    return [index % count for index in wanted]
+
+
+def _numbers(count: int, indices: SupportsIndex | Iterable[SupportsIndex]) -> list[int]:
+    if not isinstance(indices, Iterable):
+        last = operator.index(indices)
+        return list(range(count - last, count)) if last <= count else []
+    return [operator.index(index) for index in indices]

@@ -48,6 +48,10 @@ class Meter(Protocol):
         """The figures over all batches of all processes; each process gets them."""
         ...
 
+    def only_class(self) -> int | None:
+        """The class of all images or pixels, if they are of one; each process gets it."""
+        ...
+
 
 def make_meter(
     spec: ArchSpec,
@@ -55,6 +59,7 @@ def make_meter(
     form: "Output" = "raw",
     device: torch.device | None = None,
     truth: dict[str, Any] | None = None,
+    own: int | None = None,
 ) -> Meter:
     """The meter of a network's task.
 
@@ -64,11 +69,12 @@ def make_meter(
         form: what the outputs are: logits or heatmaps, or what an exported file makes of them.
         device: where the outputs lie.
         truth: of persons whom a detector found, see `Pose`.
+        own: how many classes the data have, which come first among the network's; None: all of them.
     """
     if spec.task == "classification":
-        return Classification(spec.classes, form, device)
+        return Classification(spec.classes, form, device, own)
     if spec.task == "segmentation":
-        return Segmentation(spec.classes, labels.names, form, device)
+        return Segmentation(spec.classes, labels.names, form, device, own)
     if spec.bottom_up:
         return BottomUp(labels)
     return Pose(labels, form, truth)
@@ -117,31 +123,46 @@ class Classification:
         classes: how many.
         form: raw (logits) or softmax.
         device: where the outputs lie.
+        own: how many classes the data have, which come first; of fewer than all there is also the accuracy of the
+            decision among them alone. None: all.
     """
 
-    def __init__(self, classes: int, form: "Output" = "raw", device: torch.device | None = None) -> None:
-        self.classes, self.form = classes, form
+    def __init__(
+        self, classes: int, form: "Output" = "raw", device: torch.device | None = None, own: int | None = None
+    ) -> None:
+        self.classes, self.form, self.own = classes, form, own or classes
+        self.seen: set[int] = set()
         self.accuracies = {
             f"top{k}": MulticlassAccuracy(classes, top_k=k, average="micro", validate_args=False).to(device or "cpu")
             for k in (1, 5)
             if k == 1 or classes > k
         }
+        self.among_own = MulticlassAccuracy(classes, average="micro", validate_args=False).to(device or "cpu")
         self.calibration = CalibrationError().to(device or "cpu")
 
     def update(self, output: Tensor, targets: Tensor) -> None:
         """Take in outputs (n, classes) and classes (n,)."""
-        largest = int(targets.max())  # while they lie in the CPU's memory
-        if largest >= self.classes:
-            raise InputError(f"found the class {largest} in the data, expected at most {self.classes - 1}")
+        self.seen |= set(targets.tolist())  # while they lie in the CPU's memory
+        if wrong := [one for one in self.seen if not 0 <= one < self.classes]:
+            raise InputError(f"found the class {wrong[0]} in the data, expected 0 to {self.classes - 1}")
         output, targets = output.float(), targets.to(output.device, non_blocking=True)
         for accuracy in self.accuracies.values():
             accuracy.update(output, targets)
+        if self.own < self.classes:
+            self.among_own.update(output[:, : self.own].argmax(1), targets)
         confidence, found = (output.softmax(1) if self.form == "raw" else output).max(1)
         self.calibration.update(confidence, found == targets)
 
     def compute(self) -> Metrics:
-        """`top1`, `top5`, `ece`."""
-        return {name: float(part.compute()) for name, part in {**self.accuracies, "ece": self.calibration}.items()}
+        """`top1`, `top5`, `ece`; and `top1_of_these`, among the data's classes, if the network has more."""
+        parts: dict[str, Metric] = {**self.accuracies, "ece": self.calibration}
+        if self.own < self.classes:
+            parts["top1_of_these"] = self.among_own
+        return {name: float(part.compute()) for name, part in parts.items()}
+
+    def only_class(self) -> int | None:  # noqa: D102
+        seen = {one for share in gather(self.seen) for one in share}
+        return seen.pop() if len(seen) == 1 else None
 
 
 class Segmentation:
@@ -155,13 +176,19 @@ class Segmentation:
         names: of the classes; numbers stand in.
         form: raw (logits) or argmax.
         device: where the outputs lie.
+        own: how many classes the data have, which come first and alone have an IoU; None: all.
     """
 
     def __init__(
-        self, classes: int, names: Sequence[str] = (), form: "Output" = "raw", device: torch.device | None = None
+        self,
+        classes: int,
+        names: Sequence[str] = (),
+        form: "Output" = "raw",
+        device: torch.device | None = None,
+        own: int | None = None,
     ) -> None:
-        self.classes, self.form = classes, form
-        self.names = names if len(set(names)) == classes else [str(i) for i in range(classes)]
+        self.classes, self.form, self.own = classes, form, own or classes
+        self.names = names if len(set(names)) == self.own else [str(i) for i in range(self.own)]
         self.confusion = MulticlassConfusionMatrix(classes + 1, validate_args=False).to(device or "cpu")
         self.calibration = CalibrationError().to(device or "cpu")
 
@@ -177,14 +204,15 @@ class Segmentation:
                 self.calibration.update(confidence, found == truth, void)
 
     def compute(self) -> Metrics:
-        """`miou`, over the classes that occur in masks or outputs; `pixel_accuracy`; `ece`; `iou` of each class.
+        """`miou`, over the data's classes that occur in masks or outputs; `pixel_accuracy`; `ece`; `iou` of each class.
 
         Raises:
             InputError: all masks are void.
         """
         confusion = self.confusion.compute()[:-1, :-1].double()  # without void, which stands last
         same = confusion.diagonal()
-        union = confusion.sum(0) + confusion.sum(1) - same
+        union = (confusion.sum(0) + confusion.sum(1) - same)[: self.own]
+        same = same[: self.own]
         if not union.any():
             raise InputError("found no pixel of a class, expected some: all masks are void")
         overlap = (same / union).tolist()
@@ -199,6 +227,10 @@ class Segmentation:
             for name, value, known in zip(self.names, overlap, (union > 0).tolist(), strict=True)
         }
         return metrics
+
+    def only_class(self) -> int | None:  # noqa: D102
+        seen = self.confusion.compute()[:-1].sum(1).nonzero().flatten().tolist()  # rows are of the masks
+        return int(seen[0]) if len(seen) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -251,6 +283,9 @@ class Pose:
         if self.truth:
             return detected_figures(found, self.truth, self.labels.sigmas)
         return coco_figures(found, self.labels.sigmas) | correct_keypoints(found, self.labels.names)
+
+    def only_class(self) -> None:
+        """None: joints are no classes."""
 
 
 def coco_figures(found: Sequence[FoundPerson], sigmas: Sequence[float]) -> Metrics:
@@ -328,6 +363,9 @@ class BottomUp:
         ]
         truth = _document((who.image_id for who, _ in images), annotations)
         return {**oks.coco_figures(truth, detections, self.labels.sigmas)}
+
+    def only_class(self) -> None:
+        """None: joints are no classes."""
 
 
 def detected_figures(found: Sequence[FoundPerson], truth: dict[str, Any], sigmas: Sequence[float]) -> Metrics:

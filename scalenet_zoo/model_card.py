@@ -9,7 +9,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from scalenet_zoo.layer_table import layer_table
 from scalenet_zoo.model_folder import ModelFolder
+from scalenet_zoo.provenance import public_spec
 from scalenet_zoo.quantities import format_count
+from scalenet_zoo.quoting import printable
+from scalenet_zoo.recipe import FIELDS
 from scalenet_zoo.spec import Result, Task
 
 PIPELINES: Mapping[Task, str] = {
@@ -22,20 +25,27 @@ PIPELINES: Mapping[Task, str] = {
 METRICS = {"top1": "accuracy", "miou": "mean_iou"}
 """What the Hub calls metrics, where it has a name for them."""
 
+_SHARES = re.compile(r"(top\d|miou|iou|pixel_accuracy|accuracy|ece|ap|ar|pck)([._@]?\w+)*")
+"""Metrics of ours that are shares from 0 to 1, which people read in percent."""
+
 
 def render_card(folder: ModelFolder, repository: str, license: str | None = None) -> str:  # noqa: A002 - the Hub's name
     """Fill in the template: README.md, with the YAML header that the Hub reads.
 
     Args:
-        folder: the network; its spec's provenance holds the figures and how it was trained.
+        folder: the network; its spec's provenance holds the figures and how it was trained. Of paths of this machine
+            in it the last names alone are shown.
         repository: as `org/name`.
         license: of the weights, by the Hub's name for it; None: the card says that none is stated.
     """
-    spec, provenance = folder.spec, folder.spec.provenance
+    spec = public_spec(folder.spec)
+    provenance = spec.provenance
+    shown = folder.pretrained_cfg()
     measured = [result for result in provenance.results if result.origin == "measured"]
     training = provenance.details.get("training")
     training = dict(training) if isinstance(training, dict) else {}
     recipe, command = training.pop("recipe", None), training.pop("command", None)
+    recipe = recipe if isinstance(recipe, dict) else {}
     data = training.get("data")
     names = folder.config.label_names
     image = f"{spec.input.channels}x{spec.input.height}x{spec.input.width}"
@@ -46,8 +56,8 @@ def render_card(folder: ModelFolder, repository: str, license: str | None = None
         pipeline_tag=PIPELINES[spec.task],
         tags=["timm", "scalenet-zoo", PIPELINES[spec.task]],
         datasets=_hub_datasets(data),
-        metrics=sorted({METRICS.get(result.metric, result.metric) for result in measured}) or None,
-        model_name=repository.rpartition("/")[2],
+        metrics=sorted({METRICS.get(result.metric, _line(result.metric)) for result in measured}) or None,
+        model_name=_line(repository.rpartition("/")[2]),
         eval_results=[_eval_result(spec.task, result) for result in measured] or None,
     )
     layers = [
@@ -66,9 +76,10 @@ def render_card(folder: ModelFolder, repository: str, license: str | None = None
         repository=repository,
         measured=_results(measured),
         reported=_results(result for result in provenance.results if result.origin != "measured"),
+        chosen=_text(_chosen(training, measured)),
         training=_rows(training),
         command=_line(command) if command else "",
-        recipe=_rows(recipe if isinstance(recipe, dict) else {}),
+        recipe=_rows({field: value for field, value in recipe.items() if _is_for(spec.task, field)}),
         origin=_rows(
             {
                 "source": provenance.source,
@@ -84,16 +95,28 @@ def render_card(folder: ModelFolder, repository: str, license: str | None = None
         preparation=_rows(
             {
                 "input": image,
-                "mean": folder.config.pretrained_cfg.mean,
-                "standard deviation": folder.config.pretrained_cfg.std,
-                "interpolation": folder.config.pretrained_cfg.interpolation,
-                "crop": folder.config.pretrained_cfg.crop_pct,
+                "mean": shown["mean"],
+                "standard deviation": shown["std"],
+                "interpolation": shown["interpolation"],
+                "crop": f"{100 * shown['crop_pct']:g}%",
                 what: ", ".join(names[:100]) + (", ..." if len(names) > 100 else ""),
             }
         ),
         licence=f"The weights: {_text(license)}." if license else "No licence of the weights is stated.",
     )
     return str(card)
+
+
+def _is_for(task: Task, field: str) -> bool:
+    """Whether a recipe's field means something for a task."""
+    tasks = FIELDS[field].metadata["tasks"] if field in FIELDS else ()
+    return not tasks or task in tasks
+
+
+def _chosen(training: Mapping[str, Any], measured: Iterable[Result]) -> str:
+    """The data of the figures that the best epoch was chosen by; empty where they are of other data, or none."""
+    source = training.get("data")
+    return next((r.data for r in measured if "epochs" in training and r.data.startswith(f"{source} ")), "")
 
 
 def _hub_datasets(data: object) -> list[str] | None:
@@ -106,15 +129,22 @@ def _eval_result(task: Task, result: Result) -> EvalResult:
     return EvalResult(
         task_type=PIPELINES[task],
         dataset_type=re.sub(r"[^\w.-]+", "-", result.data).strip("-") or "unknown",
-        dataset_name=result.data,
-        metric_type=METRICS.get(result.metric, result.metric),
-        metric_name=result.metric,
+        dataset_name=_line(result.data),
+        metric_type=METRICS.get(result.metric, _line(result.metric)),
+        metric_name=_line(result.metric),
         metric_value=result.value,
     )
 
 
 def _results(results: Iterable[Result]) -> list[tuple[str, str, str, str]]:
-    return [(_text(r.metric), f"{r.value:.6g}", _text(r.data), _text(r.origin)) for r in results]
+    return [(_text(r.metric), _value(r), _text(r.data), _text(r.origin)) for r in results]
+
+
+def _value(result: Result) -> str:
+    """A figure as people read it; what others reported has the unit that they gave it."""
+    if result.origin == "measured" and _SHARES.fullmatch(result.metric) and 0 <= result.value <= 1:
+        return f"{100 * result.value:.1f}%"
+    return f"{result.value:.4g}"
 
 
 def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -132,4 +162,5 @@ def _text(value: object) -> str:
 
 
 def _line(value: object) -> str:
-    return " ".join(str(value).split())
+    """A value on one line, without what a terminal or a reader of the page would obey."""
+    return printable(" ".join(str(value).split()))

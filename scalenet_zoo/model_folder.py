@@ -17,13 +17,16 @@ from pydantic import Field, StringConstraints
 
 from scalenet_zoo._files import file_sha256
 from scalenet_zoo.errors import ModelNotFoundError, SpecError, WeightsError
+from scalenet_zoo.file_kinds import is_folder, user_path
 from scalenet_zoo.labels import Labels
-from scalenet_zoo.spec import ArchSpec, Channels, Classes, Document, Pixels, Strict, spec_errors, spec_of
+from scalenet_zoo.spec import ArchSpec, Channels, Classes, Document, Pixels, Strict, spec_errors, spec_of, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
+
+    from scalenet_zoo.weights import Weights
 
 CONFIG, SPEC, WEIGHTS, CARD = "config.json", "spec.json", "model.safetensors", "README.md"
 HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"  # timm's
@@ -114,6 +117,11 @@ def first_conv(spec: ArchSpec) -> Literal["stem.conv", "stem.0.conv"]:
     return "stem.conv" if spec.network.type == "mbconv" else "stem.0.conv"
 
 
+def shown_as(spec: ArchSpec, cfg: "Mapping[str, Any]") -> dict[str, Any]:
+    """A `pretrained_cfg` that says how images are shown to a network: dense ones see all of a picture, bilinear."""
+    return dict(cfg) if spec.task == "classification" else {**cfg, "crop_pct": 1.0, "interpolation": "bilinear"}
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """A model folder, its JSON files read and checked.
@@ -137,7 +145,7 @@ class ModelFolder:
         """In timm's terms, with the labels, for the network or for the same with another class count or input."""
         spec = spec or self.spec
         labels = self.config.scalenet_zoo.labels
-        return self.config.pretrained_cfg.model_dump() | {
+        return shown_as(spec, self.config.pretrained_cfg.model_dump()) | {
             "architecture": spec.name,
             "input_size": (spec.input.channels, spec.input.height, spec.input.width),
             "num_classes": spec.classes,
@@ -188,23 +196,16 @@ class ModelFolder:
                 f" as {CONFIG} says"
             )
 
-    def load_into(self, model: "nn.Module") -> None:
-        """Load the weights into a network of this architecture.
-
-        Other input channels adapt the first convolution; with another class count the classifier keeps its initial
-        weights, which is logged.
+    def open_weights(self, spec: ArchSpec) -> "Weights":
+        """Check the weights, for a network of this architecture, maybe with another class count or input channels.
 
         Raises:
-            WeightsError: the file is not the one of config.json, or does not fit.
+            WeightsError: the file is not the one of config.json, or does not fit spec.json.
         """
-        from scalenet_zoo.weights import adopt_weights, read_architecture
+        from scalenet_zoo.weights import Weights
 
         self.check_weights()
-        spec = spec_of(model)
-        stem = first_conv(spec) if spec.input.channels != self.spec.input.channels else None
-        prefix = "classifier." if spec.classes != self.spec.classes else None
-        state = read_architecture(self.weights, self.spec)
-        adopt_weights(model, state, str(self.weights), stem, lambda key: prefix is not None and key.startswith(prefix))
+        return Weights.open(self.weights, spec, self.spec)
 
 
 def read_folder(path: str | Path) -> ModelFolder:
@@ -225,7 +226,7 @@ def find_folder(path: str | Path) -> Path:
     Raises:
         ModelNotFoundError: it is neither.
     """
-    path = Path(path)
+    path = user_path(path)
     for folder in (path, path / "best"):
         if (folder / CONFIG).exists():
             return folder
@@ -255,7 +256,7 @@ def open_source(source: str | Path, revision: str | None = None, with_weights: b
         raise ModelNotFoundError(f"{name}: found the revision {revision} for it, expected it for hf-hub:org/name")
     if name.startswith(FOLDER_PREFIX):
         return read_folder(find_folder(name.removeprefix(FOLDER_PREFIX)))
-    return read_folder(find_folder(name)) if Path(name).is_dir() else None
+    return read_folder(find_folder(name)) if is_folder(user_path(name)) else None
 
 
 def save_model(model: "nn.Module", folder: str | Path, state: "Mapping[str, Tensor] | None" = None) -> None:
@@ -264,7 +265,7 @@ def save_model(model: "nn.Module", folder: str | Path, state: "Mapping[str, Tens
     How images are prepared, and the labels, are those of its `pretrained_cfg`.
 
     Args:
-        model: one of ours.
+        model: one of ours, wrapped or not.
         folder: where to; `replacing_folder` makes it appear whole.
         state: other weights for this network, their moving average say; None: its own.
 
@@ -275,8 +276,8 @@ def save_model(model: "nn.Module", folder: str | Path, state: "Mapping[str, Tens
     from scalenet_zoo.weights import save_weights
     from scalenet_zoo.zoo import pretrained_cfg
 
-    folder, spec = Path(folder), spec_of(model)
-    cfg: Any = getattr(model, "pretrained_cfg", None) or pretrained_cfg(spec)
+    folder, spec, model = Path(folder), spec_of(model), unwrapped(model)
+    cfg: Any = shown_as(spec, getattr(model, "pretrained_cfg", None) or pretrained_cfg(spec))
     with spec_errors(f"{spec.name}: pretrained_cfg: labels"):
         labels = Labels.of(cfg)
     labels = labels if len(labels.names) == spec.classes else Labels()  # reset_classifier leaves those of before
@@ -286,7 +287,7 @@ def save_model(model: "nn.Module", folder: str | Path, state: "Mapping[str, Tens
         "first_conv": first_conv(spec),
     }
     with spec_errors(f"{spec.name}: pretrained_cfg"):
-        preparation = Preparation.model_validate_json(json.dumps(stated))
+        preparation = Preparation.model_validate_json(json.dumps(stated, default=str))
     weights = folder / WEIGHTS
     save_weights(model, weights, state)
     config = Config(

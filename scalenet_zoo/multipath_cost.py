@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scalenet_zoo.cost import trace
+from scalenet_zoo.errors import BudgetError
 from scalenet_zoo.spec import FUSION_STEPS, Module, MultipathNetwork
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ def multipath_cost(
         classes: classes or joints; 0: the networks have no classifier.
 
     Raises:
-        OverflowError: a cost does not fit 64 bits.
+        BudgetError: a cost does not fit 64 bits.
     """
     fixed, block, path = _unit_costs(width, head, image, classes)
     if max(fixed + depth.shape[1] * FUSION_STEPS * (block.sum(axis=0) + path.sum(axis=(0, 1)))) >= 2**63:
-        raise OverflowError("found a cost near 2^63, expected one that fits 64 bits")
+        raise BudgetError("found a cost near 2^63, expected one that fits 64 bits")
     blocks, paths = depth.sum(axis=1, dtype=np.int64), fusion.sum(axis=(1, 3), dtype=np.int64)
     total = (
         fixed.astype(np.int64)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from scalenet_zoo.errors import WeightsError
 from scalenet_zoo.hub import fetch_weights
-from scalenet_zoo.model_folder import first_conv
 from scalenet_zoo.networks import MBConvNet
 from scalenet_zoo.spec import spec_of
 from scalenet_zoo.weights import adopt_weights, read_weights
@@ -109,5 +108,4 @@ def load_pretrained(model: nn.Module) -> None:
             " load your own with weights=FILE.safetensors (--weights on the command line)"
         )
     path = fetch_weights(get_pretrained_cfg(theirs).hf_hub_id)
-    state = from_timm(read_weights(path)[0], model)
-    adopt_weights(model, state, str(path), first_conv(spec), lambda key: key.startswith(("classifier.", "head.")))
+    adopt_weights(model, from_timm(read_weights(path)[0], model), str(path), head=False)

@@ -7,24 +7,35 @@ ScaleNet (ECCV 2022) extrapolates its larger models so; here, as exponentials of
 MACs grow about as depth * width^2 * resolution^2, so a + 2 b + 2 c = ln 2 keeps a budget of 2^s.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scalenet_zoo.bounds import LAYERS
 from scalenet_zoo.constraints import Constraint, Macs
 from scalenet_zoo.cost import Population, squeeze_channels
-from scalenet_zoo.errors import BudgetError
-from scalenet_zoo.family import BaseModel, Family, Strategy
+from scalenet_zoo.errors import BudgetError, SpecError
+from scalenet_zoo.family import LEAST, MOST, BaseModel, Family, Strategy
 from scalenet_zoo.quantities import format_range, whole_number
 from scalenet_zoo.rounding import Integers, scale_channels, scale_depth
 from scalenet_zoo.spec import ArchSpec, Head, Input, Layer, MBConvNetwork, Provenance, Stem, spec_errors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scalenet_zoo.constraints import Floats
 
 MACS_RANGE = (100e6, 20e9)
 """MACs between which `fit_budget` places networks of the zoo's families; see `macs_range`."""
 LARGEST_STAGE = 10.0
 """The stage s of the largest network that `fit_budget` works out: 2^s times the base model."""
+LARGEST_RESOLUTION = 65_536
+"""Of a strategy: what `spec.Pixels` allows."""
 TIGHTNESS = 0.97
 """The least share of its budget that a network of `fit_budget` uses."""
 
@@ -93,6 +104,12 @@ def apply_strategy(
     Raises:
         SpecError: the scaled network is out of a spec's bounds.
     """
+    layers = sum(int(scale_depth(len(stage.kernels), strategy.depth)) for stage in family.base.stages)
+    if layers > LAYERS:  # before they are made
+        raise SpecError(
+            f"{strategy.name}: depth: found {strategy.depth:g}, with which the network has {layers:,} layers,"
+            f" expected at most {LAYERS:,}"
+        )
     with spec_errors(strategy.name):
         network = scale_network(
             family.base,
@@ -140,16 +157,21 @@ def fit_growth_law(strategies: Iterable[Strategy], base_resolution: int) -> Grow
     rates move by the Lagrange multiplier's share along (1, 2, 2).
 
     Raises:
-        ValueError: no strategy has a stage above 0.
+        SpecError: no strategy has a stage above 0, or what they grow by is out of all bounds.
     """
     scaled = [strategy for strategy in strategies if strategy.stage > 0]
     if not scaled:
-        raise ValueError("found no strategy with a stage above 0, expected one or more to fit a growth law")
+        raise SpecError("strategies: found none with a stage above 0, expected one or more to fit a growth law")
     stages = np.array([strategy.stage for strategy in scaled])
     logs = np.log([[s.depth, s.width, s.resolution / base_resolution] for s in scaled])
     free = stages @ logs / (stages @ stages)
     exponents = np.array([1.0, 2.0, 2.0])
     fitted = free + exponents * (math.log(2.0) - exponents @ free) / (exponents @ exponents)
+    if (fastest := float(np.abs(fitted).max())) > math.log(MOST):
+        raise SpecError(
+            f"strategies: found a growth by a factor of about 1e{fastest / math.log(10):.0f} a stage, expected at most"
+            f" {MOST:g}"
+        )
     return GrowthLaw(*map(float, fitted))
 
 
@@ -166,22 +188,40 @@ def follow_law(family: Family, law: GrowthLaw, stage: int, reach: float, name: s
     Returns:
         Multipliers to six decimals; a resolution next to the law's, in multiples of 8 if all of the family's are.
     """
-    along = np.tile(np.linspace(0.0, reach, 5001), 2)
+    along = np.linspace(0.0, reach, 5001)
+    along = np.tile(along[_within(*_scaled(law, family.base, along))], 2)
     base = family.base.resolution
     unit = 8 if all(pixels % 8 == 0 for pixels in (base, *(s.resolution for s in family.strategies))) else 1
     depth, width = (np.exp(rate * along).round(6) for rate in (law.depth, law.width))
     up = np.arange(len(along)) >= len(along) // 2  # resolutions are rounded down, and up
     resolution = unit * np.maximum(1, np.floor(base * np.exp(law.resolution * along) / unit).astype(np.int64) + up)
+    resolution = np.minimum(resolution, LARGEST_RESOLUTION)
     macs = Population(family, encode_kernels(family.base), depth, width, resolution).cost.macs[0]
     costs = np.where(macs <= 2**stage * macs[0], macs, -1)
     at = np.lexsort((along, costs))[-1]  # of equal ones the farthest along the law
-    return Strategy(
-        name=name,
-        stage=float(stage),
-        depth=float(depth[at]),
-        width=float(width[at]),
-        resolution=int(resolution[at]),
-    )
+    with spec_errors(name):
+        return Strategy(
+            name=name,
+            stage=float(stage),
+            depth=float(depth[at]),
+            width=float(width[at]),
+            resolution=int(resolution[at]),
+        )
+
+
+def _scaled(law: GrowthLaw, base: BaseModel, stage: Floats) -> tuple[Floats, Floats, Floats]:
+    """Depth, width and pixels that a law gives at stages."""
+    with np.errstate(over="ignore"):
+        depth, width, pixels = (np.exp(rate * stage) for rate in (law.depth, law.width, law.resolution))
+        return depth, width, base.resolution * pixels
+
+
+def _within(depth: Floats, width: Floats, pixels: Floats) -> NDArray[np.bool_]:
+    """Which of them a strategy may have."""
+    within: NDArray[np.bool_] = (pixels >= 1) & (pixels <= LARGEST_RESOLUTION)
+    for multiplier in (depth, width):
+        within &= (multiplier >= LEAST) & (multiplier <= MOST)
+    return within
 
 
 def extrapolate(family: Family, stages: Iterable[int] = (4, 5)) -> list[Strategy]:
@@ -195,10 +235,22 @@ def extrapolate(family: Family, stages: Iterable[int] = (4, 5)) -> list[Strategy
         stages: s of the strategies wanted.
 
     Raises:
-        ValueError: the family has no strategy of a stage above 0.
+        SpecError: no law can be fitted to the family's strategies.
     """
-    law = fit_growth_law(family.strategies, family.base.resolution)
+    law = _fit_law(family)
     return [follow_law(family, law, stage, stage, f"{family.name}_s{stage}") for stage in stages]
+
+
+def _fit_law(family: Family) -> GrowthLaw:
+    """The growth law of a family's strategies.
+
+    Raises:
+        SpecError: none can be fitted to them.
+    """
+    try:
+        return fit_growth_law(family.strategies, family.base.resolution)
+    except SpecError as error:
+        raise SpecError(f"{family.name}: {error}") from None
 
 
 def macs_range(base_macs: float) -> tuple[float, float]:
@@ -229,21 +281,22 @@ def fit_budget(
 
     Raises:
         BudgetError: the budget is out of the range that the message states.
+        SpecError: no law can be fitted to the family's strategies.
         QuantityError: the divisor, the classes or the channels are out of their ranges.
     """
     divisor = whole_number(divisor, 1, 1024, "divisor")
     classes = whole_number(family.classes if classes is None else classes, 0, 1_000_000, "num_classes")
     in_channels = whole_number(in_channels, 1, 65_536, "in_chans")
     budget, measure = constraint.budget, constraint.measure_name
-    law = fit_growth_law(family.strategies, family.base.resolution)
+    law = _fit_law(family)
     kernels = encode_kernels(family.base)
 
     def population(depth: np.ndarray, width: np.ndarray, resolution: np.ndarray) -> Population:
         return Population(family, kernels, depth, width, resolution, divisor, classes, in_channels)
 
     stage = np.arange(-6.0, LARGEST_STAGE, 0.01)
-    depth, width = np.exp(law.depth * stage), np.exp(law.width * stage)
-    pixels = family.base.resolution * np.exp(law.resolution * stage)
+    stage = stage[_within(*_scaled(law, family.base, stage))]
+    depth, width, pixels = _scaled(law, family.base, stage)
     curve = population(depth, width, pixels)
     macs, costs = curve.cost.macs[0], constraint.measure(curve)[0]
     least, most = macs_range(float(macs[np.abs(stage).argmin()]))
@@ -261,8 +314,9 @@ def fit_budget(
 
     at = int(np.abs(np.log(costs / budget)).argmin())
     candidates = _around((depth[at], width[at], pixels[at]), constraint.sees_resolution)
+    candidates = candidates[_within(*candidates.T)]
     costs = constraint.measure(population(*candidates.T))[0]
-    fitting = candidates[(costs <= budget) & (costs >= TIGHTNESS * budget)]
+    fitting = candidates[(constraint.excess(costs) == 0.0) & (costs >= TIGHTNESS * budget)]
     if not len(fitting):
         raise BudgetError(
             f"{measure}: found no network of the family {family.name} between {TIGHTNESS:.0%} and 100% of"

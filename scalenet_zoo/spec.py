@@ -12,17 +12,18 @@ import hashlib
 import json
 import operator
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    FailFast,
     Field,
     JsonValue,
     StringConstraints,
@@ -31,10 +32,16 @@ from pydantic import (
     model_validator,
 )
 
-from scalenet_zoo._files import format_json, read_json, replacing
+from scalenet_zoo._files import format_json, parse_json, read_text, replacing
+from scalenet_zoo.bounds import JSON_BYTES, JSON_VALUES, LAYERS
 from scalenet_zoo.cost import Trace, trace
 from scalenet_zoo.errors import SpecError
+from scalenet_zoo.quoting import elide, quoted
 
+T = TypeVar("T")
+
+WRAPPERS = ("_orig_mod", "module")
+"""What torch.compile, and DataParallel or a moving average, call the network that they wrap; no module of ours is."""
 FUSION_STEPS = 5
 """Steps in a multipath module's arrays, used or not; the largest depth of a branch."""
 
@@ -76,10 +83,24 @@ class Document(Strict):
         """
         path = Path(path)
         try:
-            data = read_json(path)
+            text = read_text(path, JSON_BYTES)
         except ValueError as error:
             raise SpecError(f"{path}: {error}") from None
-        return cls.from_dict(data, source=str(path))
+        return cls.from_text(text, source=str(path))
+
+    @classmethod
+    def from_text(cls, text: str, source: str) -> Self:
+        """Read and check what stands in a JSON file; `source` names it in errors.
+
+        Raises:
+            SpecError: as `load`.
+        """
+        try:
+            _check_values(text)
+            data = parse_json(text)
+        except ValueError as error:
+            raise SpecError(f"{source}: {error}") from None
+        return cls.from_dict(data, source)
 
     @classmethod
     def from_dict(cls, data: object, source: str) -> Self:
@@ -106,6 +127,12 @@ class Document(Strict):
             temporary.write_text(self.to_json(), encoding="utf-8")
 
 
+def _check_values(text: str) -> None:
+    """Refuse JSON of more values than a document of ours has, before each of them becomes a complaint."""
+    if (values := sum(map(text.count, ",[{"))) > JSON_VALUES:
+        raise ValueError(f"found some {values:,} values, expected at most {JSON_VALUES:,}")
+
+
 @contextmanager
 def spec_errors(source: str) -> Iterator[None]:
     """Turn pydantic's errors into one line that begins with `source`."""
@@ -123,7 +150,7 @@ def first_complaint(error: ValidationError) -> str:
     first = details[0]
     tags = ("mbconv", "multipath")  # pydantic puts a union's tag into the location; it is no key of the file
     field = ".".join(_key(part) for part in first["loc"] if part not in tags)
-    found = reprlib.repr(first["input"])
+    found = elide(reprlib.repr(first["input"]), 80)
     message = first["msg"].removeprefix("Value error, ")
     match first["type"]:
         case "missing":
@@ -132,8 +159,19 @@ def first_complaint(error: ValidationError) -> str:
             complaint = "is nested too deeply to be read"
         case "extra_forbidden":
             complaint = f"found {found}, expected no such field"
+        case _ if " should have " in message:
+            expected = message.partition(" should have ")[2].partition(" after validation")[0]
+            complaint = f"found {found}, expected {expected}"
+        case "string_pattern_mismatch":
+            complaint = f"found {found}, expected a text that matches {first['ctx']['pattern']}"
+        case "union_tag_invalid":
+            complaint = f"found the {first['ctx']['discriminator'][1:-1]} {quoted(first['ctx']['tag'])}"
+            complaint += f", expected one of {first['ctx']['expected_tags']}"
+        case "union_tag_not_found":
+            complaint = f"found no {first['ctx']['discriminator'][1:-1]}, expected one"
         case _ if message.startswith("Input should be "):
-            complaint = f"found {found}, expected {message.removeprefix('Input should be ')}"
+            expected = message.removeprefix("Input should be ").partition(" or instance of ")[0]
+            complaint = f"found {found}, expected {expected}"
         case "value_error" if message.startswith("expected"):
             complaint = f"found {found}, {message}"
         case _:
@@ -185,12 +223,20 @@ class MBConvNetwork(Strict):
     type: Literal["mbconv"] = "mbconv"
     stem: Stem
     stages: Annotated[
-        tuple[Annotated[tuple[Layer, ...], Field(min_length=1, max_length=256)], ...],
+        tuple[Annotated[tuple[Layer, ...], Field(min_length=1, max_length=256), FailFast()], ...],
         Field(min_length=1, max_length=32),
+        FailFast(),  # thousands of layers that are none would be as many complaints, at 1 KB each
     ]
     head: Head
     activation: Activation
     gate: Gate
+
+    @field_validator("stages")
+    @classmethod
+    def _bounded(cls, stages: tuple[tuple[Layer, ...], ...]) -> tuple[tuple[Layer, ...], ...]:
+        if (layers := sum(map(len, stages))) > LAYERS:
+            raise ValueError(f"found {layers:,} layers, expected at most {LAYERS:,}")
+        return stages
 
     @property
     def task(self) -> Task:
@@ -240,7 +286,7 @@ class MultipathNetwork(Strict):
         DenseHead,
         Field(description="pose: of the one person in a crop; bottom_up: of all in a picture, told apart by tags."),
     ]
-    modules: Annotated[tuple[Module, ...], Field(min_length=3, max_length=64)]
+    modules: Annotated[tuple[Module, ...], Field(min_length=3, max_length=64), FailFast()]
 
     @property
     def task(self) -> Task:
@@ -283,7 +329,7 @@ class Provenance(Strict):
     method: str | None = None
     paper: str | None = None
     license: str | None = None
-    results: tuple[Result, ...] = ()
+    results: Annotated[tuple[Result, ...], FailFast()] = ()
     details: dict[str, JsonValue] = {}
 
 
@@ -335,17 +381,27 @@ class ArchSpec(Document):
         Raises:
             SpecError: a value is out of range.
         """
-        size = {"channels": channels, "height": height, "width": width}
-        changed_input = self.input.model_dump() | {key: value for key, value in size.items() if value is not None}
+        given = {"classes": classes, "channels": channels, "height": height, "width": width}
+        changes = {name: self._whole(name, value) for name, value in given.items() if value is not None}
+        classes = changes.pop("classes", self.classes)
         with spec_errors(self.name):
             return self.create(
                 name=self.name if name is None else name,
                 task=self.task,
-                input=Input(**changed_input),
-                classes=self.classes if classes is None else operator.index(classes),
+                input=Input(**{**self.input.model_dump(), **changes}),
+                classes=classes,
                 network=self.network,
                 provenance=self.provenance,
             )
+
+    def _whole(self, name: str, value: object) -> int:
+        """A whole number of Python's or NumPy's."""
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            raise SpecError(f"{self.name}: {name}: found {quoted(value)}, expected a whole number") from None
 
     @property
     def bottom_up(self) -> bool:
@@ -378,13 +434,25 @@ class ArchSpec(Document):
         return self
 
 
+def unwrapped(model: T) -> T:
+    """The network itself, without what torch.compile, DataParallel, timm's moving averages and the like put around it.
+
+    What has no such wrapper is given back as it is; one of somebody's own may compute something else.
+    """
+    of_library = type(model).__module__.partition(".")[0] in ("torch", "timm", "accelerate")
+    modules: Mapping[str, Any] = dict(getattr(model, "_modules", {}).items()) if of_library else {}
+    inner = next((modules[name] for name in WRAPPERS if modules.get(name) is not None), None)
+    return model if inner is None else unwrapped(inner)
+
+
 def spec_of(model: object) -> ArchSpec:
-    """Look up the spec that a network of ours was built from.
+    """Look up the spec that a network of ours was built from, whatever is wrapped around it.
 
     Raises:
         TypeError: the network is not one of ours.
     """
-    spec = getattr(model, "spec", None)
-    if not isinstance(spec, ArchSpec) or not hasattr(model, "forward_head"):  # a features_only network is a part
-        raise TypeError(f"model: found {type(model).__name__}, expected a whole network of create_model")
+    network = unwrapped(model)
+    spec = getattr(network, "spec", None)
+    if not isinstance(spec, ArchSpec) or not hasattr(network, "forward_head"):  # a features_only network is a part
+        raise TypeError(f"model: found {type(network).__name__}, expected a whole network of create_model")
     return spec

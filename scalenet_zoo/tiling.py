@@ -8,7 +8,7 @@ Classes (an exported file's argmax) cannot be blended: each pixel has that of th
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from scalenet_zoo.decode import resize_output
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.predict import BATCH, check_finite
+from scalenet_zoo.spec import ArchSpec
 
 if TYPE_CHECKING:
     from scalenet_zoo.inference import Inference
@@ -28,8 +29,37 @@ OVERLAP = 0.25
 """Of neighbouring tiles, as a share of a tile's height and width."""
 
 
+def doubt_resolution(spec: ArchSpec, tiles: bool) -> str | None:
+    """What to say where a network is shown pictures otherwise than its training showed them; None: it is not known.
+
+    Args:
+        spec: of a network for segmentation.
+        tiles: pictures are shown in tiles, at their own resolution; else whole, squeezed to the network's input.
+    """
+    own = learnt_own_resolution(spec)
+    if own is None or own == tiles:
+        return None
+    if tiles:
+        return (
+            f"{spec.name} was trained on whole pictures, squeezed to its input: in tiles it does worse, and their"
+            " borders may show; a training for tiles: --recipe tiles, or own_resolution: true in another"
+        )
+    return f"{spec.name} was trained on parts of pictures at their own resolution: --tile shows it pictures so"
+
+
+def learnt_own_resolution(spec: ArchSpec) -> bool | None:
+    """Whether a network was trained on parts of pictures at their own resolution; None: it is not known."""
+    training = spec.provenance.details.get("training")
+    recipe = training.get("recipe") if isinstance(training, dict) else None
+    return recipe.get("own_resolution") is True if isinstance(recipe, dict) else None
+
+
 def segment(
-    inference: "Inference", picture: Image.Image, overlap: float = OVERLAP, batch_size: int = BATCH
+    inference: "Inference",
+    picture: Image.Image,
+    overlap: float = OVERLAP,
+    batch_size: int = BATCH,
+    on_rows: Callable[[int], None] = lambda rows: None,
 ) -> np.ndarray:
     """The class of each of a picture's own pixels, int32 (height, width).
 
@@ -38,6 +68,7 @@ def segment(
         picture: RGB, of any size.
         overlap: of neighbouring tiles at least, as a share of a tile.
         batch_size: tiles at once, within what the network takes.
+        on_rows: told how many of the picture's rows are done.
 
     Raises:
         InputError: the network is for another task, or the overlap is none.
@@ -48,6 +79,7 @@ def segment(
         best, found = output.max(0) if output.ndim == 3 else (output, output)  # faster than argmax
         check_finite(inference.spec, bool(best.isfinite().all()))
         classes[top : top + len(found)] = found.cpu().numpy()
+        on_rows(top + len(found))
     return classes
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import chain, islice, repeat
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +29,27 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from scalenet_zoo._files import read_json, replacing, replacing_folder
-from scalenet_zoo.accelerator import make_accelerator, seed_step
+from scalenet_zoo.accelerator import alone_in, make_accelerator, seed_step
 from scalenet_zoo.backends import machine
 from scalenet_zoo.checkpoint import Progress, load_newest, save_checkpoint
 from scalenet_zoo.data import BrokenImages, Examples, Stream, training_loader
 from scalenet_zoo.distributed import synchronise_batch_norm
+from scalenet_zoo.doubts import doubts
 from scalenet_zoo.errors import InputError, TrainingError
-from scalenet_zoo.evaluate import check_labels, evaluate
-from scalenet_zoo.labels import Labels
+from scalenet_zoo.evaluate import check_labels, evaluate, match_data
+from scalenet_zoo.labels import Labels, match_labels
 from scalenet_zoo.losses import task_loss, teacher_loss
 from scalenet_zoo.metrics import PRIMARY
 from scalenet_zoo.model_folder import save_model
-from scalenet_zoo.optimisation import make_optimizer, make_scheduler, restore_layout
+from scalenet_zoo.optimisation import check_batch_norm, make_optimizer, make_scheduler, restore_layout
+from scalenet_zoo.provenance import public_source
 from scalenet_zoo.quantities import format_duration
+from scalenet_zoo.quoting import quoted
 from scalenet_zoo.recipe import Recipe, load_recipe
-from scalenet_zoo.spec import ArchSpec, Result, spec_of
-from scalenet_zoo.training_log import TrainingLog, plot_curves, read_log
+from scalenet_zoo.search.processes import place
+from scalenet_zoo.spec import ArchSpec, Result, spec_of, unwrapped
+from scalenet_zoo.tiling import OVERLAP
+from scalenet_zoo.training_log import LOG, RUN, TrainingLog, holds_run, plot_curves, read_log
 
 _logger = logging.getLogger(__name__)
 
@@ -125,13 +130,14 @@ def train(
     Raises:
         InputError: recipe, data and network do not fit, or too many images cannot be read.
         WeightsError: a checkpoint is damaged, or of another architecture.
-        TrainingError: the loss is not finite, or the folder holds another run.
+        TrainingError: the loss is not finite, the folder holds another run, or another process is at work in it.
         OutputError: a file cannot be written.
     """
     trainer = Trainer(network, recipe, training, validation, run, options or Options(), teacher)
-    trainer.before(resume)
-    trainer.run_epochs(on_step)
-    return trainer.after()
+    with alone_in(run):
+        trainer.before(resume)
+        trainer.run_epochs(on_step)
+        return trainer.after()
 
 
 class Trainer:
@@ -154,8 +160,10 @@ class Trainer:
         options: Options,
         teacher: nn.Module | None,
     ) -> None:
+        network = unwrapped(network)
         self.network, self.recipe, self.options, self.folder = network, recipe, options, run
         self.training, self.validation = training, validation
+        _fit_head(network, training)
         self.spec = spec_of(network)
         self.accelerator = make_accelerator(
             recipe, options.cpu, has_dead_ends=len(self.spec.trace.live_ops) < len(self.spec.trace.ops)
@@ -168,8 +176,9 @@ class Trainer:
                 f"batch_size: found {recipe.batch_size}, expected a multiple of"
                 f" {self.parts * processes} ({self.parts} grad_accum_steps, {processes} processes)"
             )
+        check_batch_norm(self.spec, recipe)
         check_labels(self.spec, Labels(), training)
-        check_labels(self.spec, training.labels, validation)
+        match_data(self.spec, training.labels, validation)
         cfg: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
         cfg["labels"] = training.labels.to_cfg()
         self.is_stream = isinstance(training, Stream)  # which divides itself among processes
@@ -220,10 +229,8 @@ class Trainer:
 
     def before(self, resume: bool) -> None:
         """Take up the folder: a new run, or one that was stopped."""
-        exists = (self.folder / "run.json").exists()
+        exists = holds_run(self.folder, resume)
         self.accelerator.wait_for_everyone()  # before one of them writes it
-        if exists and not resume:
-            raise TrainingError(f"{self.folder}: found a run, expected a new folder, or --resume to go on with it")
         self._check_or_write_run(exists)
         checkpoint = load_newest(self.folder, self.network, self.average.module if self.average else None)
         if checkpoint is not None:
@@ -251,12 +258,17 @@ class Trainer:
         """Draw the curves; say what the run came to."""
         if self.best is None:
             raise TrainingError(f"{self.folder}: found no evaluation, expected one at the end of the run")
+        best, step = self.best
         if self.log is not None:
             self.log.close()
             plot_curves(self.folder, self.metric)
-        best, step = self.best
+            network = self.average.module if self.average is not None else self.network
+            for doubt in doubts(network, self.validation, self.metric, best, self.total_steps):
+                _logger.warning("%s: %s", self.folder, doubt)
         self.accelerator.wait_for_everyone()
-        last = next(line for line in reversed(read_log(self.folder)) if line["kind"] == "val")
+        last = next((line for line in reversed(read_log(self.folder)) if line["kind"] == "val"), None)
+        if last is None:
+            raise TrainingError(f"{self.folder / LOG}: found no evaluation, expected that of the end of the run")
         return Trained(
             run=self.folder,
             metric=self.metric,
@@ -297,10 +309,19 @@ class Trainer:
         """The epoch's batches, from the one after `skip`, on the device."""
         self.loader.dataset.set_epoch(epoch)
         if self.is_stream:
-            for batch in islice(chain.from_iterable(repeat(self.loader)), skip, None):
+            for batch in islice(self._rounds(), skip, None):
                 yield send_to_device(batch, self.device)
         self.loader.set_epoch(epoch)
         yield from self.accelerator.skip_first_batches(self.loader, skip) if skip else self.loader
+
+    def _rounds(self) -> Iterator[dict[str, Any]]:
+        """A stream's batches, from its beginning after its end: it may have fewer than its description says."""
+        while True:
+            batch = None
+            for batch in self.loader:
+                yield batch
+            if batch is None and isinstance(self.training, Stream):
+                raise InputError(self.training.complaint)
 
     def _step(self, step: int, batches: Iterator[dict[str, Any]]) -> tuple[Tensor, list[str]]:
         """One optimiser step; its loss in this process, and images that could not be read."""
@@ -375,6 +396,7 @@ class Trainer:
             self.validation,
             batch_size=max(1, self.recipe.batch_size // self.parts // self.accelerator.num_processes),
             workers=self.options.workers,
+            overlap=OVERLAP if self.recipe.own_resolution else None,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
         )
@@ -389,14 +411,16 @@ class Trainer:
         on_step(self.doing, self.step, self.total_steps)
 
     def _save_best(self, network: nn.Module, metrics: Mapping[str, Any], epoch: int) -> None:
-        here, data = self.machine, f"{self.validation.source} {self.validation.split}"
+        here, data = self.machine, f"{public_source(self.validation.source)} {self.validation.split}"
+        if self.recipe.own_resolution:
+            data += ", in tiles"
         measured = [
             Result(metric=name, value=float(value), data=data, origin="measured")
             for name, value in metrics.items()
             if isinstance(value, int | float)
         ]
         training = {
-            "data": self.training.source,
+            "data": public_source(self.training.source),
             "split": self.training.split,
             "images": _size(self.training),
             "epochs": epoch,
@@ -405,7 +429,7 @@ class Trainer:
             "processes": self.accelerator.num_processes,
             "device": here["gpu"] if self.device.type == "cuda" else here["cpu"],
             "versions": {name: here["versions"][name] for name in ("scalenet-zoo", "torch", "timm")},
-            "recipe": self.recipe.to_dict(),
+            "recipe": self.recipe.to_dict(self.spec.task),
             **self.options.about,
         }
         before = self.spec.provenance
@@ -429,29 +453,65 @@ class Trainer:
 
     def _check_or_write_run(self, exists: bool) -> None:
         """Refuse to go on with another recipe, network or data; of a new run, write them down."""
-        path, recipe_path = self.folder / "run.json", self.folder / "recipe.yaml"
+        path, recipe_path = self.folder / RUN, self.folder / "recipe.yaml"
         fixed = {
             "spec_hash": self.spec.hash,
             "input": self.spec.input.model_dump(),
             "classes": self.spec.classes,
+            "labels": list(self.training.labels.ids or self.training.labels.names),
             "training": [self.training.source, self.training.split, _size(self.training)],
             "validation": [self.validation.source, self.validation.split, _size(self.validation)],
             "teacher": spec_of(self.teacher).hash if self.teacher is not None else None,
         }
         if exists:
-            try:
-                before = {**read_json(path), **load_recipe(recipe_path).to_dict()}
-            except (ValueError, TypeError) as error:
-                raise TrainingError(f"{path}: {error}") from None
+            before = {**_read_object(path), **load_recipe(recipe_path).to_dict()}
+            if "spec_hash" in before:
+                before.setdefault("labels", fixed["labels"])  # runs of older versions do not say them
             for name, value in {**fixed, **self.recipe.to_dict()}.items():
                 if before.get(name) != value:
                     raise TrainingError(
-                        f"{self.folder}: {name}: found {before.get(name)} in this run, expected {value}, as now given"
+                        f"{self.folder}: {name}: found {quoted(before.get(name))} in this run,"
+                        f" expected {quoted(value)}, as now given"
                     )
         elif self.accelerator.is_main_process:
             with replacing(path) as temporary:
                 temporary.with_name(recipe_path.name).write_text(yaml.safe_dump(self.recipe.to_dict(), sort_keys=False))
                 temporary.write_text(json.dumps({**fixed, "machine": self.machine}, indent=2) + "\n", encoding="utf-8")
+
+
+def _fit_head(network: nn.Module, training: Examples | Stream) -> None:
+    """Let a trained network's last layer begin with what it knows of the data's classes or joints, found by name.
+
+    The same in another order are put in the data's; where there are others, the layer begins anew. Both are told.
+    """
+    spec, known = spec_of(network), Labels.of(network.pretrained_cfg)  # type: ignore[arg-type]
+    if not len(known.names) == len(training.labels.names) == spec.classes or training.task != spec.task:
+        return
+    order = match_labels(known, training.labels)
+    if order == list(range(spec.classes)):
+        return
+    noun = "joints" if spec.task == "pose" else "classes"
+    head = network.get_classifier()  # type: ignore[operator]
+    if isinstance(head, nn.Linear | nn.Conv2d) and None not in order:
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.copy_(parameter[order])
+        done = f"knows the {noun} of {training.source} in another order: its last layer is put in theirs"
+    else:
+        network.reset_classifier(spec.classes)  # type: ignore[operator]
+        done = f"knows other {noun} than {training.source} has: its last layer begins anew"
+    if place()[0] == 0:
+        _logger.warning("%s: %s", spec.name, done)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+        if not isinstance(value, dict):
+            raise ValueError(f"found {quoted(value)}, expected an object")
+    except ValueError as error:
+        raise TrainingError(f"{path}: {error}") from None
+    return value
 
 
 def _check_teacher(teacher: ArchSpec, student: ArchSpec) -> None:

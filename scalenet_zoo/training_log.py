@@ -1,13 +1,34 @@
-"""What a training run tells: a JSON-lines file, TensorBoard, and a picture of the curves."""
+"""What a training run tells: a JSON-lines file, TensorBoard, and a picture of the curves; and where: its folder."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scalenet_zoo._files import replacing
+from scalenet_zoo._files import read_json_lines, replacing
+from scalenet_zoo.errors import OutputError, TrainingError
+from scalenet_zoo.quoting import quoted
 
-LOG = "log.jsonl"
+LOG, RUN = "log.jsonl", "run.json"
+_FIGURES = {"train": ("epoch", "loss", "lr"), "val": ("epoch",)}
+"""What a line of each kind has besides its step, all of them numbers."""
+
+
+def holds_run(folder: Path, resume: bool) -> bool:
+    """Whether a folder holds a training run, to go on with.
+
+    Raises:
+        TrainingError: it does, and nobody wants to go on with it; or something of one is left that has no RUN/run.json.
+        OutputError: it is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file, expected a folder to write")
+    exists = (folder / RUN).exists()
+    if exists and not resume:
+        raise TrainingError(f"{folder}: found a run, expected a new folder, or --resume to go on with it")
+    if not exists and any((folder / "checkpoints").glob("*")):
+        raise TrainingError(f"{folder}: found checkpoints without {RUN}, expected a run, or a new folder")
+    return exists
 
 
 class TrainingLog:
@@ -16,6 +37,10 @@ class TrainingLog:
     Args:
         run: the run's folder.
         step: of the checkpoint that the run goes on from: later lines are dropped.
+
+    Raises:
+        TrainingError: the file is there, and is no such log.
+        OutputError: it cannot be written.
     """
 
     def __init__(self, run: Path, step: int = 0) -> None:
@@ -28,7 +53,11 @@ class TrainingLog:
         with replacing(run / LOG) as temporary:
             temporary.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
         self.path = run / LOG
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+        board = run / "tensorboard"
+        try:
+            self.board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
+        except OSError as error:
+            raise OutputError(f"{board}: cannot be written: {error.strerror or error}") from error
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Add a line; figures also go to TensorBoard.
@@ -51,31 +80,58 @@ class TrainingLog:
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of RUN/log.jsonl; a last one that was cut off by a kill is left out."""
+    """The lines of RUN/log.jsonl; a last one that was cut off by a kill is left out.
+
+    Raises:
+        TrainingError: a line is none of a log.
+    """
     path = run / LOG
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    if not path.exists():
+        return []
+    try:
+        lines = read_json_lines(path)
+        for number, line in enumerate(lines, 1):
+            _check_line(line, number)
+    except ValueError as error:
+        raise TrainingError(f"{path}: {error}") from None
     return lines
+
+
+def _check_line(line: Mapping[str, Any], number: int) -> None:
+    if line.get("kind") not in tuple(_FIGURES):
+        raise ValueError(f"line {number}: kind: found {quoted(line.get('kind'))}, expected train or val")
+    for name in ("step", *_FIGURES[line["kind"]]):
+        value = line.get(name)
+        if not _is_number(value) or (name == "step" and not isinstance(value, int)):
+            raise ValueError(f"line {number}: {name}: found {quoted(value)}, expected a number")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def plot_curves(run: Path, metric: str) -> Path:
     """Draw loss, learning rate and the validation metric over epochs: RUN/curves.png.
 
     Raises:
+        TrainingError: the log is damaged.
         OutputError: it cannot be written.
     """
     from matplotlib.figure import Figure
 
     lines = read_log(run)
     train = [line for line in lines if line["kind"] == "train"]
-    val = [line for line in lines if line["kind"] == "val" and metric in line]
+    val = [line for line in lines if line["kind"] == "val" and _is_number(line.get(metric))]
+    losses = [line for line in val if _is_number(line.get("loss"))]
     figure = Figure(figsize=(12, 3.5), layout="constrained")
     panels: list[tuple[str, list[tuple[str, list[dict[str, Any]], str]]]] = [
-        ("loss", [("training", train, "loss"), ("validation", [line for line in val if "loss" in line], "loss")]),
+        (
+            "loss",
+            [
+                ("training", train, "loss"),
+                ("validation", losses, "loss"),
+            ],
+        ),
         (metric, [("validation", val, metric)]),
         ("learning rate", [("", train, "lr")]),
     ]

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -10,11 +11,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scalenet_zoo.constraints import Constraint, Macs, Params
-from scalenet_zoo.errors import BudgetError, ModelNotFoundError
+from scalenet_zoo.constraints import Constraint, Macs, Params, check_budget
+from scalenet_zoo.errors import BudgetError, ModelNotFoundError, SpecError
 from scalenet_zoo.family import Family
-from scalenet_zoo.model_folder import ModelFolder, open_source
+from scalenet_zoo.file_kinds import no_network, user_path
+from scalenet_zoo.memory import FLOAT, check_memory
+from scalenet_zoo.model_folder import HUB_PREFIX, ModelFolder, first_conv, open_source, shown_as
 from scalenet_zoo.quantities import format_count, format_range, parse_count, parse_ms, whole_count
+from scalenet_zoo.quoting import quoted
 from scalenet_zoo.scaling import fit_budget
 from scalenet_zoo.spec import ArchSpec, Task
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from scalenet_zoo.export.latency_budget import Found
+    from scalenet_zoo.weights import Weights
 
 FAMILIES: Mapping[Task, tuple[str, ...]] = {
     "classification": ("scalenet", "efficientnet"),
@@ -95,13 +100,18 @@ def _open(
     if isinstance(source, (ArchSpec, ModelFolder)):
         return source
     name = str(source)
+    if revision is not None and not name.startswith(HUB_PREFIX):
+        raise ModelNotFoundError(f"{name}: found the revision {revision} for it, expected it for hf-hub:org/name")
     path = _paths().get(name)
     if path and not name.endswith(".family"):
         return ArchSpec.load(path)
     if folder := open_source(name, revision, with_weights):
         return folder
-    if name.endswith(".json") or Path(name).exists():
-        return ArchSpec.load(name)
+    file = user_path(name)
+    if about := no_network(file):
+        raise SpecError(f"{name}: {about}")
+    if name.endswith(".json") or os.path.exists(file):  # noqa: PTH110 - Path raises for names that are too long
+        return ArchSpec.load(file)
     near = difflib.get_close_matches(name, list_models(), n=3)
     hint = f"did you mean {', '.join(near)}?" if near else "`scalenet-zoo list` shows the names"
     raise ModelNotFoundError(f"{name}: found no such entry in the zoo and no such file; {hint}")
@@ -114,7 +124,9 @@ def load_family(name: str) -> Family:
         ModelNotFoundError: there is no such family.
         SpecError: the file is not a valid family.
     """
-    path = Path(name) if name.endswith(".json") else _paths().get(f"{name}.family")
+    path = _paths().get(f"{name}.family")
+    if path is None and name.endswith(".json"):
+        path = user_path(name)
     if path is None:
         expected = " or ".join((*FAMILIES["classification"], "a JSON file"))
         raise ModelNotFoundError(f"{name}: found no such family, expected {expected}")
@@ -178,8 +190,12 @@ def latency_name(networks: Family | Entries) -> str:
 
 
 def _height_and_width(img_size: int | Sequence[int] | None) -> tuple[int | None, int | None]:
-    height, width = (img_size, img_size) if img_size is None or isinstance(img_size, int) else img_size
-    return height, width
+    if img_size is None or isinstance(img_size, int | str) or not hasattr(img_size, "__len__"):
+        return img_size, img_size  # type: ignore[return-value] # a number, or what the spec refuses
+    size = tuple(img_size)
+    if len(size) != 2:
+        raise SpecError(f"img_size: found {quoted(img_size)}, expected a number of pixels, or height and width")
+    return size[0], size[1]
 
 
 def timm_name(spec: ArchSpec) -> str | None:
@@ -191,20 +207,16 @@ def pretrained_cfg(spec: ArchSpec) -> dict[str, Any]:
     """How images are prepared for a network and where its weights are, in timm's terms."""
     from timm import get_pretrained_cfg
 
-    size = (spec.input.channels, spec.input.height, spec.input.width)
-    stem = "stem.conv" if spec.network.type == "mbconv" else "stem.0.conv"
-    cfg: dict[str, Any] = {"crop_pct": 0.875 if spec.task == "classification" else 1.0}
+    cfg: dict[str, Any] = {"crop_pct": 0.875, "interpolation": "bicubic"}
     if published := timm_name(spec):
         theirs = get_pretrained_cfg(published).to_dict()
-        kept = ("hf_hub_id", "mean", "std", "interpolation", "license", "origin_url")
+        kept = ("hf_hub_id", "mean", "std", "crop_pct", "interpolation", "license", "origin_url")
         cfg |= {key: theirs[key] for key in kept if key in theirs}
-        if spec.task == "classification":
-            cfg["crop_pct"] = theirs["crop_pct"]
-    return cfg | {
+    return shown_as(spec, cfg) | {
         "architecture": spec.name,
-        "input_size": size,
+        "input_size": (spec.input.channels, spec.input.height, spec.input.width),
         "num_classes": spec.classes,
-        "first_conv": stem,
+        "first_conv": first_conv(spec),
         "classifier": "classifier",
     }
 
@@ -216,7 +228,7 @@ def create_model(
     in_chans: int | None = None,
     img_size: int | Sequence[int] | None = None,
     features_only: bool = False,
-    out_indices: Sequence[int] | None = None,
+    out_indices: int | Sequence[int] | None = None,
     weights: str | Path | None = None,
     revision: str | None = None,
     **kwargs: Any,  # noqa: ANN401 - the network's own
@@ -231,45 +243,72 @@ def create_model(
         in_chans: channels of the image; None: the spec's.
         img_size: height and width in pixels that the cost is stated for; None: the spec's.
         features_only: return a network whose output is the list of features at several strides.
-        out_indices: which of them; None: all.
-        weights: a safetensors file with weights for this network.
+        out_indices: which of them, in which order, -1 the last; a number: the last so many; None: all.
+        weights: a safetensors file with weights for this network, or for the same with another class count or other
+            input channels: the classifier then starts untrained, the first convolution is adapted.
         revision: a branch, tag or commit of `hf-hub:org/name`.
         **kwargs: `drop_rate`, `drop_path_rate`, `global_pool`.
 
     Raises:
         ModelNotFoundError: no entry, file or folder has this name.
-        SpecError: a file, or a changed size, is not valid.
+        SpecError: a file, a changed size or `out_indices` is not valid.
         WeightsError: weights are not published, cannot be had, or do not fit.
+        BackendError: the network does not fit into memory.
     """
     from timm.models._features import FeatureGetterNet
 
-    from scalenet_zoo.networks import MBConvNet, MultipathNet
+    from scalenet_zoo.layers import take_indices
+    from scalenet_zoo.networks import network_of
 
+    if out_indices is not None and not features_only:
+        raise SpecError(f"out_indices: found {quoted(out_indices)}, expected none without features_only")
+    for name in ("drop_rate", "drop_path_rate"):
+        rate = kwargs.get(name, 0.0)
+        if not isinstance(rate, int | float) or not 0 <= rate <= 1:
+            raise SpecError(f"{name}: found {quoted(rate)}, expected a number from 0 to 1")
     opened = _open(source, revision, with_weights=weights is None)
     spec = opened.spec if isinstance(opened, ModelFolder) else opened
     height, width = _height_and_width(img_size)
     if any(change is not None for change in (num_classes, in_chans, height)):
         adapt = opened.adapted if isinstance(opened, ModelFolder) else opened.replace
         spec = adapt(classes=num_classes, channels=in_chans, height=height, width=width)
-    network: type[MBConvNet | MultipathNet] = MBConvNet if spec.network.type == "mbconv" else MultipathNet
-    model: nn.Module = network(spec, **kwargs)
-    if weights is not None:
-        from scalenet_zoo.weights import load_weights
-
-        load_weights(model, weights)
-    elif isinstance(opened, ModelFolder):
-        opened.load_into(model)
+    trained = _trained(opened, spec, weights)
+    check_network_memory(spec)
+    model: nn.Module = network_of(spec, **kwargs)
+    if trained is not None:
+        trained.load_into(model)
     elif pretrained:
         from scalenet_zoo.pretrained import load_pretrained
 
         load_pretrained(model)
     if features_only:
-        every = range(len(model.feature_info))  # type: ignore[arg-type]
-        model = FeatureGetterNet(model, out_indices=every if out_indices is None else out_indices)
+        model = FeatureGetterNet(model, out_indices=take_indices(len(model.feature_info), out_indices))  # type: ignore[arg-type]
     model.spec = spec  # type: ignore[assignment]
     cfg = opened.pretrained_cfg(spec) if isinstance(opened, ModelFolder) else pretrained_cfg(spec)
     model.pretrained_cfg = model.default_cfg = cfg  # type: ignore[assignment]
     return model
+
+
+def _trained(opened: ArchSpec | ModelFolder, spec: ArchSpec, weights: str | Path | None) -> "Weights | None":
+    """The weights for a network, checked before it is built; None: there are none, or published ones."""
+    if weights is not None:
+        from scalenet_zoo.weights import Weights
+
+        return Weights.open(user_path(weights), spec)
+    return opened.open_weights(spec) if isinstance(opened, ModelFolder) else None
+
+
+def check_network_memory(spec: ArchSpec) -> None:
+    """Refuse to build a network that is larger than this machine's memory; on other devices torch does.
+
+    Raises:
+        BackendError: it does not fit; the message has its size.
+    """
+    import torch
+
+    if torch.get_default_device().type == "cpu":
+        count = format_count(spec.cost.params)
+        check_memory(FLOAT * spec.cost.params, f"{spec.name}: a network of {count} parameters")
 
 
 def spec_for(
@@ -365,6 +404,12 @@ def find_at_latency(
         ModelNotFoundError: there is no such task, or it has no such family.
         BackendError: the back end cannot run here.
     """
+    budget = parse_ms(latency, "--latency") if isinstance(latency, str) else float(latency)
+    check_budget(budget, "latency")
+    if precision not in ("fp32", "fp16"):
+        raise BudgetError(f"--precision: found {quoted(precision)}, expected fp32 or fp16")
+    networks = find_networks(task, family, num_classes, in_chans, img_size)
+
     import torch
 
     from scalenet_zoo.backends import require_backend
@@ -372,10 +417,6 @@ def find_at_latency(
     from scalenet_zoo.export.latency_model import LatencyModel, model_path
     from scalenet_zoo.export.profile import Settings
 
-    budget = parse_ms(latency, "--latency") if isinstance(latency, str) else float(latency)
-    if precision not in ("fp32", "fp16"):
-        raise BudgetError(f"--precision: found {precision!r}, expected fp32 or fp16")
-    networks = find_networks(task, family, num_classes, in_chans, img_size)
     require_backend(on)
     settings = Settings(
         family=latency_name(networks),
@@ -417,4 +458,4 @@ def build(
     if flops is not None or params is not None:
         raise BudgetError("found two budgets, expected one of flops, params and latency")
     found = find_at_latency(latency, on, task, family, divisor, num_classes, in_chans, img_size)
-    return create_model(found.attempts[-1].spec, **kwargs)
+    return create_model(found.taken.spec, **kwargs)

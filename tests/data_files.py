@@ -109,7 +109,7 @@ def write_coco(
     category = {"id": 1, "name": "person", "keypoints": list(JOINTS), "skeleton": [[1, 2], [1, 4]], **(category or {})}
     (root / "annotations").mkdir(exist_ok=True)
     (root / "annotations" / f"person_keypoints_{split}.json").write_text(
-        json.dumps({"images": images, "annotations": list(people), "categories": [category]})
+        json.dumps({"images": images, "annotations": list(people), "categories": [category, {"id": 2, "name": "dog"}]})
     )
     return root
 

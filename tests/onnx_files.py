@@ -26,6 +26,34 @@ def tiny(path: Path, operators: tuple[str, ...] = ("Relu", "Neg"), batch: int | 
     return path
 
 
+PLACES = ("initialiser", "sparse", "attribute", "subgraph", "function")
+"""Where in a model a tensor may stand."""
+
+
+def with_external_data(path: Path, place: str = "initialiser", **data: object) -> Path:
+    """The same with four floats that lie where `data` say, as ONNX names it: location, offset, length."""
+    tensor = TensorProto(name="weight", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    for key, value in data.items():
+        tensor.external_data.add(key=key, value=str(value))
+    constant = helper.make_node("Constant", [], ["c"], value=tensor)
+    result = helper.make_tensor_value_info("c", TensorProto.FLOAT, [4])
+    model = onnx.load(tiny(path))
+    if place == "initialiser":
+        model.graph.initializer.append(tensor)
+    elif place == "sparse":
+        model.graph.sparse_initializer.add(values=tensor, dims=[9])
+    elif place == "attribute":
+        model.graph.node.append(constant)
+    elif place == "subgraph":
+        inner = helper.make_graph([constant], "inner", [], [result])
+        model.graph.node.append(helper.make_node("If", ["cond"], ["d"], then_branch=inner, else_branch=inner))
+    else:
+        opset = [helper.make_opsetid("", 20)]
+        model.functions.append(helper.make_function("ours", "f", [], ["c"], [constant], opset))
+    onnx.save(model, path)
+    return path
+
+
 def quantised_convolution(path: Path, **extra: bool) -> Path:
     """A convolution with a bias, quantised by ONNX Runtime in a form of one's choice."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static

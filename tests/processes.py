@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
@@ -31,13 +30,14 @@ def _run(rank: int, function: Callable[..., Any], world: int, folder: Path, argu
 
 
 def search_whole_and_killed(config: Path, folder: Path, options: Sequence[str], shares: Sequence[float]) -> None:
-    """Run the command `search` to folder/whole, and again to folder/killed.
+    """Run the command `search` to folder/whole, and again to folder/killed, where nothing but its files is left.
 
     Args:
         config: of the search.
         folder: to write to.
         options: of the command.
-        shares: of the scores, after which the second search is killed; then it is started again, in the end to its end.
+        shares: of the scores, after which the second search is killed, though not its workers; then it is started
+            again, in the end to its end.
     """
     scores = folder / "whole" / "scores.jsonl", folder / "killed" / "scores.jsonl"
 
@@ -45,11 +45,11 @@ def search_whole_and_killed(config: Path, folder: Path, options: Sequence[str], 
         program = Path(sys.executable).with_name("scalenet-zoo")
         command: list[str | Path] = [program, "search", config, "--output", folder / name, *options]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True)
+        with (folder / "errors.txt").open("wb") as errors:
+            return subprocess.Popen(command, env=environment, stderr=errors)
 
     def finish(process: "subprocess.Popen[bytes]") -> None:
-        _, errors = process.communicate(timeout=400)
-        assert process.returncode == 0, errors
+        assert process.wait(timeout=400) == 0, (folder / "errors.txt").read_text()
 
     finish(start("whole"))
     for share in shares:
@@ -59,9 +59,10 @@ def search_whole_and_killed(config: Path, folder: Path, options: Sequence[str], 
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.wait()
     finish(start("killed"))
+    assert not list((folder / "killed").rglob(".scalenet-zoo*"))
 
 
 def _lines(path: Path) -> int:

@@ -20,6 +20,7 @@ from scalenet_zoo.search.state import (
     SearchState,
 )
 from scalenet_zoo.spec import Provenance
+from scalenet_zoo.supernet.summary import SUMMARY, SupernetSummary
 
 SPACE = Space.from_values(
     {
@@ -234,14 +235,14 @@ def write_supernet(run: Path, steps: int = 400) -> None:
         for step in range(5, steps + 1, 5)
     ]
     (folder / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
-    summary = {
-        "space_hash": SPACE.hash,
-        "steps": steps,
-        "images": 64 * steps,
-        "image_macs": 64_000_000 * steps,
-        "seconds": 102.4,
-    }
-    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    SupernetSummary(
+        space_hash=SPACE.hash,
+        weights_sha256="0" * 64,
+        steps=steps,
+        images=64 * steps,
+        image_macs=64_000_000 * steps,
+        seconds=102.4,
+    ).save(folder / SUMMARY)
 
 
 def write_run(run: Path) -> Path:
@@ -259,6 +260,7 @@ def write_run(run: Path) -> Path:
         apply_strategy(family, strategy).save(run / "specs" / f"{strategy.name}.json")
     trained_alone(states).save(run / "standalone.json")
     (run / "config.yaml").write_text("name: tiny\nspace: tiny\nsearch: {population: 6}\n", encoding="utf-8")
-    about = {"versions": {"scalenet_zoo": "0.5.0", "torch": "2.9.0"}, "machine": {"cpu": "a made-up one", "cores": 2}}
+    machine = {"versions": {"scalenet_zoo": "0.5.0", "torch": "2.9.0"}, "cpu": "a made-up one", "cores": 2}
+    about = {"config": {"name": "tiny"}, "machine": machine}
     (run / "run.json").write_text(json.dumps(about), encoding="utf-8")
     return run

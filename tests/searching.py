@@ -11,8 +11,9 @@ import numpy as np
 
 from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.limits import Bounds, Limits
-from scalenet_zoo.search.mcea import MCEA, MCEASettings
+from scalenet_zoo.search.mcea import MCEA
 from scalenet_zoo.search.sampling import FeasibleSampler
+from scalenet_zoo.search.settings import MCEASettings
 from scalenet_zoo.search.space import Scaling, Space
 from scalenet_zoo.search.state import SearchState
 from scalenet_zoo.spec import spec_errors

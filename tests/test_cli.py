@@ -288,7 +288,11 @@ def test_budgets_that_cannot_be_read(run: Run, flag: str, text: str) -> None:
         (["export", "hrnet_w64"], 1, "hrnet_w64: found no such entry"),
         (["predict", PHOTOGRAPH, "--model", "resnet50"], 1, "resnet50: found no such entry"),
         (["predict", "missing.jpg", "--model", "scalenet_s0"], 1, "missing.jpg: found no such file, expected an image"),
-        (["predict", PHOTOGRAPH, "--model", "missing.onnx"], 1, "missing.onnx: cannot be opened by ONNX Runtime"),
+        (
+            ["predict", PHOTOGRAPH, "--model", "missing.onnx"],
+            1,
+            "missing.onnx: cannot be read: No such file or directory",
+        ),
         (["build", "scalenet_s0", "--pretrained"], 1, "scalenet_s0: found no published weights"),
         (
             ["build", "scalenet_s0", "--weights", "missing.safetensors"],
@@ -385,7 +389,7 @@ def test_without_arguments_help_is_printed(run: Run) -> None:
 
 
 def test_a_name_of_two_lines_is_one_line(run: Run) -> None:
-    assert run.error("show", "two\nlines")[1].startswith("two lines: found no such entry")
+    assert run.error("show", "two\nlines")[1].startswith(r"two\nlines: found no such entry")
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
@@ -394,7 +398,7 @@ def test_an_interrupted_build_leaves_nothing_behind(tmp_path: Path, stop: signal
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".*/*.safetensors")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".*/files/*.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(stop)
     _, err = process.communicate(timeout=60)
@@ -434,3 +438,24 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
     result = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert result.stdout.startswith("name")
     assert result.stderr == ""
+
+
+def test_what_files_say_does_nothing_to_a_terminal(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from scalenet_zoo.cli.console import print_table, progress, progress_bar
+
+    name = "a\x1b[31m\nb [/red] [bold]"
+    with monkeypatch.context() as watched:
+        watched.setattr("sys.stderr.isatty", lambda: True)
+        with progress(name), progress_bar() as advance:
+            advance(name, 1, 2)
+        print_table(("class",), [(name,)], align="l")
+    shown, drawn = capsys.readouterr()
+    for text in (shown, drawn):
+        assert r"a\x1b[31m\nb [/red] [bold]" in text
+
+    spec = json.loads(load_spec("scalenet_s0").to_json())
+    spec["provenance"]["source"] = name
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    assert r"source            a\x1b[31m\nb" in run("show", "spec.json")[1]

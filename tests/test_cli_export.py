@@ -1,7 +1,11 @@
 """`export`, `predict` and `profile` on the command line: what they write, and what they refuse."""
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,8 @@ from scalenet_zoo.export.engine_record import read_engine
 from scalenet_zoo.export.metadata import Metadata
 
 from scalenet_zoo import load_spec
+from scalenet_zoo.cli.models import check_model, is_exported, open_model
+from scalenet_zoo.errors import ZooError
 from scalenet_zoo.images import sample_photographs
 from scalenet_zoo.weights import save_weights
 from tests.networks import random_model, small
@@ -109,7 +115,8 @@ def test_int8_needs_images_and_reports_agreement(run: Run, network: list[str], t
     assert message == f"{photos}: found no image files, expected some, such as .jpg or .png"
     (photos / "broken.jpg").write_bytes(b"no picture")
     code, message = run.error("export", *network, "--precision", "int8", "--calibration", photos)
-    assert "found 1 of 1 images that cannot be read (broken.jpg)" in message
+    assert "found 1 of 1 images that cannot be read, expected at most 1 and one that can; the first: " in message
+    assert message.endswith("broken.jpg: cannot be read as an image: is of no known format")
     for path in sample_photographs():
         shutil.copy(path, photos)
     code, out, err = run(
@@ -169,7 +176,12 @@ def test_a_model_repository(run: Run, network: list[str], tmp_path: Path) -> Non
         (["--level", "3"], "--level: found it with --to onnx, expected it with --to tensorrt or tensorrt-rtx"),
         (["--rebuild", "--to", "triton"], "--rebuild: found it with --to triton"),
         (["--to", "tensorrt-rtx", "--compute-capability", "1.0"], "compute capability: found '1.0', expected some of"),
+        (["--to", "tensorrt-rtx", "--compute-capability", "x"], "compute capability: found 'x', expected such as 8.9"),
+        (["--to", "tensorrt-rtx", "--output", "a.onnx"], "--output: found a.onnx, expected a name for the engine"),
         (["--calibration", "nowhere", "--precision", "int8"], "nowhere: found no such folder"),
+        (["--output", "/dev/null/a.onnx"], "/dev/null/a.onnx: cannot be written: "),
+        (["--to", "triton", "--output", "/dev/null"], "/dev/null/config.pbtxt: cannot be written: "),
+        (["--weights", "none.safetensors"], "none.safetensors: cannot be read: No such file"),
     ],
 )
 def test_flags_that_make_no_sense(run: Run, arguments: list[str], message: str, tmp_path: Path) -> None:  # noqa: F811
@@ -179,8 +191,78 @@ def test_flags_that_make_no_sense(run: Run, arguments: list[str], message: str, 
     code, found = run.error("export", "scalenet_s0", *size, *arguments)
     assert code in (1, 2)
     assert message in found
-    if "compute capability" not in message:  # whose ONNX file was written by then
-        assert names(tmp_path) == []
+    assert names(tmp_path) == []
+
+
+MODELS = [
+    ("scalnet_s0", "scalnet_s0: found no such entry in the zoo and no such file; did you mean scalenet_s0, "),
+    ("none.json", "none.json: cannot be read: No such file"),
+    ("none.onnx", "none.onnx: cannot be read: No such file"),
+    ("none.ONNX", "none.ONNX: cannot be read: No such file"),
+    ("none.engine", "none.engine: cannot be read: No such file"),
+    ("~/none.onnx", "/none.onnx: cannot be read: No such file"),
+    ("folder.onnx", "folder.onnx: is a directory, expected a file"),
+    ("pipe.onnx", "pipe.onnx: is not a regular file, expected one"),
+    ("folder", "folder: found no config.json in it, expected a folder that `train` or `pull` wrote"),
+    ("local-dir:none", "none: found no such folder, expected a folder that `train` or `pull` wrote"),
+    ("hf-hub:a/b/c", "hf-hub:a/b/c: found 'a/b/c', expected org/name or org/name@revision after hf-hub:"),
+    ("hf-hub:", "hf-hub:: found '', expected org/name or org/name@revision after hf-hub:"),
+]
+
+
+@pytest.mark.parametrize(("model", "complaint"), MODELS)
+def test_names_of_models_that_lead_nowhere(run: Run, model: str, complaint: str, tmp_path: Path) -> None:  # noqa: F811
+    for folder in ("folder", "folder.onnx"):
+        (tmp_path / folder).mkdir()
+    os.mkfifo(tmp_path / "pipe.onnx")
+    code, found = run.error("export", model, *(["--to", "triton"] if is_exported(model) else []))
+    assert code == 1
+    assert complaint in found
+    with pytest.raises(ZooError, match=re.escape(complaint)):
+        check_model(model)
+    with pytest.raises(ZooError, match=re.escape(complaint)):
+        open_model(model)
+
+
+def test_what_stands_before_a_file_of_the_same_name(run: Run, network: list[str], tmp_path: Path) -> None:  # noqa: F811
+    """A name of the zoo comes first; an ONNX file is one whatever it is called."""
+    run.json("export", *network, "--output", "a.ONNX")
+    shutil.copy(tmp_path / "a.ONNX", tmp_path / "a")
+    shutil.copy(tmp_path / "a.ONNX", tmp_path / "scalenet_s0")
+    assert [is_exported(name) for name in ("a", "a.ONNX", "scalenet_s0", "mine.json")] == [True, True, False, False]
+    rows = [run.json("predict", PHOTOGRAPHS / "china.jpg", "--model", name) for name in ("a", "a.ONNX")]
+    assert rows[0] == rows[1]
+
+
+WITHOUT_TORCH = """
+import sys
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "timm", "onnxruntime"):
+            raise RuntimeError(f"{name} was imported")
+sys.meta_path.insert(0, Refused())
+from scalenet_zoo.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["scalnet_s0"], "scalnet_s0: found no such entry in the zoo"),
+        (["none.onnx", "--to", "triton"], "none.onnx: cannot be read: No such file"),
+        (["scalenet_s0", "--calibration", "nowhere"], "nowhere: found no such folder"),
+        (["scalenet_s0", "--with-argmax"], "output: found argmax for scalenet_s0"),
+        (["scalenet_s0", "--output", "/dev/null/a.onnx"], "/dev/null/a.onnx: cannot be written"),
+        (["scalenet_s0", "--to", "tensorrt", "--compute-capability", "8"], "compute capability: found '8', expected"),
+    ],
+)
+def test_names_paths_and_quantities_are_looked_at_before_torch_is_imported(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", WITHOUT_TORCH, "export", *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert found.stderr.startswith(f"error: {message}")
 
 
 @pytest.mark.parametrize(
@@ -267,5 +349,6 @@ def test_truncated_pictures_are_told_by_name(run: Run, network: list[str], tmp_p
     Image.fromarray(np.zeros((40, 40, 3), dtype=np.uint8)).save(photos / "black.png")
     code, message = run.error("export", *network, "--precision", "int8", "--calibration", photos)
     assert code == 1
-    assert "found 3 of 4 images that cannot be read (cut0.jpg, cut1.jpg, cut2.jpg), expected at most 1" in message
+    assert "found 3 of 4 images that cannot be read, expected at most 1 and one that can; the first: " in message
+    assert "cut0.jpg: cannot be read as an image: " in message
     assert json.dumps(names(tmp_path)).count("onnx") == 0

@@ -1,6 +1,8 @@
 """From `train` to the evaluated export on the command line, as README's tour goes, and what `train` refuses."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from sklearn.datasets import load_digits
 from scalenet_zoo import create_model
 from scalenet_zoo.labels import Labels
 from scalenet_zoo.model_folder import save_model
-from tests.data_files import JOINTS, write_coco
+from tests.data_files import JOINTS, write_coco, write_image_folder
 from tests.shapes import SPECS
 from tests.test_cli import Run, run  # noqa: F401 - a fixture
 
@@ -123,22 +125,121 @@ def test_a_run_teaches_another_and_is_not_overwritten(run: Run, spec: Path, tmp_
     assert "found a run, expected a new folder, or --resume to go on with it" in err
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_a_pose_network_that_knows_other_joints_has_a_new_head(run: Run, tmp_path: Path, same: bool) -> None:  # noqa: F811
+@pytest.mark.parametrize(
+    ("names", "said", "kept"),
+    [
+        (JOINTS, "", [0, 1, 2, 3]),
+        (JOINTS[::-1], "knows the joints of", [3, 2, 1, 0]),
+        (("paw", *JOINTS[1:]), "knows other joints than", None),
+    ],
+)
+def test_a_pose_network_keeps_what_it_knows_of_the_joints(
+    run: Run,  # noqa: F811
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    names: tuple[str, ...],
+    said: str,
+    kept: list[int] | None,
+) -> None:
     for split in ("train", "val"):
         write_coco(tmp_path / "data", split)
     network: Any = create_model(SPECS["pose"], num_classes=len(JOINTS))
     with torch.no_grad():
-        network.classifier.weight.fill_(7.0)
-    names = JOINTS if same else JOINTS[::-1]
+        network.classifier.weight.copy_(torch.arange(4.0)[:, None, None, None].expand_as(network.classifier.weight))
     network.pretrained_cfg["labels"] = Labels(names=names).to_cfg()
     (tmp_path / "other").mkdir()
     save_model(network, tmp_path / "other")
     data = ("--data", tmp_path / "data", "--size", "32", "--batch-size", 2, "--workers", "0", "--cpu")
-    arguments = (*data, "--epochs", 1, "--lr", 1e-9, "--output", tmp_path / "run")
+    arguments = (*data, "--epochs", 1, "--lr", 1e-9, "--warmup-epochs", 0, "--output", tmp_path / "run")
     code, _, err = run("train", tmp_path / "other", *arguments)
     assert code == 0, err
-    assert ("knows other joints than" in err) is not same
+    assert ("its last layer" in caplog.text) is bool(said)
+    assert said in caplog.text
     trained: Any = create_model(tmp_path / "run")
     assert Labels.of(trained.pretrained_cfg).names == JOINTS
-    assert bool((trained.classifier.weight > 6).all()) is same
+    first = trained.classifier.weight[:, 0, 0, 0].tolist()
+    assert (first == pytest.approx(kept, abs=1e-3)) is (kept is not None)
+
+
+def test_what_was_done_is_told_without_paths_of_this_machine(run: Run, spec: Path, tmp_path: Path) -> None:  # noqa: F811
+    root = write_image_folder(tmp_path / "somewhere" / "pets")
+    data = ("--data", f"imagefolder:{root}", "--batch-size", 4, "--workers", 0, "--cpu", "--epochs", 1)
+    code, _, err = run("train", spec, *data, "--output", tmp_path / "run")
+    assert code == 0, err
+    told = (tmp_path / "run" / "best" / "spec.json").read_text()
+    assert str(tmp_path) not in told
+    provenance = json.loads(told)["provenance"]
+    assert provenance["details"]["training"]["data"] == "imagefolder:pets"
+    assert {result["data"] for result in provenance["results"]} == {"imagefolder:pets val"}
+    assert " --data imagefolder:pets " in provenance["details"]["training"]["command"]
+    assert provenance["details"]["training"]["command"].endswith(" --output run")
+    kept = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert kept["training"][0] == f"imagefolder:{root}"  # what a run that goes on is compared with
+
+
+EARLY = {
+    "a recipe": (["--recipe", "nothere.yaml"], "nothere.yaml: cannot be read: No such file"),
+    "a value": (["--epochs", "0"], "flags: epochs: found 0, expected a whole number, 1 or more"),
+    "a size": (["--size", "0"], "--size: found '0', expected pixels"),
+    "a network": (["nothere"], "nothere: found no such entry in the zoo"),
+    "a folder of data": (["--data", "imagefolder:nothere"], "imagefolder:nothere: found nothing at nothere"),
+    "a file's data": (["--data", "torch:cifar10:~/nothere"], "torch:cifar10:~/nothere: found nothing at /"),
+    "a kind of data": (["--data", "images:nothere"], "images:nothere: found no such data, expected a folder or digits"),
+    "data of another task": (["hrnet_w32"], "digits: found no such data for segmentation"),
+    "a value for another task": (["--rotation", "3"], "flags: rotation: found it for classification"),
+    "weights": (["--weights", "nothere.safetensors"], "nothere.safetensors: cannot be read: No such file"),
+    "a teacher": (["--teacher", "nothere"], "--teacher: found nothere, expected hf-hub:org/name or a folder"),
+    "a run": (["--output", "run"], "run: found a run, expected a new folder, or --resume"),
+    "what is left of a run": (["--output", "left"], "left: found checkpoints without run.json"),
+    "a file to write to": (["--output", "file"], "file: is a file, expected a folder to write"),
+}
+
+EACH = """
+import json, sys
+from contextlib import redirect_stderr
+from io import StringIO
+from scalenet_zoo.cli import main
+told = {}
+for name, arguments in json.loads(sys.argv[1]).items():
+    sys.argv = ["scalenet-zoo", "train", *arguments]
+    with redirect_stderr(StringIO()) as told[name]:
+        try:
+            main()
+        except SystemExit as stopped:
+            assert stopped.code
+    assert "torch" not in sys.modules, name
+print(json.dumps({name: text.getvalue() for name, text in told.items()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def told_early(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a process without torch says to each command of `EARLY`."""
+    folder = tmp_path_factory.mktemp("early")
+    (folder / "run").mkdir()
+    (folder / "run" / "run.json").write_text("{}")
+    (folder / "left" / "checkpoints" / "00000001").mkdir(parents=True)
+    (folder / "file").write_text("")
+    commands = {}
+    for name, (arguments, _) in EARLY.items():
+        given = arguments if not arguments[0].startswith("--") else ["scalenet_s0", *arguments]
+        commands[name] = given + [
+            part
+            for flag, value in (("--data", "digits"), ("--output", "new"))
+            if flag not in arguments
+            for part in (flag, value)
+        ]
+    done = subprocess.run(
+        [sys.executable, "-c", EACH, json.dumps(commands)], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "new").exists()
+    told: dict[str, str] = json.loads(done.stdout)
+    return told
+
+
+@pytest.mark.parametrize("what", EARLY)
+def test_what_takes_no_time_is_looked_at_before_torch_is_imported(what: str, told_early: dict[str, str]) -> None:
+    assert EARLY[what][1] in told_early[what]
+    assert told_early[what].startswith("error: ")
+    assert told_early[what].count("\n") == 1

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scalenet_zoo import create_model, list_models, load_spec
 from scalenet_zoo.cost import Population, population_cost
+from scalenet_zoo.errors import BudgetError
 from scalenet_zoo.family import BaseStage
 from scalenet_zoo.layer_table import layer_table
 from scalenet_zoo.scaling import apply_strategy, encode_kernels
@@ -168,7 +169,7 @@ def test_population_costs_that_do_not_fit_are_an_error() -> None:
     family = load_family("scalenet")
     wide = BaseStage(channels=60_000, stride=1, expand=64, kernels=(3,))
     family = family.model_copy(update={"base": family.base.model_copy(update={"stages": (wide,)})})
-    with pytest.raises(OverflowError, match="stage 0: found a cost near"):
+    with pytest.raises(BudgetError, match="stage 0: found a cost near"):
         population_cost(Population(family, encode_kernels(family.base), 1.0, 1.0, 65_536))
 
 

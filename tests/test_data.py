@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import random
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -18,7 +19,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from timm.data import create_transform
 from torch import Tensor
 
@@ -33,7 +34,10 @@ from scalenet_zoo.data import (
 from scalenet_zoo.data.examples import Examples
 from scalenet_zoo.data.loaders import TrainingSet, seeded
 from scalenet_zoo.errors import InputError
+from scalenet_zoo.evaluate import evaluate
+from scalenet_zoo.image_files import image_files
 from scalenet_zoo.images import preprocessing, read_image, sample_photographs
+from scalenet_zoo.labels import Labels, match_names
 from scalenet_zoo.recipe import Recipe
 from scalenet_zoo.spec import ArchSpec, Task
 from tests.data_files import (
@@ -48,6 +52,7 @@ from tests.data_files import (
     write_shards,
     write_tar,
 )
+from tests.networks import random_model
 from tests.shapes import SPECS
 
 STRONG = Recipe(
@@ -115,7 +120,34 @@ def test_classes_are_those_of_training_even_if_a_split_lacks_one(tmp_path: Path)
 
 def test_synsets_of_imagenet_become_words(tmp_path: Path) -> None:
     write_image_folder(tmp_path, ("n01440764", "n02102040", "n03888257"))
-    assert open_data(str(tmp_path), "classification", "val").labels.names == ("tench", "English springer", "parachute")
+    assert open_data(str(tmp_path), "classification", "val").labels == Labels(
+        names=("tench", "English springer", "parachute"), ids=("n01440764", "n02102040", "n03888257")
+    )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "numbers"),
+    [
+        (["dog", "cat"], [1, 0]),
+        ([" DOG ", "Cat"], [1, 0]),
+        (["cat", "Cat"], [0, None]),  # two classes, of which the network has one
+        (["Polish", "polish"], [2, 3]),
+        (["POLISH"], [None]),  # either
+        (["Cafe\u0301", "ant"], [4, None]),
+    ],
+)
+def test_names_that_are_the_same(theirs: list[str], numbers: list[int | None]) -> None:
+    assert match_names(["cat", "dog", "Polish", "polish", "Caf\u00e9"], theirs) == numbers
+
+
+def tar_of_splits_with_its_name(folder: Path, root: Path) -> str:
+    return str(write_tar(root / "all.tar", folder, "all/"))
+
+
+def tar_for_each_split_with_its_name(folder: Path, root: Path) -> str:
+    for split in ("train", "val"):
+        write_tar(root / f"{split}.tar", folder / split, f"{split}/")
+    return str(root)
 
 
 def tar_of_splits(folder: Path, root: Path) -> str:
@@ -155,6 +187,162 @@ def test_tar_files_hold_what_folders_hold(pack: Any, workers: int, tmp_path: Pat
         evaluation_loader(packed, preprocessing(spec, CFG), spec, 4, workers),
     ):
         assert [batch["broken"] for batch in loader] == [[], []]
+
+
+def as_folder(folder: Path, root: Path) -> str:
+    return str(folder)
+
+
+PACKS = [as_folder, tar_of_splits, tar_for_each_split, tar_for_each_split_with_its_name]
+
+
+@pytest.mark.parametrize("pack", [*PACKS, tar_for_each_class, tar_of_tars, tar_of_splits_with_its_name])
+def test_numbers_are_those_of_the_training_split_in_every_container(pack: Any, tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "folder", ("cat10", "cat9", "dog", "eel"), count=1)
+    for path in (folder / "val" / "cat10").iterdir():
+        path.unlink()
+    (folder / "val" / "cat10").rmdir()
+    examples = open_data(f"imagefolder:{pack(folder, tmp_path / 'packed')}", "classification", "val")
+    assert not isinstance(examples, Stream)
+    assert examples.labels.names == ("cat9", "cat10", "dog", "eel")
+    assert sorted(target for _, target in pixels(examples)) == [0, 2]
+    (folder / "val" / "ape").mkdir()
+    picture(0).save(folder / "val" / "ape" / "0.png")
+    with pytest.raises(InputError, match=r"val(\.tar)?: found the class ape, expected those of .*train"):
+        open_data(f"imagefolder:{pack(folder, tmp_path / 'again')}", "classification", "val")
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_what_is_an_image_and_what_a_class(pack: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = {
+        "cat": ["a.PNG", "b.webp", "c.bmp", "d.tif", "e.tiff", "f.gif", "g.ppm", "h.jpeg", "i.jpg"],
+        "dog": ["2020/x.png", "2020/deep/y.png", "z.png"],
+        ".ipynb_checkpoints": ["x.png"],
+        "__MACOSX": ["x.png"],
+        "empty": [],
+    }
+    folder = tmp_path / "folder"
+    for name, files in images.items():
+        (folder / "train" / name).mkdir(parents=True)
+        for file in files:
+            path = folder / "train" / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture(0).save(path)
+    for junk in ("._a.png", "notes.txt", "Thumbs.db", ".x.png"):
+        (folder / "train" / "cat" / junk).write_bytes(b"junk")
+    examples = open_data(f"imagefolder:{pack(folder, tmp_path / 'packed')}", "classification", "train")
+    assert not isinstance(examples, Stream)
+    assert examples.labels.names == ("cat", "dog")
+    assert [target for _, target in pixels(examples)] == [0] * 9 + [1] * 3
+    assert "images lie in folders of folders (dog/2020): the outer ones are the classes" in caplog.text
+    assert list(image_files(folder / "train" / "cat")) == [folder / "train" / "cat" / name for name in images["cat"]]
+
+
+@pytest.mark.parametrize("pack", PACKS)
+@pytest.mark.parametrize(
+    ("files", "complaint"),
+    [
+        (["cat/a.png", "b.png"], "found b.png outside of any class folder, expected a folder for each class"),
+        (["all/cat/a.png", "all/dog/a.png"], r"found folders in the one folder all \(all/cat\): which of"),
+        (["Caf\u00e9/a.png", "Cafe\u0301/a.png", "dog/a.png"], "both 'Cafe\u0301' and 'Caf\u00e9', expected one"),
+        (["c\udcff/a.png", "dog/a.png"], r"found the folder 'c\\udcff', expected a name in UTF-8"),
+        ([f"{'x' * 220}/a.png", "dog/a.png"], "names.*: .*200"),
+        (["cat/a.txt"], "found no (images|split train), expected"),
+    ],
+    ids=["stray", "one folder", "one name twice", "not UTF-8", "long", "none"],
+)  # fmt: skip
+def test_folders_that_cannot_be_classes(pack: Any, files: list[str], complaint: str, tmp_path: Path) -> None:
+    for file in files:
+        path = tmp_path / "folder" / "train" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(picture(0)))
+    with pytest.raises(InputError, match=complaint) as caught:
+        open_data(f"imagefolder:{pack(tmp_path / 'folder', tmp_path / 'packed')}", "classification", "train")
+    assert str(caught.value).isprintable()
+
+
+def test_tar_files_in_a_split(tmp_path: Path) -> None:
+    """Of a class if images lie in them, parts of the whole if they are numbered, else it is not clear."""
+    folder = write_image_folder(tmp_path / "folder", ("cat", "dog"), count=2)
+
+    def opened(name: str, **tars: str) -> tuple[tuple[str, ...], list[int]]:
+        for tar, inside in tars.items():
+            write_tar(
+                tmp_path / name / "train" / f"{tar}.tar", folder / "train" / inside.split(":")[0], inside.split(":")[1]
+            )
+        examples = open_data(f"imagefolder:{tmp_path / name}", "classification", "train")
+        assert not isinstance(examples, Stream)
+        return examples.labels.names, [target for _, target in pixels(examples)]
+
+    assert opened("classes", cat="cat:", dog="dog:./") == (("cat", "dog"), [0, 0, 1, 1])
+    assert opened("named", cat="cat:cat/", dog="dog:dog/") == (("cat", "dog"), [0, 0, 1, 1])
+    assert opened("mixed", cat="cat:", dog="dog:dog/") == (("cat", "dog"), [0, 0, 1, 1])
+    assert opened("parts", part0="cat:cat/", part1="dog:dog/") == (("cat", "dog"), [0, 0, 1, 1])
+    with pytest.raises(InputError, match=r"no image beside the folder 2020 in cat.tar: which of the two is a class\?"):
+        opened("unclear", cat="cat:2020/", dog="dog:2020/")
+    (tmp_path / "classes" / "train" / "cat").mkdir()
+    picture(0).save(tmp_path / "classes" / "train" / "cat" / "0.png")
+    with pytest.raises(InputError, match=r"train: found both 'cat' and 'cat.tar', expected one for each class"):
+        opened("classes")
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "folder", ("cat", "dog"), count=2)
+    (folder / "train" / "cat" / "loop").symlink_to(folder / "train")
+    (folder / "train" / "eel").symlink_to(folder / "val" / "cat")
+    (folder / "train" / "dog" / "2.png").symlink_to(folder / "train" / "dog" / "1.png")
+    (folder / "train" / "dog" / "3.png").symlink_to("nowhere.png")
+    examples = open_data(f"imagefolder:{folder}", "classification", "train")
+    assert not isinstance(examples, Stream)
+    assert examples.labels.names == ("cat", "dog", "eel")
+    assert [int(target) for target in examples.targets] == [0, 0, 1, 1, 1, 1, 2, 2]  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="dog/3.png: found no such file"):
+        examples.read(5)
+
+
+def test_links_in_tar_files_are_what_they_link_to(tmp_path: Path) -> None:
+    folder = write_image_folder(tmp_path / "folder", ("cat", "dog"), count=1)
+    (folder / "train" / "dog" / "1.png").hardlink_to(folder / "train" / "dog" / "0.png")
+    (folder / "train" / "dog" / "2.png").symlink_to("0.png")
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        tar.add(folder, "all")
+    unpacked, packed = (
+        open_data(f"imagefolder:{source}", "classification", "train") for source in (folder, tmp_path / "all.tar")
+    )
+    assert not isinstance(packed, Stream)
+    assert not isinstance(unpacked, Stream)
+    assert len(packed) == 4
+    assert pixels(packed) == pixels(unpacked)
+
+
+def test_folders_without_splits_are_told_what_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_image_folder(tmp_path / "home" / "pets", ("cat", "dog"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert open_data("imagefolder:~/pets", "classification", "val").labels.names == ("cat", "dog")
+    assert open_data("~/pets", "classification", "val").labels.names == ("cat", "dog")
+    look = "found cat, dog, which look like classes, expected folders train and val with such in them"
+    source = f"imagefolder:{tmp_path}/home/pets"
+    with pytest.raises(InputError, match=f"^{source}/train: {look}: write {source}$"):
+        open_data(f"{source}/train", "classification", "train")
+    (tmp_path / "home" / "pets" / "train").rename(tmp_path / "home" / "loose")
+    with pytest.raises(InputError, match=f"{look}$"):
+        open_data("~/loose", "classification", "val")
+
+
+def test_one_class_alone_teaches_nothing(tmp_path: Path) -> None:
+    write_image_folder(tmp_path, ("cat", "dog"))
+    for path in (tmp_path / "train" / "dog").iterdir():
+        path.unlink()
+    (tmp_path / "val" / "cat").rename(tmp_path / "val" / "bat")
+    for split, name in (("train", "cat"), ("val", "bat")):
+        if split == "val":
+            (tmp_path / "train").rename(tmp_path / "other")
+        examples = open_data(str(tmp_path), "classification", split)
+        with pytest.raises(InputError, match=f"split {split}: found images of the class '{name}' alone, expected two"):
+            training_loader(examples, SPECS["classification"], CFG, Recipe(), 2, 0)
+    digits = open_data("digits", "classification", "train", limit=1)
+    with pytest.raises(InputError, match="found images of the class '[0-9]' alone"):
+        training_loader(digits, SPECS["classification"].replace(classes=10), CFG, Recipe(), 1, 0)
 
 
 def test_bad_tar_files_are_named(tmp_path: Path) -> None:
@@ -199,19 +387,142 @@ def test_webdatasets_stream(shards: Path, workers: int) -> None:
     gc.collect()
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_streams_keep_the_rules_of_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names tell classes apart, other formats are read, pictures are turned, and what is left out is told."""
+    webdataset = pytest.importorskip("webdataset")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned
+    turned, deep = io.BytesIO(), io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(turned, "JPEG", exif=exif)
+    Image.new("I;16", (32, 32)).save(deep, "PNG")
+    gradient = png(Image.linear_gradient("L"))
+    images = [("jpeg", turned.getvalue(), 0), ("png", gradient, 1), ("bmp", b"junk", 1), ("png", deep.getvalue(), 0)]
+    with webdataset.TarWriter(str(tmp_path / "val-0.tar")) as writer:
+        for i, (kind, content, target) in enumerate(images):
+            writer.write({"__key__": str(i), kind: content, "cls": str(target).encode()})
+    split = {"name": "val", "num_samples": 4, "filenames": ["val-0.tar"], "shard_lengths": [4]}
+    info: dict[str, Any] = {"splits": {"val": split}, "class_names": ["flat", "steep"]}
+
+    def opened() -> Any:
+        (tmp_path / "_info.json").write_text(json.dumps(info))
+        return open_data(f"wds:{tmp_path}", "classification", "val")
+
+    network: Any = random_model(SPECS["classification"], num_classes=3)
+    network.pretrained_cfg["labels"] = {"names": ["steep", "other", "flat"]}
+
+    def forward(images: Tensor) -> Tensor:
+        """Steep pictures grow brighter from above, flat ones from one side to the other."""
+        down, across = (images.mean(1).std(axis).mean(1) for axis in (1, 2))
+        return torch.stack([down, torch.zeros(len(images)), across], dim=1)
+
+    network.forward = forward
+    found = evaluate(network, opened(), workers=0)
+    assert (found.images, found.metrics["top1"]) == (2, 1.0)
+    assert ["found pixels of mode I;16" in broken for broken in found.broken] == [True]
+    assert "found 2 of 4 images that its description tells of: the others cannot be read" in caplog.text
+    with pytest.raises(InputError, match="found 2 of 4 images .*, expected at most 1 to be missing or broken"):
+        evaluate(network, opened(), workers=0, broken_limit=1)
+    for classes, names in (({"0": "steep", "1": "flat"}, ("steep", "flat")), ({"flat": 0, "a": 1}, ("flat", "a"))):
+        info["class_names"] = classes
+        assert opened().labels.names == names
+    info["class_names"] = [1, 2]
+    with pytest.raises(InputError, match=r"classes: found \[1, 2\] in _info.json, expected a name for each number"):
+        opened()
+    del info["class_names"]
+    spec = SPECS["classification"].replace(classes=1)
+    for loader in (
+        training_loader(opened(), spec, CFG, Recipe(), 2, 0),
+        evaluation_loader(opened(), preprocessing(spec, CFG), spec, 2, 0),
+    ):
+        with pytest.raises(
+            LoadingError, match="image 1 of its process: found the class 1, expected a number from 0 to 0$"
+        ):
+            list(loader)
+
+
+BAD_DESCRIPTIONS: dict[str, tuple[Any, str]] = {
+    "no object": ([], r"_info.json: splits: found \[\], expected splits by name"),
+    "no splits": ({"splits": [1]}, r"_info.json: splits: found \[1\], expected splits by name"),
+    "no fields": ({"splits": {"val": 3}}, "_info.json: splits.val: found 3, expected fields with values"),
+    "a text for a number": (
+        {"num_samples": "12"},
+        "_info.json: splits.val: num_samples: found '12', expected a valid in",
+    ),
+    "a number for a name": (
+        {"filenames": [3]},
+        "_info.json: splits.val: filenames.0: found 3, expected a valid string",
+    ),
+    "no files": ({"filenames": []}, r"_info.json: splits.val: filenames: found \[\], expected at least 1 item"),
+    "another file": ({"filenames": ["val-7.tar"]}, "val-7.tar: found no such file, expected a part of wds:"),
+    "a name for no number": ({"class_names": "cat"}, "classes: found 'cat' in _info.json, expected a name for each"),
+    "one name for two": ({"class_names": {"a": 0, "b": 0}}, r"classes: found \['b', None\] in _info.json, expected a"),
+}
+
+
+@pytest.mark.parametrize(("change", "complaint"), BAD_DESCRIPTIONS.values(), ids=BAD_DESCRIPTIONS)
+def test_descriptions_of_webdatasets_are_checked(change: Any, complaint: str, tmp_path: Path) -> None:
+    info: Any = json.loads((write_shards(tmp_path) / "_info.json").read_text())
+    if isinstance(change, dict):
+        whole = {key: change[key] for key in ("splits", "class_names") if key in change}
+        info["splits"]["val"].update({} if whole else change)
+        info.update(whole)
+    (tmp_path / "_info.json").write_text(json.dumps(info if isinstance(change, dict) else change))
+    with pytest.raises(InputError, match=complaint):
+        open_data(f"wds:{tmp_path}", "classification", "val")
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's, where an epoch ends within a file
 def test_bad_webdatasets_are_named(shards: Path) -> None:
-    info = json.loads((shards / "_info.json").read_text())
-    del info["splits"]["train"]["shard_lengths"]
-    (shards / "_info.json").write_text(json.dumps(info))
-    with pytest.raises(InputError, match="found no field 'shard_lengths' in its description"):
-        open_data(f"wds:{shards}", "classification", "train")
-    with pytest.raises(InputError, match="split test not found"):
+    path = shards / "_info.json"
+    info = json.loads(path.read_text())
+    assert open_data(f"wds:{shards}", "classification", "validation").split == "val"
+    with pytest.raises(InputError, match="found no split test, expected one of train, val"):
         open_data(f"wds:{shards}", "classification", "test")
     with pytest.raises(InputError, match="found a limit, expected none"):
         open_data(f"wds:{shards}", "classification", "val", limit=2)
-    (shards / "val-1.tar").unlink()
-    with pytest.raises(InputError, match=r"val-1.tar: found no such file, expected a part of wds:"):
+    path.write_text(json.dumps({**info, "class_names": ["cat", "dog"]}))
+    network: Any = random_model(SPECS["classification"])
+    network.pretrained_cfg["labels"] = {"names": ["cat", "dog", "eel"]}
+    with pytest.raises(LoadingError, match="image 2 of its process: found the class 2, expected a number from 0 to 1"):
+        evaluate(network, open_data(f"wds:{shards}", "classification", "val"))
+    gc.collect()
+    del info["splits"]["train"]["shard_lengths"]
+    path.write_text(json.dumps(info))
+    with pytest.raises(InputError, match=r"_info.json: splits.train: shard_lengths: is missing"):
+        open_data(f"wds:{shards}", "classification", "train")
+    path.unlink()
+    with pytest.raises(InputError, match="found no _info.json in it, expected one that describes its splits"):
         open_data(f"wds:{shards}", "classification", "val")
+    with pytest.raises(InputError, match=r"found no folder .*, expected one with tar files and _info.json"):
+        open_data(f"wds:{shards}/nothing", "classification", "val")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 24 20\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's
+@pytest.mark.parametrize("kind", ["wds", "torch:image_folder"])
+def test_no_library_runs_postscript(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its file is called: Pillow goes by what is in it, and would run Ghostscript."""
+    import webdataset
+
+    ran: list[Any] = []
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")
+    monkeypatch.setattr(EpsImagePlugin.subprocess, "check_call", lambda *_, **__: ran.append(1))  # type: ignore[attr-defined]
+    contents = {"cat": POSTSCRIPT, "dog": png(picture(1)), "eel": png(picture(2))}
+    with webdataset.TarWriter(str(tmp_path / "val-0.tar")) as tar:
+        for number, (name, content) in enumerate(contents.items()):
+            tar.write({"__key__": name, "png": content, "cls": str(number).encode()})
+            (tmp_path / "val" / name).mkdir(parents=True)
+            (tmp_path / "val" / name / "0.png").write_bytes(content)
+    split = {"name": "val", "num_samples": 3, "filenames": ["val-0.tar"], "shard_lengths": [3]}
+    (tmp_path / "_info.json").write_text(json.dumps({"splits": {"val": split}}))
+    found = evaluate(random_model(SPECS["classification"]), open_data(f"{kind}:{tmp_path}", "classification", "val"))
+    assert (found.images, ran, EpsImagePlugin.gs_binary) == (2, [], "gs")
+    gc.collect()
 
 
 def test_hugging_face_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +554,7 @@ def test_hugging_face_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     table = datasets.Dataset.from_dict({"image": [png(picture(i)) for i in range(8)], "label": [0, 1] * 4})
     (tmp_path / "animals").mkdir()
     table.to_parquet(tmp_path / "animals" / "train.parquet")
-    with pytest.raises(InputError, match="hfids:.*: cannot be opened: Dataset length is unknown"):
+    with pytest.raises(InputError, match="hfids:.*: found no number of images of the split train in its desc"):
         open_data(f"hfids:{tmp_path / 'animals'}", "classification", "train")
     label = {"name": "label", "dtype": {"class_label": {"names": {"0": "cat", "1": "dog"}}}}
     info = {
@@ -507,6 +818,21 @@ def test_too_many_broken_images_are_an_error_of_one_line(workers: int, tmp_path:
         broken.add(["b.jpg: is missing"])
 
 
+@pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.TAR", "a.zip", "a.txt"])
+def test_files_that_are_no_tar_files_are_told_apart(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"x" * 2000)
+    with pytest.raises(
+        InputError, match=rf"{name}: found a file, expected a folder, or a tar .* not compressed \(.tar\)"
+    ):
+        open_data(f"imagefolder:{tmp_path / name}", "classification", "val")
+
+
+def test_images_without_folders_are_told_what_to_make(tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"found images outside of any class folder, expected .*/train and /val with"):
+        open_data(f"imagefolder:{tmp_path}", "classification", "val")
+
+
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_classes_that_the_network_lacks_are_named(task: Task, tmp_path: Path) -> None:
     examples = examples_of(task, tmp_path)
@@ -515,9 +841,7 @@ def test_classes_that_the_network_lacks_are_named(task: Task, tmp_path: Path) ->
         training_loader(examples, spec, CFG, STRONG, len(examples), 0),
         evaluation_loader(examples, preprocessing(spec, CFG), spec, len(examples), 0),
     ):
-        with pytest.raises(
-            LoadingError, match="^[^\n]*png: found the class [12], expected 0 to 0, as the network has$"
-        ):
+        with pytest.raises(LoadingError, match="^[^\n]*png: found the class [12], expected a number from 0 to 0$"):
             list(loader)
 
 

@@ -2,6 +2,9 @@
 
 import json
 import re
+import struct
+import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from scalenet_zoo import create_model
+from scalenet_zoo.bounds import PICTURE_PIXELS, TILED_PICTURE_PIXELS
 from scalenet_zoo.data import IGNORE, evaluation_loader, open_data, training_loader
-from scalenet_zoo.data.examples import Examples
+from scalenet_zoo.data.examples import Examples, Part
 from scalenet_zoo.data.loaders import seeded
-from scalenet_zoo.data.segmentation import Masks, augmentation
+from scalenet_zoo.data.segmentation import Masks, augmentation, in_tiles
 from scalenet_zoo.errors import InputError
+from scalenet_zoo.evaluate import evaluate
+from scalenet_zoo.image_files import read_image, turn
 from scalenet_zoo.images import preprocessing
 from scalenet_zoo.losses import pixel_loss
 from scalenet_zoo.recipe import Recipe
@@ -88,6 +95,15 @@ def test_without_names_values_are_classes(tmp_path: Path) -> None:
         ('[{"index": 0, "name": "a"}, {"index": 0, "name": "b"}]', "classes.json: 1.index: found 0, expected"),
         ('[{"name": "sky"}]', "classes.json: 0.index: found None"),
         ('[{"index": 0}]', r"classes.json: names.0: found None, expected a valid string"),
+        ('[{"index": 0, "name": "sky", "ignore": "no"}]', "classes.json: 0.ignore: found 'no', expected true or false"),
+        (
+            '[{"index": 0, "name": "a"}, {"index": 1, "name": "a "}]',
+            "classes.json: found 2 classes with the name 'a', expected each name once",
+        ),
+        (
+            json.dumps([{"index": i, "name": str(i)} for i in range(256)]),
+            "classes.json: found 256 classes to count, expected at least one, and at most 255",
+        ),
         (
             '[{"index": 0, "name": "sky", "colour": [1, 2, 300]}]',
             r"classes.json: colours.0.2: found 300, expected less than or equal to 255",
@@ -136,8 +152,211 @@ def test_bad_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"val.txt: found no names"):
         masks(tmp_path)
     (tmp_path / "images").rename(tmp_path / "pictures")
-    with pytest.raises(InputError, match=r"val.txt: cannot be read, or images/ beside it"):
+    with pytest.raises(InputError, match=r"images: found no such folder, expected one with images"):
         masks(tmp_path)
+
+
+def test_where_everything_is_broken_the_first_reason_is_told(tmp_path: Path) -> None:
+    examples = masks(write_masks(tmp_path, size=(60, 80)))
+    for i in range(3):
+        Image.new("RGB", (80, 60)).save(tmp_path / "masks" / f"{i}.png")
+    complaint = r"^found no image that can be used: .*.png: found a mask of mode RGB, expected .* \(and 2 more\)$"
+    with pytest.raises(InputError, match=complaint):
+        next(iter(training_loader(examples, SPEC, CFG, STILL, 3, 0)))
+    model = create_model(SPEC, num_classes=3)
+    with pytest.raises(InputError, match=complaint):
+        evaluate(model, examples)
+    with pytest.raises(
+        InputError, match=r"^found 3 images that cannot be used, expected at most 2: .*0.png: found a m"
+    ):
+        evaluate(model, examples, broken_limit=2)
+
+
+def test_images_in_tiles_may_be_larger(tmp_path: Path) -> None:
+    examples = masks(write_masks(tmp_path))
+    part = in_tiles(Part(examples, 2))
+    assert (examples.most_pixels, part.whole.most_pixels) == (PICTURE_PIXELS, TILED_PICTURE_PIXELS)  # type: ignore[attr-defined]
+    assert [part.read(i)[1].sum() for i in range(2)] == [examples.read(i)[1].sum() for i in (0, 1)]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("listed", "ignored", "classes"),
+    [
+        ([(0, None), (255, None)], None, {0: 0, 255: 1}),
+        ([(0, None), (255, False)], None, {0: 0, 255: 1}),
+        ([(0, None), (1, None), (255, True)], None, {0: 0, 1: 1, 255: IGNORE}),
+        ([(0, None), (1, None)], None, {0: 0, 1: 1, 255: IGNORE}),
+        ([(0, None), (1, None), (255, None)], 1, {0: 0, 1: IGNORE, 255: 1}),
+        ([(0, None), (1, None), (255, None)], 255, {0: 0, 1: 1, 255: IGNORE}),
+        (None, None, {0: 0, 1: 1, 254: 254, 255: IGNORE}),
+        (None, 0, {0: IGNORE, 1: 1}),
+    ],
+)
+def test_what_classes_json_says_wins_over_what_is_void_by_default(
+    listed: list[tuple[int, bool | None]] | None,
+    ignored: int | None,
+    classes: dict[int, int],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_masks(tmp_path, count=1)
+    (tmp_path / "classes.json").unlink()
+    if listed:
+        rows = [{"index": i, "name": f"v{i}"} | ({} if ignore is None else {"ignore": ignore}) for i, ignore in listed]
+        (tmp_path / "classes.json").write_text("\ufeff" + json.dumps(rows), encoding="utf-8")
+    values = np.resize(np.array(list(classes), np.uint8), (30, 40))
+    Image.fromarray(values).save(tmp_path / "masks" / "0.png")
+    _, mask = masks(tmp_path, ignore_index=ignored).read(0)
+    assert np.array_equal(mask, np.vectorize(classes.get)(values))
+    told = listed is not None and ignored is not None
+    assert ("counts for nothing, as its value" in caplog.text) == told
+
+
+def test_what_says_two_things_of_a_value_is_refused(tmp_path: Path) -> None:
+    write_masks(tmp_path)
+    with pytest.raises(
+        InputError, match=r"classes.json: 1.ignore: found false for the value 1 \('road'\), and the ignore"
+    ):
+        masks(tmp_path, ignore_index=1)
+    (tmp_path / "classes.json").unlink()
+    Image.new("L", (40, 30), 255).save(tmp_path / "masks" / "0.png")
+    with pytest.raises(InputError, match="0.png: found the value 255, expected classes below 255"):
+        masks(tmp_path, ignore_index=0).read(0)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_one_class_alone_is_nothing_to_learn(listed: bool, tmp_path: Path) -> None:
+    write_masks(tmp_path, size=(60, 80))
+    rows = [{"index": 0, "name": "ground"}, {"index": 255, "name": "house"}]
+    (tmp_path / "classes.json").write_text(json.dumps(rows))
+    if not listed:
+        (tmp_path / "classes.json").unlink()
+    for i in range(3):
+        Image.fromarray((255 * (blobs(i, (60, 80)) > 1)).astype(np.uint8)).save(tmp_path / "masks" / f"{i}.png")
+    examples = masks(tmp_path)
+    if listed:
+        (batch,) = training_loader(examples, SPEC, CFG, STILL, 3, 0)
+        assert set(batch["target"].unique().tolist()) == {0, 1}
+        return
+    with pytest.raises(
+        InputError, match="found pixels of the class 0 alone in 3 masks of val, expected two classes or"
+    ):
+        training_loader(examples, SPEC, CFG, STILL, 3, 0)
+    assert len(evaluation_loader(examples, preprocessing(SPEC, CFG), SPEC, 3, 0)) == 1
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def write_named(root: Path, images: Sequence[str], masks: Sequence[str], names: str) -> Path:
+    """An image's colour, and its mask's value, tell its place in the list."""
+    for folder, files in (("images", images), ("masks", masks)):
+        for number, name in enumerate(files):
+            path = root / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if Path(name).suffix.lower() in (".png", ".jpg", ".tif"):
+                mode, colour = ("RGB", (60 * number,) * 3) if folder == "images" else ("L", number)
+                Image.new(mode, (8, 6), colour).save(path)
+            else:
+                path.write_text("no picture")
+    (root / "val.txt").write_bytes(names.encode())
+    return root
+
+
+@pytest.mark.parametrize(
+    ("images", "masked", "names", "found"),
+    [
+        (["a.png", "b.png"], ["a.png", "b.png"], "b\na\n", [1, 0]),
+        (["a.png", "b.jpg"], ["a.png", "b.png"], "b.jpg\na.png", [1, 0]),
+        (["a.png", "b.png"], ["a.png", "b.png"], "\ufeffa\r\n\r\nb \r\n", [0, 1]),
+        (["x/a.png", "y/a.png"], ["x/a.png", "y/a.png"], "y/a\nx/a.png\n", [1, 0]),
+        (["x/a.png", "y/a.png"], ["x/a.png", "y/a.png"], "y\\a\n./x/a\n", [1, 0]),
+        (["a.png", "b.v2.png"], ["a.PNG", "b.v2.tif"], "b.v2\na", [1, 0]),
+        (["a.png", "b.png", "a.xml", "a.txt", "._a.png", "b.json"], ["a.png", "b.png", "a.txt"], "a\nb", [0, 1]),
+        (["e\u0301.png"], ["\u00e9.png"], "\u00e9", [0]),
+        (["a.png", "b.png"], ["a.png", "b.png"], "a\nb\na.png\n", [0, 1]),
+    ],
+    ids=["stems", "names", "Windows", "folders", "backslashes", "suffixes", "sidecars", "Unicode", "twice"],
+)
+def test_lists_name_images_as_people_write_them(
+    images: list[str], masked: list[str], names: str, found: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    examples = masks(write_named(tmp_path, images, masked, names))
+    rows = [examples.read(index) for index in range(len(examples))]
+    assert [round(image.getpixel((0, 0))[0] / 60) for image, _ in rows] == found  # type: ignore[index]
+    assert [int(mask[0, 0]) for _, mask in rows] == found
+    assert ("val.txt: found a more than once: each counts once" in caplog.text) == (
+        found == [0, 1] and "a.png" in names
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "masked", "names", "complaint"),
+    [
+        (["a.png", "a.jpg"], ["a.png"], "a", r"images: found a.jpg and a.png, expected one image of a name"),
+        (["a.png"], ["a.png", "a.tif"], "a", r"masks: found a.png and a.tif, expected one mask of a name"),
+        (["a.png"], ["a.jpg"], "a", r"masks/a.png: found no such file, nor any other mask, expected that of .*a.png"),
+        (["a.png"], ["a.png"], "../images/a", r"val.txt: found the name ../images/a, expected an image of this name"),
+        (["a.png"], ["a.png"], "a\nb\nc", r"val.txt: found the name b \(and 1 more\), expected an image of this"),
+        (["a.xml"], ["a.png"], "a", r"images: found no image files"),
+    ],
+    ids=["two images", "two masks", "lossy", "escape", "missing", "sidecars alone"],
+)
+def test_lists_that_do_not_fit_are_refused(
+    images: list[str], masked: list[str], names: str, complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=complaint):
+        masks(write_named(tmp_path, images, masked, names))
+
+
+# --- orientation ----------------------------------------------------------------------------------
+
+
+def save(array: np.ndarray, path: Path, orientation: int) -> None:
+    """A file that is stored so, and says by EXIF how it is to be turned."""
+    exif = Image.Exif()
+    if orientation > 1:
+        exif[0x0112] = orientation
+    Image.fromarray(array).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize(
+    ("size", "of_image", "of_mask", "stored"),
+    [
+        *(((30, 40), orientation, orientation, True) for orientation in range(1, 9)),
+        *(((30, 40), orientation, 1, True) for orientation in range(5, 9)),
+        *(((30, 40), orientation, 1, False) for orientation in range(5, 9)),
+        ((30, 40), 1, 6, True),
+        ((40, 40), 6, 1, None),
+        ((40, 40), 1, 6, None),
+        ((30, 40), 3, 1, None),
+        ((30, 40), 2, 4, None),
+        ((30, 40), 6, 8, None),
+    ],
+)
+def test_masks_lie_over_images_that_are_turned(
+    size: tuple[int, int], of_image: int, of_mask: int, stored: bool | None, suffix: str, tmp_path: Path
+) -> None:
+    """Stored: the mask is for the image's file as it is, else for what people see; None: nobody can know."""
+    write_masks(tmp_path, count=1, size=size)
+    truth = blobs(0, size)
+    (tmp_path / "images" / "0.png").unlink()
+    save(COLOURS[truth], tmp_path / "images" / f"0.{suffix}", of_image)
+    seen = np.asarray(turn(Image.fromarray(truth), of_image))
+    values = (truth if stored is not False else seen).astype(np.uint8)
+    save(np.where(values == 3, 11, values).astype(np.uint8), tmp_path / "masks" / "0.png", of_mask)
+    examples = masks(tmp_path)
+    if stored is None:
+        with pytest.raises(
+            InputError, match=f"0.{suffix}: found the EXIF orientation {of_image}, and {of_mask} in the"
+        ):
+            examples.read(0)
+        return
+    image, mask = examples.read(0)
+    assert np.array_equal(mask, np.where(seen == 3, IGNORE, seen))
+    assert np.array_equal(np.asarray(image), COLOURS[seen])
+    assert image.size == read_image(examples.name(0)).size  # as `predict` shows it
 
 
 def test_cityscapes_has_its_19_classes(tmp_path: Path) -> None:
@@ -199,6 +418,27 @@ def test_without_augmentation_training_shows_what_evaluation_shows(examples: Exa
     assert np.array_equal(target.numpy(), np.asarray(nearest))
 
 
+def test_training_for_tiles_shows_images_at_their_own_resolution(examples: Examples) -> None:
+    recipe = replace(STILL, own_resolution=True, train_size=(48, 64))
+    image, mask = examples.read(0)
+    shown, target = augmentation(SPEC, CFG, recipe)(image, mask)  # type: ignore[arg-type]
+    original = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+    places = [
+        (top, left)
+        for top in range(90 - 48 + 1)
+        for left in range(100 - 64 + 1)
+        if torch.allclose(pixels(shown), original[:, top : top + 48, left : left + 64], atol=1e-3)
+        and np.array_equal(target, mask[top : top + 48, left : left + 64])  # type: ignore[index]
+    ]
+    assert places
+    twice, _ = augmentation(SPEC, CFG, replace(recipe, resize=(2.0, 2.0), train_size=(180, 200)))(image, mask)  # type: ignore[arg-type]
+    assert torch.allclose(
+        pixels(twice),
+        torch.from_numpy(np.array(image.resize((200, 180), Image.Resampling.BILINEAR))).permute(2, 0, 1).float(),
+        atol=1e-3,
+    )
+
+
 def test_small_images_are_padded_with_void(examples: Examples) -> None:
     image, mask = examples.read(0)
     shown, target = augmentation(SPEC, CFG, replace(STILL, resize=(0.5, 0.5)))(image, mask)  # type: ignore[arg-type]
@@ -252,3 +492,16 @@ def test_training_batches(examples: Examples) -> None:
     assert batch["target"].shape == (3, 60, 80)
     assert batch["target"].dtype == torch.int64
     assert batch["broken"] == []
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_grey_masks_of_few_bits_hold_what_was_written(bits: int, tmp_path: Path) -> None:
+    """Pillow reads grey of 2 and 4 bits as shares of 255."""
+    root = write_masks(tmp_path, count=1, size=(8, 8))
+    (root / "classes.json").unlink()
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8) % min(2**bits, 8)
+    rows = b"".join(b"\0" + np.packbits(np.unpackbits(row[:, None], axis=1)[:, -bits:]).tobytes() for row in values)
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 8, 8, bits, 0, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
+    png = b"".join(struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks.items())
+    (root / "masks" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    assert np.array_equal(masks(root).read(0)[1], values)

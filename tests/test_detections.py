@@ -1,6 +1,8 @@
 """Persons that a detector found: files of boxes, to which images they belong, and COCO's figures for them."""
 
 import json
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,26 +62,90 @@ def test_an_annotations_file_has_boxes_too(tmp_path: Path) -> None:
     assert [(one.image_id, one.bbox[0], one.score) for one in found] == [("0.png", 5.0, 1.0), ("1.png", 30.0, 1.0)]
 
 
+@pytest.mark.parametrize(
+    ("categories", "known", "numbers"),
+    [
+        ({1: "dog", 7: "Person"}, {1: "person"}, [7, 7]),  # names decide, not numbers
+        ({1: "dog", 7: "person"}, None, [7, 7]),
+        ({7: "pedestrian"}, {1: "person"}, [7, 7]),  # there is no other
+        ({1: "", 7: ""}, {1: "person"}, [1]),
+        ({1: "dog", 7: "cat"}, {1: "person"}, "found ['dog', 'cat'], expected person"),
+        ({1: "dog", 7: "cat"}, None, "found ['dog', 'cat'], expected person"),
+    ],
+)
+def test_persons_in_an_annotations_file_are_known_by_name(
+    categories: dict[int, str], known: dict[int, str] | None, numbers: list[int] | str, tmp_path: Path
+) -> None:
+    boxes = [box(1, category_id=number) for number in (7, 7, 1) if number in categories]
+    document = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "annotations": boxes,
+        "categories": [{"id": number, "name": name} for number, name in categories.items()],
+    }
+    path = write(tmp_path / "boxes.json", document)
+    if isinstance(numbers, str):
+        with pytest.raises(InputError, match=re.escape(f"boxes.json: categories: {numbers}")):
+            read_detections(path, categories=known)
+    else:
+        assert [one.category_id for one in read_detections(path, categories=known)] == numbers
+
+
+def test_slivers_are_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    boxes = [box(1, 1), box(1, 2, bbox=[2, 3, 0, 4]), *(box(1, 3) for _ in range(9))]
+    assert len(read_detections(write(tmp_path / "boxes.json", boxes))) == 10
+    assert "boxes.json: boxes less than a pixel wide or high, left out: 1, first box 1, of image 1: " in caplog.text
+    with pytest.raises(InputError, match=r"box 1, of image 1: bbox: found .* \(2 of 12\)"):
+        read_detections(write(tmp_path / "boxes.json", [*boxes, box(1, bbox=[0.1, 0.2, 0.3, 0.4])]))
+
+
+def test_numbers_may_be_texts_and_a_file_begin_with_a_mark(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps([box("000139"), {**box(1), "image_id": 139.0}, box("a.jpg")]), "utf-8-sig")
+    assert [one.image_id for one in read_detections(path)] == [139, 139, "a.jpg"]
+    document = {"images": [{"id": "x", "file_name": "a.png"}], "annotations": [box("x")]}
+    assert [one.image_id for one in read_detections(write(path, document))] == ["a.png"]
+
+
 def test_unsure_boxes_and_other_things_are_left_out(tmp_path: Path) -> None:
     boxes = [box(1, 1, 0.9), box(1, 2, 0.3), box(1, 3, 0.2), box(1, 4, 0.9, category_id=3)]
     path = write(tmp_path / "boxes.json", boxes)
     assert [one.bbox[0] for one in read_detections(path, 0.3)] == [1, 2]
-    assert [one.bbox[0] for one in read_detections(path, category=3)] == [4]
+    assert [one.bbox[0] for one in read_detections(path, categories={3: "cat"})] == [4]
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ("{", "Invalid JSON"),
+        ("{", "is not valid JSON: Expecting property name"),
         ("[1]", "0: "),
         ([box(1), {"image_id": 1}], r"1\.category_id: is missing"),
-        ([box(1, bbox=[1, 2, 0, 4])], r"0\.bbox\.2: found 0, expected greater than 0"),
+        ([box(1, bbox=[1, 2, 0, 4])], r"box 0, of image 1: bbox: found \[1, 2, 0, 4\], expected x, y,"),
         ([box(1, bbox=[1, 2, 3])], r"0\.bbox\.3: is missing"),
         ([{**box(1), "score": "sure"}], r"0\.score: found 'sure', expected a valid number"),
         ([], "found 0 boxes, expected some of category 1, persons"),
         ([box(1, category_id=7)], r"found 1 boxes of the categories \[7\], expected some of category 1, persons"),
         ([box(1, score=0.2)], "found scores of 0.2 at most, expected some of at least 0.3"),
         ({"images": []}, "annotations: is missing"),
+        ("3", "found 3, expected an object with images, annotations and categories"),
+        ([box(1, math.nan)], ".*found NaN, expected a finite number"),
+        ([box(10**400)], ".*found an integer of 401 digits, expected one of 64 bits"),
+        ([box(10**19)], r"0\.image_id: found 10000000000000000000, expected a whole number, or a name"),
+        ([box(True)], r"0\.image_id: found True, expected a whole number, or a name"),
+        ([{**box(1), "bbox": ["5", 8, 20, 40]}], r"0\.bbox\.0: found '5', expected a valid number"),
+        ([box(1, score=True)], r"0\.score: found True, expected a valid number"),
+        (
+            {"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": [box(1)]},
+            "images: found the id 1 twice, expected it once",
+        ),
+        (
+            {"images": [{"id": 1, "file_name": "a"}, {"id": 2, "file_name": "a"}], "annotations": [box(1)]},
+            "images: found the file_name 'a' twice, expected it once",
+        ),
+        (
+            {"images": [{"id": 1, "file_name": "a"}], "annotations": [box(2)]},
+            "an annotation: image_id: found 2, expected one of the 1 that are listed",
+        ),
+        ('[{"image_id": 1, "image_id": 2}]', "found the key 'image_id' twice in one object"),
     ],
     ids=str,
 )
@@ -114,7 +180,7 @@ def test_persons_are_those_of_the_detector_and_the_truth_is_everybody(tmp_path: 
     assert examples.read(1)[1].image_id == 10
     assert examples.truth is not None
     assert [(row["id"], row["image_id"], row["num_keypoints"]) for row in examples.truth["annotations"]] == [
-        (1, 10, 3), (2, 10, 3), (3, 11, 0), (4, 11, 3)
+        (1, 10, 3), (2, 10, 3), (3, 11, 0), (4, 11, 0)
     ]  # fmt: skip
     assert examples.truth["images"] == [{"id": 10}, {"id": 11}]
     part = detected(tmp_path, [box(11), box(10, 9), box(10, 3)], limit=1)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -423,7 +424,7 @@ def test_the_card_says_what_is_known(hub: Hub, logged_in: None) -> None:
     assert result["metrics"] == [{"type": "accuracy", "value": 0.9125, "name": "top1"}]  # not the paper's
     rows = text.splitlines()
     for row in (
-        "| top1 | 0.9125 | hfds:org/shapes test |",
+        "| top1 | 91.2% | hfds:org/shapes test |",
         "| top-1 accuracy, % | 77.1 | ImageNet-1k | paper |",
         "| epochs | 3 |",
         "| lr | 0.001 |",
@@ -444,11 +445,108 @@ def test_the_cards_program_runs(hub: Hub, logged_in: None) -> None:
     push(ours, NAME)
     text = hub.files(NAME)[CARD].decode()
     program = text.partition("```python\n")[2].partition("```")[0]
-    first, second = (line for line in program.splitlines() if line.startswith("model = "))
-    for line in (first, second):
+    lines = program.splitlines()
+    first, second = (number for number, line in enumerate(lines, 1) if line.startswith("model = "))
+    for end in (first, second):
         found: dict[str, Any] = {}
-        exec(f"import scalenet_zoo, timm\n{line}", found)
+        exec("\n".join(lines[:end]), found)
         assert same_outputs(ours, found["model"])
+
+
+def of_a_run(home: str) -> Provenance:
+    """What a run on files of one's own leaves in a provenance."""
+    measured = {"top1": 0.585938, "top1_of_these": 1.0, "ece": 0.03125, "loss": 1.23456789}
+    return Provenance(
+        source=f"found by a search of {home}/spaces/mine.yaml",
+        results=tuple(
+            Result(metric=metric, value=value, data=f"imagefolder:{home}/my pets val", origin="measured")
+            for metric, value in measured.items()
+        ),
+        details={
+            "training": {
+                "data": f"imagefolder:{home}/my pets",
+                "epochs": 3,
+                "command": shlex.join(
+                    [
+                        "scalenet-zoo",
+                        "train",
+                        "tiny",
+                        "--data",
+                        f"imagefolder:{home}/my pets",
+                        f"--output={home}/runs/1",
+                    ]
+                ),
+                "recipe": {"lr": 0.001, "mixup": 0.2, "heatmap_sigma": 2.0, "ohem_threshold": 0.7, "unknown": 1},
+            },
+            "pretraining": {"data": f"coco:{home}/coco", "files": [f"{home}/a.tar", "~/b.tar", "org/name"]},
+        },
+    )
+
+
+HOMES = ["/home/me", "~", "../me", "C:\\Users\\me"]
+
+
+@pytest.mark.parametrize("home", HOMES)
+@pytest.mark.parametrize("source", ["a network", "a folder"])
+def test_no_paths_of_this_machine_are_published(
+    hub: Hub, logged_in: None, home: str, source: str, tmp_path: Path
+) -> None:
+    ours = network(TINY.model_copy(update={"provenance": of_a_run(home)}))
+    if source == "a folder":
+        (tmp_path / "run").mkdir()
+        save_model(ours, tmp_path / "run")
+    push(ours if source == "a network" else tmp_path / "run", NAME)
+    files = hub.files(NAME)
+    escaped = json.dumps(json.dumps(home)[1:-1])[1:-1]  # as JSON within the weights' JSON has it
+    for name in (CONFIG, SPEC, WEIGHTS, CARD):
+        for written in (home, json.dumps(home)[1:-1], escaped):
+            assert f"{written}/".encode() not in files[name], name
+    found: Any = create_model(f"hf-hub:{NAME}")
+    assert same_outputs(ours, found)
+    assert {result.data for result in found.spec.provenance.results} == {"imagefolder:my pets val"}
+    assert found.spec.provenance.source == "found by a search of mine.yaml"
+    assert found.spec.provenance.details["pretraining"] == {
+        "data": "coco:coco",
+        "files": ["a.tar", "b.tar", "org/name"],
+    }
+    rows = files[CARD].decode().splitlines()
+    assert "    scalenet-zoo train tiny --data 'imagefolder:my pets' --output=1" in rows
+    assert "| data | imagefolder:my pets |" in rows
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.task)
+def test_a_card_is_written_for_people(spec: ArchSpec, tmp_path: Path) -> None:
+    save_model(network(spec.model_copy(update={"provenance": of_a_run("/home/me")})), tmp_path)
+    rows = render_card(read_folder(tmp_path), NAME).splitlines()
+    for row in (
+        "    pip install scalenet-zoo",
+        "| top1 | 58.6% | imagefolder:my pets val |",
+        "| top1\\_of\\_these | 100.0% | imagefolder:my pets val |",
+        "| ece | 3.1% | imagefolder:my pets val |",
+        "| loss | 1.235 | imagefolder:my pets val |",
+        "The epoch was chosen by these figures, on imagefolder:my pets val: on new data expect somewhat less.",
+        f"| crop | {'90' if spec.task == 'classification' else '100'}% |",
+        f"| interpolation | {'nearest' if spec.task == 'classification' else 'bilinear'} |",
+    ):
+        assert row in rows
+    fields = {"classification": "mixup", "pose": "heatmap\\_sigma", "segmentation": "ohem\\_threshold"}
+    for task, field in fields.items():
+        assert any(row.startswith(f"| {field} |") for row in rows) == (task == spec.task)
+    assert {"| lr | 0.001 |", "| unknown | 1 |"} <= set(rows)
+
+
+def test_control_characters_in_a_card_are_shown(tmp_path: Path) -> None:
+    nasty = "a\x1b[31m\nb\u202e<script>"
+    model: Any = network(TINY)
+    model.pretrained_cfg["labels"] = {"names": [nasty, "b", "c"]}
+    result = Result(metric=nasty, value=0.5, data=nasty, origin="measured")
+    model.spec = TINY.model_copy(update={"provenance": Provenance(source=nasty, results=(result,))})
+    save_model(model, tmp_path)
+    text = render_card(read_folder(tmp_path), NAME)
+    assert not any(character in text for character in "\x1b\u202e")
+    assert r"| classes | a\\x1b\[31m b\\u202e\<script\>, b, c |" in text.splitlines()
+    about: Any = ModelCard(text).data.to_dict()  # type: ignore[no-untyped-call]
+    assert about["model-index"][0]["results"][0]["metrics"][0]["name"] == r"a\x1b[31m b\u202e<script>"
 
 
 def test_a_card_of_what_is_not_known(folder: Path) -> None:

@@ -66,11 +66,14 @@ def test_a_folder_gives_the_network_back(spec: ArchSpec, tmp_path: Path) -> None
         assert same_outputs(ours, found)
         assert Labels.of(found.pretrained_cfg) == LABELS
         kept = {key: found.pretrained_cfg[key] for key in ("mean", "std", "interpolation", "crop_pct", "input_size")}
+        is_classifier = (
+            spec.task == "classification"
+        )  # dense networks see all of a picture, bilinear, whatever they say
         assert kept == {
             "mean": (0.1, 0.2, 0.3),
             "std": (0.4, 0.5, 0.6),
-            "interpolation": "nearest",
-            "crop_pct": 0.9,
+            "interpolation": "nearest" if is_classifier else "bilinear",
+            "crop_pct": 0.9 if is_classifier else 1.0,
             "input_size": (3, spec.input.height, spec.input.width),
         }
 
@@ -193,6 +196,18 @@ def test_weights_may_come_from_elsewhere(folder: Path, tmp_path: Path) -> None:
 
     save_weights(other, tmp_path / "other.safetensors")
     assert same_outputs(create_model(folder, weights=tmp_path / "other.safetensors"), other)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.task)
+def test_what_stands_in_a_folder_is_what_is_done(spec: ArchSpec, tmp_path: Path) -> None:
+    save_model(random_model(spec), tmp_path)
+    expected = ("bicubic", 0.875) if spec.task == "classification" else ("bilinear", 1.0)
+    stated = json.loads((tmp_path / CONFIG).read_text())["pretrained_cfg"]
+    assert (stated["interpolation"], stated["crop_pct"]) == expected
+    rewrite(tmp_path, put("pretrained_cfg", "interpolation", value="bicubic"))  # as before it was right
+    assert read_folder(tmp_path).pretrained_cfg()["interpolation"] == expected[0]
+    found: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert timm.data.resolve_data_config(model=found)["interpolation"] == expected[0]
 
 
 def test_what_a_folder_cannot_hold_is_refused(tmp_path: Path) -> None:

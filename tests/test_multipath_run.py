@@ -73,6 +73,8 @@ def test_a_search_ends_with_specs_that_build(head: str, run: Run, tmp_path: Path
         (result,) = spec.provenance.results
         metric = "miou" if head == "segmentation" else "ap"
         assert (result.metric, result.value, result.origin) == (f"supernet_{metric}", network.score, "measured")
+        assert result.data == ("masks:data val" if head == "segmentation" else "coco:data val")
+        assert str(tmp_path) not in spec.provenance.model_dump_json()
         assert spec.provenance.details["topology"] == network.key
     create_model(folder / "specs" / "toy_0.json")
     for method in ("random", "ageing"):
@@ -167,11 +169,12 @@ def test_a_run_with_another_configuration_is_refused(run: Run, tmp_path: Path) -
     config, folder = write_config(tmp_path), tmp_path / "run"
     chosen = load_config(config)
     assert isinstance(chosen, MultipathConfig)
-    MultipathRun(chosen, folder, RunOptions(cpu=True, workers=0))
+    with MultipathRun(chosen, folder, RunOptions(cpu=True, workers=0)).at_work():
+        pass
     for name in ("supernet", "search"):
         (folder / name).mkdir()
     _, line = run.error("search", config, "--output", folder, "--macs", "150M", *HERE)
-    assert f"{folder}: limits.macs: found None in this run, expected 150M, as now given" in line
+    assert f"{folder}: limits.macs: found None in this run, expected '150M', as now given" in line
     _, line = run.error("search", write_config(tmp_path, scoring={"bn_images": 5}), "--output", folder, *HERE)
     assert f"{folder}: scoring.bn_images: found 4 in this run, expected 5, as now given" in line
 

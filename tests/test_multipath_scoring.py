@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from scalenet_zoo.data import Crop, evaluation_loader
+from scalenet_zoo.data import Crop, Person, evaluation_loader
 from scalenet_zoo.data.examples import Part
 from scalenet_zoo.errors import InputError, TrainingError, WeightsError
 from scalenet_zoo.evaluate import evaluate
 from scalenet_zoo.images import pixels, preprocessing
 from scalenet_zoo.labels import Labels
 from scalenet_zoo.search.images import cached_images, check_data
-from scalenet_zoo.search.multipath_scoring import MultipathScorer, MultipathScoring
+from scalenet_zoo.search.multipath_scoring import MultipathScorer
 from scalenet_zoo.search.multipath_space import Topologies
+from scalenet_zoo.search.settings import MultipathScoring
 from scalenet_zoo.spec import Task
 from scalenet_zoo.supernet.batch_norm import reestimate_batch_norm
 from scalenet_zoo.supernet.scalenas import SuperScaleNet
@@ -120,12 +121,48 @@ def test_data_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     class OneJoint(Shapes):
         labels = Labels(names=("nose",), sigmas=(0.1,))
 
+    class OneOfTwo(Shapes):
+        labels = Labels(names=("left_corner",), sigmas=(0.1,))
+
     with pytest.raises(InputError, match=r"^shapes: split train: found data for pose, expected segmentation$"):
         check_data(Shapes("pose", 4), task="segmentation")
     with pytest.raises(InputError, match=r"^shapes: split val: found no images, expected some$"):
         check_data(Shapes("pose", 4), Shapes("pose", 0, "val"), task="pose")
-    with pytest.raises(InputError, match=r"split val: found the joints nose, expected left_corner, right_corner"):
+    with pytest.raises(InputError, match=r"split val: found the joint 'nose', expected those that train has"):
         check_data(Shapes("pose", 4), OneJoint("pose", 4, "val"), task="pose")
+    with pytest.raises(InputError, match=r"split val: found no joint 'right_corner', expected one, as train has"):
+        check_data(Shapes("pose", 4), OneOfTwo("pose", 4, "val"), task="pose")
+
+
+@tasks
+def test_parts_with_another_order_are_numbered_as_the_first(task: Task, tmp_path: Path) -> None:
+    order = [1, 0] if task == "pose" else [2, 0, 1]
+
+    @dataclass(frozen=True)
+    class Reordered(Shapes):
+        @property
+        def labels(self) -> Labels:
+            known = super().labels.names
+            names = tuple(known[i] for i in order)
+            return Labels(names=names, sigmas=(0.1, 0.1) if task == "pose" else ())
+
+        def read(self, index: int) -> tuple[Image.Image, Any]:
+            image, target = super().read(index)
+            if task == "pose":
+                return image, replace(target, keypoints=target.keypoints[order])
+            mask = np.argsort(order)[target].astype(np.uint8)
+            mask[0] = 255
+            return image, mask
+
+    first, second = check_data(Shapes(task, 4), Reordered(task, 4, "val"), task=task)
+    assert second.labels == first.labels
+    for i in range(4):
+        found, expected = second.read(i)[1], Shapes(task, 4, "val").read(i)[1]
+        if isinstance(found, Person):
+            assert (found.keypoints == expected.keypoints).all()
+        else:
+            assert (np.asarray(found)[1:] == expected[1:]).all()
+            assert (np.asarray(found)[0] == 255).all()
 
 
 # --- scores ---------------------------------------------------------------------------------------

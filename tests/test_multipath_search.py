@@ -19,10 +19,10 @@ from scalenet_zoo.export.profile import Measurement, Plan, Profile
 
 from scalenet_zoo.backends import machine
 from scalenet_zoo.errors import BudgetError, InputError, SpecError, TrainingError
-from scalenet_zoo.search.multipath_latency import MultipathLatencySettings, TopologyLatency
+from scalenet_zoo.search.multipath_latency import TopologyLatency
 from scalenet_zoo.search.multipath_limits import MultipathLimits, TopologyBounds
 from scalenet_zoo.search.multipath_state import TopologyMethod, TopologyState
-from scalenet_zoo.search.topology import TopologySettings
+from scalenet_zoo.search.settings import MultipathLatencySettings, TopologySettings
 from scalenet_zoo.spec import ArchSpec
 from tests.topologies import (
     CLASSES,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from scalenet_zoo import list_models, load_spec
-from scalenet_zoo.errors import InputError, SpecError
+from scalenet_zoo.errors import BudgetError, InputError, SpecError
 from scalenet_zoo.multipath_cost import multipath_cost
 from scalenet_zoo.search.multipath_space import Group, MultipathSpace, Topologies
 from scalenet_zoo.search.topology import cross, mutate
@@ -223,7 +223,7 @@ def test_all_networks_lie_between_the_smallest_and_the_largest(space: MultipathS
 def test_costs_past_64_bits_are_refused() -> None:
     largest = SEGMENTATION.largest[None]
     image = Input(height=65_536, width=65_536)
-    with pytest.raises(OverflowError, match="near 2\\^63"):
+    with pytest.raises(BudgetError, match="near 2\\^63"):
         multipath_cost(largest.depth, largest.fusion, 8192, "segmentation", image, 19)
 
 
@@ -284,7 +284,7 @@ def test_a_space_is_read_from_yaml(tmp_path: Path) -> None:
         ("modules", [1, 4, 0], "modules.2: found 0, expected greater than or equal to 1"),
         ("depths", [3, 2], r"depths: found \[3, 2\], expected rising numbers"),
         ("depths", [2, 6], "depths.1: found 6, expected less than or equal to 5"),
-        ("depths", [2, 3], r"groups.depths: found \[3, 4\], expected some of \[2, 3\]"),
+        ("depths", [2, 3], r"groups.depths: found \[3, 4\], expected some of \[2, 3\]"),  # POSE says its groups
         ("groups", {"fusion": [1.5]}, "groups.fusion.0: found 1.5, expected less than or equal to 1"),
         ("groups", {"depths": [[]]}, "groups.depths.0: .*at least 1 item"),
         ("input", {"height": 64}, "input.width: is missing"),
@@ -297,6 +297,23 @@ def test_fields_that_are_wrong_are_one_line(field: str, value: Any, message: str
     with pytest.raises(SpecError, match=f"space.yaml: {message}") as caught:
         MultipathSpace.load(file)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "depths"),
+    [
+        ({}, ((2, 3), (3, 4), (4, 5))),
+        ({"depths": [1, 2, 3]}, ((1, 2), (2, 3))),
+        ({"depths": [1, 2, 3], "groups": {"fusion": [0.5]}}, ((1, 2), (2, 3))),
+        ({"depths": [4]}, ((4,),)),
+        ({"depths": [1, 2, 3], "groups": {"depths": [[1, 3]]}}, ((1, 3),)),
+    ],
+)
+def test_groups_that_nobody_wrote_are_of_the_space_s_depths(given: dict[str, Any], depths: object) -> None:
+    values = {name: value for name, value in POSE.model_dump(mode="json").items() if name not in ("depths", "groups")}
+    space = MultipathSpace.from_values(values | given, "space.yaml")
+    assert space.groups.depths == depths
+    assert MultipathSpace.from_values(space.model_dump(mode="json"), "written").hash == space.hash
 
 
 def test_unknown_names_and_files_that_are_no_yaml_are_one_line(tmp_path: Path) -> None:

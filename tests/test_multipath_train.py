@@ -24,12 +24,13 @@ from scalenet_zoo.networks import MultipathNet
 from scalenet_zoo.optimisation import make_optimizer
 from scalenet_zoo.search.multipath_space import MultipathSpace, Topologies
 from scalenet_zoo.spec import ArchSpec
-from scalenet_zoo.supernet.loop import SupernetSummary, load_supernet
+from scalenet_zoo.supernet.loop import load_supernet
 from scalenet_zoo.supernet.optimiser import Gradients
 from scalenet_zoo.supernet.samplers import GroupedSampler, TopologySandwichSampler, UniformTopologySampler
 from scalenet_zoo.supernet.scalenas import SuperScaleNet
-from scalenet_zoo.supernet.teacher import TeacherSettings
-from scalenet_zoo.supernet.train_multipath import MultipathSettings, MultipathTrainer, train_multipath
+from scalenet_zoo.supernet.settings import MultipathSettings, TeacherSettings
+from scalenet_zoo.supernet.summary import SupernetSummary
+from scalenet_zoo.supernet.train_multipath import MultipathTrainer, train_multipath
 from scalenet_zoo.training_log import read_log
 from scalenet_zoo.weights import read_weights
 from tests.hub_server import Hub
@@ -492,7 +493,7 @@ def test_a_run_is_not_gone_on_with_otherwise(teachers: dict[Head, Path], tmp_pat
     run(tmp_path / "run", "pose", settings(one, teacher=teacher))
     with pytest.raises(TrainingError, match=r"recipe.lr: found 0.01 in this run, expected 0.1, as now given"):
         run(tmp_path / "run", "pose", settings({"epochs": 1, "lr": 0.1}, teacher=teacher))
-    with pytest.raises(TrainingError, match=r"sampler: found grouped in this run, expected uniform"):
+    with pytest.raises(TrainingError, match=r"sampler: found 'grouped' in this run, expected 'uniform'"):
         run(tmp_path / "run", "pose", settings(one, teacher=teacher, sampler="uniform"))
     space = space_of("pose")
     file = tmp_path / "other.safetensors"
@@ -505,7 +506,9 @@ def test_a_run_is_not_gone_on_with_otherwise(teachers: dict[Head, Path], tmp_pat
     first.data.mul_(2)
     write_model(other, tmp_path / "changed")
     (tmp_path / "changed" / "model.safetensors").replace(file)
-    with pytest.raises(TrainingError, match=r"teacher_sha256: found \w{64} in this run, expected \w{64}, as now given"):
+    with pytest.raises(
+        TrainingError, match=r"teacher_sha256: found '\w{64}' in this run, expected '\w{64}', as now given"
+    ):
         run(tmp_path / "file", "pose", chosen)
 
 

@@ -4,6 +4,7 @@ import copy
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -18,6 +19,7 @@ from scalenet_zoo.networks import MBConvNet, MultipathNet
 from scalenet_zoo.spec import ArchSpec
 from tests.networks import random_model, small
 from tests.random_specs import HEADS, mbconv_specs, multipath_specs
+from tests.shapes import SPECS
 
 SMALL = ["scalenet_s0", "efficientnet_b0", "scalenas_s1", "hrnet_w18_pose", "higherscalenas_p1"]
 
@@ -176,6 +178,47 @@ def test_features_only_gives_the_listed_channels_and_strides(name: str) -> None:
     assert len(ours) == 2
     torch.testing.assert_close(ours[0], features[1])
     torch.testing.assert_close(ours[1], features[4])
+
+
+WANTED = [(2, 1), (-1, 0), (2, 2, -3), [2], 2, np.int64(3), np.array([2, 0]), range(1, 3), None]
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.task)
+@pytest.mark.parametrize("wanted", WANTED, ids=repr)
+def test_features_come_in_the_order_asked_for(spec: ArchSpec, wanted: Any) -> None:
+    whole: Any = random_model(spec.replace(height=64, width=64))
+    x = image(whole.spec)
+    every = whole.forward_intermediates(x, intermediates_only=True)
+    there = range(len(every))
+    asked = there[-int(wanted) :] if isinstance(wanted, int | np.integer) else there if wanted is None else wanted
+    indices = [there[i] for i in asked]
+    chosen: Any = create_model(whole.spec, features_only=True, out_indices=wanted).eval()
+    chosen.model.load_state_dict({k: v for k, v in whole.state_dict().items() if k in chosen.model.state_dict()})
+    with torch.no_grad():
+        found = chosen(x)
+        direct = whole.forward_intermediates(x, indices=indices, stop_early=True, intermediates_only=True)
+    assert len(found) == len(direct) == len(indices)
+    for i, feature, same in zip(indices, found, direct, strict=True):
+        assert torch.equal(feature, every[i])
+        assert torch.equal(same, every[i])
+    assert chosen.feature_info.channels() == [feature.shape[1] for feature in found]
+    assert chosen.feature_info.reduction() == [64 // feature.shape[2] for feature in found]
+
+
+@pytest.mark.parametrize("make", [create_model, timm.create_model], ids=["ours", "timm"])
+@pytest.mark.parametrize("name", ["scalenet_s0", "hrnet_w18_pose"])
+@pytest.mark.parametrize("wanted", [(), (5,), (0, -6), 0, 6, "12", 1.5, (1.0,), (None,)], ids=repr)
+def test_features_that_there_are_not(make: Any, name: str, wanted: Any) -> None:
+    with (
+        torch.device("meta"),
+        pytest.raises(SpecError, match="^out_indices: found .*, expected numbers from -5 to 4, or"),
+    ):
+        make(name, features_only=True, out_indices=wanted)
+
+
+def test_features_are_asked_for_with_features_only() -> None:
+    with pytest.raises(SpecError, match=r"out_indices: found \(1,\), expected none without features_only"):
+        create_model("scalenet_s0", out_indices=(1,))
 
 
 def test_features_only_of_a_shallow_network_gives_all_there_are() -> None:

@@ -1,8 +1,11 @@
 """ONNX export: what the file holds and computes, in real ONNX Runtime sessions."""
 
 import json
+import os
+import re
 import resource
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +13,25 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 from scalenet_zoo.export import onnx as exporter
+from scalenet_zoo.export.benchmark import Subject
+from scalenet_zoo.export.engine_source import EngineSource
 from scalenet_zoo.export.graph import trace_graph
 from scalenet_zoo.export.inputs import file_input, network_input
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions, Precision
 from scalenet_zoo.export.onnx import OnnxNetwork, export_onnx
+from scalenet_zoo.export.onnx_file import OnnxFile
 from scalenet_zoo.export.verify import TOLERANCES, run_torch
 from torch import nn
 
 from scalenet_zoo import create_model, list_models, load_spec
-from scalenet_zoo.errors import ExportError, InputError, OutputError, VerificationError
+from scalenet_zoo.errors import BackendError, EngineError, ExportError, InputError, OutputError, VerificationError
 from scalenet_zoo.images import find_images, sample_photographs
 from scalenet_zoo.search.multipath_space import Groups, MultipathSpace
 from scalenet_zoo.spec import ArchSpec, DenseHead, Input
 from tests.networks import random_model, small
+from tests.onnx_files import PLACES, with_external_data
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +129,48 @@ def test_training_mode_and_other_channels_survive(tmp_path: Path) -> None:
     assert OnnxNetwork.load(tmp_path / "four.onnx").spec.input.channels == 4
 
 
+def test_wrapped_networks_are_exported_as_what_is_in_them(tmp_path: Path) -> None:
+    model = random_model(small("scalenet_s0"), num_classes=3)
+    compiled: Any = torch.compile(model)
+    export_onnx(nn.DataParallel(compiled), tmp_path / "a.onnx")
+    images = np.random.default_rng(0).standard_normal((2, 3, 64, 96), dtype=np.float32)
+    np.testing.assert_allclose(OnnxNetwork.load(tmp_path / "a.onnx")(images), run_torch(model, images), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["scalenet_s0", "hrnet_w18", "hrnet_w18_pose"])
+@pytest.mark.parametrize(
+    "stated", [{}, {"interpolation": "nearest", "mean": (0.1, 0.2, 0.3)}], ids=["as made", "changed"]
+)
+def test_metadata_say_how_images_are_prepared(name: str, stated: dict[str, object]) -> None:
+    """To a reader that knows the metadata, Pillow and numpy alone."""
+    spec = load_spec(name).replace(height=64, width=64)
+    with torch.device("meta"):
+        model: Any = create_model(spec)
+    model.pretrained_cfg |= stated
+    metadata = exporter.metadata_of(model, OnnxOptions())
+    cfg = json.loads(metadata.entries()["scalenet_zoo.preprocessing"])
+    how = Image.Resampling[cfg["interpolation"].upper()]
+    photograph = Image.open(sample_photographs()[0])  # 640 x 427
+    if spec.task == "classification":
+        high = int(64 / cfg["crop_pct"])
+        wide = int(high * 640 / 427)
+        left, upper = round((wide - 64) / 2), round((high - 64) / 2)
+        seen = photograph.resize((wide, high), how).crop((left, upper, left + 64, upper + 64))
+    else:
+        assert (cfg["interpolation"], cfg["crop_pct"]) == ("bilinear", 1)
+        seen = photograph.resize((64, 64), how)
+    expected = ((np.asarray(seen) / 255 - cfg["mean"]) / cfg["std"]).transpose(2, 0, 1)
+    np.testing.assert_allclose(network_input(metadata, sample_photographs(), 1)[0], expected, atol=1e-5)
+
+
+def test_a_preparation_that_cannot_be_done_is_refused(tmp_path: Path) -> None:
+    model: Any = create_model(small("scalenet_s0"), num_classes=2)
+    model.pretrained_cfg["crop_pct"] = 2
+    with pytest.raises(ExportError, match="scalenet_s0: pretrained_cfg: crop_pct: found 2"):
+        export_onnx(model, tmp_path / "a.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 class Liar:
     """Stands for an exported network that is wrong."""
 
@@ -158,17 +208,17 @@ def test_files_that_are_not_ours_are_refused(exported: tuple[nn.Module, Path], t
     with pytest.raises(InputError, match=r"foreign.onnx: found no spec in its metadata"):
         OnnxNetwork.load(tmp_path / "foreign.onnx")
     (tmp_path / "text.onnx").write_text("no protobuf")
-    with pytest.raises(InputError, match=r"text.onnx: cannot be opened by ONNX Runtime"):
+    with pytest.raises(InputError, match=r"text.onnx: cannot be read as ONNX: "):
         OnnxNetwork.load(tmp_path / "text.onnx")
     other = onnx.load(exported[1])
     entry = next(entry for entry in other.metadata_props if entry.key == "scalenet_zoo.spec")
     entry.value = json.dumps(load_spec("scalenet_s0").model_dump(mode="json"))
     onnx.save(other, tmp_path / "other.onnx")
-    with pytest.raises(InputError, match=r"other.onnx: found images of \[3, 64, 96\] in the graph, expected those of"):
+    with pytest.raises(InputError, match=r"other.onnx: input: found image, fp32 of anyx3x64x96 in the graph, expected"):
         OnnxNetwork.load(tmp_path / "other.onnx")
     entry.value = "no JSON"
     onnx.save(other, tmp_path / "other.onnx")
-    with pytest.raises(InputError, match=r"other.onnx: found metadata that are not valid: Expecting value"):
+    with pytest.raises(InputError, match=r"other.onnx: found metadata that are not valid: spec: is not valid JSON"):
         OnnxNetwork.load(tmp_path / "other.onnx")
 
 
@@ -176,17 +226,36 @@ def test_files_that_are_not_ours_are_refused(exported: tuple[nn.Module, Path], t
     ("key", "value", "complaint"),
     [
         ("spec", '{"format": 1}', "format: found 1, expected 'scalenet-zoo/arch'"),
-        ("spec_hash", "0" * 64, "found the spec's hash 0000"),
-        ("preprocessing", "[]", "found metadata that are not valid"),
-        ("export", '{"precision": "fp8"}', "found metadata that are not valid"),
-        ("export", '{"batch": [3, 2, 1]}', "found metadata that are not valid"),
-        ("export", '{"output": "joints"}', "found metadata that are not valid: output: found joints for scalenet_s0"),
-        ("classes", "{}", "found metadata that are not valid"),
+        ("spec_hash", "0" * 64, "found the spec's hash '0000"),
+        ("preprocessing", "[]", ""),
+        ("export", '{"precision": "fp8"}', ""),
+        ("export", '{"batch": [3, 2, 1]}', ""),
+        (
+            "export",
+            '{"output": "joints"}',
+            "export: output: found joints for scalenet_s0",
+        ),
+        ("classes", "{}", ""),
+        ("classes", '["a", "b"]', "classes: found 2 names, expected 1,000"),
+        ("classes", "[1]", "classes: "),
+        ("classes", '["a\\ud800"]', "classes: "),
+        ("classes", '["a', "classes: is not valid JSON: "),
+        ("classes", "[" * 9999, "classes: is nested too deeply"),
+        ("classes", f'["{"a" * 2**23}"]', "classes: found 8,388,612 characters"),
+        ("versions", '{"a": "1", "a": "2"}', "versions: found the key 'a' twice"),
+        ("versions", '{"a": 1}', "versions: a: found 1, expected a valid string"),
+        ("preprocessing", '{"crop_pct": 2}', "preprocessing: crop_pct: found 2"),
+        ("preprocessing", '{"mean": ["a"]}', "preprocessing: mean.0: found 'a'"),
+        ("preprocessing", '{"mean": [0, 0]}', "preprocessing: mean: found 2 numbers"),
+        ("preprocessing", '{"std": [0, 1, 1]}', "preprocessing: std.0: found 0"),
+        ("preprocessing", '{"mean": [NaN, 0, 0]}', "preprocessing: mean.0: found NaN"),
+        ("preprocessing", '{"interpolation": "random"}', "preprocessing: interpol"),
     ],
+    ids=lambda text: text[:20],
 )
 def test_metadata_are_checked(exported: tuple[nn.Module, Path], key: str, value: str, complaint: str) -> None:
     entries = Metadata.read(exported[1]).entries()
-    with pytest.raises(InputError, match=f"^file.onnx: {complaint}"):
+    with pytest.raises(InputError, match=f"^file.onnx: (found metadata that are not valid: )?{complaint}"):
         Metadata.parse(entries | {f"scalenet_zoo.{key}": value}, "file.onnx")
     del entries["scalenet_zoo.preprocessing"]
     with pytest.raises(InputError, match=r"^file.onnx: found no preprocessing in its metadata"):
@@ -349,7 +418,191 @@ def test_calibration_folders(tmp_path: Path) -> None:
     assert [path.name for path in broken] == ["broken.jpg"]
     assert len(find_images(tmp_path / "photos", 2)[0]) <= 2
     (tmp_path / "photos" / "worse.png").write_text("no PNG")
-    assert "found 2 of 5 images that cannot be read (broken.jpg, worse.png), expected at most 1" in complaint()
+    assert re.search(
+        r"found 2 of 5 images that cannot be read, expected at most 1 and one that can; the first: .*broken.jpg: cannot"
+        r" be read as an image: ",
+        complaint(),
+    )
+
+
+# --- files of anybody -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with weights in it, below it, outside, and links to all of them."""
+    folder = tmp_path / "folder"
+    (folder / "below").mkdir(parents=True)
+    for path in (folder / "weights", folder / "below" / "weights", tmp_path / "secret"):
+        path.write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    (folder / "link").symlink_to("below/weights")
+    (folder / "escape").symlink_to("../secret")
+    (folder / "parent").symlink_to("..")
+    (folder / "zero").symlink_to("/dev/zero")
+    (folder / "circle").symlink_to("circle")
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_external_data_are_found_wherever_a_tensor_stands(place: str, folder: Path) -> None:
+    good = with_external_data(folder / "good.onnx", place, location="below/weights", offset=0, length=16)
+    assert OnnxFile.read(good).external == {"below/weights": folder / "below" / "weights"}
+    bad = with_external_data(folder / "bad.onnx", place, location="../secret")
+    with pytest.raises(InputError, match=r"bad.onnx: found external data in '../secret', expected a file in the ONNX"):
+        EngineSource.read(bad)
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        ({"location": "weights"}, None),
+        ({"location": "./below/weights", "offset": 0}, None),
+        ({"location": "link", "length": 16}, None),
+        ({"location": "escape"}, "found external data in 'escape', expected a file in"),
+        ({"location": "parent/secret"}, "found external data in 'parent/secret', expected a file in"),
+        ({"location": "../secret"}, "found external data in '../secret', expected a file in"),
+        ({"location": "/dev/zero", "length": 16}, "found external data in '/dev/zero', expected a file in"),
+        ({"location": "/proc/self/environ"}, "found external data in '/proc/self/environ', expected a file in"),
+        ({"location": "zero", "length": 16}, "found external data in 'zero', expected a file in"),
+        ({"location": "circle"}, "circle"),
+        ({"location": "pipe"}, "external data in 'pipe': is not a regular file"),
+        ({"location": "below"}, "external data in 'below': is a directory"),
+        ({"location": "none"}, "external data in 'none': cannot be read: No such file"),
+        ({"location": "a\0b"}, r"found external data in 'a.x00b', expected a file in"),
+        ({"location": "a\x1b[31mb" * 99}, r"found external data in 'a.*, expected a file in|cannot be read"),
+        ({"location": ""}, "found external data in '', expected a file in"),
+        ({}, "found external data in '', expected a file in"),
+        ({"location": "weights", "offset": 4}, "'weight': found 16 bytes from 4 on of the 16 of 'weights'"),
+        ({"location": "weights", "offset": -4}, "external data: offset: found '-4', expected a number of bytes"),
+        ({"location": "weights", "offset": "0x0"}, "external data: offset: found '0x0', expected a number"),
+        ({"location": "weights", "length": 8}, "'weight': found 8 bytes from 0 on of the 16 of .*, expected 16 within"),
+        ({"location": "weights", "length": 10**18}, "'weight': found 1,000,000,000,000,000,000 bytes from 0"),
+    ],
+    ids=repr,
+)
+def test_external_data_lie_below_the_file(data: dict[str, object], complaint: str | None, folder: Path) -> None:
+    path = with_external_data(folder / "a.onnx", "initialiser", **data)
+    if complaint is None:
+        changed = EngineSource.read(path).sha256
+        (folder / str(data["location"])).write_bytes(np.ones(4, dtype=np.float32).tobytes())
+        assert EngineSource.read(path).sha256 != changed  # they are part of what an engine is built from
+        return
+    with pytest.raises(InputError, match=rf"^{re.escape(str(path))}: .*{complaint}") as caught:
+        EngineSource.read(path)
+    assert str(caught.value).isprintable()
+
+
+def test_external_data_fit_into_memory(folder: Path) -> None:
+    with (folder / "huge").open("wb") as file:
+        file.truncate(2**42)  # which takes no room on the disk
+    with pytest.raises(BackendError, match=r"a.onnx: its external data: found that it takes 4,398.0 GB of memory"):
+        EngineSource.read(with_external_data(folder / "a.onnx", location="huge"))
+
+
+def changed(source: Path, path: Path, change: Callable[[Any], object]) -> Path:
+    model = onnx.load(source)
+    change(model)
+    onnx.save(model, path)
+    return path
+
+
+def shape(value: Any, *sizes: int | str) -> None:
+    """Give an input or output of a graph other sizes."""
+    value.type.tensor_type.CopyFrom(onnx.helper.make_tensor_type_proto(1, sizes).tensor_type)
+
+
+def element(value: Any, kind: int) -> None:
+    """Give an input or output of a graph another type: 8 is text, 10 fp16."""
+    value.type.tensor_type.elem_type = kind
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda m: shape(m.graph.input[0], 7, 3, 64, 96), "input: found image, fp32 of 7x3x64x96"),
+        (lambda m: shape(m.graph.output[0], 7, 1000), "output: found logits, fp32 of 7x1000"),
+        (lambda m: shape(m.graph.input[0], 7), "input: found image, fp32 of 7 in the graph, expected image, fp32 of"),
+        (lambda m: shape(m.graph.input[0], "b", 3, 64), "input: found image, fp32 of anyx3x64 in the graph"),
+        (lambda m: shape(m.graph.input[0], "b", 3, 64, "w"), "input: found image, fp32 of anyx3x64xany in the graph"),
+        (lambda m: shape(m.graph.input[0], "b", 3, 2**40, 96), "input: found image, fp32 of anyx3x1099511627776x96"),
+        (lambda m: shape(m.graph.output[0], "b", 2000), "output: found logits, fp32 of anyx2000"),
+        (lambda m: shape(m.graph.output[0]), "output: found logits, fp32 of one"),
+        (lambda m: element(m.graph.input[0], 8), "input: found image, another type of anyx3x64x96 in the graph"),
+        (lambda m: element(m.graph.input[0], 10), "input: found image, fp16 of any"),
+        (lambda m: setattr(m.graph.output[0], "name", "a\x1bb"), r"output: found a.x1bb, fp32 of any"),
+        (lambda m: m.graph.input.append(m.graph.input[0]), "found 2 inputs, expected one"),
+        (lambda m: m.graph.ClearField("output"), "found 0 outputs, expected one"),
+        (lambda m: m.ClearField("graph"), "cannot be read as ONNX: found no graph in it"),
+        (lambda m: m.metadata_props.append(m.metadata_props[0]), "found the key 'scalenet_zoo.spec' twice in its"),
+    ],
+)  # fmt: skip
+def test_graphs_that_are_not_what_their_metadata_say(
+    change: Callable[[Any], object], complaint: str, exported: tuple[nn.Module, Path], tmp_path: Path
+) -> None:
+    path = changed(exported[1], tmp_path / "a.onnx", change)
+    readers: tuple[Callable[[Any], object], ...] = (Metadata.read, OnnxNetwork.load, Subject.load, EngineSource.read)
+    for read in (*readers, OnnxNetwork.load_inner):
+        with pytest.raises((InputError, EngineError)) as caught:
+            read(path)
+        found = str(caught.value)
+        assert re.match(f"{path}: ({complaint}|found . inputs and . outputs)", found), found
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.graph.ClearField("node"),
+        lambda m: setattr(m.graph.node[0], "op_type", "Nonsense"),
+        lambda m: m.graph.initializer.pop(),
+        lambda m: setattr(m.graph.initializer[0], "raw_data", b"1234"),
+        lambda m: m.graph.node[-1].ClearField("input"),
+        lambda m: setattr(m.opset_import[0], "version", 10**6),
+    ],
+)
+def test_graphs_that_onnx_runtime_does_not_open(
+    change: Callable[[Any], object], exported: tuple[nn.Module, Path], tmp_path: Path
+) -> None:
+    path = changed(exported[1], tmp_path / "a.onnx", change)
+    with pytest.raises(InputError, match=f"^{path}: cannot be opened by ONNX Runtime: .") as caught:
+        OnnxNetwork.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_graphs_that_fail_when_they_run(exported: tuple[nn.Module, Path], tmp_path: Path) -> None:
+    """A batch of 1 is written into the middle of the graph, and then another number of classes at its end."""
+    images = np.zeros((2, 3, 64, 96), dtype=np.float32)
+
+    def reshaped(m: Any, *sizes: int) -> None:
+        last = m.graph.node[-1]
+        last.output[0] = "inner"
+        m.graph.initializer.append(onnx.numpy_helper.from_array(np.array(sizes), "sizes"))
+        m.graph.node.append(onnx.helper.make_node("Reshape", ["inner", "sizes"], ["logits"]))
+        shape(m.graph.output[0], "batch", "classes")
+
+    stuck = changed(exported[1], tmp_path / "stuck.onnx", lambda m: reshaped(m, 1, 1000))
+    with pytest.raises(InputError, match=r"^scalenet_s0: cannot be run by ONNX Runtime: .*Reshape"):
+        OnnxNetwork.load(stuck)(images)
+    other = changed(exported[1], tmp_path / "other.onnx", lambda m: reshaped(m, 1, 2000))
+    with pytest.raises(InputError, match=r"^scalenet_s0: found an output of shape \(1, 2000\), expected \(2, 1000\)"):
+        OnnxNetwork.load(other)(images)
+
+
+@pytest.mark.parametrize("text", ["scalenet_zoo.versions", "logits"])
+def test_texts_that_are_not_utf8(text: str, exported: tuple[nn.Module, Path], tmp_path: Path) -> None:
+    content = exported[1].read_bytes()
+    (tmp_path / "a.onnx").write_bytes(content.replace(text.encode(), b"\xff" * len(text)))
+    for read in (Metadata.read, OnnxNetwork.load, EngineSource.read):
+        with pytest.raises(InputError, match=r"a.onnx: (key|output|name): found b'.*, expected UTF-8 text"):
+            read(tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["directory", "pipe"])
+def test_only_regular_files_are_opened(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path / "a.onnx")
+    for read in (Metadata.read, OnnxNetwork.load, EngineSource.read):
+        with pytest.raises(InputError, match=r"a.onnx: is (a directory|not a regular file), expected"):
+            read(tmp_path / "a.onnx")
 
 
 # --- every network of the issue, at its own size --------------------------------------------------

@@ -1,6 +1,7 @@
 """Predictions: decisions in terms of the picture, drawn over it, for files and folders on the command line."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,80 @@ def test_large_pictures_are_seen_in_tiles(run: Run, tmp_path: Path) -> None:  # 
     assert run.json(*arguments, "--tile") != run.json(*arguments, "--tile", "--flip")
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_pictures_shown_otherwise_than_in_training_are_told(run: Run, tmp_path: Path, own: bool) -> None:  # noqa: F811
+    model = network("segmentation")
+    training = {"training": {"recipe": {"own_resolution": own}}}
+    provenance = model.spec.provenance.model_copy(update={"details": training})
+    model.spec = model.spec.model_copy(update={"provenance": provenance})
+    save_model(model, tmp_path / "model")
+    read_image(PHOTOGRAPHS[0]).crop((0, 0, 150, 100)).save(tmp_path / "large.png")
+    arguments = ("predict", "large.png", "--model", "model")
+    code, _, whole = run(*arguments)
+    assert code == 0
+    code, _, tiled = run(*arguments, "--tile")
+    assert code == 0
+    if own:
+        assert ": --tile shows tiny_segmentation the image's own resolution\n" in whole
+        assert tiled == ""
+    else:
+        assert whole == "1 image was squeezed to less than half, to 64 x 64 pixels, as in training\n"
+        assert tiled.startswith("tiny_segmentation was trained on whole pictures, squeezed to its input: in tiles it")
+
+
+def test_a_log_says_how_far_a_large_picture_is(
+    run: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = saved("segmentation", tmp_path / "model")
+    read_image(PHOTOGRAPHS[0]).crop((0, 0, 150, 100)).save(tmp_path / "large.png")
+    monkeypatch.setattr("scalenet_zoo.cli.console.LINE_SECONDS", 0.0)
+    code, _, err = run("predict", "large.png", "--model", model, "--tile")
+    assert code == 0
+    assert err.splitlines() == ["rows of large.png: 36 of 100", "rows of large.png: 100 of 100", "predicting: 1 of 1"]
+
+
+def test_names_of_files_do_nothing_to_a_terminal(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    model = saved("segmentation", tmp_path / "model")
+    names = ["a\x1b[31m.png", "b\nc.png", os.fsdecode(b"d\xff.png")]
+    (tmp_path / "pictures").mkdir()
+    for name in names:
+        Shapes("segmentation", 1).read(0)[0].save(tmp_path / "pictures" / name)
+    (tmp_path / "pictures" / "e\x1b.png").write_text("no picture")
+    code, out, err = run("predict", "pictures", "--model", model, "--output", "drawn")
+    assert code == 0
+    lines = [line for line in out.splitlines() if "pictures" in line]
+    assert lines == [r"pictures/a\x1b[31m.png", r"pictures/b\nc.png", r"pictures/d\udcff.png"]
+    assert r"wrote drawn/b\nc.png" in out.splitlines()
+    assert err == "left out: pictures/e\\x1b.png: cannot be read as an image: is of no known format\n"
+    assert "\x1b" not in out
+    found = run.json("predict", "pictures", "--model", model)
+    assert list(found) == [f"pictures/{name}" for name in (*names, "e\x1b.png")]
+
+
+def test_what_is_no_picture_is_told_before_anything_is_run(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    os.mkfifo(tmp_path / "fifo.png")
+    (tmp_path / "hidden" / ".ipynb_checkpoints").mkdir(parents=True)
+    (tmp_path / "hidden" / ".ipynb_checkpoints" / "a.png").touch()
+    (tmp_path / "hidden" / "._a.png").touch()
+    model = saved("segmentation", tmp_path / "model")
+    long = "x" * 300 + ".png"
+    for given, message in (
+        ("fifo.png", "fifo.png: is not a regular file, expected one"),
+        ("hidden", "hidden: found no image files, expected some, such as .jpg or .png"),
+        (long, f"{long}: found no such file, expected an image"),
+    ):
+        assert run.error("predict", given, "--model", model) == (1, message)
+
+
+def test_labels_in_a_legend_take_a_line_each() -> None:
+    picture = Image.new("RGB", (60, 60))
+    classes = np.zeros((60, 60), np.int32)
+    plain, odd = (draw_classes(picture, classes, [name]) for name in (r"a\nb", "a\nb"))
+    assert np.array_equal(np.asarray(plain), np.asarray(odd))
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_a_flip_test_is_the_mean_with_the_mirror_image(run: Run, tmp_path: Path, task: Task) -> None:  # noqa: F811
     model = saved(task, tmp_path / "model")
@@ -377,7 +452,7 @@ def test_what_predict_refuses(run: Run, pictures: Path, tmp_path: Path) -> None:
         (["pictures/a.png", "--model", classifier, "--boxes", boxes], 2, "Invalid value: --boxes: found it for tiny "),
         (["pictures/a.png", "--model", model, "--boxes", "none.json"], 1, "none.json: cannot be read: No such file"),
         (["pictures/far", "--model", model, "--boxes", boxes], 1, "boxes.json: found boxes for the images a, expected"),
-        (["pictures/a.png", "--model", "x.onnx"], 1, "x.onnx: cannot be opened by ONNX Runtime"),
+        (["pictures/a.png", "--model", "x.onnx"], 1, "x.onnx: cannot be read"),
     ):  # fmt: skip
         found_code, found = run.error("predict", *arguments)
         assert (found_code, found[: len(message)]) == (code, message)
@@ -388,5 +463,5 @@ def test_labels_that_are_not_valid_are_refused() -> None:
     model: Any = network("classification")
     model.pretrained_cfg["labels"] = {"names": ["a", "b", "c"], "colours": [[1, 2, 300]]}
     metadata = Metadata(SPECS["classification"], model.pretrained_cfg, OnnxOptions())
-    with pytest.raises(InputError, match="x.onnx: found metadata that are not valid: Input should be less than"):
+    with pytest.raises(InputError, match="x.onnx: found metadata that are not valid: preprocessing: "):
         Metadata.parse(metadata.entries(), "x.onnx")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy.stats import kendalltau, spearmanr
 
-from scalenet_zoo.errors import InputError, OutputError, SpecError, ZooError
+from scalenet_zoo.errors import InputError, OutputError, SpecError, TrainingError, ZooError
 from scalenet_zoo.family import Family
 from scalenet_zoo.quantities import format_count
 from scalenet_zoo.scaling import apply_strategy
@@ -190,7 +190,7 @@ def test_costs_compare_joint_with_separate_searches(page: Page) -> None:
 def test_provenance(page: Page) -> None:
     cells = {row[0]: row[1] for row in page.tables["provenance"][0]}
     assert cells["space's sha256"] == SPACE.hash
-    assert (cells["search.population"], cells["versions.torch"]) == ("6", "2.9.0")
+    assert (cells["search.population"], cells["machine.versions.torch"]) == ("6", "2.9.0")
     assert cells["family.source"] == "a made-up search"
     assert "search: {population: 6}" in page.text["provenance"]
 
@@ -363,7 +363,7 @@ def test_hostile_text_is_shown_not_run(whole: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
     evil = "</code></pre><script>alert('$x_{')</script><img src=//example.org onerror=alert(1)>"
     (folder / "config.yaml").write_text(f"name: {evil}\n", encoding="utf-8")
-    (folder / "run.json").write_text(json.dumps({evil: [evil]}), encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps({"config": {evil: [evil]}, "machine": {}}), encoding="utf-8")
     joint = SearchState.load(folder / "search" / "joint.json")
     joint.model_copy(update={"space": evil, "settings": {evil: evil}}).save(folder / "search" / "joint.json")
     rows = Standalone.load(folder / "standalone.json").rows
@@ -383,11 +383,11 @@ def _no_run(folder: Path) -> Path:
     return folder
 
 
-def _damaged(name: str, text: str) -> Callable[[Path], Path]:
+def _damaged(name: str, content: str | bytes) -> Callable[[Path], Path]:
     def prepare(folder: Path) -> Path:
         write_supernet(folder)
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         return folder
 
     return prepare
@@ -400,8 +400,13 @@ def _damaged(name: str, text: str) -> Callable[[Path], Path]:
         (_no_run, InputError, r"found nothing that a search writes, expected supernet/log.jsonl, .*"),
         (_damaged("search/joint.json", "{"), SpecError, r".*joint.json: is not valid JSON.*"),
         (_damaged("search/joint.json", "{}"), SpecError, r".*joint.json: method: is missing.*"),
-        (_damaged("run.json", "[1]"), InputError, r".*run.json: found list, expected a JSON object"),
-        (_damaged("supernet/summary.json", "{"), InputError, r".*summary.json: is not valid JSON.*"),
+        (_damaged("run.json", "[1]"), SpecError, r".*run.json: .*expected a valid dictionary.*"),
+        (_damaged("run.json", '{"config": []}'), SpecError, r".*run.json: config: found \[\], expected .*"),
+        (_damaged("supernet/summary.json", '{"images": []}'), SpecError, r".*summary.json: space_hash: is missing.*"),
+        (_damaged("supernet/log.jsonl", "3.5\n"), TrainingError, r".*log.jsonl: line 1: found 3.5, expected an object"),
+        (_damaged("config.yaml", b"\xff"), InputError, r".*config.yaml: is not UTF-8 text: found the byte 0xff"),
+        (_damaged("standalone.json", '{"rows": [3.5]}'), SpecError, r".*standalone.json: rows.0: found 3.5.*"),
+        (_damaged("supernet/summary.json", "{"), SpecError, r".*summary.json: is not valid JSON.*"),
     ],
 )
 def test_bad_folders(tmp_path: Path, prepare: Callable[[Path], Path], error: type[ZooError], message: str) -> None:

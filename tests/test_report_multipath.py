@@ -66,7 +66,7 @@ def write_run(run: Path) -> Path:
         ]
     Standalone(rows=tuple(rows)).save(run / "standalone.json")
     (run / "config.yaml").write_text("name: tiny\nmethod: scalenas\n", encoding="utf-8")
-    (run / "run.json").write_text(json.dumps({"config": {"method": "scalenas"}}), encoding="utf-8")
+    (run / "run.json").write_text(json.dumps({"config": {"method": "scalenas"}, "machine": {}}), encoding="utf-8")
     return run
 
 

@@ -360,11 +360,53 @@ def test_unknown_tasks_are_named() -> None:
 
 
 def test_strategies_out_of_bounds_are_one_line() -> None:
-    huge = Strategy(name="huge", stage=1.0, depth=100.0, width=100.0, resolution=224)
+    huge = Strategy(name="huge", stage=1.0, depth=1.0, width=100.0, resolution=224)
     with pytest.raises(SpecError, match=r"huge: hidden: found \d+, expected less than or equal to 65536"):
-        apply_strategy(load_family("scalenet"), huge.model_copy(update={"width": 1000.0}))
-    with pytest.raises(SpecError, match="huge: stages.2: Tuple should have at most 256 items"):
-        apply_strategy(load_family("scalenet"), huge.model_copy(update={"width": 1.0}))
+        apply_strategy(load_family("scalenet"), huge)
+    with pytest.raises(SpecError, match="huge: depth: found 100, with which the network has 1,400 layers"):
+        apply_strategy(load_family("scalenet"), huge.model_copy(update={"depth": 100.0}))
+
+
+def family_of(**changes: object) -> Family:
+    """The family scalenet with each of its strategies changed."""
+    values = load_family("scalenet").model_dump(mode="json")
+    values["strategies"] = [{**strategy, **changes} for strategy in values["strategies"]]
+    return Family.from_dict(values, "file.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"depth": 1e-9}, "file.json: strategies.0.depth: found 1e-09, expected greater than or equal to 0.01"),
+        ({"width": 1e9}, "file.json: strategies.0.width: found 1000000000.0, expected less than or equal to 100"),
+        (
+            {"stage": 1e-9},
+            r"scalenet: strategies: found a growth by a factor of about 1e\d+ a stage, expected at most 100",
+        ),
+        ({"stage": 0.0}, "scalenet: strategies: found none with a stage above 0"),
+    ],
+)
+def test_families_of_extreme_figures_are_one_line(changes: dict[str, object], complaint: str) -> None:
+    with pytest.raises(SpecError, match=complaint) as caught:
+        fit_budget(family_of(**changes), Macs(600e6))
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("changes", [{"depth": 0.01}, {"depth": 100.0}, {"width": 100.0}])
+def test_growth_laws_are_followed_as_far_as_strategies_go(changes: dict[str, object]) -> None:
+    family = family_of(**changes)
+    found = fit_budget(family, Macs(600e6))
+    assert TIGHTNESS * 600e6 <= found.cost.macs <= 600e6
+    for strategy in extrapolate(family, stages=(4, 20)):
+        assert 0.01 <= strategy.depth <= 100
+        assert 0.01 <= strategy.width <= 100
+        assert 1 <= strategy.resolution <= 65_536
+
+
+def test_families_have_an_end() -> None:
+    values = load_family("scalenet").model_dump(mode="json")
+    with pytest.raises(SpecError, match="file.json: strategies: .* at most 100 items"):
+        Family.from_dict({**values, "strategies": values["strategies"] * 20}, "file.json")
 
 
 def test_unknown_families_are_named() -> None:

@@ -9,18 +9,20 @@ import pytest
 from scalenet_zoo.export import profile, yardstick
 from scalenet_zoo.export.latency_model import LatencyModel
 from scalenet_zoo.export.latency_terms import TERMS, trace_terms
-from scalenet_zoo.export.profile import Measurement, Plan, Profile
+from scalenet_zoo.export.profile import Measurement, Plan, Profile, device_name
 
 from scalenet_zoo.backends import machine
 from scalenet_zoo.errors import BudgetError, InputError
+from scalenet_zoo.family import Family
 from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.config import SearchConfig
-from scalenet_zoo.search.latency import LatencyLoop, LatencySettings
+from scalenet_zoo.search.latency import LatencyLoop
 from scalenet_zoo.search.limits import Bounds, Limits
-from scalenet_zoo.search.mcea import MCEA, MCEASettings
+from scalenet_zoo.search.mcea import MCEA
 from scalenet_zoo.search.record import found_network, to_kernels
 from scalenet_zoo.search.run import SearchRun
 from scalenet_zoo.search.run_base import RunOptions
+from scalenet_zoo.search.settings import LatencySettings, MCEASettings
 from scalenet_zoo.search.space import Scaling
 from scalenet_zoo.search.state import Found, HalfStep, LatencyRound, Measured, ScoredBase, ScoredScaling, SearchState
 from scalenet_zoo.spec import ArchSpec
@@ -357,6 +359,11 @@ def test_every_network_of_a_search_is_measured_once(tmp_path: Path, monkeypatch:
             assert found.latency_ms == pytest.approx(law(trace_terms(spec.trace)))
         if method == "joint":
             assert (state.found[2].latency_ms or math.inf) <= budget
+    family = Family.load(tmp_path / "run" / "family.json")
+    results = [each for strategy in family.strategies for each in strategy.results]
+    assert {each.data for each in results if each.metric == "supernet_top1"} == {"digits val"}
+    machine = f"ort-cpu, fp32, batch of 1, 1 CPU thread, {device_name('ort-cpu')}"
+    assert [each.data for each in results if each.metric == "latency_ms"] == [machine] * 3
 
 
 def test_budgets_that_nothing_meets_are_told(tmp_path: Path) -> None:

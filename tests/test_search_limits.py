@@ -136,7 +136,8 @@ def test_no_base_models_are_no_trouble() -> None:
         ),
         (
             {"macs": ["1M", "1.5M"]},
-            r"limits.macs: found at most 1.5M for stage 1, expected 1.546M or more, since the base",
+            r"limits.macs: found at most 1.5M for stage 1, expected 1.546M or more, since the base model's limit and"
+            " growth 0.16, the default, ask for it",
         ),
         ({"macs": ["1M"] * 4}, "limits.macs: found 4 limits, expected at most 3, one a stage of the space"),
     ],

@@ -16,7 +16,8 @@ from scalenet_zoo.cost import Population
 from scalenet_zoo.errors import BudgetError, InputError, SpecError, TrainingError
 from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.limits import Bounds
-from scalenet_zoo.search.mcea import MCEA, MCEASettings
+from scalenet_zoo.search.mcea import MCEA
+from scalenet_zoo.search.settings import MCEASettings
 from scalenet_zoo.search.space import Scaling, Space
 from scalenet_zoo.search.state import LatencyRound, Measured, SearchState
 from scalenet_zoo.search.variation import evolve

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 
 from scalenet_zoo import ArchSpec, create_model
 from scalenet_zoo.family import Family
+from scalenet_zoo.locks import LOCK
 from scalenet_zoo.search.config import SearchConfig
 from scalenet_zoo.search.run import SearchRun
 from scalenet_zoo.search.run_base import RunOptions
@@ -20,6 +22,7 @@ from tests.data_files import picture
 from tests.processes import search_whole_and_killed
 from tests.spaces import TINY
 from tests.test_cli import COMMAND, Run, run  # noqa: F401 - a fixture
+from tests.test_files import other_process
 
 CONFIG: dict[str, Any] = {
     "name": "toy",
@@ -88,10 +91,28 @@ def test_a_search_ends_with_specs_that_build(run: Run, tmp_path: Path) -> None: 
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_folder_has_one_run_at_a_time(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    config, folder = write_config(tmp_path), tmp_path / "run"
+    program = (
+        "import time; from pathlib import Path; from scalenet_zoo.locks import hold\n"
+        f"with hold(Path({str(folder)!r})):\n    print('ready', flush=True); time.sleep(100)"
+    )
+    with other_process(program) as process:
+        for command in (("search",), ("supernet", "train")):
+            code, line = run.error(*command, config, "--output", folder, *HERE)
+            assert (code, line) == (1, f"{folder}: found another process at work in it, expected one at a time")
+        assert [path.name for path in folder.iterdir()] == [LOCK]  # and nothing was written
+        process.kill()
+        process.wait()
+        with SearchRun(SearchConfig.load(config), folder, RunOptions(cpu=True, workers=0)).at_work():
+            assert sorted(path.name for path in folder.iterdir()) == [LOCK, "config.yaml", "run.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "run.json"]
+
+
 @pytest.mark.slow
 def test_a_killed_search_ends_as_one_that_was_not(tmp_path: Path) -> None:
     config = write_config(tmp_path, baselines=["random"])
-    search_whole_and_killed(config, tmp_path, HERE, (0.3, 0.7))
+    search_whole_and_killed(config, tmp_path, ("--cpu", "--workers", "1"), (0.0, 0.3, 0.7))
     for method in ("joint", "random"):
         assert state(tmp_path / "whole", method) == state(tmp_path / "killed", method)
     families = [json.loads((tmp_path / name / "family.json").read_text()) for name in ("whole", "killed")]
@@ -217,12 +238,13 @@ def test_what_nothing_depends_on_yet_may_change(run: Run, tmp_path: Path) -> Non
         _, line = run.error("search", config, "--output", tmp_path / "third", "--supernet", folder, *HERE)
         assert complaint in line
     _, line = run.error("search", config, "--output", tmp_path / "third", "--supernet", tmp_path, *HERE)
-    assert f"{tmp_path}: found no trained supernet, expected one to search with" in line
+    assert f"{tmp_path}: found no trained supernet, expected one in {tmp_path / 'supernet'}" in line
 
 
 def test_a_run_with_another_configuration_is_refused(run: Run, tmp_path: Path) -> None:  # noqa: F811
     config, folder = write_config(tmp_path), tmp_path / "run"
-    SearchRun(SearchConfig.load(config), folder, RunOptions(cpu=True, workers=0))
+    with SearchRun(SearchConfig.load(config), folder, RunOptions(cpu=True, workers=0)).at_work():
+        pass
     for name in ("supernet", "search"):
         (folder / name).mkdir()
     changed = {**CONFIG["search"], "population": 6}
@@ -232,6 +254,42 @@ def test_a_run_with_another_configuration_is_refused(run: Run, tmp_path: Path) -
     assert f"{folder}: limits.macs: found ['140K'] in this run, expected ['150K']" in line
     _, line = run.error("search", write_config(tmp_path, limit=70), "--output", folder, *HERE)
     assert f"{folder}: limit: found 80 in this run, expected 70" in line
+
+
+WRONG: list[tuple[dict[str, Any], list[str], str]] = [
+    ({"data": "imagefolder:/nowhere"}, [], "imagefolder:/nowhere: found nothing at /nowhere, expected a folder"),
+    ({"data": "masks:."}, [], "masks:.: found no such data for classification, expected a folder or digits"),
+    ({"space": "nowhere.yaml"}, [], "nowhere.yaml: cannot be read: No such file or directory"),
+    ({"search": {"weights": [1.0]}}, [], "weights: found [1.0], expected one for each of the stages 1, 2"),
+    ({"supernet": {"recipe": {"lr": "fast"}}}, [], "supernet: recipe: lr: found 'fast', expected"),
+    ({}, ["--macs", "1M,2M,3M,4M"], "limits.macs: found 4 limits, expected at most 3"),
+    ({}, ["--latency", "1ms", "--on", "abacus"], "abacus"),
+    ({}, ["--supernet", "/nowhere"], "/nowhere: found no trained supernet, expected one in /nowhere/supernet"),
+]
+
+
+def test_what_can_be_seen_to_be_wrong_is_told_without_torch(tmp_path: Path) -> None:
+    commands = []
+    for number, (changes, arguments, _) in enumerate(WRONG):
+        (folder := tmp_path / str(number)).mkdir()
+        commands.append(["search", str(write_config(folder, **changes)), "--output", str(folder / "run"), *arguments])
+    program = f"""
+import sys
+from scalenet_zoo.cli import app
+from scalenet_zoo.errors import ZooError
+for command in {commands!r}:
+    try:
+        app(command, standalone_mode=False)
+    except ZooError as error:
+        print(error)
+print("torch" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    *lines, torch_is_there = result.stdout.splitlines()
+    assert torch_is_there == "False"
+    for line, (_, _, complaint) in zip(lines, WRONG, strict=True):
+        assert complaint in line
+    assert not list(tmp_path.rglob("run"))
 
 
 def test_flags_change_the_limits(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Scores of networks by a supernet's weights: images, accuracy, the cache on disk, several processes."""
 
 import json
+import re
+import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save
 from torch import nn
 
 from scalenet_zoo.data.examples import Part
@@ -19,7 +23,8 @@ from scalenet_zoo.images import preprocessing
 from scalenet_zoo.labels import Labels
 from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.images import cached_images, check_data
-from scalenet_zoo.search.scoring import ScoringSettings, SupernetScorer
+from scalenet_zoo.search.scoring import SupernetScorer
+from scalenet_zoo.search.settings import ScoringSettings
 from scalenet_zoo.spec import ArchSpec
 from scalenet_zoo.supernet.batch_norm import reestimate_batch_norm
 from scalenet_zoo.supernet.scalenet import SuperSupernet
@@ -130,14 +135,35 @@ def test_broken_images_are_left_out_and_counted(tmp_path: Path) -> None:
     assert not list((tmp_path / "anew").iterdir())  # nothing half written
 
 
-@pytest.mark.parametrize("name", ["images.npy", "targets.npy", "broken.json"])
-def test_damaged_images_are_told(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "longer", "empty", "missing", "another kind"])
+@pytest.mark.parametrize("name", ["images.bin", "targets.safetensors", "broken.json"])
+def test_damaged_images_are_told(name: str, damage: str, tmp_path: Path) -> None:
     spec = spec_of(candidates(1)[0])
     cached_images(VALIDATION, spec, tmp_path)
     (path,) = tmp_path.glob(f"*/{name}")
-    path.write_bytes(path.read_bytes()[:1])
+    content = path.read_bytes()
+    another = {"targets.safetensors": save({"classes": np.zeros((60, 2))}), "broken.json": b"[3.5]"}.get(name, b"[3.5]")
+    new = {"cut": content[:-1], "longer": content + b"0", "empty": b"", "another kind": another}
+    path.unlink() if damage == "missing" else path.write_bytes(new[damage])
     with pytest.raises(InputError, match=r"is damaged \(.*\); delete it, and it is made anew"):
         cached_images(VALIDATION, spec, tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    """To a process that may write files of 4 KiB at most every larger one meets a full disk."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, hard))
+    try:
+        with pytest.raises(OutputError, match="cannot be written: File too large"):
+            cached_images(VALIDATION, spec_of(candidates(1)[0]), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_data_that_cannot_be_scored_on_are_refused(tmp_path: Path) -> None:
@@ -149,7 +175,23 @@ def test_data_that_cannot_be_scored_on_are_refused(tmp_path: Path) -> None:
     class OneClass(Shapes):
         labels = Labels(names=("cat",))
 
+    class Other(Shapes):
+        labels = Labels(names=("dark", "cat"))
+
+    @dataclass(frozen=True)
+    class Some(Shapes):
+        labels = Labels(names=("green", "red"))
+
+        def read(self, index: int) -> tuple[Image.Image, Any]:
+            image, kind = super().read(index)
+            return image, 2 - kind
+
     check_data(TRAINING, VALIDATION)
+    with pytest.raises(InputError, match=r"^shapes: split val: found the class 'cat', expected those that train has$"):
+        check_data(TRAINING, Other("classification", 4, "val"))
+    _, part = check_data(TRAINING, Some("classification", 8, "val"))
+    assert [part.read(i)[1] for i in range(8)] == [VALIDATION.read(i)[1] for i in range(8)]
+    assert part.labels == TRAINING.labels
     with pytest.raises(InputError, match=r"^shapes: split train: found no images, expected some$"):
         check_data(VALIDATION, Shapes("classification", 0))
     with pytest.raises(InputError, match=r"^shapes: split train: found the class cat alone, expected two or more$"):
@@ -270,23 +312,47 @@ def test_a_line_that_was_cut_off_is_scored_again(supernet: SuperSupernet, tmp_pa
     path, chosen = tmp_path / "scores.jsonl", candidates()
     scores = make_scorer(supernet, tmp_path).score(chosen)
     whole = path.read_text()
-    for cut in (1, 20):
+    for cut, left in ((1, 6), (20, 5)):  # the end of a line, and more
         path.write_text(whole[:-cut])
         scorer = make_scorer(supernet, tmp_path)
-        assert len(scorer.scores) == 5
+        assert len(scorer.scores) == left
+        assert path.read_text().endswith("}\n")
         assert scorer.score(chosen) == scores
         assert sorted(path.read_text().splitlines()) == sorted(whole.splitlines())
 
 
-def test_a_damaged_line_is_told(supernet: SuperSupernet, tmp_path: Path) -> None:
-    make_scorer(supernet, tmp_path).score(candidates(1))
+@pytest.mark.parametrize(
+    ("number", "line", "complaint"),
+    [
+        (1, b"rubbish", "line 1: is not valid JSON"),
+        (1, b'{"network": "a", "resolution": 24, "score": 0.5}', "line 1: supernet: is missing"),
+        (2, b"3.5", "line 2: found 3.5, expected an object"),
+        (2, b"", "line 2: is not valid JSON"),
+        (2, b'{"network": "\xff"}', "line 2: is not UTF-8 text: found the byte 0xff"),
+        (2, b'{"network": "a", "resolution": 24}', "line 2: score: is missing"),
+        (
+            2,
+            b'{"network": "a", "resolution": 24, "score": 1.5}',
+            "line 2: score: found 1.5, expected less than or equal to 1",
+        ),
+        (2, b'{"network": "a", "resolution": 24, "score": NaN}', "line 2: score: found NaN, expected a finite number"),
+        (
+            2,
+            b'{"network": "a", "resolution": "24", "score": 0.5}',
+            "line 2: resolution: found '24'",
+        ),
+    ],
+)
+def test_a_damaged_line_is_told(
+    number: int, line: bytes, complaint: str, supernet: SuperSupernet, tmp_path: Path
+) -> None:
+    make_scorer(supernet, tmp_path)
     path = tmp_path / "scores.jsonl"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text(lines[0] + lines[1].replace('"score":', '"score":7') + lines[2])
-    with pytest.raises(SpecError, match=r"scores.jsonl: line 2: score: found 7[\d.]+, expected"):
-        make_scorer(supernet, tmp_path)
-    path.write_text("rubbish\n")
-    with pytest.raises(SpecError, match=r"scores.jsonl: line 1: "):
+    scores = b'{"network": "a", "resolution": 24, "score": 0.5}'
+    lines = [path.read_bytes().strip(), scores, scores]
+    lines[number - 1] = line
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(SpecError, match=f"^{re.escape(f'{path}: {complaint}')}"):
         make_scorer(supernet, tmp_path)
 
 

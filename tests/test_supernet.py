@@ -13,13 +13,15 @@ from scipy.stats import chisquare
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from scalenet_zoo.errors import InputError
+from scalenet_zoo.errors import BackendError, InputError
 from scalenet_zoo.layers import MBConv
+from scalenet_zoo.search.multipath_space import MultipathSpace
 from scalenet_zoo.search.space import Space
 from scalenet_zoo.spec import ArchSpec, Head, Layer, MBConvNetwork
 from scalenet_zoo.supernet.elastic import Side
 from scalenet_zoo.supernet.optimiser import Gradients, WindowSGD
 from scalenet_zoo.supernet.samplers import HierarchicalSampler, SandwichSampler, UniformSampler
+from scalenet_zoo.supernet.scalenas import SuperScaleNet
 from scalenet_zoo.supernet.scalenet import SuperSupernet
 from tests.spaces import TINY, draw, telling_supernet
 
@@ -71,6 +73,21 @@ def test_sides_differ_and_meet_in_the_widest_network() -> None:
     assert (left - right).abs().max() > 1e-3
     left, right = both(widest)
     assert torch.equal(left, right)
+
+
+def test_supernets_larger_than_memory_are_refused_before_they_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = Space.load("small")
+    with torch.device("meta"):
+        bytes_needed = 4 * sum(p.numel() for p in SuperSupernet(space, 10).parameters())
+    monkeypatch.setattr("scalenet_zoo.memory.available_memory", lambda: 0.9 * bytes_needed)
+    message = r"^small: a supernet of 1\.021M parameters: found that it takes 0\.0 GB of memory, expected at most"
+    with pytest.raises(BackendError, match=message):
+        SuperSupernet(space, 10)
+    pose = MultipathSpace.load("scalenas_pose")
+    with pytest.raises(
+        BackendError, match="^scalenas_pose: a supernet of 47.61M parameters: found that it takes 0.2 GB"
+    ):
+        SuperScaleNet(pose, 17)
 
 
 def test_the_space_of_the_paper_has_a_supernet() -> None:

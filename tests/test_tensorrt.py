@@ -1,6 +1,9 @@
 """TensorRT engines: real ones, of TensorRT-RTX, which needs no GPU to build them."""
 
+import gzip
+import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -18,14 +21,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from scalenet_zoo.export import engine_network, tensorrt_library
+from scalenet_zoo.export import engine_network, tensorrt, tensorrt_library
 from scalenet_zoo.export.engine_record import Device, EngineOptions, EngineRecord, read_engine, record_path
 from scalenet_zoo.export.metadata import OnnxOptions, Precision
 from scalenet_zoo.export.onnx import OnnxNetwork, export_onnx
 from scalenet_zoo.export.tensorrt import EngineNetwork, build_engine, check_engine
 
 from scalenet_zoo import load_spec
-from scalenet_zoo._files import replacing
+from scalenet_zoo._files import SCRATCH, replacing
 from scalenet_zoo.errors import BackendError, EngineError, InputError
 from scalenet_zoo.images import sample_photographs
 from scalenet_zoo.spec import ArchSpec
@@ -200,7 +203,9 @@ def test_external_data_are_part_of_the_onnx_file(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="is stale: the ONNX file has changed"):
         build_engine(path, tmp_path / "x.engine", RTX)
     (tmp_path / "large.onnx.data").unlink()
-    with pytest.raises(InputError, match=r"large.onnx.data: cannot be read: No such file"):
+    with pytest.raises(
+        InputError, match=r"large.onnx: external data in 'large.onnx.data': cannot be read: No such file"
+    ):
         build_engine(path, tmp_path / "y.engine", RTX)
 
 
@@ -270,6 +275,94 @@ def resealed(path: Path, **changes: object) -> None:
     record.sealed().save(record_path(path))
 
 
+PLAN = b"".join(i.to_bytes(2) for i in range(2**12))
+"""8 KiB that gzip makes little of."""
+
+
+@pytest.mark.parametrize(
+    ("content", "plan_bytes", "complaint"),
+    [
+        (gzip.compress(PLAN), len(PLAN), None),
+        (gzip.compress(PLAN), None, None),  # records of before do not have it
+        (gzip.compress(PLAN), len(PLAN) + 1, "found a plan of 8,192 bytes, expected 8,193"),
+        (gzip.compress(PLAN), len(PLAN) - 1, "found more than 8,191 bytes when decompressed"),
+        (gzip.compress(bytes(2**26)), 2**26, "found more than 4,1[0-9]{2},[0-9]{3} bytes when decompressed"),
+        (gzip.compress(bytes(2**26)), None, "found more than 4,1[0-9]{2},[0-9]{3} bytes when decompressed"),
+        (gzip.compress(PLAN)[:-9], None, "cannot be decompressed: it does not end where gzip's stream does"),
+        (gzip.compress(PLAN) + b"more", None, "cannot be decompressed: it does not end where gzip's stream does"),
+        (gzip.compress(PLAN)[:-8] + bytes(8), None, "cannot be decompressed: Error -3"),
+        (PLAN, None, "cannot be decompressed: Error -3"),
+    ],
+    ids=lambda value: "" if isinstance(value, bytes) else str(value)[:40],
+)
+def test_a_compressed_engine_is_as_large_as_its_record_says(
+    content: bytes, plan_bytes: int | None, complaint: str | None, engine: Path
+) -> None:
+    engine.write_bytes(content)
+    resealed(
+        engine,
+        engine_sha256=hashlib.sha256(content).hexdigest(),
+        engine_bytes=len(content),
+        plan_bytes=plan_bytes,
+        options=RTX.model_copy(update={"compress": True}),
+    )
+    if complaint is None:
+        assert read_engine(engine)[1] == PLAN
+        return
+    with pytest.raises(EngineError, match=rf"scalenet_s0.engine: {complaint}"):
+        read_engine(engine)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["directory", "pipe"])
+def test_engines_and_records_are_regular_files(make: Callable[[Path], object], engine: Path) -> None:
+    for path in (record_path(engine), engine):
+        path.unlink()
+        make(path)
+        with pytest.raises(EngineError, match=rf"{path.name}: is (a directory|not a regular file), expected"):
+            check_engine(engine)
+
+
+def test_an_engine_for_other_images_than_its_spec_says_is_refused(engine: Path) -> None:
+    profile = EngineRecord.load(record_path(engine)).profiles[0]
+    resealed(engine, profiles=(profile.model_copy(update={"largest": (32, 3, 64, 64)}),))
+    with pytest.raises(InputError, match=r"found images of \(3, 64, 64\), expected \(3, 64, 96\) as its spec says"):
+        _ = check_engine(engine).metadata
+
+
+class Timings:
+    """Stands for a builder's configuration: it takes timings that begin with "good", as TensorRT takes its own."""
+
+    def __init__(self) -> None:
+        self.kept = b"?"
+
+    def create_timing_cache(self, content: bytes) -> bytes | None:
+        return content if content.startswith(b"good") or not content else None
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        self.kept = cache
+        return not ignore_mismatch
+
+
+@pytest.mark.parametrize(
+    ("write", "kept"),
+    [
+        (lambda path: path.write_bytes(b"good"), b"good"),
+        (lambda path: path.write_bytes(b"damaged"), b""),
+        (lambda path: None, b""),
+        (Path.mkdir, b""),
+        (os.mkfifo, b""),
+    ],
+    ids=["good", "damaged", "missing", "directory", "pipe"],
+)
+def test_timings_that_cannot_be_read_are_made_anew(
+    write: Callable[[Path], object], kept: bytes, tmp_path: Path
+) -> None:
+    write(tmp_path / "a.timings")
+    config = Timings()
+    tensorrt._load_timings(config, tmp_path / "a.timings")
+    assert config.kept == kept
+
+
 def test_another_version_of_the_library_is_refused(engine: Path) -> None:
     resealed(engine, tensorrt="1.6.0")
     version = tensorrt_library.open_library("tensorrt-rtx").version
@@ -336,7 +429,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "truncated": (lambda path: path.write_bytes(tiny(path).read_bytes()[:-20]), "cannot be read as ONNX: the file is"),
     "text": (lambda path: path.write_text("hello"), "cannot be read as ONNX"),
-    "empty": (lambda path: path.write_bytes(b""), "found 0 inputs and 0 outputs, expected one of each"),
+    "empty": (lambda path: path.write_bytes(b""), "cannot be read as ONNX: found no graph in it"),
     "missing": (lambda path: None, "cannot be read: No such file or directory"),
     "outputs": (with_two_outputs, "found 1 inputs and 2 outputs, expected one of each"),
     "axes": (
@@ -460,9 +553,10 @@ def test_a_killed_build_leaves_no_engine(s0: Path, tmp_path: Path) -> None:
     process.kill()
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    assert all(file.name.startswith(".x.engine.") for file in tmp_path.iterdir())
+    assert all(file.name.startswith(SCRATCH) for file in tmp_path.iterdir())
     record = build_engine(s0, path, RTX)
     assert check_engine(path) == record
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.engine", "x.engine.json"]
 
 
 def test_two_builds_of_one_engine_at_once(s0: Path, tmp_path: Path) -> None:

@@ -17,13 +17,25 @@ from scalenet_zoo.export.onnx_network import OnnxNetwork
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from scalenet_zoo import create_model
 from scalenet_zoo.errors import InputError, WeightsError
+from scalenet_zoo.evaluate import evaluate
 from scalenet_zoo.images import normalisation
 from scalenet_zoo.inference import Inference, prepare
 from scalenet_zoo.predict import predict
-from scalenet_zoo.tiling import run_tiles, segment, tile_starts, tile_weights
+from scalenet_zoo.recipe import Recipe
+from scalenet_zoo.tiling import (
+    OVERLAP,
+    doubt_resolution,
+    learnt_own_resolution,
+    run_tiles,
+    segment,
+    tile_starts,
+    tile_weights,
+)
+from scalenet_zoo.train import Options, train
 from tests.networks import random_model
-from tests.shapes import SPECS
+from tests.shapes import SPECS, Shapes
 
 lengths = st.integers(1, 400)
 tiles = st.integers(1, 96)
@@ -175,6 +187,52 @@ def test_a_file_segments_as_its_network(options: OnnxOptions, tmp_path: Path) ->
     ours, theirs = (segment(prepare(opened), picture) for opened in (OnnxNetwork.load(tmp_path / "x.onnx"), model))
     assert ours.shape == (100, 150)
     assert (ours == theirs).mean() > (0.7 if options.output == "argmax" else 0.999)
+
+
+@pytest.mark.parametrize(
+    ("training", "own"),
+    [
+        ({"recipe": {"own_resolution": True}}, True),
+        ({"recipe": {"own_resolution": False}}, False),
+        ({"recipe": {"epochs": 9}}, False),  # older than the field
+        ({}, None),
+        ("by hand", None),
+        (None, None),
+    ],
+)
+def test_what_a_network_was_trained_on_is_told(training: Any, own: bool | None) -> None:
+    details = {} if training is None else {"training": training}
+    spec = SPECS["segmentation"]
+    spec = spec.model_copy(update={"provenance": spec.provenance.model_copy(update={"details": details})})
+    assert learnt_own_resolution(spec) is own
+    whole, tiled = (doubt_resolution(spec, tiles) for tiles in (False, True))
+    assert (whole is not None) == (own is True)
+    assert (tiled is not None) == (own is False)
+    if tiled:
+        assert tiled.startswith(
+            "tiny_segmentation was trained on whole pictures, squeezed to its input: in tiles it does"
+        )
+
+
+def test_a_training_for_tiles_is_judged_in_tiles(tmp_path: Path) -> None:
+    spec = SPECS["segmentation"].replace(height=32, width=32)
+    recipe = Recipe(epochs=1, batch_size=4, own_resolution=True)
+    shapes, other = Shapes("segmentation", 8), Shapes("segmentation", 4, "val")  # of 64 x 64 pixels
+    trained = train(random_model(spec), recipe, shapes, other, tmp_path / "run", Options(workers=0, cpu=True))
+    best: Any = create_model(str(tmp_path / "run" / "best"))
+    assert (
+        trained.best == evaluate(best, other, overlap=OVERLAP).metrics["miou"] != evaluate(best, other).metrics["miou"]
+    )
+    assert {result.data for result in best.spec.provenance.results} == {"shapes val, in tiles"}
+    assert learnt_own_resolution(best.spec) is True
+
+
+def test_rows_are_told() -> None:
+    told: list[int] = []
+    segment(seeing(lambda images: images[:, :2]), noise(60, 100), on_rows=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 100
+    assert len(told) > 2
 
 
 def test_what_cannot_be_tiled() -> None:

@@ -15,10 +15,10 @@ from scipy.stats import binomtest
 from scalenet_zoo.errors import BudgetError
 from scalenet_zoo.search import topology
 from scalenet_zoo.search.multipath_space import MultipathSpace, Topologies
+from scalenet_zoo.search.settings import TopologySettings
 from scalenet_zoo.search.topology import (
     Judge,
     Scored,
-    TopologySettings,
     ageing_evolution,
     change_one,
     cross,

@@ -1,13 +1,16 @@
 """Training: it learns, it resumes to the bit, it computes what timm's pieces do, and many processes are one."""
 
 import gc
+import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +22,32 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 from scalenet_zoo import create_model
-from scalenet_zoo.checkpoint import checkpoints, load_checkpoint
+from scalenet_zoo._files import SCRATCH
+from scalenet_zoo.accelerator import alone_in
+from scalenet_zoo.checkpoint import (
+    Checkpoint,
+    Progress,
+    checkpoints,
+    load_checkpoint,
+    load_newest,
+    newest,
+    read_state,
+    save_state,
+)
 from scalenet_zoo.data import open_data
-from scalenet_zoo.errors import InputError, TrainingError, WeightsError
+from scalenet_zoo.doubts import doubts, guessing
+from scalenet_zoo.errors import InputError, OutputError, TrainingError, WeightsError
+from scalenet_zoo.labels import Labels
+from scalenet_zoo.locks import LOCK, hold
+from scalenet_zoo.optimisation import check_batch_norm, make_scheduler
 from scalenet_zoo.pretrained import from_timm
 from scalenet_zoo.recipe import Recipe
-from scalenet_zoo.spec import Task
+from scalenet_zoo.spec import Task, spec_of
 from scalenet_zoo.train import Options, Trained, Trainer, train
 from scalenet_zoo.training_log import read_log
 from scalenet_zoo.weights import read_weights
 from tests.data_files import spoil, write_image_folder, write_shards
+from tests.processes import run_processes
 from tests.shapes import SPECS, Shapes
 
 QUICK = Recipe(epochs=3, batch_size=8, lr=3e-3, warmup_epochs=0.0, scale=(0.5, 1.0), clip_grad=5.0)
@@ -63,6 +82,8 @@ def test_each_task_learns_and_leaves_a_network_that_says_how(task: Task, tmp_pat
     training = best.spec.provenance.details["training"]
     assert training["data"] == "shapes"
     assert training["recipe"]["lr"] == 5e-3
+    assert ("smoothing" in training["recipe"]) is (task == "classification")
+    assert ("heatmap_sigma" in training["recipe"]) is (task == "pose")
     measured = {result.metric: result for result in best.spec.provenance.results}
     assert measured[trained.metric].value == trained.best
     assert measured[trained.metric].origin == "measured"
@@ -300,17 +321,119 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(tmp_path: Path, caplog: py
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("name", ["training.json", "training.safetensors", "model.safetensors", "config.json"])
-@pytest.mark.parametrize("damage", ["truncated", "missing"])
-def test_any_damage_is_found(name: str, damage: str, tmp_path: Path) -> None:
-    run(tmp_path, recipe=replace(QUICK, epochs=1), options=replace(HERE, keep=1))
-    (newest,) = checkpoints(tmp_path)
-    content = (newest / name).read_bytes()
-    (newest / name).unlink()
-    if damage == "truncated":
-        (newest / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(WeightsError, match=rf"found no whole checkpoint among 1: .*{name}: (is|cannot)"):
-        run(tmp_path, recipe=replace(QUICK, epochs=1), resume=True)
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with checkpoints of the steps 5 and 10."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.raises(StoppedError):
+        run(folder, on_step=stopper(12))
+    assert [int(path.name) for path in checkpoints(folder)] == [10, 5]
+    return folder
+
+
+@pytest.fixture
+def resumable(stopped: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stopped, tmp_path / "run"))
+
+
+def changed(content: bytes, before: bytes, after: bytes) -> bytes:
+    assert content.count(before) > 0
+    return content.replace(before, after, 1)
+
+
+DAMAGE = {
+    "another number": ("training.json", lambda content: changed(content, b'["lr", 0.00', b'["lr", 0.90')),
+    "another word": ("training.json", lambda content: changed(content, b'"dict"', b'"dicT"')),
+    "another tensor": ("training.json", lambda content: changed(content, b'.exp_avg"', b'.exp_avG"')),
+    "another type": ("training.json", lambda content: changed(content, b'"rest": {', b'"rest": [], "was": {')),
+    "another version": ("training.json", lambda content: changed(content, b'"version": 2', b'"version": 1')),
+    "another architecture": ("training.json", lambda content: changed(content, b'"trained": "', b'"trained": "0')),
+    "a list": ("training.json", lambda content: b"[]"),
+    **{
+        f"{what} {name}": (name, damage)
+        for name in ("training.json", "training.safetensors", "model.safetensors", "config.json", "spec.json")
+        for what, damage in (
+            ("truncated", lambda content: content[: len(content) // 2]),
+            ("longer", lambda content: content + b"\n}"),
+            ("missing", lambda content: None),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_any_damage_is_told_and_the_checkpoint_before_used(
+    damage: str, resumable: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, change = DAMAGE[damage]
+    path = checkpoints(resumable)[0] / name
+    content = change(path.read_bytes())
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    found = load_newest(resumable, tiny("classification", 3))
+    assert found is not None
+    assert found.progress.step == 5
+    assert f"{path}: is {'missing' if content is None and name != 'training.json' else 'damaged'}" in caplog.text
+    assert "the checkpoint before it is used" in caplog.text
+    shutil.rmtree(checkpoints(resumable)[1])
+    with pytest.raises(WeightsError, match="found no whole checkpoint among 1: "):
+        load_newest(resumable, tiny("classification", 3))
+
+
+def test_no_byte_of_a_checkpoints_description_can_be_changed_unnoticed(resumable: Path) -> None:
+    whole, (path, _) = tiny("classification", 3), checkpoints(resumable)
+    expected = load_checkpoint(path, whole)
+    content = (path / "training.json").read_bytes()
+    rng, refused = random.Random(0), 0
+    for _ in range(100):
+        place = rng.randrange(len(content))
+        (path / "training.json").write_bytes(content[:place] + bytes([rng.randrange(32, 127)]) + content[place + 1 :])
+        try:
+            found = load_checkpoint(path, whole)
+        except WeightsError:
+            refused += 1
+            continue
+        assert found.progress == expected.progress  # the same byte, or white space
+        assert found.states["optimizer"]["param_groups"] == expected.states["optimizer"]["param_groups"]
+    assert refused > 70
+
+
+def as_version_1(path: Path) -> None:
+    """Rewrite a checkpoint as versions of this package before it had a digest did."""
+    state = json.loads((path / "training.json").read_text())
+    del state["digest"]
+    (path / "training.json").write_text(json.dumps({**state, "version": 1}))
+
+
+def test_checkpoints_without_a_digest_are_gone_on_with(resumable: Path) -> None:
+    last, _ = checkpoints(resumable)
+    whole, network = tiny("classification", 3), tiny("classification", 3, seed=1)
+    load_checkpoint(last, whole)
+    as_version_1(last)
+    found = load_newest(resumable, network)
+    assert found is not None
+    assert found.progress.step == 10
+    assert_equal(network.state_dict(), whole.state_dict())
+    text = (last / "training.json").read_text()
+    (last / "training.json").write_text(text.replace('"dict"', '"dicT"', 1))
+    found = load_newest(resumable, network)
+    assert found is not None
+    assert found.progress.step == 5
+
+
+def test_a_damaged_checkpoint_does_not_outlive_those_that_are_written_after_it(tmp_path: Path) -> None:
+    def read(path: Path) -> Checkpoint:
+        return read_state(path, "hash", "a space")
+
+    for step in (1, 2):
+        save_state(tmp_path, "hash", {"counts": [step, 0.5, None]}, Progress(step=step * 10))
+    (checkpoints(tmp_path)[0] / "training.json").write_text("{}")
+    found = newest(tmp_path, read)
+    assert found is not None
+    assert found.states == {"counts": [1, 0.5, None]}
+    save_state(tmp_path, "hash", {"counts": [3, 0.5, None]}, Progress(step=12), keep=1)
+    assert [int(path.name) for path in checkpoints(tmp_path)] == [12]
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None:
@@ -332,11 +455,150 @@ def test_a_run_is_not_overwritten_or_changed(tmp_path: Path) -> None:
         run(tmp_path, recipe=replace(QUICK, epochs=1), count=48, resume=True)
 
 
-def test_a_damaged_description_of_a_run_is_one_line(tmp_path: Path) -> None:
-    run(tmp_path, recipe=replace(QUICK, epochs=1))
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(TrainingError, match=r"run\.json: is not valid JSON"):
-        run(tmp_path, recipe=replace(QUICK, epochs=1), resume=True)
+def test_a_run_goes_on_with_the_same_classes_alone(tmp_path: Path) -> None:
+    """Though the path and the number of images be the same: a folder may have been renamed."""
+    recipe, source = replace(QUICK, epochs=1), f"imagefolder:{write_image_folder(tmp_path / 'data', count=8)}"
+
+    def go_on(resume: bool) -> Trained:
+        data = [open_data(source, "classification", split) for split in ("train", "val")]
+        return train(tiny("classification", 3), recipe, data[0], data[1], tmp_path / "run", HERE, resume=resume)
+
+    go_on(resume=False)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record.pop("labels") == ["cat", "dog", "eel"]
+    for split in ("train", "val"):
+        (tmp_path / "data" / split / "cat").rename(tmp_path / "data" / split / "fox")
+    with pytest.raises(
+        TrainingError, match=r"labels: found \['cat', 'dog', 'eel'\] in this run, expected \['dog', 'eel'"
+    ):
+        go_on(resume=True)
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))  # as older versions wrote it
+    assert go_on(resume=True).metric == "top1"
+    (tmp_path / "run" / "log.jsonl").unlink()
+    with pytest.raises(TrainingError, match=r"log\.jsonl: found no evaluation, expected that of the end of the run"):
+        go_on(resume=True)
+
+
+def test_figures_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "tensorboard").touch()
+    with pytest.raises(OutputError, match="tensorboard: cannot be written: "):
+        run(tmp_path, recipe=replace(QUICK, epochs=1))
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's, where an epoch ends within a file
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stream_of_which_nothing_can_be_used_ends(workers: int, tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    for shard in tmp_path.glob("*.tar"):
+        shard.write_bytes(shard.read_bytes().replace(b".cls", b".txt"))
+    data = [open_data(f"wds:{tmp_path}", "classification", split) for split in ("train", "val")]
+    with pytest.raises(InputError, match=r"found no images with classes in the split train, expected .* in 1.cls"):
+        train(tiny("classification", 3), QUICK, data[0], data[1], tmp_path / "run", Options(workers=workers, cpu=True))
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("run.json", b"{", r"run\.json: is not valid JSON"),
+        ("run.json", b"[]", r"run\.json: found \[\], expected an object"),
+        ("run.json", None, r"found checkpoints without run\.json"),
+        ("recipe.yaml", b"lr: \xff", r"recipe\.yaml: is not UTF-8 text"),
+        ("recipe.yaml", b"lr: 0.1", r"epochs: found 100 in this run, expected 3, as now given"),
+        ("log.jsonl", b"\xff\n", r"log\.jsonl: line 1: is not UTF-8 text"),
+        ("log.jsonl", b"3.5\n", r"log\.jsonl: line 1: found 3\.5, expected an object"),
+        ("log.jsonl", b'{"kind": []}\n', r"log\.jsonl: line 1: kind: found \[\], expected train or val"),
+        ("log.jsonl", b'{"kind": "val", "step": "1"}\n', r"log\.jsonl: line 1: step: found '1', expected a number"),
+        (
+            "log.jsonl",
+            b'{"kind": "train", "step": 1, "epoch": 0.5, "loss": 1, "lr": 1}\n'
+            b'{"kind": "train", "step": 2, "epoch": 0.5, "loss": null, "lr": 1}\n',
+            r"log\.jsonl: line 2: loss: found None, expected a number",
+        ),
+    ],
+)
+def test_what_is_damaged_in_a_runs_folder_is_one_line(
+    name: str, content: bytes | None, complaint: str, resumable: Path
+) -> None:
+    (resumable / name).unlink()
+    if content is not None:
+        (resumable / name).write_bytes(content)
+    with pytest.raises((TrainingError, InputError), match=complaint):
+        run(resumable, resume=True)
+
+
+def test_the_line_of_a_log_that_a_kill_cut_off_is_left_out(tmp_path: Path) -> None:
+    line = '{"step": 1, "kind": "val", "epoch": 1}'
+    (tmp_path / "log.jsonl").write_text(f"{line}\n{line[:20]}")
+    assert read_log(tmp_path) == [json.loads(line)]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from scalenet_zoo._files import replacing_folder
+from scalenet_zoo.locks import hold
+with hold(Path(sys.argv[1])), replacing_folder(Path(sys.argv[1]) / "checkpoints" / "00000012") as folder:
+    (folder / "half").write_text("written")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+"""Another run, in the midst of writing a checkpoint."""
+
+
+def test_two_runs_are_not_in_one_folder_and_a_killed_one_leaves_nothing(resumable: Path) -> None:
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in resumable.rglob("*") if path.is_file()}
+
+    other = subprocess.Popen([sys.executable, "-c", HOLDER, resumable], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    before = content()
+    with pytest.raises(TrainingError, match=rf"{resumable}: found another process at work in it, expected one"):
+        run(resumable, resume=True)
+    assert content() == before
+    other.kill()
+    other.communicate()
+    assert list(resumable.rglob(f"{SCRATCH}*"))
+    run(resumable, resume=True)
+    assert [path for path in resumable.rglob("*") if path.name.startswith(SCRATCH) or path.name == LOCK] == []
+    assert [int(path.name) for path in checkpoints(resumable)] == [15, 10]
+
+
+def _taken(rank: int, world: int, folder: Path) -> str:
+    try:
+        with alone_in(folder):
+            return "taken"
+    except TrainingError as error:
+        return str(error)
+
+
+@pytest.mark.distributed
+def test_all_processes_of_a_second_run_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "meeting").mkdir()
+    with hold(tmp_path / "run"):
+        refused = run_processes(_taken, 2, tmp_path / "meeting", tmp_path / "run")
+    assert refused == [f"{tmp_path / 'run'}: found another process at work in it, expected one at a time"] * 2
+    (tmp_path / "again").mkdir()
+    assert run_processes(_taken, 2, tmp_path / "again", tmp_path / "run") == ["taken"] * 2
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_run_do_not_keep_its_folder(tmp_path: Path) -> None:
+    """The run alone is killed, so that for seconds its workers outlive it; it is gone on with at once."""
+    killed = cli(*TRAIN, "--output", str(tmp_path / "run"))
+    deadline = time.monotonic() + 120
+    while not checkpoints(tmp_path / "run"):
+        assert killed.poll() is None or time.monotonic() < deadline
+        time.sleep(0.01)
+    workers = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+    killed.kill()
+    again = cli(*TRAIN, "--output", str(tmp_path / "run"), "--resume")
+    assert workers
+    out, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    assert "best top1" in out
+    killed.communicate()
 
 
 def test_only_so_many_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -362,6 +624,23 @@ def test_recipes_that_do_not_fit_are_refused(changes: dict[str, Any], complaint:
     assert complaint in str(caught.value)
 
 
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+@pytest.mark.parametrize("changes", [{"batch_size": 1}, {"batch_size": 4, "grad_accum_steps": 4}, {"batch_size": 2}])
+@pytest.mark.parametrize("size", [16, 32, 48])
+def test_single_images_are_refused_where_a_batch_norm_would_see_one_value(
+    task: Task, changes: dict[str, Any], size: int
+) -> None:
+    network, recipe = tiny(task, 3), replace(QUICK, train_size=(size, size), **changes)
+    images = torch.randn(recipe.batch_size // recipe.grad_accum_steps, 3, size, size)
+    try:
+        network.train()(images)
+    except ValueError:  # torch: expected more than 1 value per channel
+        with pytest.raises(InputError, match=r"batch_size: found \d with \d grad_accum_steps, expected [28] or more"):
+            check_batch_norm(spec_of(network), recipe)
+    else:
+        check_batch_norm(spec_of(network), recipe)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"found the loss (nan|inf) near step \d+, expected a finite one"):
         run(tmp_path, recipe=replace(QUICK, lr=1e18, opt="sgd", clip_grad=None))
@@ -370,6 +649,86 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
 def test_teachers_of_other_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="teacher: found classes 5 of .*, expected 3"):
         run(tmp_path, teacher=tiny("classification", 5))
+
+
+# --- what is said ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epochs", [4, 6])
+@pytest.mark.parametrize("sched", ["cosine", "step", "poly"])
+def test_a_warm_up_that_never_ends_is_told(epochs: int, sched: str, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = replace(QUICK, epochs=epochs, warmup_epochs=5.0, lr=0.1, sched=sched)
+    optimizer = create_optimizer_v2(tiny("classification", 3), "sgd", recipe.lr)
+    scheduler = make_scheduler(optimizer, recipe, 100)
+    highest = 0.0
+    for step in range(100 * epochs):
+        scheduler.step_update(step)
+        highest = max(highest, optimizer.param_groups[0]["lr"])
+    if epochs < 5:
+        assert highest == pytest.approx(0.08, rel=0.01)
+        assert "warmup_epochs: found 5, expected fewer than the 4 epochs: the learning rate ends at 0.08" in caplog.text
+    else:
+        assert highest == pytest.approx(0.1, rel=0.03)
+        assert not caplog.text
+
+
+@pytest.mark.parametrize("task", ["segmentation", "pose"])
+def test_a_network_that_does_not_look_is_recognised(task: Task) -> None:
+    network = tiny(task, len(Shapes(task, 1).labels.names)).eval()
+    assert list(doubts(network, Shapes(task, 8), "a metric", 0.9, 100)) == []
+    network.register_forward_pre_hook(lambda module, images: (torch.zeros_like(images[0]),))
+    (doubt,) = doubts(network, Shapes(task, 8), "a metric", 0.9, 100)
+    assert doubt.startswith("found predictions that do not depend on the image: more epochs")
+
+
+@dataclass(frozen=True)
+class Counted(Shapes):
+    """Of which the classes are known: one of each four is the second."""
+
+    @property
+    def targets(self) -> np.ndarray:
+        return np.array([1, 2, 2, 2] * (self.count // 4))
+
+
+def test_what_guessing_reaches() -> None:
+    assert guessing(Counted("classification", 400)) == pytest.approx(0.75 + 2 * (0.75 * 0.25 / 400) ** 0.5)
+    assert guessing(Shapes("classification", 200)) == pytest.approx(1 / 3 + 2 * (2 / 9 / 200) ** 0.5)
+    assert guessing(Shapes("segmentation", 200)) == pytest.approx(1 / 3)
+    assert guessing(Shapes("pose", 200)) == 0
+
+
+def test_few_steps_and_chance_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(tmp_path / "few", recipe=replace(QUICK, epochs=1, lr=1e-9), count=40)
+    assert "few: found 5 steps of training, expected some 100 or more, and 59% of batch norm's" in caplog.text
+    assert "no better than guessing (0.569): more epochs, another lr or a trained network to begin with" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "said", "kept"),
+    [
+        (("dark", "red", "green"), "", [0, 1, 2]),
+        (("green", "dark", "red"), "knows the classes of shapes in another order", [1, 2, 0]),
+        (("dark", "red", "blue"), "knows other classes than shapes has: its last layer begins anew", None),
+        (("a", "b"), "", [0, 1, 2]),  # of a head that it had before
+    ],
+)
+def test_a_head_begins_with_the_classes_that_it_knows(
+    names: tuple[str, ...], said: str, kept: list[int] | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network: Any = tiny("classification", 3)
+    network.pretrained_cfg["labels"] = Labels(names=names).to_cfg()
+    weight, bias = network.classifier.weight.detach().clone(), torch.arange(3.0)
+    with torch.no_grad():
+        network.classifier.bias.copy_(bias)
+    Trainer(network, QUICK, Shapes("classification", 8), Shapes("classification", 8, "val"), tmp_path, HERE, None)
+    assert (said in caplog.text) if said else not caplog.text
+    if kept is None:
+        assert not torch.equal(network.classifier.weight, weight)
+        assert not network.classifier.bias.any()
+    else:
+        assert torch.equal(network.classifier.weight, weight[kept])
+        assert torch.equal(network.classifier.bias, bias[kept])
+    assert network.pretrained_cfg["labels"]["names"] == ["dark", "red", "green"]
 
 
 # --- data sets of other kinds ---------------------------------------------------------------------

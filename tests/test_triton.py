@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from scalenet_zoo.export.engine_record import EngineOptions, EngineRecord
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.export.onnx import export_onnx
-from scalenet_zoo.export.triton import configuration, tensors, write_model_repository
+from scalenet_zoo.export.triton import configuration, write_model_repository
 
 from scalenet_zoo import create_model
 from scalenet_zoo.errors import ExportError, InputError, OutputError
@@ -98,8 +98,7 @@ def test_the_output_has_the_networks_shape(name: str, classes: int) -> None:
     with torch.device("meta"):
         model = create_model(small(name), num_classes=classes).eval()
         found = model(torch.zeros(1, 3, 64, 96)).shape[1:]
-    _, output = tensors(Metadata(spec_of(model), {}, OnnxOptions()))
-    assert output.shape == tuple(found)
+    assert Metadata(spec_of(model), {}, OnnxOptions()).output.shape == tuple(found)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +123,30 @@ def test_labels_are_the_class_names(exported: Path, tmp_path: Path) -> None:
     assert parse((folder / "config.pbtxt").read_text()).output[0].label_filename == "labels.txt"
 
 
+def test_a_label_is_a_line_whatever_it_is_called(tmp_path: Path) -> None:
+    names = ("cat", "", " ", "two\nlines", "\x1b[31mred", "a\u2028b", "\u202eright to left", "Größe", "r\r")
+    model = random_model(small("scalenet_s0"), num_classes=len(names))
+    export_onnx(model, tmp_path / "a.onnx", class_names=names)
+    assert Metadata.read(tmp_path / "a.onnx").class_names == names  # in JSON they stay as they are
+    folder = write_model_repository(tmp_path / "a.onnx", tmp_path / "repository")
+    assert (folder / "labels.txt").read_text(encoding="utf-8").splitlines() == [
+        "cat",
+        "1",
+        "2",
+        r"two\nlines",
+        r"\x1b[31mred",
+        r"a\u2028b",
+        r"\u202eright to left",
+        "Größe",
+        r"r\r",
+    ]
+
+
+def test_names_are_escaped_in_the_configuration(exported: Path) -> None:
+    name = 'a"b\\c\nd\x1be'
+    assert parse(configuration(name, Metadata.read(exported))).name == name
+
+
 def test_an_older_model_is_replaced_and_others_stay(exported: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     (repository / "scalenet_s0" / "7").mkdir(parents=True)
@@ -139,6 +162,38 @@ def test_external_data_come_along(exported: Path, tmp_path: Path) -> None:
     folder = write_model_repository(path, tmp_path / "repository")
     assert (folder / "1" / "weights.bin").exists()
     onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(
+    ("location", "complaint"),
+    [
+        ("below/weights.bin", None),
+        ("model.onnx", r"found external data in 'model.onnx', expected a name that fits beside model.onnx"),
+        ("below/../weights.bin", r"found external data in 'below/../weights.bin', expected a name that fits"),
+        ("../weights.bin", r"found external data in '../weights.bin', expected a file in the ONNX file's folder"),
+    ],
+)
+def test_external_data_stay_in_the_models_folder(
+    location: str, complaint: str | None, exported: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source" / "large.onnx"
+    (source.parent / "below").mkdir(parents=True)
+    onnx.save(onnx.load(exported), source, save_as_external_data=True, location="w", size_threshold=1024)
+    (source.parent / "w").rename(source.parent / location)
+    model = onnx.load(source, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    onnx.save(model, source)
+    if complaint is None:
+        folder = write_model_repository(source, tmp_path / "repository")
+        session = onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+        assert session.get_outputs()[0].name == "logits"
+        return
+    with pytest.raises((ExportError, InputError), match=complaint):
+        write_model_repository(source, tmp_path / "repository")
+    assert list(tmp_path.rglob("config.pbtxt")) == []
 
 
 def engine(folder: Path, source: Path, library: str) -> Path:

@@ -11,7 +11,7 @@ from scalenet_zoo.search.multipath_limits import MultipathLimits, TopologyBounds
 from scalenet_zoo.search.multipath_search import TopologySearch
 from scalenet_zoo.search.multipath_space import MultipathSpace, Topologies
 from scalenet_zoo.search.multipath_state import TopologyMethod, TopologyState
-from scalenet_zoo.search.topology import TopologySettings
+from scalenet_zoo.search.settings import TopologySettings
 from scalenet_zoo.spec import spec_errors
 from scalenet_zoo.supernet.scalenas import SuperScaleNet
 from tests.networks import randomise

@@ -1,11 +1,14 @@
 """`benchmark`: latencies of networks on back ends."""
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from scalenet_zoo.bounds import THREADS
+from scalenet_zoo.cli.models import check_model
 from scalenet_zoo.cli.options import Json
 
 if TYPE_CHECKING:
@@ -31,7 +34,8 @@ def benchmark(
         str | None, typer.Option(help="Of networks: fp32, fp16 or fp32,fp16; fp32 if not given. A file has its own.")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads that an operator may use; torch's number if not given.")
+        int | None,
+        typer.Option(min=1, max=THREADS, help="CPU threads that an operator may use; torch's number if not given."),
     ] = None,
     channels_last: Annotated[
         bool, typer.Option("--channels-last", help="With torch and torch-compile, channels last in memory.")
@@ -60,21 +64,34 @@ def benchmark(
     sizes = [_size(text) for text in resolution.split(",")] if resolution else []
     precisions = [_precision(text) for text in precision.split(",")] if precision else []
 
+    for flag, given in (("--warmup", warmup), ("--seconds", seconds)):
+        if not math.isfinite(given):
+            raise typer.BadParameter(f"{flag}: found {given}, expected a finite number of seconds")
+
     from dataclasses import asdict
 
     from scalenet_zoo._files import format_json, replacing
-    from scalenet_zoo.backends import machine
-    from scalenet_zoo.cli.console import print_json, progress_bar
-    from scalenet_zoo.export import benchmark as bench
+    from scalenet_zoo.backends import check_backend, machine
+    from scalenet_zoo.cli.console import print_json, progress_lines
     from scalenet_zoo.export.latency_plot import FORMATS, plot_latencies
+    from scalenet_zoo.outputs import check_writable
 
     if plot and plot.suffix not in FORMATS:
         raise typer.BadParameter(f"--plot: found {plot}, expected a name that ends in {', '.join(FORMATS)}")
+    for backend in backends:
+        check_backend(backend)
+    for model in models:
+        check_model(model)
+    for path in filter(None, (output, plot)):
+        check_writable(path)
+
+    from scalenet_zoo.export import benchmark as bench
+
     timing = bench.Timing(warmup, seconds, runs, repeats)
     here = machine()
     results: list[Result] = []
     try:
-        with progress_bar() as on_progress:
+        with progress_lines() as on_progress:
             for cases in bench.plan(models, backends, batches, sizes, precisions):
                 results += bench.benchmark(cases, threads, timing, transfers, channels_last, on_progress)
     finally:  # a sweep that fails late has measured something

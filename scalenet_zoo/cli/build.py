@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from scalenet_zoo.bounds import THREADS
 from scalenet_zoo.cli.models import has_weights
 from scalenet_zoo.cli.options import UNTRAINED, BuildFormat, Json, Pretrained, Seed, TaskName, Weights, parse_size
 
@@ -19,7 +20,7 @@ def build(
     latency: Annotated[str | None, typer.Option(help="At most so long an inference, such as 4ms; needs --on.")] = None,
     on: Annotated[str | None, typer.Option(help="The back end of --latency: ort-cpu, torch, tensorrt, ...")] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of --latency; all cores if not given.")
+        int | None, typer.Option(min=1, max=THREADS, help="CPU threads of --latency; all cores if not given.")
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images at once of --latency; 1 if not given.")] = None,
     precision: Annotated[str | None, typer.Option(help="Of --latency: fp32, if not given, or fp16.")] = None,
@@ -62,29 +63,38 @@ def build(
     if latency is None and (threads or batch or precision):
         raise typer.BadParameter("found --threads, --batch or --precision without --latency, for which they are")
 
-    import torch
-
     from scalenet_zoo._files import replacing
-    from scalenet_zoo.cli.console import print_json, progress
-    from scalenet_zoo.cli.latency import found_json, print_found
-    from scalenet_zoo.cli.verification import print_verification, verification_json
+    from scalenet_zoo.cli.console import print_json, progress, progress_lines
+    from scalenet_zoo.cli.latency import check_budget, found_json, print_found
+    from scalenet_zoo.outputs import check_writable
     from scalenet_zoo.quantities import format_count
     from scalenet_zoo.spec import Task, spec_of
-    from scalenet_zoo.weights import save_weights
-    from scalenet_zoo.zoo import create_model, load_spec, spec_for
+    from scalenet_zoo.zoo import create_model, find_at_latency, find_networks, load_spec, spec_for
 
-    found = None
     for_task: Task = task.value if task else "classification"
     image = parse_size(size) if size else None
+    arch = None
     if latency is not None and on is not None:
-        from scalenet_zoo.cli.console import progress_bar
-        from scalenet_zoo.zoo import find_at_latency
+        check_budget(latency, on, precision)
+        find_networks(for_task, family, classes, in_channels or 3, image)
+    elif spec is None:
+        arch = spec_for(flops, params, for_task, family, divisor or 8, classes, in_channels or 3, image)
+    else:
+        arch = load_spec(spec)
+    check_writable(output / f"{arch.name if arch else 'network'}.json")
 
+    import torch
+
+    from scalenet_zoo.cli.verification import print_verification, verification_json
+    from scalenet_zoo.weights import save_weights
+
+    found = None
+    if latency is not None and on is not None:
         if on.startswith("ort"):  # what was measured is an exported file
             export = export or BuildFormat.onnx
 
         torch.manual_seed(seed)
-        with progress_bar() as advance:
+        with progress_lines() as advance:
             found = find_at_latency(
                 latency,
                 on,
@@ -99,11 +109,8 @@ def build(
                 precision or "fp32",
                 advance,
             )
-        arch = found.attempts[-1].spec
-    elif spec is None:
-        arch = spec_for(flops, params, for_task, family, divisor or 8, classes, in_channels or 3, image)
-    else:
-        arch = load_spec(spec)
+        arch = found.taken.spec
+    assert arch is not None
     if export:  # imported before there is anything to clean up: an interrupt within a native import may crash
         from scalenet_zoo.export.onnx import export_onnx
     torch.manual_seed(seed)
@@ -146,4 +153,8 @@ def build(
     if found:
         print_found(found)
     if verification:
+        if found:
+            typer.echo(
+                "\nthe exported file, checked; its latencies here are of a moment, not of the machine's best speed:"
+            )
         print_verification(verification)

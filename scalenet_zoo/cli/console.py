@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,10 +13,14 @@ from rich.text import Text
 
 from scalenet_zoo.quoting import printable
 
+LINE_SECONDS = 30.0
+"""Between lines about progress in a file or pipe."""
+
 
 def print_json(value: object) -> None:
     """Print figures for programs."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    typer.echo(text.encode("utf-8", "backslashreplace").decode())  # names of files that are not UTF-8
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], align: str) -> None:
@@ -50,7 +55,7 @@ def progress(what: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    with Console(stderr=True).status(what):
+    with Console(stderr=True).status(Text(printable(what))):  # a str would be taken for markup
         yield
 
 
@@ -58,16 +63,34 @@ def progress(what: str) -> Iterator[None]:
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Give a function to tell what is being done, how much is done, and of how much; a bar where somebody watches.
 
-    It is drawn when told something, not all the time: it takes no time from what is being measured.
+    It is drawn when told something, not all the time: it takes no time from what is being measured. Where nobody
+    watches, a line now and then.
     """
     if not sys.stderr.isatty():
-        yield lambda what, done, total: None
+        yield _lines_now_and_then()
         return
-    from rich.progress import Progress
+    from rich.progress import Progress, TextColumn
 
-    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+    columns = (TextColumn("{task.description}", markup=False), *Progress.get_default_columns()[1:])
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
         task = bar.add_task("")
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total, refresh=True)
+
+        def tell(what: str, done: int, total: int) -> None:
+            bar.update(task, description=printable(what), completed=done, total=total, refresh=True)
+
+        yield tell
+
+
+def _lines_now_and_then() -> Callable[[str, int, int], None]:
+    told = time.monotonic()
+
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= LINE_SECONDS:
+            say(f"{what}: {done} of {total}", err=True)
+            told = time.monotonic()
+
+    return tell
 
 
 @contextmanager
@@ -82,7 +105,7 @@ def progress_lines(shown: bool = True) -> Iterator[Callable[[str, int, int], Non
     def tell(what: str, done: int, total: int) -> None:
         nonlocal told
         if shown and what != told:
-            typer.echo(what, err=True)
+            say(what, err=True)
         told = what
 
     yield tell

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalenet_zoo.cli.models import MODEL, has_weights, is_exported, open_model
+from scalenet_zoo.cli.models import MODEL, check_model, has_weights, is_exported, open_model
 from scalenet_zoo.cli.options import (
     UNTRAINED,
     Boxes,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FIGURES = {
     "top1": "top-1 accuracy",
+    "top1_of_these": "top-1 accuracy among the data's classes",
     "top5": "top-5 accuracy",
     "miou": "mean IoU",
     "pixel_accuracy": "pixel accuracy",
@@ -59,7 +60,7 @@ def evaluate(
     tile: Tile = False,
     overlap: Overlap = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many images.")] = None,
-    ignore_index: IgnoreIndex = 255,
+    ignore_index: IgnoreIndex = None,
     joints: Joints = None,
     boxes: Boxes = None,
     box_score: BoxScore = 0.0,
@@ -80,12 +81,18 @@ def evaluate(
 
     share = parse_overlap(tile, overlap)
 
+    from scalenet_zoo.data_forms import check_source
+
+    check_source(data)
+    check_model(model, pretrained, weights)
+
     import torch
 
-    from scalenet_zoo.cli.console import print_json, progress_bar
+    from scalenet_zoo.cli.console import print_json, progress_bar, say
     from scalenet_zoo.data import open_data
     from scalenet_zoo.evaluate import evaluate as run_evaluation
     from scalenet_zoo.inference import prepare
+    from scalenet_zoo.tiling import doubt_resolution
 
     try:
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -96,6 +103,8 @@ def evaluate(
     if isinstance(network, torch.nn.Module):
         network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     spec = prepare(network).spec
+    if spec.task == "segmentation" and (doubt := doubt_resolution(spec, tile)):
+        say(doubt, err=True)
     examples = open_data(
         data,
         spec.task,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from scalenet_zoo.cli.models import MODEL, has_weights, is_exported, open_network
+from scalenet_zoo.cli.models import HUB, MODEL, check_model, has_weights, is_exported, open_network
 from scalenet_zoo.cli.options import UNTRAINED, Format, Json, Pretrained, Seed, Weights, parse_size
+from scalenet_zoo.file_kinds import ENGINE, exported_kind, user_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from scalenet_zoo.export.engine_record import EngineOptions, EngineRecord
     from scalenet_zoo.export.metadata import OnnxOptions, Output, Precision
     from scalenet_zoo.export.verify import Verification
+    from scalenet_zoo.spec import ArchSpec
 
 ENGINES = (Format.tensorrt, Format.tensorrt_rtx)
+REPOSITORY = Path("model_repository")
+"""Triton's, if no other is named."""
 
 
 def export(
@@ -106,7 +110,7 @@ def export(
         _refuse(of_network, f"with the file {model}", "expected it with a network")
     if to not in ENGINES:
         _refuse(of_engine, f"with --to {to.value}", "expected it with --to tensorrt or tensorrt-rtx")
-    if is_file and (to is Format.onnx or (model.endswith(".engine") and to is not Format.triton)):
+    if is_file and (to is Format.onnx or (exported_kind(user_path(model)) == ENGINE and to is not Format.triton)):
         raise typer.BadParameter(f"--to: found {to.value} for the file {model}, expected a network's name")
     if is_file and to is Format.triton and batch:
         raise typer.BadParameter(f"--batch: found it with the file {model}, which has its own")
@@ -122,15 +126,15 @@ def export(
     if kind == "int8" and calibration is None:
         raise typer.BadParameter("--precision: found int8 without --calibration, expected a folder of images with it")
 
-    import tempfile
+    if to in ENGINES and output is not None and output.suffix.lower() == ".onnx":
+        raise typer.BadParameter(f"--output: found {output}, expected a name for the engine, such as NAME.engine")
+    # What takes no time is looked at first, in this order: names, quantities, images, where the files go.
+    check_model(model, pretrained, weights)
 
-    from scalenet_zoo.cli.console import print_json
-    from scalenet_zoo.cli.verification import print_verification, verification_json
+    from scalenet_zoo._files import scratch_folder
     from scalenet_zoo.export.engine_record import EngineOptions
     from scalenet_zoo.export.metadata import OnnxOptions
-    from scalenet_zoo.export.tensorrt_library import open_library
-    from scalenet_zoo.spec import spec_of
-    from scalenet_zoo.zoo import load_spec
+    from scalenet_zoo.outputs import check_writable
 
     engine_options = EngineOptions(
         library="tensorrt" if to is Format.tensorrt else "tensorrt-rtx",
@@ -142,34 +146,38 @@ def export(
         hardware_compatible=hardware_compatible,
         compress=compress,
     )
-    if to in ENGINES:  # before anything is written
-        engine_options.check()
-        open_library(engine_options.library)
-    source, network, verification, record = Path(model), None, None, None
+    options = OnnxOptions(
+        precision=kind,
+        batch=batches,
+        preprocess=with_preprocess,
+        output=form,
+        io=io_kind,
+        keep_fp32=tuple(name.strip() for name in keep_fp32.split(",")) if keep_fp32 else (),
+    )
+    engine_options.check()
+    if not (is_file or model.startswith(HUB)):
+        options.check(_resized(model, image))
+    images = _images(calibration, calibration_images) if calibration else []
+    for path in _targets(Path(model).stem, to, output, with_onnx=not is_file):
+        check_writable(path)
+
+    from scalenet_zoo.cli.console import print_json, say
+    from scalenet_zoo.cli.verification import print_verification, verification_json
+    from scalenet_zoo.spec import spec_of
+
+    if to in ENGINES:
+        from scalenet_zoo.export.tensorrt import find_target
+
+        find_target(engine_options)
+    source, network, verification, record = user_path(model), None, None, None
     trained = bool(pretrained or weights or has_weights(model))
-    images: list[Path] = []
     written: dict[str, Path] = {}
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         if not is_file:
-            height, width = image or (None, None)
-            spec = load_spec(model).replace(height=height, width=width)
-            options = OnnxOptions(
-                precision=kind,
-                batch=batches,
-                preprocess=with_preprocess,
-                output=form,
-                io=io_kind,
-                keep_fp32=tuple(name.strip() for name in keep_fp32.split(",")) if keep_fp32 else (),
-            )
+            spec = _resized(model, image)
             options.check(spec)
-            if calibration:
-                images = _images(calibration, calibration_images)
             network = open_network(model, pretrained, weights, seed, image)
-            source = output or Path(f"{spec.name}.onnx")
-            if to is Format.triton:
-                source = Path(scratch) / f"{spec.name}.onnx"
-            elif to in ENGINES:
-                source = source.with_suffix(".onnx")
+            source = _onnx_path(spec.name, to, output, scratch)
             verification = _export_onnx(network, source, options, images, min_agreement, trained)
             if to is not Format.triton:
                 written["onnx"] = source
@@ -179,7 +187,7 @@ def export(
         if to is Format.triton:
             from scalenet_zoo.export.triton import write_model_repository
 
-            written["triton"] = write_model_repository(source, output or Path("model_repository"))
+            written["triton"] = write_model_repository(source, output or REPOSITORY)
 
     built = spec_of(network) if network else None
     if as_json:
@@ -194,13 +202,37 @@ def export(
         )
         return
     for path in written.values():
-        typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)" if path.is_file() else f"wrote {path}{os.sep}")
+        say(f"wrote {path} ({path.stat().st_size:,} bytes)" if path.is_file() else f"wrote {path}{os.sep}")
     if network and not trained:
         typer.echo(UNTRAINED)
     if verification:
         print_verification(verification)
     if record:
         _print_engine(record)
+
+
+def _resized(model: str, size: tuple[int, int] | None) -> "ArchSpec":
+    """The spec of a network, for images of this height and width."""
+    from scalenet_zoo.zoo import load_spec
+
+    height, width = size or (None, None)
+    return load_spec(model).replace(height=height, width=width)
+
+
+def _onnx_path(name: str, to: Format, output: Path | None, scratch: Path) -> Path:
+    """Where a network's ONNX file goes: beside the engine, or for Triton out of the way."""
+    if to is Format.triton:
+        return scratch / f"{name}.onnx"
+    path = output or Path(f"{name}.onnx")
+    return path.with_suffix(".onnx") if to in ENGINES else path
+
+
+def _targets(name: str, to: Format, output: Path | None, with_onnx: bool) -> list[Path]:
+    """The files that will be written, as far as their names are known; in Triton's repository, one beside the model."""
+    if to is Format.triton:
+        return [(output or REPOSITORY) / "config.pbtxt"]
+    onnx = [_onnx_path(name, to, output, Path())] if with_onnx else []
+    return onnx + ([output or Path(f"{name}.engine")] if to in ENGINES else [])
 
 
 def _refuse(flags: Mapping[str, object], found: str, expected: str) -> None:
@@ -229,12 +261,13 @@ def _batch(text: str) -> tuple[int, int, int]:
 
 def _images(folder: Path, limit: int) -> list[Path]:
     """The images of a folder; those that cannot be read are named and left out."""
-    from scalenet_zoo.images import find_images
+    from scalenet_zoo.cli.console import say
+    from scalenet_zoo.image_files import find_images
 
     images, broken = find_images(folder, limit)
     if broken:
         names = ", ".join(path.name for path in broken)
-        typer.echo(f"{folder}: {len(broken)} images cannot be read and are left out: {names}", err=True)
+        say(f"{folder}: {len(broken)} images cannot be read and are left out: {names}", err=True)
     return images
 
 
@@ -268,7 +301,7 @@ def _build_engine(
     from scalenet_zoo.export.onnx_network import OnnxNetwork
     from scalenet_zoo.export.tensorrt import build_engine
     from scalenet_zoo.export.verify import compare, run_torch
-    from scalenet_zoo.images import sample_photographs
+    from scalenet_zoo.image_files import sample_photographs
 
     def check(engine: EngineNetwork) -> None:
         reference = partial(run_torch, network.eval()) if network is not None else OnnxNetwork.load_inner(source)

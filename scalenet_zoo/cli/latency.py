@@ -4,18 +4,43 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from scalenet_zoo.cli.console import print_table
-from scalenet_zoo.quantities import format_count, format_ms
+from scalenet_zoo.backends import check_backend
+from scalenet_zoo.quantities import format_count, format_ms, parse_ms
 
 if TYPE_CHECKING:
     from scalenet_zoo.export.latency_budget import Found
 
 
+def check_budget(latency: str, backend: str, precision: str | None) -> None:
+    """See that the words of a latency budget can be understood, before anything slow is imported.
+
+    Raises:
+        QuantityError: of the budget.
+        BackendError: of the back end.
+        BadParameter: of the precision.
+    """
+    parse_ms(latency, "--latency")
+    check_backend(backend)
+    check_precision(precision)
+
+
+def check_precision(precision: str | None) -> None:
+    """The same for a precision, if one is given.
+
+    Raises:
+        BadParameter: it is neither fp32 nor fp16.
+    """
+    if precision not in (None, "fp32", "fp16"):
+        raise typer.BadParameter(f"--precision: found {precision!r}, expected fp32 or fp16")
+
+
 def print_found(found: "Found") -> None:
     """The networks that were tried, predicted and measured; the last one meets the budget."""
+    from scalenet_zoo.cli.console import print_table
+
     settings = found.settings
     how = f"{settings.precision}, batch of {settings.batch}, {settings.threads} CPU threads"
-    typer.echo(f"\nlatency on {settings.backend}: {how}")
+    typer.echo(f"\nlatency on {settings.backend}: {how}; measured: at this machine's best speed")
     print_table(
         ("tried", "MACs", "predicted", "measured", "visits", "quiet"),
         (
@@ -31,8 +56,8 @@ def print_found(found: "Found") -> None:
         ),
         align="lrrrrr",
     )
-    if not found.attempts[-1].quiet:
-        typer.echo("this machine was never undisturbed: what it measured is scaled to its speed at its best")
+    if unsure := [f"{each.spec.name} ({format_ms(each.measured)})" for each in found.attempts if not each.quiet]:
+        typer.echo(f"this machine was never undisturbed while it measured {', '.join(unsure)}: these are less sure")
 
 
 def found_json(found: "Found") -> dict[str, object]:

@@ -1,9 +1,14 @@
 """What a user may name as a model: entries of the zoo, files, folders, repositories. All commands open it alike."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from scalenet_zoo._files import regular_file
+from scalenet_zoo.errors import InputError, ModelNotFoundError, WeightsError
+from scalenet_zoo.file_kinds import ENGINE, exported_kind, user_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,18 +19,59 @@ MODEL = "A name of the zoo, a spec's JSON file, hf-hub:org/name, a folder of `tr
 """Help for commands that take any of them."""
 
 
+HUB, FOLDER = "hf-hub:", "local-dir:"  # timm's
+_REPOSITORY = re.compile(r"([\w.-]+/)?[\w.-]+(@[\w./-]+)?", re.ASCII)
+
+
+def check_model(model: str, pretrained: bool = False, weights: Path | None = None) -> None:
+    """Look whether there is what has this name, and the file of weights; without torch, so that it takes no time.
+
+    Of repositories of the Hub only the name's form is looked at.
+
+    Raises:
+        typer.BadParameter: weights are asked for an exported file, which has its own.
+        ZooError: there is no such entry, file or folder, or it cannot be read.
+    """
+    if is_exported(model):
+        if pretrained or weights:
+            raise typer.BadParameter(
+                "found --pretrained or --weights, expected neither: an exported file has its weights"
+            )
+        try:
+            regular_file(user_path(model))
+        except ValueError as error:
+            raise InputError(f"{model}: {error}") from None
+    elif model.startswith(HUB):
+        if not _REPOSITORY.fullmatch(name := model.removeprefix(HUB)):
+            raise ModelNotFoundError(f"{model}: found {name!r}, expected org/name or org/name@revision after {HUB}")
+    else:
+        from scalenet_zoo.zoo import load_spec
+
+        load_spec(model)
+    if weights is not None:
+        try:
+            regular_file(user_path(weights))
+        except ValueError as error:
+            raise WeightsError(f"{weights}: {error}") from None
+
+
 def is_exported(model: str) -> bool:
-    """Whether the name is of a file of `export`."""
-    return model.endswith((".onnx", ".engine"))
+    """Whether the name is of a file of `export`: an ONNX file or an engine."""
+    return not _is_entry(model) and exported_kind(user_path(model)) is not None
 
 
 def has_weights(model: str) -> bool:
     """Whether what has this name holds weights: exported files, folders and repositories, not names and specs."""
-    if is_exported(model) or model.startswith(("hf-hub:", "local-dir:")):
+    if model.startswith((HUB, FOLDER)) or is_exported(model):
         return True
+    return not _is_entry(model) and user_path(model).is_dir()
+
+
+def _is_entry(model: str) -> bool:
+    """Whether this is a name of the zoo, which comes before a file's or a folder's."""
     from scalenet_zoo.zoo import list_models
 
-    return Path(model).is_dir() and model not in list_models()  # a name of the zoo comes before a folder's
+    return model in list_models()
 
 
 def open_model(
@@ -43,17 +89,17 @@ def open_model(
         typer.BadParameter: weights are asked for an exported file, which has its own.
         ZooError: it cannot be opened.
     """
+    check_model(model, pretrained, weights)
     if not is_exported(model):
         return open_network(model, pretrained, weights, seed)
-    if pretrained or weights:
-        raise typer.BadParameter("found --pretrained or --weights, expected neither: an exported file has its weights")
-    if model.endswith(".engine"):
+    path = user_path(model)
+    if exported_kind(path) == ENGINE:
         from scalenet_zoo.export.engine_network import EngineNetwork
 
-        return EngineNetwork.load(model)
+        return EngineNetwork.load(path)
     from scalenet_zoo.export.onnx_network import OnnxNetwork
 
-    return OnnxNetwork.load(model)
+    return OnnxNetwork.load(path)
 
 
 def open_network(

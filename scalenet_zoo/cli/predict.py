@@ -1,11 +1,13 @@
 """`predict`: what a network says about images."""
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalenet_zoo.cli.models import MODEL, has_weights, open_model
+from scalenet_zoo.cli.models import MODEL, check_model, has_weights, open_model
 from scalenet_zoo.cli.options import (
     UNTRAINED,
     Boxes,
@@ -22,6 +24,8 @@ from scalenet_zoo.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL import Image
 
     from scalenet_zoo.predict import Row
@@ -54,22 +58,27 @@ def predict(
     """
     share = parse_overlap(tile, overlap)
 
+    files = _files(images, output)
+    check_model(model, pretrained, weights)
+    if boxes:
+        _check_boxes(boxes)
+
     import torch
     from PIL import Image
 
     from scalenet_zoo._files import replacing
-    from scalenet_zoo.cli.console import print_json, progress_bar
+    from scalenet_zoo.bounds import PICTURE_PIXELS, TILED_PICTURE_PIXELS
+    from scalenet_zoo.cli.console import print_json, progress_bar, say
     from scalenet_zoo.data import BrokenImages
     from scalenet_zoo.data.detections import boxes_of_files, check_box, read_detections
     from scalenet_zoo.draw import draw
     from scalenet_zoo.errors import InputError
-    from scalenet_zoo.images import read_image
+    from scalenet_zoo.image_files import read_image
     from scalenet_zoo.inference import prepare
     from scalenet_zoo.predict import DECISIONS, describe
     from scalenet_zoo.predict import predict as run_prediction
-    from scalenet_zoo.tiling import segment
+    from scalenet_zoo.tiling import doubt_resolution, learnt_own_resolution, segment
 
-    files = _files(images, output)
     paths = list(files)
     persons = boxes_of_files(read_detections(boxes, box_score), paths, boxes) if boxes else None
     gpu = "cuda" if torch.cuda.is_available() else None
@@ -80,6 +89,8 @@ def predict(
     for option, given, task in (("--tile", tile, "segmentation"), ("--boxes", boxes, "pose")):
         if given and spec.task != task:
             raise typer.BadParameter(f"{option}: found it for {spec.name} ({spec.task}), expected it for {task}")
+    if tile and (doubt := doubt_resolution(spec, tiles=True)):
+        say(doubt, err=True)
     if flip:
         inference = inference.mirrored(inference.labels)
     results: dict[str, list[Row] | None] = {str(path): None for path in files}
@@ -90,11 +101,16 @@ def predict(
             pictures: dict[Path, Image.Image] = {}
             for path in paths[start : start + inference.smallest]:
                 try:
-                    pictures[path] = read_image(path)
+                    pictures[path] = read_image(
+                        path, most_pixels=PICTURE_PIXELS if share is None else TILED_PICTURE_PIXELS
+                    )
                 except InputError as error:
                     broken.add([str(error)])
             if share is not None:
-                found = [segment(inference, picture, share) for picture in pictures.values()]
+                found = [
+                    segment(inference, picture, share, on_rows=partial(_tell_rows, advance, path, picture.height))
+                    for path, picture in pictures.items()
+                ]
             else:
                 large += sum(_squeezed(spec, picture) for picture in pictures.values())
                 given_boxes = [persons[path] for path in pictures] if persons else None
@@ -112,12 +128,13 @@ def predict(
     if len(broken) == len(paths):
         raise InputError(broken.names[0])
     for complaint in broken.names:
-        typer.echo(f"left out: {complaint}", err=True)
+        say(f"left out: {complaint}", err=True)
     if large:
         size = f"{spec.input.width} x {spec.input.height} pixels"
-        typer.echo(
-            f"{'1 image was' if large == 1 else f'{large} images were'} squeezed to less than half, to {size}:"
-            f" --tile shows {spec.name} the image's own resolution",
+        whole = learnt_own_resolution(spec) is False
+        say(
+            f"{'1 image was' if large == 1 else f'{large} images were'} squeezed to less than half, to {size}"
+            + (", as in training" if whole else f": --tile shows {spec.name} the image's own resolution"),
             err=True,
         )
     if not (pretrained or weights or has_weights(model)):
@@ -129,18 +146,18 @@ def predict(
         if rows is not None:
             _print(name, rows)
     for target in drawn:
-        typer.echo(f"wrote {target}")
+        say(f"wrote {target}")
 
 
 def _files(images: list[Path], output: Path | None) -> dict[Path, Path | None]:
     """Every image, and the PNG to draw it to: in `output` an image of a folder has the place that it has there."""
     from scalenet_zoo.errors import InputError
-    from scalenet_zoo.images import image_files
+    from scalenet_zoo.image_files import image_files
 
     files: dict[Path, Path | None] = {}
     sources: dict[Path, Path] = {}
     for given in images:
-        if not given.exists():
+        if not os.path.exists(given):  # noqa: PTH110 - Path's own raises OSError for a name that is too long
             raise InputError(f"{given}: found no such file, expected an image")
         folder = given if given.is_dir() else given.parent
         found = image_files(given) if given.is_dir() else [given]
@@ -162,6 +179,20 @@ def _files(images: list[Path], output: Path | None) -> dict[Path, Path | None]:
     return files
 
 
+def _check_boxes(path: Path) -> None:
+    from scalenet_zoo._files import regular_file
+    from scalenet_zoo.errors import InputError
+
+    try:
+        regular_file(path)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _tell_rows(advance: "Callable[[str, int, int], None]", path: Path, height: int, rows: int) -> None:
+    advance(f"rows of {path.name}", rows, height)
+
+
 def _squeezed(spec: "ArchSpec", picture: "Image.Image") -> bool:
     """Whether a segmentation network sees less than half of a picture's height or width."""
     small = picture.width <= 2 * spec.input.width and picture.height <= 2 * spec.input.height
@@ -169,9 +200,9 @@ def _squeezed(spec: "ArchSpec", picture: "Image.Image") -> bool:
 
 
 def _print(path: str, rows: "list[Row]") -> None:
-    from scalenet_zoo.cli.console import print_table
+    from scalenet_zoo.cli.console import print_table, say
 
-    typer.echo(path)
+    say(path)
     if not rows:
         typer.echo("no persons")
         return

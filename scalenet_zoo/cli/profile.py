@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from scalenet_zoo.bounds import PROFILE_ITEMS, THREADS
+from scalenet_zoo.cli.latency import check_precision
 from scalenet_zoo.cli.options import Json, TaskName, parse_size
 
 
@@ -20,7 +22,9 @@ def profile(
     size: Annotated[
         str | None, typer.Option(help="Of the image, for other tasks: 512x1024; each entry's if not given.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all cores if not given.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=THREADS, help="CPU threads; all cores if not given.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
     precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
     divisor: Annotated[
@@ -28,10 +32,11 @@ def profile(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure little: minutes instead of half an hour.")] = False,
     layers: Annotated[
-        int | None, typer.Option(min=0, help="Layers to measure, in context; for other tasks, short networks.")
+        int | None,
+        typer.Option(min=0, max=PROFILE_ITEMS, help="Layers to measure, in context; for other tasks, short networks."),
     ] = None,
-    networks: Annotated[int | None, typer.Option(min=4, help="Networks to fit to.")] = None,
-    held_out: Annotated[int | None, typer.Option(min=2, help="Networks to judge by.")] = None,
+    networks: Annotated[int | None, typer.Option(min=4, max=PROFILE_ITEMS, help="Networks to fit to.")] = None,
+    held_out: Annotated[int | None, typer.Option(min=2, max=PROFILE_ITEMS, help="Networks to judge by.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of what is sampled.")] = 0,
     output: Annotated[
         Path | None, typer.Option(help="The model's file (.json); a cache that `build --latency` reads if not given.")
@@ -45,8 +50,7 @@ def profile(
 
     Example: scalenet-zoo profile --on ort-cpu --threads 2
     """
-    if precision not in ("fp32", "fp16"):
-        raise typer.BadParameter(f"--precision: found {precision!r}, expected fp32 or fp16")
+    check_precision(precision)
     if task is TaskName.classification and size:
         raise typer.BadParameter("found --size with --task classification, expected it for segmentation or pose")
     if task is not TaskName.classification and divisor:
@@ -54,16 +58,22 @@ def profile(
     if output is not None and output.suffix != ".json":
         raise typer.BadParameter(f"--output: found {output}, expected a file that ends with .json")
 
-    import torch
-
-    from scalenet_zoo.backends import require_backend
-    from scalenet_zoo.cli.console import print_json, print_table, progress_bar
-    from scalenet_zoo.export.latency_model import make_latency_model, model_path
-    from scalenet_zoo.export.profile import QUICK, Plan, Settings
+    from scalenet_zoo._files import cache_folder
+    from scalenet_zoo.backends import check_backend, require_backend
+    from scalenet_zoo.cli.console import print_json, print_table, progress_lines
+    from scalenet_zoo.outputs import check_writable
     from scalenet_zoo.zoo import find_networks, latency_name
 
-    require_backend(on)
+    check_backend(on)
     sampled = find_networks(task.value, family, img_size=parse_size(size) if size else None)
+    check_writable(output or cache_folder() / "latency" / "model.json")
+
+    import torch
+
+    from scalenet_zoo.export.latency_model import make_latency_model, model_path
+    from scalenet_zoo.export.profile import QUICK, Plan, Settings
+
+    require_backend(on)
     settings = Settings(
         family=latency_name(sampled),
         backend=on,
@@ -76,7 +86,7 @@ def profile(
     changed = {key: value for key, value in given.items() if value is not None}
     plan = (QUICK if quick else Plan()).model_copy(update={**changed, "seed": seed})
     path = output or model_path(settings)
-    with progress_bar() as advance:
+    with progress_lines() as advance:
         model = make_latency_model(sampled, settings, plan, path, advance)
     if as_json:
         print_json(

@@ -8,6 +8,7 @@ import typer
 from scalenet_zoo.cli.options import Json
 
 if TYPE_CHECKING:
+    from scalenet_zoo.search.config import MultipathConfig, SearchConfig
     from scalenet_zoo.search.multipath_run import MultipathRun
     from scalenet_zoo.search.run import SearchRun
     from scalenet_zoo.search.run_base import RunOptions
@@ -43,12 +44,13 @@ def train_supernet(
     Example: scalenet-zoo supernet train digits
     """
     from scalenet_zoo.cli.console import print_json, progress_lines
+
+    chosen = _load(config, {"data": data})
     from scalenet_zoo.search.run_base import RunOptions
 
     first = _is_first()
     with progress_lines(first) as on_step:
-        options = RunOptions(workers, save_every, log_interval, cpu, on_step)
-        run = _open(config, {"data": data}, output, options)
+        run = _open(chosen, output, RunOptions(workers, save_every, log_interval, cpu, on_step))
         summary = run.train()
     _leave()
     if not first:
@@ -77,17 +79,20 @@ def extract_network(
     """
     from scalenet_zoo.cli.console import print_json, progress
     from scalenet_zoo.errors import InputError
-    from scalenet_zoo.search.config import MultipathConfig, load_config
+    from scalenet_zoo.search.config import MultipathConfig
+    from scalenet_zoo.search.multipath_state import find_spec
+    from scalenet_zoo.supernet.summary import trained_supernet
+
+    config = _load(str(run / "config.yaml"), {})
+    if not isinstance(config, MultipathConfig):
+        raise InputError(f"{run}: found a search of scalenet, expected one of scalenas")
+    trained_supernet(run)
+    spec = find_spec(run, network)
     from scalenet_zoo.search.multipath_run import MultipathRun
     from scalenet_zoo.search.run_base import RunOptions
 
-    config = load_config(run / "config.yaml")
-    if not isinstance(config, MultipathConfig):
-        raise InputError(f"{run}: found a search of scalenet, expected one of scalenas")
     with progress("extracting"):
-        opened = MultipathRun(config, run, RunOptions(workers=workers, cpu=cpu))
-        spec = opened.find_spec(network)
-        opened.extract(spec, output)
+        MultipathRun(config, run, RunOptions(workers=workers, cpu=cpu)).extract(spec, output)
     if as_json:
         print_json({"network": spec.name, "folder": str(output)})
         return
@@ -127,23 +132,27 @@ def search(
 
     Example: scalenet-zoo search digits --output runs/digits
     """
-    import shlex
     import sys
 
     from scalenet_zoo.cli.console import print_json, print_table, progress_lines
-    from scalenet_zoo.search.run_base import RunOptions
+    from scalenet_zoo.provenance import public_command
+    from scalenet_zoo.supernet.summary import trained_supernet
 
     amounts = {"macs": macs, "params": params, "latency": latency}
     limits: dict[str, Any] = {
         name: [part.strip() or None for part in text.split(",")] for name, text in amounts.items() if text is not None
     }
     limits |= {name: value for name, value in (("backend", on), ("threads", threads)) if value is not None}
-    about = {"command": shlex.join(["scalenet-zoo", *sys.argv[1:]])}
+    chosen = _load(config, {"data": data, "limits": limits})
+    if supernet is not None:
+        trained_supernet(supernet)
+    from scalenet_zoo.search.run_base import RunOptions
+
+    about = {"command": public_command(["scalenet-zoo", *sys.argv[1:]])}
     first = _is_first()
     with progress_lines(first) as on_step:
-        changes = {"data": data, "limits": limits}
         options = RunOptions(workers, save_every, log_interval, cpu, on_step, about, supernet)
-        run = _open(config, changes, output, options)
+        run = _open(chosen, output, options)
         found = run.search()
     _leave()
     if not first:
@@ -177,18 +186,26 @@ def search(
         typer.echo(f"wrote {path}")
 
 
+def _load(config: str, changes: dict[str, Any]) -> "SearchConfig | MultipathConfig":
+    """A configuration with changes; what can be seen to be wrong is told before torch is imported."""
+    from scalenet_zoo.search.config import load_config
+
+    chosen = load_config(config, {name: value for name, value in changes.items() if value})
+    chosen.check()
+    return chosen
+
+
 def _open(
-    config: str, changes: dict[str, Any], output: Path | None, options: "RunOptions"
+    config: "SearchConfig | MultipathConfig", output: Path | None, options: "RunOptions"
 ) -> "SearchRun | MultipathRun":
-    from scalenet_zoo.search.config import SearchConfig, load_config
+    from scalenet_zoo.search.config import SearchConfig
     from scalenet_zoo.search.multipath_run import MultipathRun
     from scalenet_zoo.search.run import SearchRun
 
-    chosen = load_config(config, {name: value for name, value in changes.items() if value})
-    folder = output or Path("runs") / chosen.name
-    if isinstance(chosen, SearchConfig):
-        return SearchRun(chosen, folder, options)
-    return MultipathRun(chosen, folder, options)
+    folder = output or Path("runs") / config.name
+    if isinstance(config, SearchConfig):
+        return SearchRun(config, folder, options)
+    return MultipathRun(config, folder, options)
 
 
 def _is_first() -> bool:

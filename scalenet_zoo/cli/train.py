@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from scalenet_zoo.cli.models import has_weights
+from scalenet_zoo.cli.models import check_model, has_weights, is_exported
 from scalenet_zoo.cli.options import IgnoreIndex, Joints, Json, Pretrained, Weights, parse_size
 from scalenet_zoo.recipe import FIELDS, HINTS
 
@@ -56,7 +56,7 @@ def train(
     train_split: Annotated[str, typer.Option(help="The part of the data to learn from.")] = "train",
     val_split: Annotated[str, typer.Option(help="The part to choose the best epoch by.")] = "val",
     recipe: Annotated[
-        str, typer.Option(help="imagenet, finetune, cityscapes, coco-pose, quick, or a YAML file.")
+        str, typer.Option(help="imagenet, finetune, cityscapes, tiles, coco-pose, quick, or a YAML file.")
     ] = "quick",
     size: Annotated[
         str | None, typer.Option(help="The network's input: 96, or height x width as 192x256; the spec's if not given.")
@@ -71,7 +71,7 @@ def train(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="The folder to write to; runs/NAME if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in that folder.")] = False,
-    ignore_index: IgnoreIndex = 255,
+    ignore_index: IgnoreIndex = None,
     joints: Joints = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many images of each part.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 2,
@@ -89,29 +89,46 @@ def train(
 
     Example: scalenet-zoo train scalenet_s0 --data digits --size 32
     """
-    import shlex
     import sys
     from dataclasses import asdict
 
-    import torch
-
-    from scalenet_zoo.cli.console import print_json, progress_lines
-    from scalenet_zoo.data import open_data
-    from scalenet_zoo.labels import Labels
+    from scalenet_zoo.cli.console import print_json, progress_lines, say
+    from scalenet_zoo.data_forms import check_source
+    from scalenet_zoo.outputs import check_writable
+    from scalenet_zoo.provenance import public_command
     from scalenet_zoo.recipe import load_recipe
-    from scalenet_zoo.train import Options
-    from scalenet_zoo.train import train as run_training
-    from scalenet_zoo.zoo import create_model, load_spec
+    from scalenet_zoo.training_log import RUN, holds_run
+    from scalenet_zoo.zoo import load_spec
 
-    if teacher and not has_weights(teacher):
-        raise typer.BadParameter(
-            f"--teacher: found {teacher}, expected hf-hub:org/name or a folder, which have weights"
-        )
+    is_first = os.environ.get("RANK", "0") == "0"
+    # What takes no time is looked at first, in this order: quantities, names, paths, where the files go.
     chosen = load_recipe(recipe)
     given = {name: _parsed(name, value) for name, value in values.items() if value is not None}
     chosen = chosen.replace(given, "flags")
+    image = parse_size(size) if size else None
+    if teacher and (is_exported(teacher) or not has_weights(teacher)):
+        raise typer.BadParameter(
+            f"--teacher: found {teacher}, expected hf-hub:org/name or a folder, which have weights"
+        )
+    check_source(data)
+    check_model(spec, weights=weights)
+    if teacher:
+        check_model(teacher)
+    folder = output or Path("runs") / Path(spec).stem
+    holds_run(folder, resume)
+    if is_first:
+        check_writable(folder / RUN)
     task = load_spec(spec).task
+    check_source(data, task)
     chosen.check_task(task, given, "flags")
+
+    import torch
+
+    from scalenet_zoo.data import open_data
+    from scalenet_zoo.train import Options
+    from scalenet_zoo.train import train as run_training
+    from scalenet_zoo.zoo import create_model
+
     training, validation = (
         open_data(data, task, split, ignore_index=ignore_index, joints=joints, limit=limit)
         for split in (train_split, val_split)
@@ -119,23 +136,17 @@ def train(
     found = len(training.labels.names)
     if classes and found not in (0, classes):
         raise typer.BadParameter(f"found --classes {classes}, expected {found}, as {data} has")
-    is_first = os.environ.get("RANK", "0") == "0"
     torch.manual_seed(chosen.seed)
     network: Any = create_model(
         spec,
         pretrained,
         num_classes=found or classes,
-        img_size=parse_size(size) if size else None,
+        img_size=image,
         weights=weights,
         drop_rate=chosen.drop,
         drop_path_rate=chosen.drop_path,
     )
-    theirs = Labels.of(network.pretrained_cfg).names
-    if task == "pose" and theirs and theirs != training.labels.names:  # a head's maps mean other joints
-        network.reset_classifier(found)
-        if is_first:
-            typer.echo(f"{spec} knows other joints than {data} has: the head begins anew", err=True)
-    about = {"command": shlex.join(["scalenet-zoo", *sys.argv[1:]])}
+    about = {"command": public_command(["scalenet-zoo", *sys.argv[1:]])}
     options = Options(workers, keep, save_every, log_interval, val_interval, cpu, about)
     with progress_lines(is_first) as on_step:
         trained = run_training(
@@ -143,7 +154,7 @@ def train(
             chosen,
             training,
             validation,
-            output or Path("runs") / Path(spec).stem,
+            folder,
             options,
             create_model(teacher) if teacher else None,
             resume,
@@ -158,9 +169,9 @@ def train(
         return
     typer.echo(f"best {trained.metric} {trained.best:.4g} after epoch {trained.epoch}, {trained.seconds:.0f} s")
     if trained.broken:
-        typer.echo(f"{len(trained.broken)} images could not be read: {', '.join(trained.broken[:3])}", err=True)
+        say(f"{len(trained.broken)} images could not be read: {', '.join(trained.broken[:3])}", err=True)
     for name in ("best", "curves.png", "log.jsonl"):
-        typer.echo(f"wrote {trained.run / name}")
+        say(f"wrote {trained.run / name}")
 
 
 def _parsed(name: str, value: Any) -> Any:  # noqa: ANN401 - a field's value

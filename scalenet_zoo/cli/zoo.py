@@ -56,7 +56,7 @@ def show(
     """
     from dataclasses import asdict
 
-    from scalenet_zoo.cli.console import print_json, print_table
+    from scalenet_zoo.cli.console import print_json, print_table, say
     from scalenet_zoo.layer_table import layer_table
     from scalenet_zoo.zoo import load_spec
 
@@ -86,6 +86,6 @@ def show(
     typer.echo(f"{arch.name}: {arch.task}, input {size}\n")
     print_table(("layer", "", "output", "MACs", "params"), lines, align="llrrr")
     typer.echo(f"\npeak activations  {peak / 2**20:.1f} MiB for one fp32 image\nhash              {arch.hash}")
-    typer.echo(f"source            {arch.provenance.source}")
+    say(f"source            {arch.provenance.source}")
     for result in arch.provenance.results:
-        typer.echo(f"reported          {result.value:g} {result.metric} on {result.data} ({result.origin})")
+        say(f"reported          {result.value:g} {result.metric} on {result.data} ({result.origin})")

@@ -49,7 +49,9 @@ class LoadingError(InputError):
 
 
 def complaint(names: list[str], limit: int) -> str:
-    """What to say of more broken images than there may be."""
+    """What to say of more broken images than there may be, or of those that are all that there are."""
     more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+    if len(names) <= limit:
+        return f"found no image that can be used: {names[0]}{more}"
     noun = "image" if len(names) == 1 else "images"
     return f"found {len(names)} {noun} that cannot be used, expected at most {limit}: {names[0]}{more}"

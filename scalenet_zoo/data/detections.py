@@ -1,29 +1,36 @@
 """Persons that a detector found: COCO's results format, or an annotations file with their boxes."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import FailFast, TypeAdapter
 
+from scalenet_zoo.data.coco import (
+    Amiss,
+    Category,
+    Flag,
+    Id,
+    ImageId,
+    Lenient,
+    Number,
+    Places,
+    box_complaint,
+    parse_document,
+    read_value,
+    sliver_complaint,
+    validated,
+)
 from scalenet_zoo.data.crops import Box
 from scalenet_zoo.errors import InputError
-from scalenet_zoo.spec import first_complaint
+from scalenet_zoo.quoting import quoted
 
 PERSON = 1
 """COCO's category."""
 
-Length = Annotated[float, Field(gt=0)]
 
-
-class _Lenient(BaseModel):
-    """Other fields than ours do not matter: detectors write many."""
-
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
-
-
-class Detection(_Lenient):
+class Detection(Lenient):
     """A box of somebody or something.
 
     Attributes:
@@ -34,34 +41,18 @@ class Detection(_Lenient):
         iscrowd: whether it is of many; those are left out.
     """
 
-    image_id: int | str
-    category_id: int
-    bbox: tuple[float, float, Length, Length]
-    score: float = 1.0
-    iscrowd: int = 0
+    image_id: ImageId
+    category_id: Id
+    bbox: Places
+    score: Number = 1.0
+    iscrowd: Flag = 0
 
 
-class _Image(_Lenient):
-    id: int | str
-    file_name: str
+_RESULTS = TypeAdapter(Annotated[tuple[Detection, ...], FailFast()])
+_SLIVERS = "boxes less than a pixel wide or high, left out"
 
 
-class _Category(_Lenient):
-    id: int
-    name: str = ""
-    keypoints: tuple[str, ...] = ()
-
-
-class _Annotations(_Lenient):
-    images: tuple[_Image, ...]
-    annotations: tuple[Detection, ...]
-    categories: tuple[_Category, ...] = ()
-
-
-_RESULTS = TypeAdapter(tuple[Detection, ...])
-
-
-def read_detections(path: Path, min_score: float = 0.0, category: int | None = None) -> list[Detection]:
+def read_detections(path: Path, min_score: float = 0.0, categories: Mapping[int, str] | None = None) -> list[Detection]:
     """Read persons' boxes.
 
     Args:
@@ -69,43 +60,69 @@ def read_detections(path: Path, min_score: float = 0.0, category: int | None = N
             annotations file, {"images": [{"id", "file_name"}], "annotations": [...]}, whose image numbers become the
             files' names.
         min_score: boxes of lower scores are left out.
-        category: of persons; None: the one with keypoints in an annotations file, else COCO's, 1.
+        categories: of persons, with their names, by which an annotations file's are found; None: in an annotations file
+            those with keypoints, or called person, else COCO's, 1. The only category of an annotations file will do.
 
     Raises:
-        InputError: the file cannot be read, or has no persons with such scores.
+        InputError: the file cannot be read, has no persons with such scores, or more than a tenth of the boxes are
+            slivers; fewer are left out, and that is told.
     """
-    categories: tuple[_Category, ...] = ()
-    try:
-        content = path.read_bytes()
-        if content.lstrip().startswith(b"["):
-            found = _RESULTS.validate_json(content)
-        else:
-            document = _Annotations.model_validate_json(content)
-            names = {image.id: image.file_name for image in document.images}
-            found = tuple(
-                box.model_copy(update={"image_id": names.get(box.image_id, box.image_id)})
-                for box in document.annotations
-            )
-            categories = document.categories
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        raise InputError(f"{path}: {first_complaint(error)}") from None
-    if category is None:
-        category = next((known.id for known in categories if known.keypoints), PERSON)
-    persons = [box for box in found if box.category_id == category and not box.iscrowd]
+    value = read_value(path)
+    numbers: Collection[int] = categories or (PERSON,)
+    if isinstance(value, list):
+        found = validated(path, _RESULTS, value)
+    else:
+        document = parse_document(path, value)
+        if document.categories:
+            numbers = _persons(path, document.categories, categories)
+        names = {image.id: image.file_name for image in document.images}
+        whole = [one for one in document.annotations if one.category_id in numbers and not one.iscrowd]
+        if lacking := next((one for one in whole if one.bbox is None), None):
+            raise InputError(f"{path}: {lacking.where}: bbox is missing, expected it")
+        found = tuple(
+            Detection(image_id=names[one.image_id], category_id=one.category_id, bbox=one.bbox, score=one.score)
+            for one in document.annotations
+            if one.bbox is not None and not one.iscrowd
+        )
+    persons = [box for box in found if box.category_id in numbers and not box.iscrowd]
     if not persons:
         others = sorted({box.category_id for box in found})[:5]
         raise InputError(
             f"{path}: found {len(found)} boxes{f' of the categories {others}' if others else ''}, expected some of"
-            f" category {category}, persons"
+            f" category {' or '.join(map(str, sorted(numbers)[:5]))}, persons"
         )
     if not (sure := [box for box in persons if box.score >= min_score]):
         raise InputError(
             f"{path}: found scores of {max(box.score for box in persons):.6g} at most, expected some of at least"
             f" {min_score:g}"
         )
-    return sure
+    return _without_slivers(path, sure)
+
+
+def _persons(path: Path, listed: Sequence[Category], known: Mapping[int, str] | None) -> Collection[int]:
+    """The numbers of persons in an annotations file: by their names, and where those are not known by their joints."""
+    names = {name.casefold() for name in (known or {}).values() if name} or {"person"}
+    found = {one.id for one in listed if one.name.casefold() in names}
+    found = (found if known else {one.id for one in listed if one.keypoints}) or found
+    if not found and len(listed) == 1:
+        return {listed[0].id}
+    if not found and any(one.name for one in listed):
+        raise InputError(
+            f"{path}: categories: found {quoted([one.name for one in listed])}, expected {' or '.join(sorted(names))}"
+        )
+    return found or known or (PERSON,)
+
+
+def _without_slivers(path: Path, boxes: Sequence[Detection]) -> list[Detection]:
+    amiss, whole = Amiss(path), []
+    for place, one in enumerate(boxes):
+        if complaint := sliver_complaint(one.bbox):
+            amiss.add(_SLIVERS, f"box {place}, of image {quoted(one.image_id)}: {complaint}")
+        else:
+            whole.append(one)
+    amiss.check(_SLIVERS, len(boxes))
+    amiss.tell()
+    return whole
 
 
 def check_box(box: Box, size: tuple[int, int], where: str) -> None:
@@ -117,17 +134,10 @@ def check_box(box: Box, size: tuple[int, int], where: str) -> None:
         where: the box is from, and of which picture.
 
     Raises:
-        InputError: more than half of the box is outside of the picture.
+        InputError: it is a sliver, or more than half of it is outside of the picture.
     """
-    inside = 1.0
-    for start, length, most in ((box[0], box[2], size[0]), (box[1], box[3], size[1])):
-        inside *= max(0.0, min(start + length, most) - max(start, 0.0)) / length
-    if inside < 0.5:
-        found = ", ".join(f"{value:g}" for value in box)
-        raise InputError(
-            f"{where}: bbox: found [{found}], outside of {size[0]} x {size[1]} pixels by more than half, expected x, y,"
-            " width and height within the picture"
-        )
+    if complaint := box_complaint(box, size):
+        raise InputError(f"{where}: {complaint}")
 
 
 def boxes_of_files(detections: Sequence[Detection], files: Sequence[Path], source: Path) -> dict[Path, list[Box]]:

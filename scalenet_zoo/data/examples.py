@@ -7,14 +7,20 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from PIL import Image
 
+from scalenet_zoo.data.broken import LoadingError
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.labels import Labels
+from scalenet_zoo.quoting import quoted
 from scalenet_zoo.spec import Task
 
 IGNORE = 255
 """Class of the pixels of a mask that count for nothing: void."""
 
-_SYNONYMS = (("train", "training"), ("val", "valid", "validation", "eval", "evaluation"), ("test", "testing"))
+TRAINING = ("train", "training")
+"""Names of the split that classes are numbered by."""
+_SYNONYMS = (TRAINING, ("val", "valid", "validation", "eval", "evaluation"), ("test", "testing"))
+SPLITS = frozenset(name for names in _SYNONYMS for name in names)
+"""Usual names of splits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +175,35 @@ class Part:
     def name(self, index: int) -> str:  # noqa: D102
         return self.whole.name(self._place(index))
 
+    @property
+    def targets(self) -> np.ndarray | None:
+        """The class of each example, where that is known without reading it."""
+        targets = known_targets(self.whole)
+        return None if targets is None else targets[[self._place(index) for index in range(len(self))]]
+
     def _place(self, index: int) -> int:
         return index * len(self.whole) // len(self)
+
+
+def known_targets(examples: object) -> np.ndarray | None:
+    """The class of each example, where that is known without reading it."""
+    targets = getattr(examples, "targets", None)
+    return targets if isinstance(targets, np.ndarray) else None
+
+
+def known_classes(labels: Labels, classes: int) -> int:
+    """How many classes targets may be of: those that the data name, if they name any, of so many of a network."""
+    return min(len(labels.names) or classes, classes)
+
+
+def check_class(target: object, classes: int, name: str) -> None:
+    """Refuse a target that is none of so many classes; see `known_classes`.
+
+    Raises:
+        LoadingError: it is; `name` is what the message calls the example.
+    """
+    if not isinstance(target, int | np.integer) or not 0 <= target < classes:
+        raise LoadingError(f"{name}: found the class {quoted(target)}, expected a number from 0 to {classes - 1}")
 
 
 def find_split(split: str, available: Collection[str], source: str) -> str:

@@ -19,9 +19,21 @@ from scalenet_zoo.data import people, pose, segmentation
 from scalenet_zoo.data.broken import LoadingError, complaint
 from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.crops import crop_person
-from scalenet_zoo.data.examples import IGNORE, Crop, Examples, People, Person, Target, View
+from scalenet_zoo.data.examples import (
+    IGNORE,
+    Crop,
+    Examples,
+    People,
+    Person,
+    Target,
+    View,
+    check_class,
+    known_classes,
+    known_targets,
+)
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.images import normalisation
+from scalenet_zoo.quoting import quoted
 from scalenet_zoo.recipe import Recipe
 from scalenet_zoo.spec import ArchSpec
 
@@ -49,7 +61,7 @@ class TrainingSet(Dataset[Row]):
     ) -> None:
         self.examples = examples
         self.transform: Callable[[Image.Image], Tensor] | None = None
-        self._classes = spec.classes
+        self._classes = known_classes(examples.labels, spec.classes)
         self._seed = recipe.seed
         self._limit = recipe.broken_limit
         self._augment = augment
@@ -67,7 +79,7 @@ class TrainingSet(Dataset[Row]):
         """An augmented example; if it is broken, the next one that is not.
 
         Raises:
-            LoadingError: more are broken than may be, or a target is of no class of the network.
+            LoadingError: more are broken than may be, or a target is none of the data's classes.
         """
         broken: list[str] = []
         for place in range(index, index + min(self._limit + 1, len(self.examples))):
@@ -107,13 +119,14 @@ class EvaluationSet(Dataset[Row | str]):
         """An example.
 
         Raises:
-            LoadingError: a target is of no class of the network.
+            LoadingError: a target is none of the data's classes.
         """
         try:
             image, target = self.examples.read(index)
         except InputError as error:
             return str(error)
-        check_classes(target, self.spec.classes, self.examples.name(index))
+        classes = known_classes(self.examples.labels, self.spec.classes)
+        check_classes(target, classes, self.examples.name(index))
         if isinstance(target, People):
             image, to_image = people.fit_image(image, (self.spec.input.height, self.spec.input.width))
             return self.transform(image), View(target, to_image), []
@@ -145,17 +158,19 @@ def training_loader(
         float32 (n, joints)}, or of several people what `losses.people_loss` takes.
 
     Raises:
-        InputError: there are fewer images than a batch has, no mask has a labelled pixel, or the network takes neither
-            1 nor 3 channels.
+        InputError: there are fewer images than a batch has, they are all of one class, masks have pixels of one class
+            or none, or the network takes neither 1 nor 3 channels.
     """
     if spec.bottom_up and not isinstance(examples, Stream):
         examples = people.as_images(examples, all_images=False)
     if not isinstance(examples, Stream) and len(examples) < batch_size:
         found = f"found {len(examples)} images of {examples.split}"
         raise InputError(f"{examples.source}: {found}, expected at least a batch of {batch_size}")
+    check_classes_differ(examples)
     if isinstance(examples, Stream) or examples.task == "classification":
         return _classification_loader(examples, spec, cfg, recipe, batch_size, workers)
-    check_labelled(examples)
+    if examples.task == "segmentation":
+        segmentation.check_masks(examples, least=2)
     augment: Callable[[Image.Image, Any], tuple[Tensor, Any]]
     if examples.task == "segmentation":
         augment = segmentation.augmentation(spec, cfg, recipe)
@@ -204,9 +219,10 @@ def evaluation_loader(
     """
     if spec.bottom_up and not isinstance(examples, Stream):
         examples = people.as_images(examples)
-    check_labelled(examples)
+    if not isinstance(examples, Stream) and examples.task == "segmentation":
+        segmentation.check_masks(examples, least=1)
     if isinstance(examples, Stream):
-        dataset: Any = examples.dataset(batch_size=batch_size)
+        dataset: Any = examples.dataset(spec.classes, batch_size=batch_size)
         dataset.transform = transform
         dataset.set_loader_cfg(num_workers=workers)
         order = None
@@ -229,7 +245,7 @@ def _classification_loader(
     mean, std = normalisation(spec, cfg)
     size = recipe.train_size or (spec.input.height, spec.input.width)
     dataset: Any = (
-        examples.dataset(training=True, batch_size=batch_size, seed=recipe.seed)
+        examples.dataset(spec.classes, training=True, batch_size=batch_size, seed=recipe.seed)
         if isinstance(examples, Stream)
         else TrainingSet(examples, spec, recipe)
     )
@@ -260,32 +276,22 @@ def _classification_loader(
     return loader
 
 
-def check_labelled(examples: Examples | Stream) -> None:
-    """Refuse masks of which no pixel counts: read until one has such a pixel, usually the first.
+def check_classes_differ(examples: Examples | Stream) -> None:
+    """Refuse images of one class to learn from: whoever always names that class is right.
 
     Raises:
-        InputError: none has.
+        InputError: they are, as far as is known without reading them.
     """
-    if isinstance(examples, Stream) or examples.task != "segmentation":
-        return
-    void = 0
-    for index in range(len(examples)):
-        try:
-            _, mask = examples.read(index)
-        except InputError:  # the loader tells of those
-            continue
-        if (np.asarray(mask) != IGNORE).any():
-            return
-        void += 1
-    if void:
-        raise InputError(
-            f"{examples.source}: found no labelled pixel in {void} masks of {examples.split}, expected some: all are to"
-            f" be ignored"
-        )
+    targets, names = known_targets(examples), examples.labels.names
+    alone = np.unique(targets).tolist() if targets is not None else []
+    if examples.task == "classification" and (len(alone) == 1 or len(names) == 1):
+        name = quoted(names[alone[0] if alone else 0]) if names else alone[0]
+        where = f"{examples.source}: split {examples.split}"
+        raise InputError(f"{where}: found images of the class {name} alone, expected two classes or more to learn from")
 
 
 def check_classes(target: Target, classes: int, name: str) -> None:
-    """Refuse a target of no class of the network.
+    """Refuse a target that is none of so many classes.
 
     Raises:
         LoadingError: it is one; `name` is what the message calls the example.
@@ -293,8 +299,7 @@ def check_classes(target: Target, classes: int, name: str) -> None:
     if isinstance(target, Person | People) or not classes:
         return
     largest = int(np.max(target, where=target != IGNORE, initial=0)) if isinstance(target, np.ndarray) else target
-    if not 0 <= largest < classes:
-        raise LoadingError(f"{name}: found the class {largest}, expected 0 to {classes - 1}, as the network has")
+    check_class(largest, classes, name)
 
 
 @contextmanager

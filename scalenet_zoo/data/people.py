@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scalenet_zoo.data.crops import PADDING, STRIDE, apply, crop_matrix, cut, draw_heatmaps, inverse
 from scalenet_zoo.data.examples import Examples, Part, People, Region
-from scalenet_zoo.data.pose import Persons, mirror_order, picture_transform, read_sized
+from scalenet_zoo.data.pose import Persons, mirror_order, mirroring, picture_transform, read_sized
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.grouping import MOST_PEOPLE
 from scalenet_zoo.labels import Labels
@@ -116,6 +116,7 @@ def augmentation(
     Raises:
         InputError: the network takes neither 1 nor 3 channels.
     """
+    recipe = mirroring(recipe, labels)
     return partial(_augment, picture_transform(spec, cfg, recipe), spec, recipe, mirror_order(labels))
 
 

@@ -1,38 +1,42 @@
 """Pose: persons of COCO keypoint files, with any joints; read, cut out and augmented."""
 
-import contextlib
-import io
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import Params
-from pydantic import ValidationError
 from torch import Tensor
 from torchvision.transforms import v2
 
-from scalenet_zoo._files import read_yaml
+from scalenet_zoo.data.coco import (
+    AREA,
+    Amiss,
+    Annotation,
+    Category,
+    Document,
+    area_complaint,
+    box_complaint,
+    clipped,
+    image_size,
+    outline,
+    read_document,
+    same_joints,
+)
 from scalenet_zoo.data.crops import STRIDE, apply, crop_matrix, cut, draw_heatmaps, inverse
-from scalenet_zoo.data.detections import Detection, check_box, read_detections
+from scalenet_zoo.data.detections import PERSON, Detection, read_detections
 from scalenet_zoo.data.examples import Person, Region, find_split
+from scalenet_zoo.data.joints import read_joints
 from scalenet_zoo.errors import InputError
-from scalenet_zoo.images import normalisation, read_image
+from scalenet_zoo.images import normalisation, read_oriented
 from scalenet_zoo.labels import Labels
+from scalenet_zoo.quoting import quoted
 from scalenet_zoo.recipe import Recipe
-from scalenet_zoo.spec import ArchSpec, Task, first_complaint
-
-_MIRRORED = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-COCO_JOINTS = ("nose", *(f"{side}_{joint}" for joint in _MIRRORED for side in ("left", "right")))
-USUAL_SIGMA = 0.079
-"""For a joint of which nothing is known: that of COCO's shoulders."""
+from scalenet_zoo.spec import ArchSpec, Task
 
 _log = logging.getLogger(__name__)
 
@@ -102,14 +106,15 @@ def open_coco(
 ) -> Persons:
     """A folder with `annotations/person_keypoints_{split}.json` and `images/{split}/`, or `{split}/`.
 
-    COCO's own split names are understood: `val` is also `val2017`. Crowds, and persons without any labelled joint, are
-    left out.
+    COCO's own split names are understood: `val` is also `val2017`. Persons are of all categories with keypoints;
+    crowds, and persons without any labelled joint, are not among them. What is amiss with single persons is put right
+    and told, what is amiss with many is refused: see `_read_people`.
 
     Args:
         source: as the user wrote it.
         root: the folder.
         split: which annotations.
-        joints: a YAML file about the joints, see `read_joints`.
+        joints: a YAML file about the joints, see `joints.read_joints`.
         boxes: a detector's, see `detections.read_detections`; the persons are those, without keypoints. None: the
             persons are those with keypoints.
         box_score: boxes of lower scores are left out.
@@ -127,37 +132,32 @@ def open_coco(
     folder = next((folder for folder in (root / "images" / found, root / found) if folder.is_dir()), None)
     if folder is None:
         raise InputError(f"{source}: found no folder {found}, expected the images in images/{found} or {found}")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells how long it took
-            coco = COCO(str(path))
-        category = next((category for category in coco.loadCats(coco.getCatIds()) if category.get("keypoints")), None)
-        if category is None:
-            raise InputError(f"{path}: found no category with keypoints, expected one, such as person")
-        labels = read_joints(path, category, joints)
-        rows, truth = _annotated(path, coco, category, labels), None
-        listed = {number: _image_file(f"{path}: image {number}", image) for number, image in coco.imgs.items()}
-        unlabelled = _unlabelled(path, coco, category)
-        if boxes:
-            rows, truth = _detected(path, coco, category, read_detections(boxes, box_score, category["id"]), limit)
-    except InputError:
-        raise
-    except KeyError as error:
-        raise InputError(f"{path}: {error} is missing, or no image has this id") from None
-    except (OSError, ValueError, TypeError, AttributeError, AssertionError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as COCO keypoints: {' '.join(str(error).split())}") from None
-    names, keypoints, places, areas, sizes, image_ids, ids, scores = zip(*rows, strict=True)
+    document = read_document(path)
+    categories = same_joints(path, document.categories)
+    labels = read_joints(path, categories[0], joints)
+    listed = _image_files(path, document)
+    persons, unlabelled = _read_people(path, document, categories, listed, labels.names)
+    truth = None
+    if boxes:
+        found_boxes = read_detections(boxes, box_score, {category.id: category.name for category in categories})
+        looked_at = sorted(listed)
+        if limit and limit < len(looked_at):
+            looked_at = [looked_at[i * len(looked_at) // limit] for i in range(limit)]
+        truth = _truth(path, looked_at, persons, unlabelled, labels.names)
+        persons = _detected(path, {number: listed[number] for number in looked_at}, listed, found_boxes, labels.names)
+    places = [listed[one.image_id] for one in persons]
     return Persons(
         source,
         split,
         labels,
-        [folder / name for name in names],
-        sizes=np.array(sizes),
-        keypoints=np.array(keypoints),
-        boxes=np.array(places),
-        areas=np.array(areas),
-        image_ids=np.array(image_ids),
-        ids=np.array(ids),
-        scores=np.array(scores),
+        [folder / name for name, _ in places],
+        sizes=np.array([size for _, size in places]),
+        keypoints=np.array([one.keypoints for one in persons]),
+        boxes=np.array([one.box for one in persons]),
+        areas=np.array([one.area for one in persons]),
+        image_ids=np.array([one.image_id for one in persons]),
+        ids=np.array([one.id for one in persons]),
+        scores=np.array([one.score for one in persons]),
         truth=truth,
         images={number: (folder / name, size) for number, (name, size) in listed.items()},
         unlabelled=unlabelled,
@@ -165,210 +165,209 @@ def open_coco(
 
 
 def read_sized(path: Path, size: tuple[int, int]) -> Image.Image:
-    """Read an image that is to have a width and height.
+    """Read an image that is to have a width and height, and labels for the way it is seen.
 
     Raises:
-        InputError: it cannot be read, or has another size.
+        InputError: it cannot be read, has another size, or its labels may be for the file as it is stored: an EXIF
+            orientation turns it, and sizes do not tell.
     """
-    image = read_image(path)
-    if image.size != size:
+    image, orientation = read_oriented(path)
+    stored = image.size[::-1] if orientation > 4 else image.size
+    if size not in (image.size, stored):
         raise InputError(f"{path}: found {image.size} pixels, expected {size}, as its annotations say")
+    if orientation != 1 and size == stored:
+        raise InputError(
+            f"{path}: found an EXIF orientation of {orientation}, expected none: labels may be for its pixels as they"
+            " are stored; delete the tag if they are, else store the pixels turned"
+        )
     return image
 
 
-def read_joints(path: Path, category: dict[str, Any], joints: Path | None = None) -> Labels:
-    """Names, flip pairs, skeleton and sigmas of a data set's joints.
+_Listed = Mapping[int, tuple[Path, tuple[int, int]]]
+"""Each image's file, in the folder of images, and its width and height, by its id."""
 
-    Args:
-        path: of the annotations, for messages.
-        category: of the annotations: "keypoints" (the names), "skeleton" (pairs of numbers from 1), "sigmas" or
-            "keypoint_sigmas" (optional).
-        joints: a YAML file that says otherwise, in any of its fields: `names`, `flip_pairs` and `skeleton` (lists of
-            pairs, of names or of numbers from 0), `sigmas` (a list, or numbers by name).
+_OUTSIDE = "joints outside of their images, taken as not labelled"
+_BOXES = "persons left out for their boxes"
+_AREAS = f"areas taken to be {AREA} of the boxes"
 
-    Returns:
-        What the YAML file says, else the annotations. Otherwise `left_` and `right_` in names tell the flip pairs, and
-        joints have COCO's sigmas by their names, or `USUAL_SIGMA`, with a notice.
+
+def _image_files(path: Path, document: Document) -> _Listed:
+    listed = {}
+    for image in document.images:
+        if isinstance(image.id, str):
+            raise InputError(f"{path}: images: found the id {quoted(image.id)}, expected whole numbers")
+        name = Path(image.file_name)
+        if name.is_absolute() or ".." in name.parts:
+            raise InputError(f"{path}: image {image.id}: found the image {name}, expected one in the folder of images")
+        listed[image.id] = name, image_size(path, image)
+    return listed
+
+
+def _read_people(
+    path: Path, document: Document, categories: Sequence[Category], listed: _Listed, joints: Sequence[str]
+) -> tuple[list[Person], dict[int, tuple[Region, ...]]]:
+    """Persons with labelled joints; and crowds and other persons, by their images' ids.
+
+    Single joints outside of their images count as not labelled, and single persons whose boxes are not in their images,
+    or not near their joints, as persons without joints. Areas that do not fit the boxes are taken from those.
 
     Raises:
-        InputError: one of them says something that cannot be.
+        InputError: nobody has a labelled joint, more than a tenth of the joints or boxes are amiss, or an annotation is
+            not as it should be.
     """
-    said = _read_yaml(joints) if joints else {}
-    where = joints or path
-    names = tuple(map(str, category["keypoints"]))
-    if "names" in said:
-        if not isinstance(said["names"], list) or len(said["names"]) != len(names):
-            raise InputError(f"{where}: names: found {said['names']!r}, expected {len(names)} names, one a joint")
-        names = tuple(map(str, said["names"]))
-    if len(set(names)) != len(names):
-        raise InputError(f"{where}: names: found {list(names)}, expected different ones")
-    skeleton = [[end - 1 for end in line] for line in category.get("skeleton") or []]
-    pairs = [
-        (names.index(name), names.index(other))
-        for name in names
-        if name.startswith("left_") and (other := "right_" + name.removeprefix("left_")) in names
+    amiss = Amiss(path)
+    numbers = {category.id for category in categories}
+    people = [one for one in document.annotations if one.category_id in numbers]
+    places = [listed[int(one.image_id)] for one in people]
+    keypoints = _keypoints(path, people, places, joints, amiss)
+    persons: list[Person] = []
+    regions: dict[int, list[Region]] = {}
+    labelled_joints = np.count_nonzero(keypoints[..., 2], axis=1)
+    for one, (name, size), points, labelled in zip(people, places, keypoints, labelled_joints.tolist(), strict=True):
+        if one.bbox is None or one.id is None:
+            raise InputError(f"{path}: {one.where}: {'id' if one.id is None else 'bbox'} is missing, expected it")
+        complaint = (box_complaint(one.bbox, size) or _apart(points, one.bbox)) if labelled else None
+        if labelled and not complaint:
+            persons.append(Person(points, one.bbox, _area(one, one.bbox, amiss), int(one.image_id), one.id))
+            continue
+        shape = outline(one.segmentation, size, f"{path}: {one.where}")
+        if complaint:
+            amiss.add(_BOXES, f"{one.where} of {name}: {complaint}")
+            region = Region(box := _around(points), AREA * box[2] * box[3], crowd=False, outline=shape)
+        else:
+            box = clipped(one.bbox, size)
+            region = Region(box, _area(one, box, amiss), bool(one.iscrowd), shape)
+        regions.setdefault(int(one.image_id), []).append(region)
+    amiss.check(_BOXES, int((labelled_joints > 0).sum()))
+    if not persons:
+        found = f"{len(people)}, all of them crowds or without a labelled joint" if people else "none"
+        names = ", ".join(category.name for category in categories)
+        raise InputError(f"{path}: found no persons with keypoints, expected some: of {names} it has {found}")
+    amiss.tell()
+    return persons, {image: tuple(some) for image, some in regions.items()}
+
+
+def _keypoints(
+    path: Path,
+    people: Sequence[Annotation],
+    places: Sequence[tuple[Path, tuple[int, int]]],
+    joints: Sequence[str],
+    amiss: Amiss,
+) -> np.ndarray:
+    """float32 (people, joints, 3), as `Person` has them: 0 where not labelled, and of crowds.
+
+    Joints that lie outside of their images by a pixel or more are not labelled.
+    """
+    count, rows = 3 * len(joints), []
+    for one in people:
+        if len(one.keypoints) not in (0, count):
+            found = f"found {len(one.keypoints)} numbers, expected {count}"
+            raise InputError(f"{path}: {one.where}: keypoints: {found}")
+        rows.append((0.0,) * count if one.iscrowd or not one.keypoints else one.keypoints)
+    keypoints = np.array(rows, np.float64).reshape(-1, len(joints), 3)
+    keypoints[keypoints[..., 2] <= 0] = 0
+    keypoints[..., 2] = keypoints[..., 2].clip(0, 2)
+    sizes = np.array([size for _, size in places]).reshape(-1, 1, 2)
+    off = np.asarray(((keypoints[..., :2] < -1) | (keypoints[..., :2] > sizes)).any(2))
+    for person, joint in zip(*(axis.tolist() for axis in off.nonzero()), strict=True):
+        x, y = keypoints[person, joint, :2].tolist()
+        name, (width, height) = places[person]
+        amiss.add(
+            _OUTSIDE,
+            f"{people[person].where}: keypoints: found {quoted(joints[joint])} (joint {joint}) at x {x:g}, y {y:g},"
+            f" expected it within {name} of {width} x {height} pixels",
+        )
+    amiss.check(_OUTSIDE, int((keypoints[..., 2] > 0).sum()))
+    keypoints[off] = 0
+    return keypoints.astype(np.float32)
+
+
+def _apart(keypoints: np.ndarray, box: tuple[float, float, float, float]) -> str | None:
+    """What is amiss with a person's box, if no labelled joint is near it: one of both is in other units, say."""
+    x, y, width, height = box
+    if any(
+        seen and x - width <= across <= x + 2 * width and y - height <= down <= y + 2 * height
+        for across, down, seen in keypoints.tolist()
+    ):
+        return None
+    return f"bbox: found [{x:g}, {y:g}, {width:g}, {height:g}], far from all joints, expected it around them"
+
+
+def _around(keypoints: np.ndarray) -> tuple[float, float, float, float]:
+    """A square around the labelled joints."""
+    points = keypoints[keypoints[:, 2] > 0, :2].astype(np.float64)
+    side = max(1.0, float(np.ptp(points, axis=0).max()))
+    left, top = ((points.min(0) + points.max(0) - side) / 2).tolist()
+    return left, top, side, side
+
+
+def _area(one: Annotation, box: tuple[float, float, float, float], amiss: Amiss) -> float:
+    """What somebody takes of a picture, in pixels."""
+    if complaint := area_complaint(one.area, box):
+        amiss.add(_AREAS, f"{one.where}: {complaint}")
+        return AREA * box[2] * box[3]
+    return float(one.area)
+
+
+def _truth(
+    path: Path,
+    images: Sequence[int],
+    persons: Sequence[Person],
+    unlabelled: Mapping[int, Sequence[Region]],
+    joints: Sequence[str],
+) -> dict[str, Any]:
+    """Everybody in some images, as `oks.coco_figures` takes them: as of one category."""
+    within = set(images)
+    nothing = np.zeros((len(joints), 3))
+    everybody: list[tuple[int, Person | Region, np.ndarray, bool]] = [
+        (one.image_id, one, one.keypoints, False) for one in persons if one.image_id in within
     ]
-    if "skeleton" in said:
-        skeleton = _pairs(where, "skeleton", said["skeleton"], names)
-    if "flip_pairs" in said:
-        pairs = [(first, second) for first, second in _pairs(where, "flip_pairs", said["flip_pairs"], names)]
-    flipped = [joint for pair in pairs for joint in pair]
-    if len(set(flipped)) != len(flipped):
-        raise InputError(
-            f"{where}: flip_pairs: found {[list(pair) for pair in pairs]}, expected every joint once at most"
-        )
-    sigmas = said.get("sigmas") or category.get("sigmas") or category.get("keypoint_sigmas")
-    try:
-        return Labels.model_validate(
-            {"names": names, "flip_pairs": pairs, "skeleton": skeleton, "sigmas": _sigmas(where, sigmas, names)},
-            strict=False,
-        )
-    except ValidationError as error:
-        raise InputError(f"{where}: {first_complaint(error)}") from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        said = read_yaml(path)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-    fields = ("names", "flip_pairs", "skeleton", "sigmas")
-    if not isinstance(said, dict) or (unknown := [key for key in said if key not in fields]):
-        found = unknown[0] if isinstance(said, dict) else "no fields"
-        raise InputError(f"{path}: found {found}, expected some of {', '.join(fields)}")
-    return said
-
-
-def _pairs(where: Path, field: str, pairs: Any, names: Sequence[str]) -> list[list[int]]:  # noqa: ANN401
-    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-        raise InputError(f"{where}: {field}: found {pairs!r}, expected a list of pairs")
-    for joint in (joint for pair in pairs for joint in pair):
-        known = joint in names if isinstance(joint, str) else type(joint) is int and 0 <= joint < len(names)
-        if not known:
-            raise InputError(
-                f"{where}: {field}: found {joint!r}, expected the name of a joint, or 0 to {len(names) - 1}"
-            )
-    return [[names.index(joint) if isinstance(joint, str) else joint for joint in pair] for pair in pairs]
-
-
-def _sigmas(where: Path, sigmas: Any, names: Sequence[str]) -> list[float]:  # noqa: ANN401
-    if isinstance(sigmas, list):
-        if len(sigmas) != len(names):
-            raise InputError(f"{where}: sigmas: found {len(sigmas)}, expected {len(names)}, one a joint")
-        return sigmas
-    known = dict(zip(COCO_JOINTS, Params("keypoints").kpt_oks_sigmas.round(3).tolist(), strict=True))
-    if isinstance(sigmas, dict):
-        if unknown := [name for name in sigmas if name not in names]:
-            raise InputError(f"{where}: sigmas: found {unknown[0]!r}, expected names among {', '.join(names)}")
-        known |= sigmas
-    elif sigmas is not None:
-        raise InputError(f"{where}: sigmas: found {sigmas!r}, expected a list, or numbers by name")
-    if unknown := [name for name in names if name not in known]:
-        _log.warning("%s: no sigmas are known for %s: taken to be %s", where, ", ".join(unknown), USUAL_SIGMA)
-    return [known.get(name, USUAL_SIGMA) for name in names]
-
-
-def _annotated(path: Path, coco: COCO, category: dict[str, Any], labels: Labels) -> list[tuple[Any, ...]]:
-    """Of each annotated person what `_read_person` gives."""
-    annotations = coco.loadAnns(coco.getAnnIds(catIds=[category["id"]]))
-    whole = [row for row in annotations if not row["iscrowd"] and any(row["keypoints"][2::3])]
-    if not whole:
-        found = f"{len(annotations)}, all of them crowds or without a labelled joint" if annotations else "none"
-        raise InputError(
-            f"{path}: found no persons with keypoints, expected some: of {category['name']} it has {found}"
-        )
-    images = coco.loadImgs([row["image_id"] for row in whole])
-    return [_read_person(path, row, image, labels.names) for row, image in zip(whole, images, strict=True)]
-
-
-def _unlabelled(path: Path, coco: COCO, category: dict[str, Any]) -> dict[int, tuple[Region, ...]]:
-    """The crowds, and the persons without a labelled joint, of each image that has some."""
-    found: dict[int, list[Region]] = {}
-    for row in coco.loadAnns(coco.getAnnIds(catIds=[category["id"]])):
-        if row["iscrowd"] or not any(row["keypoints"][2::3]):
-            x, y, width, height = map(float, row["bbox"])
-            try:
-                outline = coco.annToRLE(row) if row.get("segmentation") else None
-            except Exception as error:  # pycocotools raises many kinds, Exception itself among them
-                raise InputError(f"{path}: annotation {row['id']}: segmentation: cannot be read: {error}") from None
-            region = Region((x, y, width, height), float(row["area"]), bool(row["iscrowd"]), outline)
-            found.setdefault(int(row["image_id"]), []).append(region)
-    return {image: tuple(regions) for image, regions in found.items()}
+    if not everybody:
+        raise InputError(f"{path}: found no persons with keypoints in {len(images)} of its images, expected some")
+    everybody += [(image, one, nothing, one.crowd) for image in images for one in unlabelled.get(image, ())]
+    return {
+        "images": [{"id": image} for image in images],
+        "categories": [{"id": PERSON, "name": "person"}],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": PERSON,
+                "keypoints": keypoints.astype(np.float64).ravel().tolist(),
+                "num_keypoints": int((keypoints[:, 2] > 0).sum()),
+                "bbox": list(one.box),
+                "area": one.area,
+                "iscrowd": int(crowd),
+            }
+            for number, (image, one, keypoints, crowd) in enumerate(everybody, 1)
+        ],
+    }
 
 
 def _detected(
-    path: Path, coco: COCO, category: dict[str, Any], detections: Sequence[Detection], limit: int | None
-) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
-    """The same of each person whom a detector found; and the truth about the images that it looked at."""
-    numbers = sorted(coco.imgs)
-    if limit and limit < len(numbers):
-        numbers = [numbers[i * len(numbers) // limit] for i in range(limit)]
-    images = dict(zip(numbers, coco.loadImgs(numbers), strict=True))
-    by_name = {image["file_name"]: number for number, image in coco.imgs.items()}
-    rows = []
+    path: Path, looked_at: _Listed, listed: _Listed, detections: Sequence[Detection], joints: Sequence[str]
+) -> list[Person]:
+    """The persons whom a detector found in the images that are looked at."""
+    amiss = Amiss(path)
+    by_name = {str(name): number for number, (name, _) in listed.items()}
+    keypoints = np.zeros((len(joints), 3), np.float32)
+    persons, boxes = [], 0
     for place, one in enumerate(detections):
-        number = by_name.get(one.image_id, one.image_id)
-        if number not in coco.imgs:
-            raise InputError(f"{path}: found no image {one.image_id}, for which there is a box, expected it")
-        if number in images:
-            where, (_, _, width, height) = f"the box {place}", one.bbox
-            keypoints = np.zeros((len(category["keypoints"]), 3), np.float32)
-            name, size = _image_file(f"{path}: {where}", images[number])
-            check_box(one.bbox, size, f"{where} of {name}")
-            rows.append((name, keypoints, one.bbox, width * height, size, number, place, one.score))
-    if not rows:
-        raise InputError(f"{path}: found none of its {len(images)} images among the boxes, expected boxes for them")
-    annotations = coco.loadAnns(coco.getAnnIds(imgIds=numbers, catIds=[category["id"]]))
-    known = [
-        {
-            "id": place,
-            "image_id": row["image_id"],
-            "category_id": category["id"],
-            "keypoints": row["keypoints"],
-            "num_keypoints": sum(seen > 0 for seen in row["keypoints"][2::3]),
-            "bbox": row["bbox"],
-            "area": row["area"],
-            "iscrowd": row["iscrowd"],
-        }
-        for place, row in enumerate(annotations, 1)
-    ]
-    if not any(row["num_keypoints"] and not row["iscrowd"] for row in known):
-        raise InputError(f"{path}: found no persons with keypoints in {len(images)} of its images, expected some")
-    return rows, {"images": [{"id": number} for number in numbers], "categories": [category], "annotations": known}
-
-
-def _read_person(path: Path, row: dict[str, Any], image: dict[str, Any], joints: Sequence[str]) -> tuple[Any, ...]:
-    """File, keypoints, box, area, size, ids of image and annotation, score."""
-    where = f"{path}: annotation {row['id']}"
-    keypoints = np.array(row["keypoints"], dtype=np.float32)
-    if keypoints.size != 3 * len(joints) or not np.isfinite(keypoints).all():
-        raise InputError(
-            f"{where}: keypoints: found {keypoints.size} numbers, expected {3 * len(joints)}, all of them finite"
-        )
-    keypoints = keypoints.reshape(-1, 3)
-    box = np.array(row["bbox"], dtype=np.float64)
-    if box.shape != (4,) or not np.isfinite(box).all() or box[2:].min() <= 0:
-        raise InputError(f"{where}: bbox: found {row['bbox']}, expected x, y, width and height, above 0")
-    if not math.isfinite(area := float(row["area"])):
-        raise InputError(f"{where}: area: found {area}, expected a finite number")
-    name, size = _image_file(where, image)
-    off = ((keypoints[:, :2] < -1) | (keypoints[:, :2] > size)).any(1) & (keypoints[:, 2] > 0)  # by a pixel or more
-    if off.any():
-        joint = int(off.argmax())
-        x, y = keypoints[joint, :2].tolist()
-        raise InputError(
-            f"{where}: keypoints: found {joints[joint]} (joint {joint}) at x {x:g}, y {y:g}, expected it within"
-            f" {name} of {size[0]} x {size[1]} pixels, or not labelled"
-        )
-    return name, keypoints, box, area, size, int(row["image_id"]), int(row["id"]), 1.0
-
-
-def _image_file(where: str, image: dict[str, Any]) -> tuple[Path, tuple[int, int]]:
-    """An image's file, in the folder of images, and its width and height."""
-    name = Path(image["file_name"])
-    if name.is_absolute() or ".." in name.parts:
-        raise InputError(f"{where}: found the image {name}, expected one in the folder of images")
-    return name, (int(image["width"]), int(image["height"]))
+        number = by_name.get(str(PurePath(one.image_id)), -1) if isinstance(one.image_id, str) else one.image_id
+        if number not in listed:
+            raise InputError(f"{path}: found no image {quoted(one.image_id)}, for which there is a box, expected it")
+        if number in looked_at:
+            boxes += 1
+            name, size = looked_at[number]
+            if complaint := box_complaint(one.bbox, size):
+                amiss.add(_BOXES, f"the box {place} of {name}: {complaint}")
+            else:
+                persons.append(Person(keypoints, one.bbox, one.bbox[2] * one.bbox[3], number, place, one.score))
+    if not boxes:
+        raise InputError(f"{path}: found none of its {len(looked_at)} images among the boxes, expected boxes for them")
+    amiss.check(_BOXES, boxes)
+    amiss.tell()
+    return persons
 
 
 def augmentation(
@@ -383,7 +382,21 @@ def augmentation(
     Raises:
         InputError: the network takes neither 1 nor 3 channels.
     """
+    recipe = mirroring(recipe, labels)
     return partial(_augment, picture_transform(spec, cfg, recipe), spec, recipe, mirror_order(labels))
+
+
+def mirroring(recipe: Recipe, labels: Labels) -> Recipe:
+    """The recipe, without mirroring where it is not known which joints then change places; that is told."""
+    if not recipe.hflip or labels.flip_pairs:
+        return recipe
+    _log.warning(
+        "images are not mirrored, though hflip is %g: it is not known which of the joints are left and right (%s);"
+        " flip_pairs in a file for --joints says it: pairs of names, or [] where none change places",
+        recipe.hflip,
+        quoted(list(labels.names)),
+    )
+    return replace(recipe, hflip=0.0)
 
 
 def picture_transform(spec: ArchSpec, cfg: dict[str, Any], recipe: Recipe) -> Callable[[Image.Image], Tensor]:
@@ -406,7 +419,7 @@ def picture_transform(spec: ArchSpec, cfg: dict[str, Any], recipe: Recipe) -> Ca
 
 
 def mirror_order(labels: Labels) -> np.ndarray:
-    """For each joint of a mirrored person, which one it was: left and right change places."""
+    """For each joint of a mirrored person, which one it was: left and right change places, others stay."""
     order = np.arange(len(labels.names))
     for first, second in labels.flip_pairs:
         order[[first, second]] = second, first

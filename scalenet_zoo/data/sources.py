@@ -12,17 +12,10 @@ from scalenet_zoo.data.classification import (
 )
 from scalenet_zoo.data.digits import open_digits
 from scalenet_zoo.data.examples import Examples, Part
+from scalenet_zoo.data_forms import parse_source
 from scalenet_zoo.errors import InputError
+from scalenet_zoo.file_kinds import user_path
 from scalenet_zoo.spec import Task
-
-FORMS: dict[Task, tuple[str, ...]] = {
-    "classification": (
-        "digits", "imagefolder:PATH", "torch:NAME:PATH", "wds:PATH", "hfds:NAME", "hfids:NAME", "tfds:NAME"
-    ),
-    "segmentation": ("masks:PATH", "cityscapes:PATH"),
-    "pose": ("coco:PATH",),
-}  # fmt: skip
-"""How sources of each task are written; a folder alone is the first form with a path."""
 
 
 def open_data(
@@ -30,7 +23,7 @@ def open_data(
     task: Task,
     split: str,
     *,
-    ignore_index: int = 255,
+    ignore_index: int | None = None,
     joints: Path | None = None,
     boxes: Path | None = None,
     box_score: float = 0.0,
@@ -39,10 +32,11 @@ def open_data(
     """Open a data set.
 
     Args:
-        source: one of `FORMS`, or a folder.
+        source: one of `data_forms.FORMS`, or a folder; `~` is the user's home, here and in other paths.
         task: what it is for.
         split: which part: `train`, `val`, `test`, or another name that the data set has.
-        ignore_index: of segmentation masks: the value of void pixels.
+        ignore_index: of segmentation masks: the value of void pixels; None: 255, where `classes.json` says
+            nothing else.
         joints: of persons: a YAML file about their joints, see `pose.read_joints`.
         boxes: of persons: those that a detector found instead of the data set's own, see `pose.open_coco`.
         box_score: boxes of lower scores are left out.
@@ -51,13 +45,9 @@ def open_data(
     Raises:
         InputError: the source is of no known form, is not there, or is not as it should be.
     """
-    kinds = [form.partition(":")[0] for form in FORMS[task]]
-    kind, _, rest = source.partition(":")
-    if (kind not in kinds or (kind != "digits") != bool(rest)) and Path(source).is_dir():
-        kind, rest = next(form.partition(":")[0] for form in FORMS[task] if form.endswith(":PATH")), source
-    if kind not in kinds or (kind != "digits") != bool(rest) or (kind == "torch" and not rest.partition(":")[2]):
-        raise InputError(f"{source}: found no such data for {task}, expected a folder or {' or '.join(FORMS[task])}")
-    if not 0 <= ignore_index <= 255:
+    kind, rest = parse_source(source, task)
+    joints, boxes = joints and user_path(joints), boxes and user_path(boxes)
+    if ignore_index is not None and not 0 <= ignore_index <= 255:
         raise InputError(f"ignore index: found {ignore_index}, expected a number from 0 to 255")
     if joints and task != "pose":
         raise InputError(f"{joints}: found a file about joints for {task}, expected one for pose only")
@@ -75,7 +65,9 @@ def open_data(
     return Part(examples, limit)
 
 
-def _open(kind: str, rest: str, source: str, split: str, ignore_index: int, joints: Path | None) -> Examples | Stream:
+def _open(
+    kind: str, rest: str, source: str, split: str, ignore_index: int | None, joints: Path | None
+) -> Examples | Stream:
     match kind:
         case "digits":
             return open_digits(source, split)

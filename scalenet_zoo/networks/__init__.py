@@ -1,6 +1,15 @@
 """Networks built from specs: one file a network type."""
 
+from typing import Any
+
 from scalenet_zoo.networks.mbconv import MBConvNet
 from scalenet_zoo.networks.multipath import MultipathNet
+from scalenet_zoo.spec import ArchSpec
 
-__all__ = ["MBConvNet", "MultipathNet"]
+__all__ = ["MBConvNet", "MultipathNet", "network_of"]
+
+
+def network_of(spec: ArchSpec, **options: Any) -> MBConvNet | MultipathNet:  # noqa: ANN401 - the network's own
+    """Build the network of a spec, with the options of its type."""
+    network: type[MBConvNet | MultipathNet] = MBConvNet if spec.network.type == "mbconv" else MultipathNet
+    return network(spec, **options)

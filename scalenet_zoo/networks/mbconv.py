@@ -8,10 +8,9 @@ from typing import Any
 
 from timm.models import checkpoint_seq
 from timm.models._efficientnet_builder import efficientnet_init_weights
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from scalenet_zoo.layers import ConvNormAct, MBConv
+from scalenet_zoo.layers import ConvNormAct, MBConv, take_indices
 from scalenet_zoo.spec import ArchSpec
 
 
@@ -49,7 +48,9 @@ class MBConvNet(nn.Module):
 
         stem, activation = network.stem, network.activation
         self.stem = ConvNormAct(self.in_chans, stem.channels, stem.kernel, stem.stride, activation=activation)
-        self.feature_info = [{"num_chs": stem.channels, "reduction": stem.stride, "module": "stem", "stage": 0}]
+        self.feature_info: list[dict[str, Any]] = [
+            {"num_chs": stem.channels, "reduction": stem.stride, "module": "stem", "stage": 0}
+        ]
         self.stages = nn.Sequential()
         channels, reduction = stem.channels, stem.stride
         total = sum(map(len, network.stages))
@@ -112,7 +113,7 @@ class MBConvNet(nn.Module):
 
         Args:
             x: images (n, in_chans, h, w).
-            indices: which entries of `feature_info`; an int: the last so many; None: all.
+            indices: which entries of `feature_info`, in which order; an int: the last so many; None: all.
             norm: no effect: features are normalised as they come.
             stop_early: leave out the stages past the last wanted feature.
             output_fmt: only NCHW.
@@ -120,28 +121,29 @@ class MBConvNet(nn.Module):
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt: found {output_fmt!r}, expected 'NCHW'")
-        take, last = feature_take_indices(len(self.feature_info), indices)
-        wanted = {self.feature_info[i]["stage"] for i in take}
-        stages = self.stages[: self.feature_info[last]["stage"]] if stop_early else self.stages
+        wanted = [self.feature_info[i]["stage"] for i in take_indices(len(self.feature_info), indices)]
+        stages = self.stages[: max(wanted)] if stop_early else self.stages
         x = self.stem(x)
-        features = [x] if 0 in wanted else []
+        outputs = {0: x}  # of the stem and the stages
         for s, stage in enumerate(stages, start=1):
             x = checkpoint_seq(stage, x) if self.grad_checkpointing else stage(x)
             if s in wanted:
-                features.append(x)
+                outputs[s] = x
+        features = [outputs[s] for s in wanted]
         return features if intermediates_only else (self.head(x), features)
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop what the wanted features do not need; returns their indices, none of them negative."""
-        take, last = feature_take_indices(len(self.feature_info), indices)
+        take = take_indices(len(self.feature_info), indices)
+        last = max(take)
         self.stages = self.stages[: self.feature_info[last]["stage"]]
         if prune_head:
             self.head = nn.Identity()
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
             self.reset_classifier(0)
-        return list(take)
+        return take
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer."""

@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 from timm.models import checkpoint
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from scalenet_zoo.cost import BOTTLENECK_CHANNELS, BOTTLENECKS, STEM_CHANNELS
-from scalenet_zoo.layers import BasicBlock, Bottleneck, BottomUpHead, ConvNormAct, FusionPath, upsample
+from scalenet_zoo.layers import BasicBlock, Bottleneck, BottomUpHead, ConvNormAct, FusionPath, take_indices, upsample
 from scalenet_zoo.spec import ArchSpec, Module
 
 
@@ -222,7 +221,7 @@ class MultipathNet(nn.Module):
 
         Args:
             x: images (n, in_chans, h, w).
-            indices: which entries of `feature_info`; an int: the last so many; None: all.
+            indices: which entries of `feature_info`, in which order; an int: the last so many; None: all.
             norm: no effect: features are normalised as they come.
             stop_early: no effect: every branch needs the whole network.
             output_fmt: only NCHW.
@@ -230,21 +229,22 @@ class MultipathNet(nn.Module):
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt: found {output_fmt!r}, expected 'NCHW'")
-        take, _ = feature_take_indices(len(self.feature_info), indices)
+        take = take_indices(len(self.feature_info), indices)
         first = self.stem[0](x)
         branches = self._branches(self.stem[1](first))
-        features = [feature for i, feature in enumerate([first, *branches]) if i in take]
+        outputs = [first, *branches]
+        features = [outputs[i] for i in take]
         return features if intermediates_only else (branches, features)
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop the head, which no feature needs; returns the wanted indices, none of them negative."""
-        take, _ = feature_take_indices(len(self.feature_info), indices)
+        take = take_indices(len(self.feature_info), indices)
         if prune_head:
             self.head = nn.Identity()
             self.reset_classifier(0)
-        return list(take)
+        return take
 
     def get_classifier(self) -> nn.Module:
         """The last 1x1 convolution; of the head bottom_up, all that follows the branches."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.rounding import Integers
     from scalenet_zoo.search.candidates import Scorer
     from scalenet_zoo.search.limits import Bounds
-    from scalenet_zoo.search.mcea import MCEASettings
+    from scalenet_zoo.search.settings import MCEASettings
     from scalenet_zoo.search.state import Baseline
 
 COMPOUND = GrowthLaw(math.log(1.2), math.log(1.1), math.log(1.15))

@@ -19,22 +19,29 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue
 
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.search.latency import LatencySettings
+from scalenet_zoo._files import read_json, regular_file
+from scalenet_zoo.backends import require_backend
+from scalenet_zoo.data_forms import check_source
+from scalenet_zoo.errors import InputError, SpecError
+from scalenet_zoo.file_kinds import user_path
+from scalenet_zoo.quoting import quoted
 from scalenet_zoo.search.limits import Limits
-from scalenet_zoo.search.mcea import MCEASettings
-from scalenet_zoo.search.multipath_latency import MultipathLatencySettings
 from scalenet_zoo.search.multipath_limits import MultipathLimits
-from scalenet_zoo.search.multipath_scoring import MultipathScoring
 from scalenet_zoo.search.multipath_space import MultipathSpace
 from scalenet_zoo.search.multipath_state import TopologyBaseline
-from scalenet_zoo.search.scoring import ScoringSettings
+from scalenet_zoo.search.record import scaled_stages
+from scalenet_zoo.search.settings import (
+    LatencySettings,
+    MCEASettings,
+    MultipathLatencySettings,
+    MultipathScoring,
+    ScoringSettings,
+    TopologySettings,
+)
 from scalenet_zoo.search.space import Space, read_packaged
 from scalenet_zoo.search.state import Baseline
-from scalenet_zoo.search.topology import TopologySettings
 from scalenet_zoo.spec import Name, Strict, spec_errors
-from scalenet_zoo.supernet.train import SupernetSettings
-from scalenet_zoo.supernet.train_multipath import MultipathSettings
+from scalenet_zoo.supernet.settings import MultipathSettings, SupernetSettings
 
 
 class BaseConfig(Strict):
@@ -72,7 +79,7 @@ class BaseConfig(Strict):
         if values.get("method") == "scalenet":  # which has always been what is meant where nothing is said
             del values["method"]
         with spec_errors(str(source)):
-            return cls.model_validate_json(json.dumps(values, default=str))  # YAML has dates
+            return cls.model_validate_json(json.dumps(values))
 
 
 class SearchConfig(BaseConfig):
@@ -105,13 +112,33 @@ class SearchConfig(BaseConfig):
         """
         return Space.load(self.space) if isinstance(self.space, str) else Space.from_values(self.space, "space")
 
+    def check(self) -> None:
+        """Refuse what cannot be run, as far as that can be known before the data are opened and torch is imported.
+
+        Raises:
+            InputError: data or space are not there, or settings do not fit the space.
+            SpecError: the space is not valid.
+            BudgetError: there are more limits than stages.
+            BackendError: the back end whose latency is limited cannot run here.
+        """
+        space = self.open_space()
+        check_source(self.data, "classification")
+        self.search.shares(scaled_stages(space))
+        self.supernet.make_recipe()
+        self.supernet.make_sampler(space)
+        for name in self.limits.given:
+            self.limits.amounts(name, [each.stage for each in space.scaling])
+        if self.limits.latency:
+            require_backend(str(self.limits.backend))
+
 
 class MultipathConfig(BaseConfig):
     """A search of ScaleNAS: topologies of multipath networks.
 
     Attributes:
         method: tells this kind from the other.
-        ignore_index: of segmentation masks: the value of void pixels.
+        ignore_index: of segmentation masks: the value of void pixels; None: 255, where `classes.json` says nothing
+            else.
         joints: of persons: a YAML file about their joints, beside the configuration.
         limits: what networks may cost.
         supernet: how it is trained.
@@ -122,7 +149,7 @@ class MultipathConfig(BaseConfig):
     """
 
     method: Literal["scalenas"]
-    ignore_index: Annotated[int, Field(ge=0, le=255)] = 255
+    ignore_index: Annotated[int, Field(ge=0, le=255)] | None = None
     joints: str | None = None
     limits: MultipathLimits = MultipathLimits()
     supernet: MultipathSettings = MultipathSettings()
@@ -142,6 +169,23 @@ class MultipathConfig(BaseConfig):
             return MultipathSpace.load(self.space)
         return MultipathSpace.from_values(self.space, "space")
 
+    def check(self) -> None:
+        """Refuse what cannot be run, as far as that can be known before the data are opened and torch is imported.
+
+        Raises:
+            InputError: data, joints or space are not there, or settings do not fit the task.
+            SpecError: the space is not valid.
+            BackendError: the back end whose latency is limited cannot run here.
+        """
+        space = self.open_space()
+        check_source(self.data, space.head)
+        if self.joints:
+            check_file(Path(self.joints))
+        self.scoring.metric_of(space.head)
+        self.supernet.teacher.make_recipe(self.supernet.make_recipe(space.head), space.head)
+        if self.limits.latency:
+            require_backend(str(self.limits.backend))
+
 
 KINDS: Mapping[object, type[SearchConfig] | type[MultipathConfig]] = {
     "scalenet": SearchConfig,
@@ -158,8 +202,20 @@ def load_config(source: str | Path, changes: Mapping[str, Any] | None = None) ->
     """
     method = _read(source, {}).get("method", "scalenet")
     if not isinstance(method, str) or method not in KINDS:
-        raise InputError(f"{source}: method: found {method!r}, expected {' or '.join(map(str, KINDS))}")
+        raise InputError(f"{source}: method: found {quoted(method)}, expected {' or '.join(map(str, KINDS))}")
     return KINDS[method].load(source, changes)
+
+
+def check_file(path: Path) -> None:
+    """Look whether a file is there.
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        regular_file(path)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _read(source: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,5 +230,34 @@ def _read(source: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
             values[name] = {**section, **value}
     for name in ("space", "joints"):
         if isinstance(file := values.get(name), str) and file.endswith((".yaml", ".yml")):
-            values[name] = str((path.parent / file).resolve())
+            values[name] = str((path.parent / user_path(file)).resolve())
     return values
+
+
+RUN = "run.json"
+
+
+class RunAbout(Strict):
+    """RUN/run.json: what a run was asked for, where it began.
+
+    Attributes:
+        config: the configuration, the space in full; without what may change at any time.
+        machine: the machine, and versions of what computes.
+    """
+
+    config: dict[str, JsonValue]
+    machine: dict[str, JsonValue]
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the file.
+
+        Raises:
+            SpecError: it is damaged.
+        """
+        try:
+            values = read_json(path)
+        except ValueError as error:
+            raise SpecError(f"{path}: {error}") from None
+        with spec_errors(str(path)):
+            return cls.model_validate(values)

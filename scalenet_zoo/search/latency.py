@@ -15,11 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from scalenet_zoo.errors import BudgetError
 from scalenet_zoo.export import OnProgress
@@ -27,7 +26,6 @@ from scalenet_zoo.export.latency_budget import ATTEMPTS
 from scalenet_zoo.export.latency_model import LatencyModel, fit
 from scalenet_zoo.export.profile import (
     Measurement,
-    Plan,
     Profile,
     Settings,
     draw_items,
@@ -43,31 +41,15 @@ from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.processes import main_first
 from scalenet_zoo.search.record import found_network, to_kernels
 from scalenet_zoo.search.state import LatencyRound, Measured
-from scalenet_zoo.spec import Strict
 
 if TYPE_CHECKING:
     from scalenet_zoo.search.candidates import Scorer
     from scalenet_zoo.search.limits import Bounds
     from scalenet_zoo.search.mcea import AfterRound
+    from scalenet_zoo.search.settings import LatencySettings
     from scalenet_zoo.search.space import Scaling, Space, SpaceFile
     from scalenet_zoo.search.state import Kernels, SearchState
     from scalenet_zoo.spec import ArchSpec
-
-
-class LatencySettings(Strict):
-    """How latency is modelled and measured, where it is limited.
-
-    Attributes:
-        profile: how much of the space is measured before the search.
-        measured: networks that are measured after a round; of ScaleNet's search, of each limited stage.
-        batch: images at once.
-        precision: of the networks.
-    """
-
-    profile: Plan = Plan(layers=40, networks=40, held_out=12)
-    measured: Annotated[int, Field(ge=1)] = 4
-    batch: Annotated[int, Field(ge=1)] = 1
-    precision: Literal["fp32", "fp16"] = "fp32"
 
 
 @dataclass(kw_only=True)
@@ -120,6 +102,11 @@ class LatencyMeter(ABC):
             batch=self.settings.batch,
             divisor=divisor,
         )
+
+    @property
+    def told(self) -> str:
+        """What the latencies are of: back end, threads, machine."""
+        return self.profile_settings.conditions
 
     @cached_property
     def profile(self) -> Profile:

@@ -240,9 +240,10 @@ class Bounds:
         if stage and isinstance(constraint, Macs) and base is not None and self.limits.growth is not None:
             least = 2**stage * base.floor * (1 - self.limits.growth)
             if constraint.budget < least:
+                growth = f"{self.limits.growth}{'' if 'growth' in self.limits.model_fields_set else ', the default,'}"
                 raise BudgetError(
                     f"limits.macs: found at most {write(constraint.budget)} for stage {stage}, expected"
-                    f" {write(least)} or more, since the base model's limit and growth {self.limits.growth} ask for it"
+                    f" {write(least)} or more, since the base model's limit and growth {growth} ask for it"
                 )
 
 

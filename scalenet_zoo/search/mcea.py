@@ -12,72 +12,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
-from scalenet_zoo.errors import BudgetError, InputError
+from scalenet_zoo.errors import BudgetError
 from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.record import OnStep, Record, first_state, found_network, rng_at, scored_bases
 from scalenet_zoo.search.sampling import FeasibleSampler
 from scalenet_zoo.search.state import Generation, HalfStep, LatencyRound, ScoredScaling, SearchState
 from scalenet_zoo.search.variation import evolve
-from scalenet_zoo.spec import Strict
 
 if TYPE_CHECKING:
     from scalenet_zoo.constraints import Floats
     from scalenet_zoo.rounding import Integers
     from scalenet_zoo.search.candidates import Scorer
     from scalenet_zoo.search.limits import Bounds
+    from scalenet_zoo.search.settings import MCEASettings
     from scalenet_zoo.search.space import Scaling
 
-Whole = Annotated[int, Field(ge=1)]
 AfterRound = Callable[[SearchState], "tuple[LatencyRound, Bounds] | None"]
 """Called after every round above 0 with the state, in which `latency_rounds` has this round, too, if an earlier sitting
 measured it; gives what was measured and the limits judged anew, or None where latency is not limited."""
 
 DRAWS = 20
 """Times that base models are drawn so as to keep the limits of all stages, before others are taken as well."""
-
-
-class MCEASettings(Strict):
-    """How is searched; the defaults are the paper's.
-
-    Attributes:
-        population: base models of a generation.
-        generations: of a round.
-        rounds: of the Markov chain, after round 0.
-        keep: base models that a round hands to the next.
-        first_bases: random base models that round 0 ranks strategies with.
-        weights: of the stages above 0 in a base model's fitness; None: equal.
-        strategies_at_most: more admissible strategies of a stage than this are evolved, scoring this many.
-        seed: of all that is random.
-    """
-
-    population: Annotated[int, Field(ge=2)] = 64
-    generations: Whole = 40
-    rounds: Whole = 8
-    keep: Whole = 50
-    first_bases: Whole = 20
-    weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
-    strategies_at_most: Annotated[int, Field(ge=4)] = 200
-    seed: Annotated[int, Field(ge=0)] = 0
-
-    def shares(self, stages: Sequence[int]) -> Floats:
-        """What share of the fitness each stage has.
-
-        Raises:
-            InputError: the weights are not one a stage, or all 0.
-        """
-        weights = np.ones(len(stages)) if self.weights is None else np.asarray(self.weights, dtype=np.float64)
-        if len(weights) != len(stages) or weights.sum() == 0:
-            raise InputError(
-                f"weights: found {weights.tolist()}, expected one for each of the stages"
-                f" {', '.join(map(str, stages))}, not all 0"
-            )
-        shares: Floats = weights / weights.sum()
-        return shares
 
 
 class MCEA:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from scalenet_zoo.export.profile import YARDSTICK_PIXELS
-from scalenet_zoo.search.latency import LatencyMeter, LatencySettings
+from scalenet_zoo.search.latency import LatencyMeter
 from scalenet_zoo.search.multipath_state import TimedTopology, TopologyRound
 
 if TYPE_CHECKING:
@@ -24,16 +22,6 @@ if TYPE_CHECKING:
     from scalenet_zoo.search.multipath_space import MultipathSpace
     from scalenet_zoo.search.space import SpaceFile
     from scalenet_zoo.spec import ArchSpec
-
-
-class MultipathLatencySettings(LatencySettings):
-    """How latency is modelled and measured, where it is limited.
-
-    Attributes:
-        every: generations between measurements; one is as many networks as evolution has parents.
-    """
-
-    every: Annotated[int, Field(ge=1)] = 2
 
 
 @dataclass(kw_only=True)

@@ -19,10 +19,9 @@ import numpy as np
 import torch
 
 from scalenet_zoo._files import replacing_folder
-from scalenet_zoo.backends import require_backend
 from scalenet_zoo.data.examples import Part
-from scalenet_zoo.errors import InputError
 from scalenet_zoo.model_folder import save_model
+from scalenet_zoo.provenance import public_source
 from scalenet_zoo.quantities import format_count
 from scalenet_zoo.search.images import cached_images
 from scalenet_zoo.search.multipath_latency import TopologyLatency
@@ -32,10 +31,12 @@ from scalenet_zoo.search.multipath_search import TopologySearch
 from scalenet_zoo.search.processes import main_first
 from scalenet_zoo.search.run_base import BaseRun, RunOptions
 from scalenet_zoo.search.scoring import Calibrated
-from scalenet_zoo.search.topology import TopologySettings, random_search
+from scalenet_zoo.search.settings import TopologySettings
+from scalenet_zoo.search.topology import random_search
 from scalenet_zoo.spec import ArchSpec, Provenance, Result
-from scalenet_zoo.supernet.loop import SUMMARY, load_supernet
+from scalenet_zoo.supernet.loop import load_supernet
 from scalenet_zoo.supernet.scalenas import SuperScaleNet
+from scalenet_zoo.supernet.summary import SUMMARY, trained_supernet
 from scalenet_zoo.supernet.train_multipath import train_multipath
 from scalenet_zoo.zoo import pretrained_cfg
 
@@ -43,10 +44,8 @@ if TYPE_CHECKING:
     from scalenet_zoo.search.config import MultipathConfig
     from scalenet_zoo.search.multipath_space import Topologies
     from scalenet_zoo.search.multipath_state import ScoredTopology, TopologyMethod, TopologyState
-    from scalenet_zoo.supernet.loop import SupernetSummary
+    from scalenet_zoo.supernet.summary import SupernetSummary
 
-_MAY_CHANGE = ("baselines",)
-"""Fields of the configuration that what was done does not depend on."""
 SAID = {
     "evolution": "multi-scale topology evolution in a multipath supernet",
     "random": "random search in a multipath supernet",
@@ -69,23 +68,42 @@ class MultipathRun(BaseRun):
         BackendError: the back end whose latency is limited cannot run here.
     """
 
+    may_change = ("baselines",)
+
     def __init__(self, config: MultipathConfig, folder: Path, options: RunOptions) -> None:
+        config.check()
         self.config, self.space = config, config.open_space()
         task = self.space.head
         self.metric = config.scoring.metric_of(task)
         reading: dict[str, Any] = {"ignore_index": config.ignore_index}
         if config.joints:
             reading["joints"] = Path(config.joints)
-        super().__init__(config, folder, options, task, config.supernet.make_recipe(task), **reading)
-        if config.limits.latency:
-            require_backend(str(config.limits.backend))
+        super().__init__(config, folder, options, self.space, task, config.supernet.make_recipe(task), **reading)
         self._check_limits(TopologyBounds(self.space, self.classes, config.limits))
-        values = config.model_dump(mode="json") | {"space": self.space.model_dump(mode="json")}
-        main_first(partial(self.begin, values, _MAY_CHANGE))
         self.supernet: SuperScaleNet | None = None
 
     def train(self) -> SupernetSummary:
-        """Train the teacher and the supernet, if they are not trained yet."""
+        """Train the teacher and the supernet, if they are not trained yet.
+
+        Raises:
+            TrainingError: another run is at work in the folder, or it holds one with another configuration.
+        """
+        with self.at_work():
+            return self._train()
+
+    def search(self) -> TopologyState:
+        """Do what is missing, and write the front's specs.
+
+        Returns:
+            What topology evolution found.
+
+        Raises:
+            TrainingError: another run is at work in the folder, or it holds one with another configuration.
+        """
+        with self.at_work():
+            return self._search()
+
+    def _train(self) -> SupernetSummary:
         torch.manual_seed(self.recipe.seed)
         self.supernet = SuperScaleNet(self.space, self.classes)
         folder = self.folder / "supernet"
@@ -96,18 +114,13 @@ class MultipathRun(BaseRun):
             self.supernet, self.config.supernet, self.training, self.validation, folder, **self.training_options
         )
 
-    def search(self) -> TopologyState:
-        """Do what is missing, and write the front's specs.
-
-        Returns:
-            What topology evolution found.
-        """
+    def _search(self) -> TopologyState:
         config = self.config
         bounds = TopologyBounds(self.space, self.classes, config.limits)
         if config.limits.latency:  # out of reach is found out before the long work
             self._check_limits(bounds.with_model(self._latency().model()))
         self.check_validation(self.space.spec(self.space.largest, self.classes, "largest"), config.scoring)
-        summary = self.train()
+        summary = self._train()
         assert self.supernet is not None
         scorer = MultipathScorer(
             self.supernet,
@@ -153,9 +166,9 @@ class MultipathRun(BaseRun):
             InputError: there is no trained supernet, the network is not one of the space's, or the data are unfit.
             OutputError: the folder cannot be written.
         """
-        if not (self.folder / "supernet" / SUMMARY).exists():
-            raise InputError(f"{self.folder}: found no trained supernet, expected one to take weights from")
-        self.train()
+        trained_supernet(self.folder)
+        self.check()
+        self._train()
         assert self.supernet is not None
         network = self.supernet.extract(spec)
         settings = self.config.scoring
@@ -170,21 +183,6 @@ class MultipathRun(BaseRun):
         network.pretrained_cfg = pretrained_cfg(spec) | {"labels": self.training.labels.to_cfg()}  # type: ignore[assignment]
         with replacing_folder(folder) as new:
             save_model(network.cpu().to(memory_format=torch.contiguous_format), new)
-
-    def find_spec(self, name: str) -> ArchSpec:
-        """The spec of a network that was found, by its name, or of a file.
-
-        Raises:
-            InputError: there is none.
-            SpecError: the file is damaged.
-        """
-        folders = [self.folder / "specs", *sorted((self.folder / "baselines").glob("*"))]
-        files = [*(folder / f"{name}.json" for folder in folders), Path(name)]
-        path = next((path for path in files if path.is_file()), None)
-        if path is None:
-            found = sorted(path.stem for path in folders[0].glob("*.json"))
-            raise InputError(f"{name}: found no such network in {self.folder}, expected {', '.join(found)} or a file")
-        return ArchSpec.load(path)
 
     def _check_limits(self, bounds: TopologyBounds) -> None:
         """Find out before the long work whether there is anything to search for: draw one network."""
@@ -224,22 +222,26 @@ class MultipathRun(BaseRun):
                 self._spec(state, network, name, summary).save(new / f"{name}.json")
 
     def _spec(self, state: TopologyState, network: ScoredTopology, name: str, summary: SupernetSummary) -> ArchSpec:
-        config = self.config
-        measured = {f"supernet_{self.metric}": network.score, "latency_ms": network.measured_ms}
+        config, data = self.config, public_source(self.config.data)
+        of_machine = self._latency().told if config.limits.latency else ""
+        measured = (
+            (f"supernet_{self.metric}", network.score, f"{data} {config.val_split}"),
+            ("latency_ms", network.measured_ms, of_machine),
+        )
         provenance = Provenance(
-            source=f"searched in the space {self.space.name} on {config.data}",
+            source=f"searched in the space {self.space.name} on {data}",
             method=SAID[state.method],
             paper="ScaleNAS: Multi-Path One-Shot NAS for Scale-Aware High-Resolution Representation, AutoML-Conf 2022",
             results=tuple(
-                Result(metric=metric, value=value, data=f"{config.data} {config.val_split}", origin="measured")
-                for metric, value in measured.items()
+                Result(metric=metric, value=value, data=where, origin="measured")
+                for metric, value, where in measured
                 if value is not None
             ),
             details={
                 "space": self.space.name,
                 "space_hash": self.space.hash,
                 "topology": network.key,
-                "data": f"{config.data} {config.train_split}, scored on {config.val_split}",
+                "data": f"{data} {config.train_split}, scored on {config.val_split}",
                 "limits": config.limits.model_dump(mode="json", exclude_none=True),
                 **self.details(summary, len(state.networks), state.seconds),
             },

@@ -9,11 +9,8 @@ object keypoint similarity, or the share of correct keypoints (PCK), of pose.
 """
 
 import time
-from collections.abc import Mapping
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -23,36 +20,10 @@ from scalenet_zoo.metrics import Metrics, Pose, Segmentation, coco_figures, corr
 from scalenet_zoo.predict import check_finite
 from scalenet_zoo.search.images import CachedImages
 from scalenet_zoo.search.multipath_space import Topologies
-from scalenet_zoo.search.scoring import BaseScorer, Calibrated, SharedSettings
+from scalenet_zoo.search.scoring import BaseScorer, Calibrated
+from scalenet_zoo.search.settings import Metric, MultipathScoring
 from scalenet_zoo.spec import ArchSpec, Task
 from scalenet_zoo.supernet.scalenas import SuperScaleNet
-
-Metric = Literal["miou", "ap", "pck"]
-METRICS: Mapping[Task, tuple[Metric, ...]] = {"segmentation": ("miou",), "pose": ("ap", "pck")}
-"""What networks of a task may be judged by; the first if nothing is said."""
-
-
-class MultipathScoring(SharedSettings):
-    """How multipath networks are scored.
-
-    Attributes:
-        metric: `miou` of segmentation, `ap` or `pck` of pose; null: the first that the task has.
-    """
-
-    bn_images: Annotated[int, Field(ge=2)] = 500
-    batch_size: Annotated[int, Field(ge=4)] = 16
-    metric: Metric | None = None
-
-    def metric_of(self, task: Task) -> Metric:
-        """What networks of a task are judged by.
-
-        Raises:
-            InputError: the task has no such figure.
-        """
-        known = METRICS[task]
-        if self.metric is not None and self.metric not in known:
-            raise InputError(f"scoring.metric: found {self.metric}, expected {' or '.join(known)} for {task}")
-        return self.metric or known[0]
 
 
 def score_topology(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.search.multipath_latency import TopologyLatency
     from scalenet_zoo.search.multipath_limits import TopologyBounds
     from scalenet_zoo.search.multipath_space import Bools, Topologies
-    from scalenet_zoo.search.topology import TopologySettings
+    from scalenet_zoo.search.settings import TopologySettings
 
 METHODS = {"evolution": topology_evolution, "random": random_search, "ageing": ageing_evolution}
 OnState = Callable[[TopologyState], None]

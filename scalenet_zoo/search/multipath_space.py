@@ -21,11 +21,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.multipath_cost import BRANCHES, MultipathCost, multipath_cost
@@ -91,7 +91,7 @@ class Group:
 
 
 class Groups(Strict):
-    """Depth ranges times probabilities of a path; the defaults are the paper's nine."""
+    """Depth ranges times probabilities of a path; the defaults are the paper's nine, for its depths."""
 
     depths: Annotated[tuple[Annotated[tuple[Depth, ...], Field(min_length=1)], ...], Field(min_length=1)] = (
         (2, 3),
@@ -125,7 +125,7 @@ class MultipathSpace(SpaceFile):
     modules: tuple[Annotated[int, Field(ge=1, le=20)], ...] = (1, 4, 3)
     input: Input
     depths: Annotated[tuple[Depth, ...], Field(min_length=1)] = (2, 3, 4, 5)
-    groups: Groups = Groups()
+    groups: Annotated[Groups, Field(validate_default=True)] = Groups()
 
     @field_validator("modules")
     @classmethod
@@ -140,6 +140,15 @@ class MultipathSpace(SpaceFile):
         if list(depths) != sorted(set(depths)):
             raise ValueError("expected rising numbers")
         return depths
+
+    @field_validator("groups")
+    @classmethod
+    def _of_its_depths(cls, groups: Groups, info: ValidationInfo) -> Groups:
+        """Where nothing is said, each group has two neighbouring depths."""
+        if "depths" in groups.model_fields_set or "depths" not in info.data:  # the depths are wrong, as will be said
+            return groups
+        depths = info.data["depths"]
+        return groups.model_copy(update={"depths": tuple(pairwise(depths)) or (depths,)})
 
     @model_validator(mode="after")
     def _groups_within(self) -> Self:

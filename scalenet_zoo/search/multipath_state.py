@@ -4,15 +4,18 @@ It is written after every generation. As with the search of ScaleNet (`state.py`
 generators: a search that was killed is run again from its beginning, through the scores that are kept on disk.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from scalenet_zoo.errors import InputError
+from scalenet_zoo.file_kinds import user_path
 from scalenet_zoo.search.multipath_limits import MultipathLimits
 from scalenet_zoo.search.multipath_space import MultipathSpace
+from scalenet_zoo.search.settings import TopologySettings
 from scalenet_zoo.search.state import Timed
-from scalenet_zoo.search.topology import TopologySettings
-from scalenet_zoo.spec import Document, Name, Strict
+from scalenet_zoo.spec import ArchSpec, Document, Name, Strict
 
 TopologyBaseline = Literal["random", "ageing"]
 TopologyMethod = Literal["evolution", "random", "ageing"]
@@ -90,7 +93,31 @@ class TopologyState(Document):
     scoring_seconds: float = 0.0
     done: bool = False
 
+    @field_validator("front")
+    @classmethod
+    def _of_networks(cls, front: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        scored = len(info.data.get("networks", ()))
+        if any(not 0 <= place < scored for place in front):
+            raise ValueError(f"expected places among {scored:,} networks")
+        return front
+
     @property
     def found(self) -> list[ScoredTopology]:
         """The front, the cheapest first."""
         return [self.networks[place] for place in self.front]
+
+
+def find_spec(run: Path, name: str) -> ArchSpec:
+    """The spec of a network that a run found, by its name, or of a file.
+
+    Raises:
+        InputError: there is none.
+        SpecError: the file is damaged.
+    """
+    folders = [run / "specs", *sorted((run / "baselines").glob("*"))]
+    files = [*(folder / f"{name}.json" for folder in folders), user_path(name)]
+    path = next((path for path in files if path.is_file()), None)
+    if path is None:
+        found = sorted(path.stem for path in folders[0].glob("*.json"))
+        raise InputError(f"{name}: found no such network in {run}, expected {', '.join(found) or 'one'} or a file")
+    return ArchSpec.load(path)

@@ -1,18 +1,20 @@
 """What processes that torch.distributed joins do together."""
 
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch.distributed
-
 from scalenet_zoo.errors import ZooError
-from scalenet_zoo.metrics import gather
 
 T = TypeVar("T")
 
 
 def place() -> tuple[int, int]:
     """Which process this is, of how many."""
+    if "torch" not in sys.modules:  # nobody can have joined processes, and reading a run's files needs no torch
+        return 0, 1
+    import torch.distributed
+
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -24,6 +26,10 @@ def everywhere(make: Callable[[], T]) -> list[T]:
     Raises:
         ZooError: as `make`.
     """
+    if place()[1] == 1:
+        return [make()]
+    from scalenet_zoo.metrics import gather
+
     made: T | ZooError
     try:
         made = make()

@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from scalenet_zoo._files import read_json
+from scalenet_zoo._files import read_text
+from scalenet_zoo.bounds import YAML_BYTES
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.family import Family, Strategy
 from scalenet_zoo.scaling import apply_strategy
+from scalenet_zoo.search.config import RUN, RunAbout
 from scalenet_zoo.search.multipath_state import ScoredTopology, TopologyMethod, TopologyState
 from scalenet_zoo.search.standalone import Standalone, Trained, over_seeds
 from scalenet_zoo.search.state import Found, HalfStep, Method, SearchState
 from scalenet_zoo.spec import ArchSpec
+from scalenet_zoo.supernet.summary import SUMMARY, SupernetSummary
 from scalenet_zoo.training_log import read_log
 
 AnyState = TypeVar("AnyState", SearchState, TopologyState)
@@ -36,18 +39,18 @@ class RunFiles:
         specs: the networks found, by their names.
         trained: networks trained alone.
         log: lines of the supernet's training.
-        summary: of that training.
+        summary: of that training; None: it has not ended.
         config: the text of config.yaml.
-        about: versions, machine and what else run.json has.
+        about: what was asked for, and the machine; None: there is no run.json.
     """
 
     folder: Path
     specs: Mapping[str, ArchSpec]
     trained: Sequence[Trained]
     log: Sequence[Mapping[str, Any]]
-    summary: Mapping[str, Any]
+    summary: SupernetSummary | None
     config: str
-    about: Mapping[str, Any]
+    about: RunAbout | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,23 +126,23 @@ def read_run(run: Path) -> Run | TopologyRun:
     Raises:
         InputError: there is no such folder, or nothing in it that a search writes, or a file cannot be read.
         SpecError: a file of ours is damaged.
+        TrainingError: the log is damaged.
     """
     if not run.is_dir():
         raise InputError(f"{run}: found no folder, expected that of a search")
     log = [line for line in read_log(run / "supernet") if line.get("kind") == "train"]
     trained = over_seeds(Standalone.load(path).rows) if (path := run / "standalone.json").exists() else []
-    config, about = run / "config.yaml", _read_object(run / "run.json")
+    about = RunAbout.load(path) if (path := run / RUN).exists() else None
     shared: dict[str, Any] = {
         "folder": run,
         "trained": trained,
         "log": log,
-        "summary": _read_object(run / "supernet" / "summary.json"),
-        "config": config.read_text(encoding="utf-8", errors="replace") if config.exists() else "",
+        "summary": SupernetSummary.load(path) if (path := run / "supernet" / SUMMARY).exists() else None,
+        "config": _read_config(run / "config.yaml"),
         "about": about,
     }
     specs = {spec.name: spec for spec in map(ArchSpec.load, sorted(run.glob("specs/*.json")))}
-    asked = about.get("config")
-    if (isinstance(asked, dict) and asked.get("method") == "scalenas") or (run / "search" / "evolution.json").exists():
+    if (about and about.config.get("method") == "scalenas") or (run / "search" / "evolution.json").exists():
         topologies = _read_states(run, TopologyState, get_args(TopologyMethod))
         if topologies or log or trained:
             return TopologyRun(**shared, specs=specs, states=topologies)
@@ -162,14 +165,11 @@ def _read_states(run: Path, kind: type[AnyState], methods: Sequence[str]) -> dic
     return {name: kind.load(path) for name, path in paths.items() if path.exists()}
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is no such file."""
+def _read_config(path: Path) -> str:
+    """The text of a configuration; empty if there is none."""
     if not path.exists():
-        return {}
+        return ""
     try:
-        value = read_json(path)
+        return read_text(path, YAML_BYTES)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: found {type(value).__name__}, expected a JSON object")
-    return value

@@ -375,7 +375,7 @@ def training_cost(run: RunFiles) -> Section:
             Table(
                 "Training of the supernet.",
                 ("", ""),
-                [[said, f"{run.summary[name]:,}"] for name, said in names.items() if name in run.summary],
+                [[said, f"{getattr(run.summary, name):,}"] for name, said in names.items()],
                 "lr",
             )
         )
@@ -417,8 +417,8 @@ def _costs(run: Run) -> Section:
             "lrrrrrrr",
         )
     )
-    joint, separate, images = run.joint, run.states.get("separate"), run.summary.get("images")
-    if not (joint and joint.ended and separate and separate.ended and isinstance(images, int) and images > 0):
+    joint, separate, images = run.joint, run.states.get("separate"), run.summary.images if run.summary else 0
+    if not (joint and joint.ended and separate and separate.ended and images):
         section.text.append(
             "Joint search is not compared with separate ones: that needs both to have ended and the supernet's summary."
         )
@@ -448,11 +448,11 @@ def _costs(run: Run) -> Section:
 def training(run: RunFiles) -> Section:
     """The supernet's loss."""
     section = Section("supernet", "Training of the supernet")
-    lines = [line for line in run.log if isinstance(line.get("loss"), int | float)]
+    lines = run.log
     if not lines:
         section.text.append("There is no log of the supernet's training.")
         return section
-    speeds = [line["images_per_second"] for line in lines if "images_per_second" in line]
+    speeds = [speed for line in lines if isinstance(speed := line.get("images_per_second"), int | float)]
     speed = f", at {np.median(speeds):,.1f} images a second (median)" if speeds else ""
     section.text.append(f"{lines[-1]['step']:,} steps are logged{speed}. Every step trains another network.")
     section.pictures.append(
@@ -475,7 +475,7 @@ def provenance(run: RunFiles, facts: Sequence[tuple[str, object]]) -> Section:
     """How a run came about: facts, versions, machine and configuration."""
     section = Section("provenance", "Provenance", listing=run.config)
     rows = [("folder", run.folder.resolve().name), *facts]
-    rows += flatten(run.about).items()
+    rows += flatten(run.about.model_dump() if run.about else {}).items()
     section.tables.append(
         Table(
             "How this run came about: settings, versions, machine.",

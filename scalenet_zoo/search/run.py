@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from scalenet_zoo._files import replacing_folder
-from scalenet_zoo.backends import require_backend
 from scalenet_zoo.family import Family
+from scalenet_zoo.provenance import public_source
 from scalenet_zoo.quantities import format_count
 from scalenet_zoo.scaling import apply_strategy, extrapolate
 from scalenet_zoo.search.baselines import search_baseline
@@ -27,13 +27,13 @@ from scalenet_zoo.search.latency import LatencyLoop
 from scalenet_zoo.search.limits import Bounds
 from scalenet_zoo.search.mcea import MCEA
 from scalenet_zoo.search.processes import main_first
-from scalenet_zoo.search.record import scaled_stages
 from scalenet_zoo.search.run_base import BaseRun, RunOptions
 from scalenet_zoo.search.sampling import FeasibleSampler
 from scalenet_zoo.search.scoring import SupernetScorer
 from scalenet_zoo.spec import Provenance, Result
-from scalenet_zoo.supernet.loop import SUMMARY, load_supernet
+from scalenet_zoo.supernet.loop import load_supernet
 from scalenet_zoo.supernet.scalenet import SuperSupernet
+from scalenet_zoo.supernet.summary import SUMMARY
 from scalenet_zoo.supernet.train import train_supernet
 
 if TYPE_CHECKING:
@@ -41,10 +41,7 @@ if TYPE_CHECKING:
 
     from scalenet_zoo.search.config import SearchConfig
     from scalenet_zoo.search.state import SearchState
-    from scalenet_zoo.supernet.loop import SupernetSummary
-
-_MAY_CHANGE = ("baselines", "extrapolate")
-"""Fields of the configuration that what was done does not depend on."""
+    from scalenet_zoo.supernet.summary import SupernetSummary
 
 
 class SearchRun(BaseRun):
@@ -62,21 +59,35 @@ class SearchRun(BaseRun):
         BackendError: the back end whose latency is limited cannot run here.
     """
 
+    may_change = ("baselines", "extrapolate")
+
     def __init__(self, config: SearchConfig, folder: Path, options: RunOptions) -> None:
+        config.check()
         self.config, self.space = config, config.open_space()
-        super().__init__(config, folder, options, "classification", config.supernet.make_recipe())
-        config.search.shares(scaled_stages(self.space))
-        config.supernet.make_sampler(self.space)
-        if config.limits.latency:
-            require_backend(str(config.limits.backend))
-        else:  # of latency, more must be known first
+        super().__init__(config, folder, options, self.space, "classification", config.supernet.make_recipe())
+        if not config.limits.latency:  # of latency, more must be known first
             self._check_limits(Bounds(self.space, self.classes, config.limits))
-        values = config.model_dump(mode="json") | {"space": self.space.model_dump(mode="json")}
-        main_first(partial(self.begin, values, _MAY_CHANGE))
         self.supernet: SuperSupernet | None = None
 
     def train(self) -> SupernetSummary:
-        """Train the supernet, if it is not trained yet."""
+        """Train the supernet, if it is not trained yet.
+
+        Raises:
+            TrainingError: another run is at work in the folder, or it holds one with another configuration.
+        """
+        with self.at_work():
+            return self._train()
+
+    def search(self) -> Family:
+        """Do what is missing, and write the family.
+
+        Raises:
+            TrainingError: another run is at work in the folder, or it holds one with another configuration.
+        """
+        with self.at_work():
+            return self._search()
+
+    def _train(self) -> SupernetSummary:
         torch.manual_seed(self.recipe.seed)
         self.supernet = SuperSupernet(self.space, self.classes)
         folder = self.folder / "supernet"
@@ -85,8 +96,7 @@ class SearchRun(BaseRun):
             return load_supernet(self.supernet, folder)
         return train_supernet(self.supernet, self.config.supernet, self.training, folder, **self.training_options)
 
-    def search(self) -> Family:
-        """Do what is missing, and write the family."""
+    def _search(self) -> Family:
         limits = self.config.limits
         loop = self._latency_loop() if limits.latency else None
         bounds = Bounds(self.space, self.classes, limits, loop.model() if loop else None)
@@ -95,7 +105,7 @@ class SearchRun(BaseRun):
         self.check_validation(
             self.space.spec(self.space.largest, self.space.unscaled, self.classes), self.config.scoring
         )
-        summary = self.train()
+        summary = self._train()
         assert self.supernet is not None
         scorer = SupernetScorer(
             self.supernet,
@@ -170,16 +180,16 @@ class SearchRun(BaseRun):
 
     def _write_family(self, joint: SearchState, summary: SupernetSummary) -> Family:
         """Write what was found as a family, with the stages extrapolated, and its specs."""
-        config = self.config
+        config, data = self.config, public_source(self.config.data)
         details: dict[str, Any] = {
             "space": self.space.name,
             "space_hash": self.space.hash,
-            "data": f"{config.data} {config.train_split}, scored on {config.val_split}",
+            "data": f"{data} {config.train_split}, scored on {config.val_split}",
             "limits": config.limits.model_dump(mode="json", exclude_defaults=True),
             **self.details(summary, joint.evaluations, joint.seconds),
         }
         provenance = Provenance(
-            source=f"searched in the space {self.space.name} on {config.data}",
+            source=f"searched in the space {self.space.name} on {data}",
             method="joint search of base model and scaling strategies (Markov-chain evolution in a super-supernet)",
             paper="ScaleNet: Searching for the Model to Scale, ECCV 2022",
             details=details,
@@ -188,13 +198,13 @@ class SearchRun(BaseRun):
         family = self.space.family(
             base, [found.scaling for found in joint.found], self.classes, config.name, provenance
         )
-        where = f"{config.data} {config.val_split}"
+        of_data, of_machine = f"{data} {config.val_split}", self._latency_loop().told if config.limits.latency else ""
         strategies = []
         for strategy, found in zip(family.strategies, joint.found, strict=True):
-            measured = {"supernet_top1": found.score, "latency_ms": found.latency_ms}
+            measured = (("supernet_top1", found.score, of_data), ("latency_ms", found.latency_ms, of_machine))
             results = tuple(
                 Result(metric=metric, value=value, data=where, origin="measured")
-                for metric, value in measured.items()
+                for metric, value, where in measured
                 if value is not None
             )
             strategies.append(strategy.model_copy(update={"results": results}))

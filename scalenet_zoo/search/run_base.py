@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 
-from scalenet_zoo._files import read_json, replacing, replacing_folder
-from scalenet_zoo.accelerator import make_accelerator
+from scalenet_zoo._files import replacing, replacing_folder
+from scalenet_zoo.accelerator import alone_in, make_accelerator
 from scalenet_zoo.backends import machine
 from scalenet_zoo.data import open_data
 from scalenet_zoo.errors import InputError, TrainingError
+from scalenet_zoo.quoting import quoted
+from scalenet_zoo.search.config import RUN, RunAbout
 from scalenet_zoo.search.images import cached_images, check_data
 from scalenet_zoo.search.processes import main_first
-from scalenet_zoo.search.scoring import SharedSettings, validation_images
+from scalenet_zoo.search.scoring import validation_images
 from scalenet_zoo.search.state import first_difference
-from scalenet_zoo.supernet.loop import SUMMARY, WEIGHTS
+from scalenet_zoo.supernet.summary import SUMMARY, WEIGHTS, trained_supernet
 from scalenet_zoo.training_log import LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Iterator, Mapping
 
     from scalenet_zoo.recipe import Recipe
     from scalenet_zoo.search.config import MultipathConfig, SearchConfig
+    from scalenet_zoo.search.settings import SharedSettings
+    from scalenet_zoo.search.space import SpaceFile
     from scalenet_zoo.spec import ArchSpec, Task
-    from scalenet_zoo.supernet.loop import SupernetSummary
+    from scalenet_zoo.supernet.summary import SupernetSummary
     from scalenet_zoo.train import OnStep
 
 
-RUN = "run.json"
 _OF_SEARCH = ("limits", "search", "latency")
 """Fields of the configuration that may change until a search has begun; the others, until there is a supernet."""
 _OF_SUPERNET = ("method", "data", "train_split", "limit", "ignore_index", "joints", "space", "supernet")
@@ -69,6 +73,7 @@ class BaseRun:
         config: what is asked for.
         folder: of the run.
         options: where and how it is told of.
+        space: to search.
         task: of the networks.
         recipe: of the supernet.
         reading: other arguments of `open_data`.
@@ -83,16 +88,21 @@ class BaseRun:
         InputError: the data are unfit.
     """
 
+    may_change: ClassVar[tuple[str, ...]]
+    """Fields of the configuration that what was done does not depend on."""
+
     def __init__(
         self,
         config: SearchConfig | MultipathConfig,
         folder: Path,
         options: RunOptions,
+        space: SpaceFile,
         task: Task,
         recipe: Recipe,
         **reading: Any,  # noqa: ANN401 - as open_data has them
     ) -> None:
         self.folder, self.options, self.recipe = folder, options, recipe
+        self._values = config.model_dump(mode="json") | {"space": space.model_dump(mode="json")}
         self.accelerator = make_accelerator(recipe, options.cpu)
         splits = (config.train_split, config.val_split)
         self.training, self.validation = check_data(
@@ -112,58 +122,69 @@ class BaseRun:
         """Where a search writes its state."""
         return self.folder / "search" / f"{method}.json"
 
-    def begin(self, values: Mapping[str, Any], may_change: Collection[str]) -> None:
-        """Refuse to go on with another configuration; of a new run, write it down, and take another's supernet.
-
-        Args:
-            values: the configuration, the space in full.
-            may_change: fields that what was done does not depend on.
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Be the only run in the folder; of a new one, write down what is asked for, and take another's supernet.
 
         Raises:
             InputError: there is no supernet to be taken.
-            TrainingError: the folder holds a run with another configuration, or the supernet is of another.
+            TrainingError: another run is at work in the folder, it holds one with another configuration, or the
+                supernet is of another.
+            SpecError: a file of an earlier sitting is damaged.
             OutputError: a file cannot be written.
         """
-        path = self.folder / RUN
-        fixed = {name: value for name, value in values.items() if name not in may_change}
-        about = _read_about(path) if path.exists() else None
-        if about:
-            before, now = (self._settled(config) for config in (about["config"], fixed))
+        main_first(self.check)  # of what cannot be, no folder is made
+        with alone_in(self.folder):
+            main_first(self._begin)
+            yield
+
+    def check(self) -> None:
+        """Compare the configuration with that of an earlier sitting, and with that of the supernet to be taken.
+
+        Raises:
+            InputError: there is no supernet to be taken.
+            TrainingError: a configuration is another one.
+            SpecError: a file of an earlier sitting is damaged.
+        """
+        if (path := self.folder / RUN).exists():
+            before, now = (self._settled(config) for config in (RunAbout.load(path).config, self._fixed))
             if difference := first_difference(before, now):
-                name, found, expected = difference
                 raise TrainingError(
-                    f"{self.folder}: {name}: found {found} in this run, expected {expected}, as now given;"
-                    " another configuration needs another folder"
+                    f"{self.folder}: {_told(difference)}, as now given; another configuration needs another folder"
                 )
-        if self.options.supernet is not None:
-            self._take_supernet(self.options.supernet, fixed)
+        source = self.options.supernet
+        if source is not None and not (self.folder / "supernet").exists():
+            trained_supernet(source)
+            theirs, ours = (
+                {name: each.get(name) for name in _OF_SUPERNET}
+                for each in (RunAbout.load(source / RUN).config, self._fixed)
+            )
+            if difference := first_difference(theirs, ours):
+                raise TrainingError(f"{source}: {_told(difference)}, as now given")
+
+    def _begin(self) -> None:
+        """Check once more, now that nobody else can change the folder, and write down what is asked for."""
+        self.check()
+        target, path = self.folder / "supernet", self.folder / RUN
+        if self.options.supernet is not None and not target.exists():
+            with replacing_folder(target) as new:
+                for name in (WEIGHTS, SUMMARY, LOG):
+                    shutil.copy(self.options.supernet / "supernet" / name, new / name)
+        about = RunAbout(config=self._fixed, machine=RunAbout.load(path).machine if path.exists() else machine())
         with replacing(path) as temporary:
-            about = {"config": fixed, "machine": about["machine"] if about else machine()}
-            temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(about.model_dump(), indent=2) + "\n", encoding="utf-8")
         with replacing(self.folder / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(dict(values), sort_keys=False), encoding="utf-8")
+            temporary.write_text(yaml.safe_dump(self._values, sort_keys=False), encoding="utf-8")
+
+    @property
+    def _fixed(self) -> dict[str, Any]:
+        """The configuration without what may change."""
+        return {name: value for name, value in self._values.items() if name not in self.may_change}
 
     def _settled(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The fields that something in the folder depends on."""
         trained, searched = ((self.folder / name).exists() for name in ("supernet", "search"))
         return {name: value for name, value in config.items() if (searched if name in _OF_SEARCH else trained)}
-
-    def _take_supernet(self, source: Path, config: Mapping[str, Any]) -> None:
-        """Copy the supernet of another run, unless the folder has one."""
-        target = self.folder / "supernet"
-        if target.exists():
-            return
-        if not (source / "supernet" / SUMMARY).exists():
-            raise InputError(f"{source}: found no trained supernet, expected one to search with")
-        theirs, ours = (
-            {name: each.get(name) for name in _OF_SUPERNET} for each in (_read_about(source / RUN)["config"], config)
-        )
-        if difference := first_difference(theirs, ours):
-            name, found, expected = difference
-            raise TrainingError(f"{source}: {name}: found {found} in this run, expected {expected}, as now given")
-        with replacing_folder(target) as new:
-            for name in (WEIGHTS, SUMMARY, LOG):
-                shutil.copy(source / "supernet" / name, new / name)
 
     def check_validation(self, spec: ArchSpec, settings: SharedSettings) -> None:
         """Decode the images that a network will be judged by, as it wants them: what is wrong is found out early.
@@ -195,10 +216,6 @@ class BaseRun:
         }
 
 
-def _read_about(path: Path) -> dict[str, Any]:
-    """What a run was asked for, and its machine: run.json."""
-    try:
-        about = read_json(path)
-        return {"config": dict(about["config"]), "machine": about["machine"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{path}: {error}") from None
+def _told(difference: tuple[str, Any, Any]) -> str:
+    name, found, expected = difference
+    return f"{name}: found {quoted(found)} in this run, expected {quoted(expected)}"

@@ -21,15 +21,18 @@ import torch
 from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
-from scalenet_zoo._files import replacing
+from scalenet_zoo._files import read_json_lines, replacing
+from scalenet_zoo.bounds import QUOTED_CHARACTERS
 from scalenet_zoo.data import Examples
 from scalenet_zoo.data.examples import Part
-from scalenet_zoo.errors import OutputError, TrainingError
+from scalenet_zoo.errors import OutputError, SpecError, TrainingError
 from scalenet_zoo.images import normalisation
 from scalenet_zoo.predict import check_finite
+from scalenet_zoo.quoting import elide
 from scalenet_zoo.search.candidates import Candidate
 from scalenet_zoo.search.images import CachedImages, cached_images, check_data
 from scalenet_zoo.search.processes import everywhere, main_first, place
+from scalenet_zoo.search.settings import ScoringSettings, SharedSettings
 from scalenet_zoo.search.state import first_difference
 from scalenet_zoo.spec import ArchSpec, Strict, Task, spec_errors
 from scalenet_zoo.supernet.batch_norm import fold_batch_norm, reestimate_batch_norm
@@ -41,32 +44,6 @@ if TYPE_CHECKING:
     from scalenet_zoo.train import OnStep
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class SharedSettings(Strict):
-    """How networks are scored, whichever they are.
-
-    Attributes:
-        bn_images: training images that batch-norm statistics are estimated from, spread evenly over their split.
-        val_images: validation images, spread evenly; null: all.
-        batch_size: images at once, about; batches that statistics are estimated from are of one size, as far as can be.
-        amp: the type that networks compute in where that is safe; no: float32.
-    """
-
-    bn_images: Annotated[int, Field(ge=2)] = 2000
-    val_images: Annotated[int, Field(ge=2)] | None = None
-    batch_size: Annotated[int, Field(ge=4)] = 128
-    amp: Literal["no", "bf16", "fp16"] = "no"
-
-
-class ScoringSettings(SharedSettings):
-    """How networks are scored.
-
-    Attributes:
-        paths: both coupled ones, or the left one alone.
-    """
-
-    paths: Literal["both", "single"] = "both"
 
 
 class Supernet(Protocol):
@@ -230,6 +207,7 @@ class AnyShared(Protocol):
 
 AnySupernet = TypeVar("AnySupernet", bound=AnyShared)
 AnySettings = TypeVar("AnySettings", bound=SharedSettings)
+Line = TypeVar("Line", bound=Strict)
 
 
 class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
@@ -275,7 +253,7 @@ class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
         on_progress: "OnStep" = lambda what, done, total: None,
     ) -> None:
         self.supernet, self.settings, self.folder = supernet, settings, folder
-        check_data(training, validation, task=self.task)
+        training, validation = check_data(training, validation, task=self.task)
         self.training = Part(training, settings.bn_images)
         self.validation = validation_images(validation, settings)
         self.workers, self.broken_limit, self.on_progress = workers, broken_limit, on_progress
@@ -388,25 +366,31 @@ def open_scores(path: Path, about: Scored) -> list[Score]:
         SpecError: a line is damaged.
         OutputError: the file cannot be written.
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1] or about.model_dump_json() + "\n"
-    first, *lines = whole.splitlines()
-    with spec_errors(f"{path}: line 1"):
-        found = Scored.model_validate_json(first)
+    try:
+        first, *rows = (read_json_lines(path) if path.exists() else []) or [about.model_dump(mode="json")]
+    except ValueError as error:
+        raise SpecError(f"{path}: {error}; delete the file to score anew") from None
+    found = _line(path, 1, Scored, first)
     if difference := first_difference(found.model_dump(mode="json"), about.model_dump(mode="json")):
         name, theirs, ours = difference
         raise TrainingError(
-            f"{path}: {name}: found scores for {json.dumps(theirs)}, expected {json.dumps(ours)};"
-            " delete the file to score anew"
+            f"{path}: {name}: found scores for {_told(theirs)}, expected {_told(ours)}; delete the file to score anew"
         )
-    scores = []
-    for number, line in enumerate(lines, 2):
-        with spec_errors(f"{path}: line {number}"):
-            scores.append(Score.model_validate_json(line))
-    if whole != text:
+    scores = [_line(path, number, Score, row) for number, row in enumerate(rows, 2)]
+    whole = "".join(f"{line.model_dump_json()}\n" for line in (found, *scores))
+    if not path.exists() or path.read_bytes() != whole.encode():  # what is added begins on a line of its own
         with replacing(path) as temporary:
             temporary.write_text(whole, encoding="utf-8")
     return scores
+
+
+def _told(value: object) -> str:
+    return elide(json.dumps(value), QUOTED_CHARACTERS)
+
+
+def _line(path: Path, number: int, kind: type[Line], row: dict[str, Any]) -> Line:
+    with spec_errors(f"{path}: line {number}"):
+        return kind.model_validate_json(json.dumps(row))
 
 
 def append_scores(path: Path, scores: Sequence[Score]) -> None:

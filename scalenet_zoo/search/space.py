@@ -27,12 +27,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from scalenet_zoo._files import read_yaml
+from scalenet_zoo.bounds import LAYERS, STRATEGIES
 from scalenet_zoo.cost import Population
-from scalenet_zoo.errors import InputError
+from scalenet_zoo.errors import InputError, SpecError
 from scalenet_zoo.family import BaseModel, BaseStage, Family, Multiplier, Strategy
+from scalenet_zoo.file_kinds import user_path
+from scalenet_zoo.quoting import quoted
 from scalenet_zoo.rounding import scale_depth
 from scalenet_zoo.scaling import apply_strategy, scale_network
 from scalenet_zoo.spec import (
@@ -117,6 +120,14 @@ class ScalingStage(Strict):
     def _rising(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         return _check_rising(values)
 
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if (strategies := len(self.depth) * len(self.width) * len(self.resolution)) > STRATEGIES:
+            raise ValueError(
+                f"found {strategies:,} strategies (depth times width times resolution), expected at most {STRATEGIES:,}"
+            )
+        return self
+
 
 class SpaceFile(Strict):
     """A search space as a YAML file.
@@ -146,7 +157,7 @@ class SpaceFile(Strict):
             SpecError: a field is missing, unknown or out of range.
         """
         with spec_errors(source):
-            return cls.model_validate_json(json.dumps(values, default=str))  # YAML has dates
+            return cls.model_validate_json(json.dumps(values))
 
     @cached_property
     def hash(self) -> str:
@@ -175,7 +186,7 @@ class Space(SpaceFile):
     squeeze: Literal["input", "expanded"] = "expanded"
     divisor: Annotated[int, Field(ge=1, le=1024)] = 1
     scales_head: bool = False
-    scaling: Annotated[tuple[ScalingStage, ...], Field(min_length=1)]
+    scaling: Annotated[tuple[ScalingStage, ...], Field(min_length=1, max_length=21)]
 
     @field_validator("scaling")
     @classmethod
@@ -184,8 +195,22 @@ class Space(SpaceFile):
         if first.stage != 0 or first.depth != (1.0,) or first.width != (1.0,) or len(first.resolution) != 1:
             raise ValueError("expected stage 0 first, with depth [1.0], width [1.0] and one resolution")
         if any(after.stage <= before.stage for before, after in pairwise(scaling)):
-            raise ValueError(f"expected rising stages, found {[each.stage for each in scaling]}")
+            raise ValueError(f"found {quoted([each.stage for each in scaling])}, expected rising stages")
         return scaling
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        """The largest network is one that can be: so are all others."""
+        if (layers := sum(self.positions(stage) for stage in range(len(self.stages)))) > LAYERS:
+            raise ValueError(
+                f"found {layers:,} layers, all stages' largest depths times the depth {self.deepest:g},"
+                f" expected at most {LAYERS:,}"
+            )
+        try:
+            self.largest_spec(classes=1)
+        except SpecError as error:
+            raise ValueError(f"found that the largest network cannot be: {error}") from None
+        return self
 
     @property
     def resolution(self) -> int:
@@ -373,7 +398,7 @@ def read_packaged(package: str, source: str | Path, kind: str) -> tuple[Path, An
     """
     folder = Path(str(files(package)))
     names = sorted(file.stem for file in folder.glob("*.yaml"))
-    path = folder / f"{source}.yaml" if str(source) in names else Path(source)
+    path = folder / f"{source}.yaml" if str(source) in names else user_path(source)
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(f"{source}: found no such {kind}, expected {', '.join(names)} or a YAML file")
     try:
@@ -384,5 +409,5 @@ def read_packaged(package: str, source: str | Path, kind: str) -> tuple[Path, An
 
 def _check_rising(values: tuple[Number, ...]) -> tuple[Number, ...]:
     if any(after <= before for before, after in pairwise(values)):
-        raise ValueError(f"expected rising numbers, found {list(values)}")
+        raise ValueError(f"found {quoted(list(values))}, expected rising numbers")
     return values

@@ -15,23 +15,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 from pymoo.indicators.hv import HV
 from pymoo.operators.survival.rank_and_crowding.metrics import get_crowding_function
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from scalenet_zoo.errors import BudgetError
-from scalenet_zoo.search.multipath_space import Probability, Topologies
+from scalenet_zoo.search.multipath_space import Topologies
 from scalenet_zoo.search.record import rng_at
-from scalenet_zoo.spec import Strict
 
 if TYPE_CHECKING:
     from scalenet_zoo.constraints import Floats
     from scalenet_zoo.rounding import Integers
     from scalenet_zoo.search.multipath_space import Bools, MultipathSpace
+    from scalenet_zoo.search.settings import TopologySettings
 
 Judge = Callable[[Topologies], "Floats"]
 """Scores n topologies, (n,), larger is better."""
@@ -41,29 +40,6 @@ Draw = Callable[[], Topologies]
 
 ATTEMPTS = 20_000
 """Draws in a row without a new feasible network, after which a search gives up."""
-
-
-class TopologySettings(Strict):
-    """How is searched; the defaults are the paper's, but for `mutation`.
-
-    Attributes:
-        first: networks drawn before evolution begins.
-        evaluations: networks scored in all.
-        parents: of a generation, which has as many offspring; the population of ageing evolution.
-        crossover: the probability that a module comes from another parent.
-        mutation: the probability that a path is flipped. The paper says 0.5, after which nothing of a parent's paths is
-            left; 0.2 is what its authors' released script does.
-        tournament: networks among which ageing evolution chooses a parent.
-        seed: of all that is random.
-    """
-
-    first: Annotated[int, Field(ge=1)] = 1000
-    evaluations: Annotated[int, Field(ge=1)] = 2000
-    parents: Annotated[int, Field(ge=2)] = 100
-    crossover: Probability = 0.25
-    mutation: Probability = 0.2
-    tournament: Annotated[int, Field(ge=1)] = 25
-    seed: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True, eq=False)

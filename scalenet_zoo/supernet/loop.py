@@ -16,11 +16,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from pydantic import Field, JsonValue
 from safetensors.torch import save
 from torch import Tensor
 
@@ -34,10 +33,12 @@ from scalenet_zoo.errors import InputError, TrainingError, WeightsError
 from scalenet_zoo.evaluate import check_labels
 from scalenet_zoo.labels import Labels
 from scalenet_zoo.losses import task_loss
-from scalenet_zoo.optimisation import make_scheduler, restore_layout
+from scalenet_zoo.optimisation import check_batch_norm, make_scheduler, restore_layout
 from scalenet_zoo.quantities import format_count, format_duration
-from scalenet_zoo.spec import ArchSpec, Document, Strict
+from scalenet_zoo.quoting import quoted
+from scalenet_zoo.spec import ArchSpec
 from scalenet_zoo.supernet.optimiser import Gradients
+from scalenet_zoo.supernet.summary import SUMMARY, WEIGHTS, SupernetSummary
 from scalenet_zoo.training_log import TrainingLog
 from scalenet_zoo.weights import read_weights
 from scalenet_zoo.zoo import pretrained_cfg
@@ -45,77 +46,15 @@ from scalenet_zoo.zoo import pretrained_cfg
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pydantic import JsonValue
+
     from scalenet_zoo.recipe import Recipe
     from scalenet_zoo.supernet.scalenas import SuperScaleNet
     from scalenet_zoo.supernet.scalenet import SuperSupernet
+    from scalenet_zoo.supernet.settings import LoopSettings
     from scalenet_zoo.train import OnStep
 
-WEIGHTS, SUMMARY, SETTINGS = "supernet.safetensors", "summary.json", "settings.json"
-
-_FIXED = {
-    "grad_accum_steps": 1,
-    "layer_decay": None,
-    "model_ema_decay": None,
-    "torchcompile": False,
-    "drop": 0.0,
-    "drop_path": 0.0,
-}
-"""What a supernet's recipe cannot change."""
-
-
-class LoopSettings(Strict):
-    """How any supernet is trained.
-
-    Attributes:
-        processes: whether all processes work on the `same` architectures in a step, or on `different` ones.
-        recipe: values that differ from the recipe of the supernet's kind.
-    """
-
-    processes: Literal["same", "different"] = "same"
-    recipe: dict[str, JsonValue] = Field(default_factory=dict)
-
-
-class SupernetSummary(Document):
-    """What training a supernet came to: RUN/supernet/summary.json.
-
-    Attributes:
-        space_hash: of the space.
-        weights_sha256: of the file with its weights.
-        steps: optimiser steps.
-        images: forward and backward, over all processes; one that several networks of a step see counts for each.
-        image_macs: multiply-adds of these forward passes.
-        seconds: training took.
-    """
-
-    format: Literal["scalenet-zoo/supernet"] = "scalenet-zoo/supernet"
-    version: Annotated[int, Field(ge=1, le=1)] = 1
-    space_hash: str
-    weights_sha256: str
-    steps: int
-    images: int
-    image_macs: int
-    seconds: float
-
-
-def check_recipe(recipe: Recipe, fixed: Mapping[str, object]) -> Recipe:
-    """Refuse what has no meaning for a supernet.
-
-    Args:
-        recipe: how to train.
-        fixed: what the supernet's kind cannot change besides what none can.
-
-    Returns:
-        The same.
-
-    Raises:
-        InputError: a value is such.
-    """
-    for name, expected in {**fixed, **_FIXED}.items():
-        if (found := getattr(recipe, name)) != expected:
-            raise InputError(f"supernet: recipe: {name}: found {found}, expected {expected} for a supernet")
-    if recipe.amp == "fp16":
-        raise InputError("supernet: recipe: amp: found fp16, expected bf16 or no for a supernet")
-    return recipe
+SETTINGS = "settings.json"
 
 
 def load_supernet(supernet: SuperSupernet | SuperScaleNet, run: Path) -> SupernetSummary:
@@ -178,6 +117,7 @@ class SupernetLoop(ABC):
         self.supernet, self.settings, self.recipe = supernet, settings, recipe
         self.training, self.folder = training, run
         check_labels(largest, Labels(), training)
+        check_batch_norm(largest, recipe)
         self.accelerator = make_accelerator(recipe, cpu)
         self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
         self.rank = self.accelerator.process_index
@@ -393,12 +333,15 @@ class SupernetLoop(ABC):
         if exists:
             try:
                 before = read_json(path)
+                if not isinstance(before, dict):
+                    raise ValueError(f"found {quoted(before)}, expected an object")
             except ValueError as error:
                 raise TrainingError(f"{path}: {error}") from None
             for name, value in facts.items():
                 if before.get(name) != value:
+                    found, expected = quoted(before.get(name)), quoted(value)
                     raise TrainingError(
-                        f"{self.folder}: {name}: found {before.get(name)} in this run, expected {value}, as now given"
+                        f"{self.folder}: {name}: found {found} in this run, expected {expected}, as now given"
                     )
         elif self.accelerator.is_main_process:
             with replacing(path) as temporary:

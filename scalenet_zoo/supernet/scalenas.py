@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from scalenet_zoo.errors import InputError
+from scalenet_zoo.memory import FLOAT, check_memory
 from scalenet_zoo.networks.multipath import MultipathNet
+from scalenet_zoo.quantities import format_count
 from scalenet_zoo.spec import spec_of
 from scalenet_zoo.supernet.elastic import Window
 from scalenet_zoo.zoo import pretrained_cfg
@@ -40,12 +42,18 @@ class SuperScaleNet(nn.Module):
 
     Attributes:
         largest: the network with every block and every path; all weights are its.
+
+    Raises:
+        BackendError: it does not fit into memory.
     """
 
     def __init__(self, space: MultipathSpace, classes: int) -> None:
         super().__init__()
         self.space, self.classes = space, classes
         spec = space.spec(space.largest, classes, "largest")
+        check_memory(
+            FLOAT * spec.cost.params, f"{space.name}: a supernet of {format_count(spec.cost.params)} parameters"
+        )
         self.largest = MultipathNet(spec)
         with torch.device("meta"):
             shell = MultipathNet(spec, initialise=False)

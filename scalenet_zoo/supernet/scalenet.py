@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.layers import ConvNormAct, MBConv
+from scalenet_zoo.memory import FLOAT, check_memory
 from scalenet_zoo.networks.mbconv import MBConvNet
+from scalenet_zoo.quantities import format_count
 from scalenet_zoo.supernet.elastic import LAYER_DIMS, Side, Window, find_places, layer_sizes, open_windows
 from scalenet_zoo.zoo import pretrained_cfg
 
@@ -41,6 +43,9 @@ class SuperSupernet(nn.Module):
 
     Attributes:
         windows: the parts of the parameters that the active network uses.
+
+    Raises:
+        BackendError: it does not fit into memory.
     """
 
     def __init__(self, space: Space, classes: int, in_channels: int = 3) -> None:
@@ -49,6 +54,8 @@ class SuperSupernet(nn.Module):
         largest = space.largest_spec(classes, in_channels)
         network = largest.network
         assert network.type == "mbconv"
+        count = _parameters(space, network)
+        check_memory(FLOAT * count, f"{space.name}: a supernet of {format_count(count)} parameters")
         activation = network.activation
         self.stem = ConvNormAct(
             in_channels, network.stem.channels, network.stem.kernel, network.stem.stride, activation=activation
@@ -165,6 +172,22 @@ class SuperSupernet(nn.Module):
                     kernels = ", ".join(map(str, choices))
                     raise InputError(f"stages.{s}.{i}.kernel: found {layer.kernel}, expected one of {kernels}")
                 choices[layer.kernel].check(f"stages.{s}.{i}", layer)
+
+
+def _parameters(space: Space, network: MBConvNetwork) -> int:
+    """Weights of a supernet's convolutions between stem and head, of which nearly all are; the rest is left out.
+
+    Args:
+        space: says how many kernels a layer chooses from.
+        network: its largest.
+    """
+    total, before = 0, network.stem.channels
+    for layers, options in zip(network.stages, space.stages, strict=True):
+        for layer in layers:
+            ends = before + 2 * layer.squeeze + layer.channels
+            total += layer.hidden * sum(ends + kernel**2 for kernel in options.kernels)
+            before = layer.channels
+    return total
 
 
 class _ElasticLayer:

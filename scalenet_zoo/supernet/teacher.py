@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field, JsonValue, model_validator
 
 from scalenet_zoo.errors import InputError
 from scalenet_zoo.evaluate import check_labels
 from scalenet_zoo.labels import Labels
 from scalenet_zoo.model_folder import open_source
 from scalenet_zoo.networks import MultipathNet
-from scalenet_zoo.spec import Strict
 from scalenet_zoo.train import train
 from scalenet_zoo.zoo import create_model, load_spec
 
@@ -21,42 +19,10 @@ if TYPE_CHECKING:
 
     from scalenet_zoo.data import Examples
     from scalenet_zoo.recipe import Recipe
-    from scalenet_zoo.spec import ArchSpec, Task
+    from scalenet_zoo.spec import ArchSpec
     from scalenet_zoo.supernet.scalenas import SuperScaleNet
+    from scalenet_zoo.supernet.settings import TeacherSettings
     from scalenet_zoo.train import OnStep, Options
-
-
-class TeacherSettings(Strict):
-    """How the teacher comes about; without any, the largest network is trained first, with the supernet's recipe.
-
-    Attributes:
-        weights: of one that is trained already: a folder of `train`, `hf-hub:org/name`, or a safetensors file for the
-            largest network.
-        pretrained: the zoo's name of the one that is trained first, from published weights, such as hrnet_w32; None:
-            the largest, from nothing.
-        recipe: values of its training that differ from the supernet's.
-    """
-
-    weights: str | None = None
-    pretrained: str | None = None
-    recipe: dict[str, JsonValue] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _either(self) -> Self:
-        if self.weights is not None and (self.pretrained is not None or self.recipe):
-            raise ValueError("found weights with pretrained or recipe, expected one: what has weights is not trained")
-        return self
-
-    def make_recipe(self, recipe: Recipe, task: Task) -> Recipe:
-        """How it is trained, where the supernet is trained by `recipe`.
-
-        Raises:
-            InputError: a value is unknown, out of range, or for another task.
-        """
-        where = "supernet: teacher: recipe"
-        changed = recipe.replace(self.recipe, where)
-        changed.check_task(task, self.recipe, where)
-        return changed
 
 
 def make_teacher(

@@ -9,64 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 from timm.data import Mixup
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from scalenet_zoo.data import Examples
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.recipe import Recipe, load_recipe
+from scalenet_zoo.optimisation import check_batch_norm
 from scalenet_zoo.search.candidates import Candidate
-from scalenet_zoo.search.space import Space
 from scalenet_zoo.spec import ArchSpec
-from scalenet_zoo.supernet.loop import LoopSettings, SupernetLoop, SupernetSummary, check_recipe
+from scalenet_zoo.supernet.loop import SupernetLoop
 from scalenet_zoo.supernet.optimiser import Gradients, WindowSGD
-from scalenet_zoo.supernet.samplers import HierarchicalSampler, Sampler, SandwichSampler, UniformSampler
 from scalenet_zoo.supernet.scalenet import SuperSupernet
+from scalenet_zoo.supernet.settings import SupernetSettings
+from scalenet_zoo.supernet.summary import SupernetSummary
 from scalenet_zoo.train import OnStep
-
-
-class SupernetSettings(LoopSettings):
-    """How a super-supernet is trained.
-
-    Attributes:
-        sampler: which networks a step works on: `hierarchical` and `uniform` one, `sandwich` four.
-        stage_probabilities: of the hierarchical sampler; None: by the number of multipliers.
-        resolution: `stage`: of the scaling stage that was drawn; `random`: any of the space's.
-        recipe: values that differ from recipe.yaml, the paper's.
-    """
-
-    sampler: Literal["hierarchical", "uniform", "sandwich"] = "hierarchical"
-    stage_probabilities: tuple[Annotated[float, Field(ge=0)], ...] | None = None
-    resolution: Literal["stage", "random"] = "stage"
-
-    def make_recipe(self) -> Recipe:
-        """The recipe.
-
-        Raises:
-            InputError: a value is unknown, out of range, or has no meaning for a supernet.
-        """
-        paper = load_recipe(str(files("scalenet_zoo.supernet") / "recipe.yaml"))
-        return check_recipe(paper.replace(self.recipe, "supernet: recipe"), {"opt": "sgd", "train_size": None})
-
-    def make_sampler(self, space: Space) -> Sampler:
-        """The sampler.
-
-        Raises:
-            InputError: the stage probabilities are not for the space, or for another sampler.
-        """
-        if self.stage_probabilities is not None and self.sampler == "uniform":
-            raise InputError("supernet: stage_probabilities: found some, expected none for the uniform sampler")
-        if self.sampler == "uniform":
-            return UniformSampler(space)
-        hierarchical = HierarchicalSampler(space, self.stage_probabilities)
-        return SandwichSampler(space, hierarchical) if self.sampler == "sandwich" else hierarchical
 
 
 def train_supernet(
@@ -124,6 +84,8 @@ class SupernetTrainer(SupernetLoop):
     ) -> None:
         recipe, self.sampler = settings.make_recipe(), settings.make_sampler(supernet.space)
         largest = supernet.space.largest_spec(supernet.classes, supernet.in_channels)
+        pixels = supernet.space.resolutions[0]
+        check_batch_norm(largest.replace(height=pixels, width=pixels), recipe)
         super().__init__(supernet, settings, recipe, largest, training, run, workers, cpu)
         self.mixup = None
         if recipe.mixup or recipe.cutmix:

@@ -14,83 +14,29 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 from safetensors.torch import save
 from torch import Tensor
 
 from scalenet_zoo.data import Examples
-from scalenet_zoo.errors import InputError
 from scalenet_zoo.losses import teacher_loss
 from scalenet_zoo.networks import MultipathNet
 from scalenet_zoo.optimisation import make_optimizer
-from scalenet_zoo.recipe import Recipe, load_recipe
-from scalenet_zoo.search.multipath_space import MultipathSpace
 from scalenet_zoo.spec import ArchSpec
-from scalenet_zoo.supernet.loop import LoopSettings, SupernetLoop, SupernetSummary, check_recipe
+from scalenet_zoo.supernet.loop import SupernetLoop
 from scalenet_zoo.supernet.optimiser import Gradients, step_along
-from scalenet_zoo.supernet.samplers import (
-    GroupedSampler,
-    TopologySampler,
-    TopologySandwichSampler,
-    UniformTopologySampler,
-)
 from scalenet_zoo.supernet.scalenas import SuperScaleNet
-from scalenet_zoo.supernet.teacher import TeacherSettings, make_teacher
+from scalenet_zoo.supernet.settings import MultipathSettings
+from scalenet_zoo.supernet.summary import SupernetSummary
+from scalenet_zoo.supernet.teacher import make_teacher
 from scalenet_zoo.train import OnStep, Options
 
 TEACHER = "teacher"
 """The folder of the teacher's training, in the supernet's."""
-
-_RECIPES = {"segmentation": "cityscapes", "pose": "coco-pose"}
-"""Recipes that a supernet's differs from."""
-
-
-class MultipathSettings(LoopSettings):
-    """How a multipath supernet is trained.
-
-    Attributes:
-        sampler: which networks a step works on: `grouped` and `uniform` one, `sandwich` four.
-        teacher: how the network comes about that the others learn from.
-        distill_weight: of the difference to the teacher's prediction in the loss; 0: nobody teaches.
-        init: where the supernet's weights begin: at the `teacher`'s, or from `scratch`.
-        recipe: values that differ from the recipe cityscapes or coco-pose, by the space's head; images have the size
-            of the space's input if no `train_size` is given.
-    """
-
-    sampler: Literal["grouped", "uniform", "sandwich"] = "grouped"
-    teacher: TeacherSettings = TeacherSettings()
-    distill_weight: Annotated[float, Field(ge=0)] = 1.0
-    init: Literal["teacher", "scratch"] = "teacher"
-
-    def make_recipe(self, head: Literal["segmentation", "pose"]) -> Recipe:
-        """The recipe for a space with this head.
-
-        Raises:
-            InputError: a value is unknown, out of range, for another task, or has no meaning for a supernet.
-        """
-        where = "supernet: recipe"
-        if "distill_weight" in self.recipe:
-            raise InputError(f"{where}: distill_weight: found it in the recipe, expected supernet: distill_weight")
-        own = {"train_size": None, **self.recipe, "distill_weight": self.distill_weight}
-        recipe = load_recipe(_RECIPES[head]).replace(own, where)
-        recipe.check_task(head, self.recipe, where)
-        return check_recipe(recipe, {})
-
-    def make_sampler(self, space: MultipathSpace) -> TopologySampler:
-        """The sampler; what the sandwich rule has between the ends is drawn uniformly."""
-        if self.sampler == "grouped":
-            return GroupedSampler(space)
-        uniform = UniformTopologySampler(space)
-        return TopologySandwichSampler(space, uniform) if self.sampler == "sandwich" else uniform
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether there is anything for a teacher to do."""
-        return self.distill_weight > 0 or self.init == "teacher"
 
 
 def train_multipath(
