@@ -56,8 +56,8 @@ class TrainingLog:
         board = run / "tensorboard"
         try:
             self.board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
-        except OSError as error:
-            raise OutputError(f"{board}: cannot be written: {error.strerror or error}") from error
+        except Exception as error:  # where TensorFlow is installed, one of its own
+            raise OutputError(f"{board}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """Add a line; figures also go to TensorBoard.
