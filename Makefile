@@ -19,20 +19,24 @@ test-fuzz: .venv/installed  ## every reader of files, given damaged ones by the 
 test-lowest: .venv-lowest/installed  ## the tests with the lowest versions that pyproject.toml allows
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --numprocesses auto --dist worksteal
 
-lint: .venv/installed
+lint: .venv/installed build/house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	cd build/house && $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache --no-logo
 
-types: .venv/installed  ## mypy sees the package as it is installed: export/ and searched_archs/ inside it
-	rm -rf build/types && mkdir -p build/types/scalenet_zoo
-	ln -s $(CURDIR)/scalenet_zoo/* $(CURDIR)/export $(CURDIR)/searched_archs build/types/scalenet_zoo
-	MYPYPATH=build/types $(BIN)/mypy -p scalenet_zoo -p tests -p benchmarks
+types: .venv/installed build/house
+	MYPYPATH=build/house $(BIN)/mypy -p scalenet_zoo -p tests -p benchmarks
+
+.PHONY: build/house
+build/house:  ## the package as it is installed, export/ and searched_archs/ inside it: linters read no setuptools mapping
+	rm -rf $@ && mkdir -p $@/scalenet_zoo
+	ln -s $(CURDIR)/scalenet_zoo/* $(CURDIR)/export $(CURDIR)/searched_archs $@/scalenet_zoo
 
 bench: .venv/installed  ## the benchmarks of up to ten minutes each; results in benchmarks/results (latency_model takes half an hour)
 	for name in cli_start population_cost efficientnet_b0 export_speed per_mac evaluate_speed supernet_speed scalenas_speed scoring_speed tiled per_mac_dense; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 schema: .venv/installed  ## write the JSON Schemas of the file formats anew
-	$(BIN)/python -c 'from scalenet_zoo.schemas import write_schemas; write_schemas()'
+	$(BIN)/python -c 'from scalenet_zoo.arch.schemas import write_schemas; write_schemas()'
 
 clean:
 	rm -rf .venv .venv-lowest build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,11 +12,11 @@ import torch
 from pydantic import JsonValue
 
 from scalenet_zoo import ArchSpec, create_model
-from scalenet_zoo.data import open_data
-from scalenet_zoo.recipe import Recipe
-from scalenet_zoo.search.standalone import Group, Row, Standalone
-from scalenet_zoo.spec import Task
-from scalenet_zoo.train import Options, train
+from scalenet_zoo.arch.spec import Task
+from scalenet_zoo.data.sources import open_data
+from scalenet_zoo.search.standalone import Standalone, StandaloneGroup, StandaloneRow
+from scalenet_zoo.training.recipe import Recipe
+from scalenet_zoo.training.trainer import Options, train_network
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Data:
 class Training:
     """A network to be trained, as a row without its figure; it may stand under several names, once a seed of each."""
 
-    group: Group
+    group: StandaloneGroup
     name: str
     stage: int
     seed: int
@@ -48,7 +48,7 @@ class Training:
     score: float | None
 
     @property
-    def row(self) -> tuple[Group, str, int]:
+    def row(self) -> tuple[StandaloneGroup, str, int]:
         return self.group, self.name, self.seed
 
     @property
@@ -88,7 +88,7 @@ def train_missing(
             reached, epochs = future.result()
             for training in running[future]:
                 cost = training.spec.cost
-                rows[training.row] = Row(
+                rows[training.row] = StandaloneRow(
                     group=training.group,
                     name=training.name,
                     stage=training.stage,
@@ -112,6 +112,6 @@ def _train(spec: ArchSpec, folder: Path, data: Data, values: dict[str, JsonValue
     recipe = Recipe().replace({**values, "seed": seed})
     training, test = (open_data(data.source, data.task, split, **data.reading) for split in ("train", "test"))
     options = Options(workers=0, keep=1, val_interval=recipe.epochs, cpu=True)
-    trained = train(create_model(spec), recipe, training, test, folder, options, resume=True)
+    trained = train_network(create_model(spec), recipe, training, test, folder, options, resume=True)
     figures = {name: value for name, value in trained.last.items() if name.startswith(data.metric or trained.metric)}
     return float(next(iter(figures.values()))), recipe.epochs

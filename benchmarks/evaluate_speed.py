@@ -13,17 +13,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from scalenet_zoo.export.onnx import export_onnx
-from scalenet_zoo.export.onnx_network import OnnxNetwork
 from torch import nn
 
 from benchmarks.interleave import interleave, ratio, record
 from scalenet_zoo import create_model
-from scalenet_zoo.data import Examples, evaluation_loader, open_data
-from scalenet_zoo.evaluate import evaluate
-from scalenet_zoo.images import preprocessing, read_image, sample_photographs
-from scalenet_zoo.inference import prepare
-from scalenet_zoo.spec import spec_of
+from scalenet_zoo.arch.spec import spec_of
+from scalenet_zoo.data.examples import Examples
+from scalenet_zoo.data.loaders import evaluation_loader
+from scalenet_zoo.data.preparation import preprocessing, read_image, sample_photographs
+from scalenet_zoo.data.sources import open_data
+from scalenet_zoo.export.onnx import export_onnx
+from scalenet_zoo.export.onnx_network import OnnxNetwork
+from scalenet_zoo.inference.evaluate import evaluate
+from scalenet_zoo.inference.prepare import prepare_inference
 
 BATCH, WORKERS = 8, 1
 COCO_JOINTS = (
@@ -100,7 +102,7 @@ def bare(network: nn.Module, examples: Examples) -> Callable[[], object]:
 
 
 def bare_session(opened: OnnxNetwork, examples: Examples) -> Callable[[], object]:
-    transform = prepare(opened).transform
+    transform = prepare_inference(opened).transform
 
     def run() -> None:
         for batch in evaluation_loader(examples, transform, opened.spec, BATCH, WORKERS):

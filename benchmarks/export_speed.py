@@ -9,13 +9,13 @@ import warnings
 from pathlib import Path
 
 import torch
-from scalenet_zoo.export.metadata import OnnxOptions, Precision
-from scalenet_zoo.export.onnx import export_onnx
-from scalenet_zoo.export.tensorrt import EngineOptions, build_engine
 
 from benchmarks.interleave import interleave, ratio, record
 from scalenet_zoo import create_model
-from scalenet_zoo.images import sample_photographs
+from scalenet_zoo.data.preparation import sample_photographs
+from scalenet_zoo.export.metadata import OnnxOptions, Precision
+from scalenet_zoo.export.onnx import export_onnx
+from scalenet_zoo.export.tensorrt.build import EngineOptions, build_engine
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 

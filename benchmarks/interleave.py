@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from scalenet_zoo.backends import machine
+from scalenet_zoo.core.backends import machine
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -8,15 +8,15 @@ and for budgets spread over the family's range what was predicted and measured.
 import time
 
 import numpy as np
-from scalenet_zoo.export.latency_budget import search_at_latency
-from scalenet_zoo.export.latency_model import LatencyModel, make_latency_model
-from scalenet_zoo.export.profile import Plan, Settings
 
 from benchmarks.interleave import RESULTS, record
-from scalenet_zoo.constraints import Macs
-from scalenet_zoo.cost import Population
-from scalenet_zoo.scaling import MACS_RANGE, fit_budget
-from scalenet_zoo.zoo import load_family
+from scalenet_zoo.arch.constraints import Macs
+from scalenet_zoo.arch.cost import Population
+from scalenet_zoo.arch.scaling import MACS_RANGE, fit_budget
+from scalenet_zoo.latency.budget import search_at_latency
+from scalenet_zoo.latency.model import LatencyModel, make_latency_model
+from scalenet_zoo.latency.profile import Plan, Settings
+from scalenet_zoo.zoo.catalog import load_family
 
 SETTINGS = Settings(family="scalenet", backend="ort-cpu", threads=2)
 BUDGETS = 10

@@ -8,17 +8,17 @@ from contextlib import ExitStack
 
 import timm
 import torch
-from scalenet_zoo.export.benchmark import Ratio, Timing, measure
-from scalenet_zoo.export.runners import prepare
 from torch import nn
 
 from benchmarks.interleave import record
 from scalenet_zoo import create_model, load_spec
-from scalenet_zoo.cost import trace_layers
-from scalenet_zoo.layers import MBConv
-from scalenet_zoo.scaling import apply_strategy
-from scalenet_zoo.spec import Layer
-from scalenet_zoo.zoo import load_family
+from scalenet_zoo.arch.cost import trace_layers
+from scalenet_zoo.arch.scaling import apply_strategy
+from scalenet_zoo.arch.spec import Layer
+from scalenet_zoo.latency.benchmark import Ratio, Timing, measure
+from scalenet_zoo.latency.runners import open_runner
+from scalenet_zoo.networks.layers import MBConv
+from scalenet_zoo.zoo.catalog import load_family
 
 TIMING = Timing(warmup=0.5, seconds=2.0, runs=50, visits=20)
 
@@ -31,7 +31,7 @@ def compare(subjects: dict[str, Subject], backend: str = "ort-cpu") -> dict[str,
     """Modules timed in turn."""
     with ExitStack() as stack:
         runners = [
-            stack.enter_context(prepare(module, torch.randn(1, *shape), backend, threads=1))
+            stack.enter_context(open_runner(module, torch.randn(1, *shape), backend, threads=1))
             for module, shape, _ in subjects.values()
         ]
         latencies = measure(runners, TIMING)

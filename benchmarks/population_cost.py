@@ -12,9 +12,9 @@ import time
 import numpy as np
 
 from benchmarks.interleave import record
-from scalenet_zoo.cost import Population, population_cost
-from scalenet_zoo.scaling import expand
-from scalenet_zoo.zoo import load_family
+from scalenet_zoo.arch.cost import Population, population_cost
+from scalenet_zoo.arch.scaling import expand
+from scalenet_zoo.zoo.catalog import load_family
 
 REPEATS = 15
 

@@ -37,23 +37,23 @@ from benchmarks.real_training import SIGMAS
 from benchmarks.run_folder import Told, keep, write
 from benchmarks.significance import paired, rank_correlation
 from scalenet_zoo import ArchSpec, create_model, load_spec
-from scalenet_zoo._files import read_yaml, replacing_folder
-from scalenet_zoo.data import open_data
-from scalenet_zoo.evaluate import evaluate
-from scalenet_zoo.recipe import Recipe
+from scalenet_zoo.arch.spec import Module, MultipathNetwork, Strict, spec_errors
+from scalenet_zoo.core.files import read_yaml, replacing_folder
+from scalenet_zoo.data.sources import open_data
+from scalenet_zoo.inference.evaluate import evaluate
 from scalenet_zoo.search.config import MultipathConfig
-from scalenet_zoo.search.multipath_limits import TopologyBounds
-from scalenet_zoo.search.multipath_run import MultipathRun
-from scalenet_zoo.search.multipath_scoring import MultipathScorer
-from scalenet_zoo.search.multipath_search import METHODS, TopologySearch
-from scalenet_zoo.search.multipath_state import TopologyState
-from scalenet_zoo.search.report import write_report
-from scalenet_zoo.search.run_base import RunOptions
+from scalenet_zoo.search.report.page import write_report
+from scalenet_zoo.search.run import RunOptions
+from scalenet_zoo.search.scalenas.limits import TopologyBounds
+from scalenet_zoo.search.scalenas.run import MultipathRun
+from scalenet_zoo.search.scalenas.scoring import MultipathScorer
+from scalenet_zoo.search.scalenas.search import METHODS, TopologySearch
+from scalenet_zoo.search.scalenas.state import TopologyState
+from scalenet_zoo.search.scalenas.topology import Scored
 from scalenet_zoo.search.standalone import Standalone
-from scalenet_zoo.search.topology import Scored
-from scalenet_zoo.spec import Module, MultipathNetwork, Strict, spec_errors
 from scalenet_zoo.supernet.summary import SupernetSummary
-from scalenet_zoo.train import Options, train
+from scalenet_zoo.training.recipe import Recipe
+from scalenet_zoo.training.trainer import Options, train_network
 
 SamplerName = Literal["grouped", "uniform", "sandwich"]
 SAMPLERS: tuple[SamplerName, ...] = ("grouped", "uniform", "sandwich")
@@ -182,7 +182,7 @@ class RealScaleNAS:
         torch.manual_seed(recipe.seed)
         largest = create_model(space.spec(space.largest, len(training.labels.names), "largest"))
         options = Options(workers=0, val_interval=recipe.epochs, cpu=True)
-        train(
+        train_network(
             largest,
             recipe.replace({"distill_weight": Recipe().distill_weight}, "teacher"),
             training,

@@ -35,28 +35,28 @@ from benchmarks.interleave import RESULTS, record
 from benchmarks.run_folder import Told, keep, write
 from benchmarks.significance import paired, rank_correlation
 from scalenet_zoo import ArchSpec
-from scalenet_zoo._files import read_yaml, replacing_folder
-from scalenet_zoo.data import Stream
-from scalenet_zoo.quantities import format_ms
-from scalenet_zoo.search.baselines import search_baseline
-from scalenet_zoo.search.candidates import Candidate
+from scalenet_zoo.arch.spec import Document, Strict, spec_errors
+from scalenet_zoo.core.files import read_yaml, replacing_folder
+from scalenet_zoo.core.quantities import format_ms
+from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.search.config import SearchConfig
 from scalenet_zoo.search.latency import LatencyLoop
-from scalenet_zoo.search.limits import Bounds, Limits
-from scalenet_zoo.search.mcea import MCEA
-from scalenet_zoo.search.record import to_kernels
-from scalenet_zoo.search.report import write_report
-from scalenet_zoo.search.run import SearchRun
-from scalenet_zoo.search.run_base import RunOptions
-from scalenet_zoo.search.sampling import FeasibleSampler
+from scalenet_zoo.search.report.page import write_report
+from scalenet_zoo.search.run import RunOptions
+from scalenet_zoo.search.scalenet.baselines import search_baseline
+from scalenet_zoo.search.scalenet.limits import Bounds, Limits
+from scalenet_zoo.search.scalenet.mcea import MCEA
+from scalenet_zoo.search.scalenet.record import to_kernels
+from scalenet_zoo.search.scalenet.run import SearchRun
+from scalenet_zoo.search.scalenet.sampling import FeasibleSampler
+from scalenet_zoo.search.scalenet.state import Kernels, SearchState
 from scalenet_zoo.search.scoring import SupernetScorer
-from scalenet_zoo.search.space import Scaling
-from scalenet_zoo.search.standalone import Group, Row, Standalone, over_seeds
-from scalenet_zoo.search.state import Kernels, SearchState
-from scalenet_zoo.spec import Document, Strict, spec_errors
+from scalenet_zoo.search.standalone import Standalone, StandaloneGroup, StandaloneRow, over_seeds
+from scalenet_zoo.spaces.candidates import Candidate
+from scalenet_zoo.spaces.scalenet import Scaling
 from scalenet_zoo.supernet.summary import SupernetSummary
 
-SOURCES: dict[Group, str] = {"found": "joint", "compound": "compound", "random": "random"}
+SOURCES: dict[StandaloneGroup, str] = {"found": "joint", "compound": "compound", "random": "random"}
 """Groups of networks that a search found, and its method."""
 PAPERS_RATIO = 2.53
 """How many times cheaper joint search is than separate ones (ScaleNet, ECCV 2022)."""
@@ -552,7 +552,7 @@ def compare(networks: Sequence[Drawn]) -> dict[str, Any]:
     return paired(*scores, names=("hierarchical", "uniform"))
 
 
-def correlate(rows: Sequence[Row]) -> dict[str, Any]:
+def correlate(rows: Sequence[StandaloneRow]) -> dict[str, Any]:
     """How scores rank networks, against what they reach when they are trained alone."""
     scores = [row.score for row in rows if row.score is not None]
     return rank_correlation(scores, [row.reached for row in rows if row.score is not None])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scalenet_zoo._files import replacing
+from scalenet_zoo.core.files import replacing
 
 TELL_EVERY = 30
 """Seconds."""

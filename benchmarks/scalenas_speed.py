@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from benchmarks.interleave import interleave, ratio, record
-from scalenet_zoo.optimisation import make_optimizer
-from scalenet_zoo.recipe import load_recipe
-from scalenet_zoo.search.multipath_space import Group, MultipathSpace
-from scalenet_zoo.spec import Input, MultipathNetwork
+from scalenet_zoo.arch.spec import Input, MultipathNetwork
+from scalenet_zoo.spaces.scalenas import Group, MultipathSpace
 from scalenet_zoo.supernet.optimiser import Gradients, step_along
-from scalenet_zoo.supernet.scalenas import SuperScaleNet
+from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
+from scalenet_zoo.training.optimisation import make_optimizer
+from scalenet_zoo.training.recipe import load_recipe
 
 CLASSES = 19
 SIZES = {"cpu": (18, 2, 128), "cuda": (32, 8, 512)}
@@ -38,7 +38,7 @@ CASES = {
 def times(device: str) -> dict[str, object]:
     width, batch, size = SIZES[device]
     space = MultipathSpace(name="speed", width=width, head="segmentation", input=Input(height=size, width=size))
-    supernet = SuperScaleNet(space, CLASSES)
+    supernet = ScaleNASSupernet(space, CLASSES)
     supernet.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     recipe = load_recipe("cityscapes")
     optimizer = make_optimizer(supernet, recipe)

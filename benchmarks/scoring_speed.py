@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from benchmarks.interleave import interleave, ratio, record
+from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.search.images import CachedImages
 from scalenet_zoo.search.scoring import score_network
 from scalenet_zoo.search.settings import ScoringSettings
-from scalenet_zoo.search.space import Scaling, Space
-from scalenet_zoo.spec import ArchSpec
-from scalenet_zoo.supernet.scalenet import SuperSupernet
+from scalenet_zoo.spaces.scalenet import Scaling, Space
+from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
 
 CLASSES, BATCH, TRAINING, VALIDATION = 10, 32, 128, 256
 SCALINGS = {
@@ -39,7 +39,7 @@ def images(folder: Path, count: int, size: int) -> CachedImages:
     return CachedImages(torch.from_numpy(np.load(path, mmap_mode="c")), targets, ())
 
 
-def bare(supernet: SuperSupernet, spec: ArchSpec) -> Callable[[], object]:
+def bare(supernet: ScaleNetSupernet, spec: ArchSpec) -> Callable[[], object]:
     """Both networks on ready batches."""
     networks: list[nn.Module] = [supernet.extract(spec, side).eval() for side in ("left", "right")]
     for network in networks:
@@ -60,7 +60,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)  # on a shared machine one thread is the steadier yardstick
     space = Space.load("scalenet")
-    supernet = SuperSupernet(space, CLASSES).eval()
+    supernet = ScaleNetSupernet(space, CLASSES).eval()
     kernels = space.sample(np.random.default_rng(0), 1)[0]
     settings = ScoringSettings(bn_images=TRAINING, batch_size=BATCH)
     measured: dict[str, object] = {"threads": torch.get_num_threads(), "batch": BATCH}

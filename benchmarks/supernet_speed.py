@@ -28,12 +28,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.interleave import interleave, ratio, record
+from scalenet_zoo.arch.rounding import Integers
 from scalenet_zoo.networks.mbconv import MBConvNet
-from scalenet_zoo.rounding import Integers
-from scalenet_zoo.search.space import Scaling, Space
+from scalenet_zoo.spaces.scalenet import Scaling, Space
 from scalenet_zoo.supernet.elastic import Side
 from scalenet_zoo.supernet.optimiser import Gradients, WindowSGD
-from scalenet_zoo.supernet.scalenet import SuperSupernet
+from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
 
 CLASSES, BASE_MACS, MEMORY_REPEATS = 1000, 306e6, 3
 LR, MOMENTUM, WEIGHT_DECAY = 0.001, 0.9, 4e-5
@@ -87,15 +87,15 @@ def sgd(network: nn.Module) -> torch.optim.SGD:
     return torch.optim.SGD(groups, lr=LR, momentum=MOMENTUM, nesterov=True)
 
 
-def activate(supernet: SuperSupernet, space: Space, kernels: Integers, scaling: Scaling, side: Side) -> None:
+def activate(supernet: ScaleNetSupernet, space: Space, kernels: Integers, scaling: Scaling, side: Side) -> None:
     network = space.spec(kernels, scaling, CLASSES).network
     assert network.type == "mbconv"
     supernet.activate(network, side)
 
 
-def ours(space: Space, images: Images) -> tuple[SuperSupernet, Step]:
+def ours(space: Space, images: Images) -> tuple[ScaleNetSupernet, Step]:
     """The supernet and its step, as `supernet.train` takes it."""
-    supernet = SuperSupernet(space, CLASSES)
+    supernet = ScaleNetSupernet(space, CLASSES)
     place(supernet, images)
     optimizer = WindowSGD(supernet, LR, MOMENTUM, WEIGHT_DECAY)
 
@@ -110,11 +110,11 @@ def ours(space: Space, images: Images) -> tuple[SuperSupernet, Step]:
     return supernet, step
 
 
-def imitation(space: Space, images: Images) -> tuple[SuperSupernet, Step]:
+def imitation(space: Space, images: Images) -> tuple[ScaleNetSupernet, Step]:
     """The supernet with the three habits of the module's docstring, and its step."""
     *fewer, last = space.scaling
     wider = last.model_copy(update={"width": (*last.width, 1 + space.widest)})
-    supernet = SuperSupernet(space.model_copy(update={"scaling": (*fewer, wider)}), CLASSES)
+    supernet = ScaleNetSupernet(space.model_copy(update={"scaling": (*fewer, wider)}), CLASSES)
     place(supernet, images)
     optimizer = sgd(supernet)
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 from benchmarks.interleave import interleave, ratio, record
 from scalenet_zoo import create_model
-from scalenet_zoo.images import preprocessing
-from scalenet_zoo.inference import prepare
-from scalenet_zoo.spec import spec_of
-from scalenet_zoo.tiling import OVERLAP, segment, tile_starts
+from scalenet_zoo.arch.spec import spec_of
+from scalenet_zoo.data.preparation import preprocessing
+from scalenet_zoo.inference.prepare import prepare_inference
+from scalenet_zoo.inference.tiling import OVERLAP, segment, tile_starts
 
 TILE, PICTURE = 256, 640
 REPEATS = 15
@@ -28,7 +28,7 @@ def main() -> None:
     picture = Image.fromarray(pixels)
     tile, whole = (create_model("hrnet_w18", img_size=(size, size)).eval() for size in (TILE, PICTURE))
     whole.load_state_dict(tile.state_dict())
-    inference = prepare(tile)
+    inference = prepare_inference(tile)
     seen = preprocessing(spec_of(whole), whole.pretrained_cfg)(picture)[None]  # type: ignore[arg-type]
 
     def at_once() -> None:

@@ -19,11 +19,12 @@ from timm.data import create_dataset, create_loader
 
 from benchmarks.interleave import record
 from scalenet_zoo import load_spec
-from scalenet_zoo.data import open_data, training_loader
-from scalenet_zoo.images import sample_photographs
-from scalenet_zoo.recipe import Recipe
-from scalenet_zoo.training_log import read_log
-from scalenet_zoo.zoo import pretrained_cfg
+from scalenet_zoo.data.loaders import training_loader
+from scalenet_zoo.data.preparation import sample_photographs
+from scalenet_zoo.data.sources import open_data
+from scalenet_zoo.training.log import read_log
+from scalenet_zoo.training.recipe import Recipe
+from scalenet_zoo.zoo.preparation import pretrained_cfg
 
 SIZE, BATCH, IMAGES, EPOCHS, WORKERS, PAIRS = 128, 32, 960, 2, 1, 4
 COMMON = [

@@ -1,6 +1,1 @@
 """Exporters: networks to files that other runtimes execute, each checked against its network."""
-
-from collections.abc import Callable
-
-OnProgress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""

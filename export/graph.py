@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import onnx
 import onnxslim
 import torch
-from scalenet_zoo.export.processing import AROUND
 from torch import nn
 
-from scalenet_zoo.errors import ExportError
+from scalenet_zoo.core.errors import ExportError
+from scalenet_zoo.export.processing import AROUND
 
 
 def trace_graph(

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import onnx
 from onnx import TensorProto
+
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.core.errors import InputError, VerificationError
+from scalenet_zoo.core.quoting import printable
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.export.onnx_file import OnnxFile
 from scalenet_zoo.export.precision import QUANTISED
-
-from scalenet_zoo.errors import InputError, VerificationError
-from scalenet_zoo.quoting import printable
-from scalenet_zoo.spec import ArchSpec
 
 
 def check_graph(path: Path, metadata: Metadata) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from scalenet_zoo.export.metadata import Metadata
 
-from scalenet_zoo.images import pixels, preprocessing, read_image
+from scalenet_zoo.data.preparation import pixels, preprocessing, read_image
+from scalenet_zoo.export.metadata import Metadata
 
 Transform = Callable[[Image.Image], np.ndarray]
 

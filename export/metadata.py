@@ -10,15 +10,16 @@ from typing import Annotated, Any, Literal
 
 from onnx import TensorProto
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, ValidationError
-from scalenet_zoo.export.onnx_file import OnnxFile, shape_of
 
-from scalenet_zoo._files import parse_json
-from scalenet_zoo.bounds import JSON_BYTES
-from scalenet_zoo.errors import ExportError, InputError, SpecError
-from scalenet_zoo.labels import Labels
-from scalenet_zoo.model_folder import Preparation, first_conv, shown_as
-from scalenet_zoo.quoting import printable, quoted
-from scalenet_zoo.spec import ArchSpec, Strict, Task, first_complaint
+from scalenet_zoo.arch.labels import Labels
+from scalenet_zoo.arch.spec import ArchSpec, Strict, Task, first_complaint
+from scalenet_zoo.core.bounds import JSON_BYTES
+from scalenet_zoo.core.errors import ExportError, InputError, SpecError
+from scalenet_zoo.core.files import parse_json
+from scalenet_zoo.core.quoting import printable, quoted
+from scalenet_zoo.export.onnx_file import OnnxFile, shape_of
+from scalenet_zoo.zoo.model_folder import Preparation
+from scalenet_zoo.zoo.preparation import shown_as
 
 Precision = Literal["fp32", "fp16", "int8"]
 Output = Literal["raw", "softmax", "argmax", "joints"]
@@ -33,7 +34,7 @@ def _ordered(batch: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
-Batch = Annotated[tuple[BatchSize, BatchSize, BatchSize], AfterValidator(_ordered)]
+BatchRange = Annotated[tuple[BatchSize, BatchSize, BatchSize], AfterValidator(_ordered)]
 
 
 class OnnxOptions(Strict):
@@ -50,7 +51,7 @@ class OnnxOptions(Strict):
     """
 
     precision: Precision = "fp32"
-    batch: Batch | None = None
+    batch: BatchRange | None = None
     preprocess: bool = False
     output: Output = "raw"
     io: Literal["fp32", "fp16"] = "fp32"
@@ -239,7 +240,7 @@ def whole_cfg(spec: ArchSpec, cfg: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: it says what cannot be done, such as a crop of 200%.
     """
     size = (spec.input.channels, spec.input.height, spec.input.width)
-    own = {"input_size": size, "num_classes": spec.classes, "first_conv": first_conv(spec)}
+    own = {"input_size": size, "num_classes": spec.classes, "first_conv": spec.first_conv}
     stated = {key: cfg[key] for key in ("crop_pct", "interpolation", "mean", "std") if key in cfg}
     done = Preparation.model_validate_json(json.dumps(shown_as(spec, {"crop_pct": 0.875, **stated, **own})))
     for key, values in (("mean", done.mean), ("std", done.std)):

@@ -11,6 +11,12 @@ from pathlib import Path
 import onnx
 import torch
 from pydantic import ValidationError
+from torch import nn
+
+from scalenet_zoo.arch.spec import first_complaint, spec_of, unwrapped
+from scalenet_zoo.core.errors import ExportError
+from scalenet_zoo.core.files import replacing
+from scalenet_zoo.core.version import __version__
 from scalenet_zoo.export.graph import trace_graph
 from scalenet_zoo.export.inputs import file_input
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions, whole_cfg
@@ -18,14 +24,8 @@ from scalenet_zoo.export.onnx_network import OnnxNetwork
 from scalenet_zoo.export.precision import quantise, to_half
 from scalenet_zoo.export.processing import AROUND, with_processing
 from scalenet_zoo.export.verify import Verification, verify
-from torch import nn
-
-from scalenet_zoo import __version__
-from scalenet_zoo._files import replacing
-from scalenet_zoo.errors import ExportError
-from scalenet_zoo.predict import class_names as known_names
-from scalenet_zoo.spec import first_complaint, spec_of, unwrapped
-from scalenet_zoo.zoo import pretrained_cfg
+from scalenet_zoo.inference.predict import class_names as known_names
+from scalenet_zoo.zoo.preparation import pretrained_cfg
 
 __all__ = ["LARGEST_FILE", "OnnxNetwork", "OnnxOptions", "export_onnx"]
 

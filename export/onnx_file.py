@@ -21,11 +21,11 @@ from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
 from onnx.external_data_helper import uses_external_data
 
-from scalenet_zoo._files import read_bytes, regular_file
-from scalenet_zoo.bounds import ONNX_BYTES
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.memory import check_memory
-from scalenet_zoo.quoting import quoted
+from scalenet_zoo.core.bounds import ONNX_BYTES
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.files import read_bytes, regular_file
+from scalenet_zoo.core.memory import check_memory
+from scalenet_zoo.core.quoting import quoted
 
 _PACKED = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}
 """Bits of the types of which a byte holds several."""

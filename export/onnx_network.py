@@ -10,13 +10,15 @@ import onnx
 import onnx.utils
 import onnxruntime
 import torch
+
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.files import scratch_folder
+from scalenet_zoo.export.inference import file_inference
 from scalenet_zoo.export.metadata import Metadata
 from scalenet_zoo.export.onnx_file import OnnxFile
 from scalenet_zoo.export.processing import AROUND
-
-from scalenet_zoo._files import scratch_folder
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.spec import ArchSpec
+from scalenet_zoo.inference.prepare import Inference
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ class OnnxNetwork:
     def spec(self) -> ArchSpec:
         """The network's spec."""
         return self.metadata.spec
+
+    def inference(self) -> Inference:
+        """The file, ready for `predict` and `evaluate`."""
+        return file_inference(self.metadata, self)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """The network's output for a batch of images, float32 or, of classes, int32.

@@ -12,8 +12,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-from scalenet_zoo._files import scratch_folder
-from scalenet_zoo.errors import ExportError
+from scalenet_zoo.core.errors import ExportError
+from scalenet_zoo.core.files import scratch_folder
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 HALF_MAX = float(np.finfo(np.float16).max)

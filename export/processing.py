@@ -6,12 +6,12 @@ from collections import OrderedDict
 from typing import Any
 
 import torch
-from scalenet_zoo.export.metadata import OnnxOptions, Output
 from torch import Tensor, nn
 
-from scalenet_zoo.decode import find_joints
-from scalenet_zoo.images import normalisation
-from scalenet_zoo.spec import ArchSpec
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.data.preparation import normalisation
+from scalenet_zoo.export.metadata import OnnxOptions, Output
+from scalenet_zoo.inference.decode import find_joints
 
 BEFORE, AFTER = AROUND = "preprocess", "postprocess"
 """Names of the modules around the network; the names of their nodes in an exported graph begin with them."""

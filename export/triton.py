@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from google.protobuf.text_encoding import CEscape
-from scalenet_zoo.export.engine_record import ANY_BATCH, Batch, EngineRecord, read_engine
+
+from scalenet_zoo.core.errors import ExportError
+from scalenet_zoo.core.file_kinds import ENGINE, exported_kind
+from scalenet_zoo.core.files import replacing_folder
+from scalenet_zoo.core.quoting import printable, quoted
 from scalenet_zoo.export.metadata import Metadata, Tensor, TensorType
 from scalenet_zoo.export.onnx_file import OnnxFile
-
-from scalenet_zoo._files import replacing_folder
-from scalenet_zoo.errors import ExportError
-from scalenet_zoo.file_kinds import ENGINE, exported_kind
-from scalenet_zoo.quoting import printable, quoted
+from scalenet_zoo.export.tensorrt.record import ANY_BATCH, BatchSizes, EngineRecord, read_engine
 
 QUEUE_DELAY_US = 1_000
 """Microseconds that a request waits for others to share its batch."""
@@ -116,12 +116,12 @@ def configuration(name: str, metadata: Metadata, record: EngineRecord | None = N
     )
 
 
-def _tensor(tensor: Tensor, batch: Batch, fixed: bool) -> str:
+def _tensor(tensor: Tensor, batch: BatchSizes, fixed: bool) -> str:
     shape = (batch[0], *tensor.shape) if fixed else tensor.shape
     return f"name: {_text(tensor.name)} data_type: {_TYPES[tensor.type]} dims: [ {', '.join(map(str, shape))} ]"
 
 
-def _dynamic_batching(batch: Batch) -> str:
+def _dynamic_batching(batch: BatchSizes) -> str:
     preferred = sorted({size for size in batch[1:] if size > 1})
     return (
         f"dynamic_batching {{ preferred_batch_size: [ {', '.join(map(str, preferred))} ]"

@@ -13,19 +13,19 @@ from typing import Protocol
 import numpy as np
 import onnx
 import torch
+from torch import nn
+
+from scalenet_zoo.arch.spec import Task, unwrapped
+from scalenet_zoo.core.errors import VerificationError
+from scalenet_zoo.core.files import scratch_folder
+from scalenet_zoo.data.preparation import sample_photographs
 from scalenet_zoo.export.graph_check import check_graph
 from scalenet_zoo.export.inputs import file_input, network_input
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions, Output, Precision
 from scalenet_zoo.export.onnx_network import OnnxNetwork
 from scalenet_zoo.export.precision import rounded
 from scalenet_zoo.export.processing import POSTPROCESSING
-from torch import nn
-
-from scalenet_zoo._files import scratch_folder
-from scalenet_zoo.errors import VerificationError
-from scalenet_zoo.images import sample_photographs
-from scalenet_zoo.predict import DECISIONS
-from scalenet_zoo.spec import Task, unwrapped
+from scalenet_zoo.inference.predict import DECISIONS
 
 
 @dataclass(frozen=True)

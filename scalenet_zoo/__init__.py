@@ -7,23 +7,22 @@ both this package and timm are imported, in either order, `timm.create_model` kn
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from scalenet_zoo._import_hook import when_imported
+from scalenet_zoo.core.import_hook import when_imported
+from scalenet_zoo.core.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from scalenet_zoo.spec import ArchSpec as ArchSpec
-    from scalenet_zoo.zoo import build as build
-    from scalenet_zoo.zoo import create_model as create_model
-    from scalenet_zoo.zoo import list_models as list_models
-    from scalenet_zoo.zoo import load_spec as load_spec
-
-__version__ = "0.1.0"
+    from scalenet_zoo.arch.spec import ArchSpec as ArchSpec
+    from scalenet_zoo.budgets import build as build
+    from scalenet_zoo.zoo.catalog import list_models as list_models
+    from scalenet_zoo.zoo.create import create_model as create_model
+    from scalenet_zoo.zoo.sources import load_spec as load_spec
 
 _HOMES = {
-    "ArchSpec": "scalenet_zoo.spec",
-    "build": "scalenet_zoo.zoo",
-    "create_model": "scalenet_zoo.zoo",
-    "list_models": "scalenet_zoo.zoo",
-    "load_spec": "scalenet_zoo.zoo",
+    "ArchSpec": "scalenet_zoo.arch.spec",
+    "build": "scalenet_zoo.budgets",
+    "create_model": "scalenet_zoo.zoo.create",
+    "list_models": "scalenet_zoo.zoo.catalog",
+    "load_spec": "scalenet_zoo.zoo.sources",
 }
 __all__ = ["ArchSpec", "build", "create_model", "list_models", "load_spec"]
 
@@ -35,9 +34,9 @@ def __getattr__(name: str) -> object:
 
 
 def _register_with_timm() -> None:
-    from scalenet_zoo import _timm
+    from scalenet_zoo.zoo import timm_registry
 
-    _timm.register()
+    timm_registry.register()
 
 
 when_imported("timm", _register_with_timm)

@@ -1,1 +1,1 @@
-"""The zoo's architecture specs and families, as JSON files; `scalenet_zoo.zoo` reads them."""
+"""The zoo's architecture specs and families, as JSON files; `scalenet_zoo.zoo.catalog` reads them."""

@@ -16,15 +16,14 @@ settings.load_profile("ci" if "CI" in os.environ else "here")
 torch.manual_seed(0)
 
 if TYPE_CHECKING:
-    from tests.hub_server import Hub
+    from tests.helpers.hub_server import Hub
 
 
 @pytest.fixture(scope="session")
 def s0(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ONNX file of a small `scalenet_s0`."""
     from scalenet_zoo.export.onnx import export_onnx
-
-    from tests.networks import random_model, small
+    from tests.helpers.networks import random_model, small
 
     path = tmp_path_factory.mktemp("s0") / "scalenet_s0.onnx"
     export_onnx(random_model(small("scalenet_s0")), path)
@@ -36,7 +35,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["Hub"]:
     """A Hub on this machine that the Hub's client talks to, with an empty cache and no token."""
     from huggingface_hub import constants
 
-    from tests.hub_server import Hub
+    from tests.helpers.hub_server import Hub
 
     server = Hub()
     Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

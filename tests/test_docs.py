@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from scalenet_zoo.cli import main
-from scalenet_zoo.images import sample_photographs
+from scalenet_zoo.data.preparation import sample_photographs
 from scalenet_zoo.search.config import MultipathConfig, SearchConfig
-from scalenet_zoo.search.limits import Limits
-from scalenet_zoo.search.space import Space
+from scalenet_zoo.search.scalenet.limits import Limits
+from scalenet_zoo.spaces.scalenet import Space
 
 DOCS = Path(__file__).parents[1] / "docs"
 DEPLOY = (DOCS / "deploy.md").read_text(encoding="utf-8")

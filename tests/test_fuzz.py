@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scalenet_zoo.bounds import KIB
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.core.bounds import KIB
+from scalenet_zoo.core.quantities import parse_count, parse_ms
 from scalenet_zoo.data.sources import open_data
-from scalenet_zoo.quantities import parse_count, parse_ms
-from scalenet_zoo.recipe import load_recipe
-from scalenet_zoo.spec import ArchSpec
-from tests.data_files import picture, write_coco, write_image_folder, write_masks, write_tar
-from tests.fuzzing import Reader, fuzz
-from tests.networks import random_model
-from tests.shapes import SPECS
+from scalenet_zoo.training.recipe import load_recipe
+from tests.helpers.data_files import picture, write_coco, write_image_folder, write_masks, write_tar
+from tests.helpers.fuzzing import Reader, fuzz
+from tests.helpers.networks import random_model
+from tests.helpers.shapes import SPECS
 
 FEW, MANY = 100, 1200
 """Cases of each reader in the suite, and with the marker."""
@@ -45,16 +45,16 @@ def _read_specs(folder: Path) -> None:
 
 
 def _family(folder: Path) -> list[Path]:
-    from scalenet_zoo.zoo import load_family
+    from scalenet_zoo.zoo.catalog import load_family
 
     load_family("scalenet").save(folder / "family.json")
     return [folder / "family.json"]
 
 
 def _read_family(folder: Path) -> None:
-    from scalenet_zoo.constraints import Macs
-    from scalenet_zoo.family import Family
-    from scalenet_zoo.scaling import expand, fit_budget
+    from scalenet_zoo.arch.constraints import Macs
+    from scalenet_zoo.arch.family import Family
+    from scalenet_zoo.arch.scaling import expand, fit_budget
 
     family = Family.load(folder / "family.json")
     expand(family)
@@ -90,20 +90,18 @@ def _read_search(folder: Path) -> None:
 def _space(folder: Path) -> list[Path]:
     from importlib.resources import files
 
-    spaces = [
-        path for path in Path(str(files("scalenet_zoo.search.spaces"))).rglob("*.yaml") if "digits" not in path.name
-    ]
+    spaces = [path for path in Path(str(files("scalenet_zoo.spaces"))).rglob("*.yaml") if "digits" not in path.name]
     for path in spaces:
         (folder / f"{path.parent.name}-{path.name}").write_bytes(path.read_bytes())
     return sorted(folder.iterdir())
 
 
 def _read_spaces(folder: Path) -> None:
-    from scalenet_zoo.search.multipath_space import MultipathSpace
-    from scalenet_zoo.search.space import Space
+    from scalenet_zoo.spaces.scalenas import MultipathSpace
+    from scalenet_zoo.spaces.scalenet import Space
 
     for path in sorted(folder.iterdir()):
-        kind = MultipathSpace if path.name.startswith("multipath") else Space
+        kind = MultipathSpace if path.name.startswith("scalenas-") else Space
         kind.load(path).sample(np.random.default_rng(0), 2)
 
 
@@ -164,7 +162,7 @@ def _tar(folder: Path) -> list[Path]:
 
 
 def _model_folder(folder: Path) -> list[Path]:
-    from scalenet_zoo.model_folder import save_model
+    from scalenet_zoo.zoo.model_folder import save_model
 
     model: Any = random_model(SPECS["classification"])
     model.pretrained_cfg["labels"] = {"names": ["a", "b", "c"]}
@@ -179,7 +177,7 @@ def _read_model_folder(folder: Path) -> None:
 
 
 def _weights(folder: Path) -> list[Path]:
-    from scalenet_zoo.weights import save_weights
+    from scalenet_zoo.zoo.weights import save_weights
 
     save_weights(random_model(SPECS["classification"]), folder / "model.safetensors")
     return [folder / "model.safetensors"]
@@ -194,7 +192,7 @@ def _read_weights(folder: Path) -> None:
 def _checkpoint(folder: Path) -> list[Path]:
     import torch
 
-    from scalenet_zoo.checkpoint import Progress, checkpoints, save_checkpoint
+    from scalenet_zoo.training.checkpoint import Progress, checkpoints, save_checkpoint
 
     model = random_model(SPECS["classification"])
     optimizer = torch.optim.AdamW(model.parameters())
@@ -204,7 +202,7 @@ def _checkpoint(folder: Path) -> list[Path]:
 
 
 def _read_checkpoint(folder: Path) -> None:
-    from scalenet_zoo.checkpoint import load_newest
+    from scalenet_zoo.training.checkpoint import load_newest
 
     load_newest(folder, random_model(SPECS["classification"]))
 
@@ -219,7 +217,7 @@ def _log(folder: Path) -> list[Path]:
 
 
 def _read_log(folder: Path) -> None:
-    from scalenet_zoo.training_log import read_log
+    from scalenet_zoo.training.log import read_log
 
     for line in read_log(folder):
         assert isinstance(line["step"], int)
@@ -227,33 +225,32 @@ def _read_log(folder: Path) -> None:
 
 
 def _run(folder: Path) -> list[Path]:
-    from tests.search_runs import write_run
+    from tests.helpers.search_runs import write_run
 
     write_run(folder)
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def _read_run(folder: Path) -> None:
-    from scalenet_zoo.search.report_data import read_run
+    from scalenet_zoo.search.report.data import read_run
 
     read_run(folder)
 
 
 def _latency(folder: Path) -> list[Path]:
-    from scalenet_zoo.export.latency_model import fit
-    from scalenet_zoo.export.profile import Plan
-
-    from tests.test_latency import made_up_profile
+    from scalenet_zoo.latency.model import fit_latency_model
+    from scalenet_zoo.latency.profile import Plan
+    from tests.latency.test_latency import made_up_profile
 
     profile = made_up_profile(plan=Plan(layers=4, networks=12, held_out=4))
     profile.save(folder / "model.profile.json")
-    fit(profile).save(folder / "model.json")
+    fit_latency_model(profile).save(folder / "model.json")
     return [folder / "model.json", folder / "model.profile.json"]
 
 
 def _read_latency(folder: Path) -> None:
-    from scalenet_zoo.export.latency_model import LatencyModel
-    from scalenet_zoo.export.profile import Profile
+    from scalenet_zoo.latency.model import LatencyModel
+    from scalenet_zoo.latency.profile import Profile
 
     LatencyModel.load(folder / "model.json").predict_spec(SPECS["classification"])
     profile = Profile.load(folder / "model.profile.json")
@@ -268,15 +265,15 @@ def _onnx(folder: Path) -> list[Path]:
 
 
 def _read_onnx(folder: Path) -> None:
-    from scalenet_zoo.export.engine_source import EngineSource
     from scalenet_zoo.export.onnx_network import OnnxNetwork
+    from scalenet_zoo.export.tensorrt.source import EngineSource
 
     EngineSource.read(folder / "model.onnx")
     OnnxNetwork.load(folder / "model.onnx")
 
 
 def _engine(folder: Path) -> list[Path]:
-    from scalenet_zoo.export.engine_record import EngineOptions, EngineRecord, Profile, record_path
+    from scalenet_zoo.export.tensorrt.record import EngineOptions, EngineRecord, OptimizationProfile, record_path
 
     path = folder / "x.engine"
     path.write_bytes(content := gzip.compress(bytes(range(256)) * 8))
@@ -290,14 +287,14 @@ def _engine(folder: Path) -> list[Path]:
         precision="fp32",
         options=EngineOptions(library="tensorrt-rtx", batch=(1, 8, 32), compress=True),
         tensorrt="1.4.0",
-        profiles=(Profile(tensor="image", smallest=shapes[0], optimal=shapes[1], largest=shapes[2]),),
+        profiles=(OptimizationProfile(tensor="image", smallest=shapes[0], optimal=shapes[1], largest=shapes[2]),),
     )
     record.sealed().save(record_path(path))
     return [path, record_path(path)]
 
 
 def _read_engine(folder: Path) -> None:
-    from scalenet_zoo.export.engine_record import read_engine
+    from scalenet_zoo.export.tensorrt.record import read_engine
 
     read_engine(folder / "x.engine")
 
@@ -351,7 +348,7 @@ def test_thousands_of_damaged_files(name: str, tmp_path: Path) -> None:
     program = f"""
 import resource
 from pathlib import Path
-from tests.fuzzing import fuzz
+from tests.helpers.fuzzing import fuzz
 from tests.test_fuzz import READERS
 resource.setrlimit(resource.RLIMIT_AS, ({12_000_000 * KIB}, {12_000_000 * KIB}))
 print(fuzz(READERS[{name!r}], Path({str(folder)!r}), range({FEW}, {FEW + MANY}), Path({str(note)!r})))

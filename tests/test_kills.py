@@ -16,14 +16,14 @@ from tempfile import mkdtemp
 
 import pytest
 from safetensors.torch import load_file
-from scalenet_zoo.export.engine_record import read_engine
-from scalenet_zoo.export.profile import Profile
 
-from scalenet_zoo._files import SCRATCH
-from scalenet_zoo.locks import LOCK
-from scalenet_zoo.search.state import SearchState
-from tests.shapes import SPECS
-from tests.test_search_run import HERE, write_config
+from scalenet_zoo.core.files import SCRATCH
+from scalenet_zoo.core.run_folder import LOCK
+from scalenet_zoo.export.tensorrt.record import read_engine
+from scalenet_zoo.latency.profile import Profile
+from scalenet_zoo.search.scalenet.state import SearchState
+from tests.helpers.shapes import SPECS
+from tests.search.test_search_run import HERE, write_config
 
 PROGRAM = Path(sys.executable).with_name("scalenet-zoo")
 KILLS = 7

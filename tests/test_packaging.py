@@ -13,12 +13,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGED = (
     "py.typed",
-    "model_card.md",
-    "recipes/quick.yaml",
+    "zoo/model_card.md",
+    "training/recipes/quick.yaml",
     "search/configs/digits.yaml",
-    "search/report.html",
-    "search/spaces/multipath/scalenas_pose.yaml",
-    "search/spaces/scalenet.yaml",
+    "search/report/report.html",
+    "spaces/packaged/scalenas/scalenas_pose.yaml",
+    "spaces/packaged/scalenet/scalenet.yaml",
     "supernet/recipe.yaml",
 )
 
@@ -69,7 +69,10 @@ def test_the_wheel_works_in_an_empty_environment(built: Path, tmp_path: Path) ->
     assert "scalenet_s0" in run("list")
     assert "352,691,328" in run("show", "scalenet_s0")
     assert "largest difference" in run("build", "--flops", "100M", "--export", "onnx")
-    where = "import scalenet_zoo.export.onnx as e, scalenet_zoo.zoo as z; print(e.__file__, z._paths()['scalenet_s0'])"
+    where = (
+        "import scalenet_zoo.export.onnx as e, scalenet_zoo.zoo.catalog as z;"
+        " print(e.__file__, z.entry_path('scalenet_s0'))"
+    )
     places = subprocess.run(
         [python, "-c", where], capture_output=True, text=True, check=True, cwd=tmp_path
     ).stdout.split()

@@ -13,8 +13,6 @@ from typing import Annotated
 
 import typer
 
-from scalenet_zoo import __version__
-from scalenet_zoo.bounds import MESSAGE_CHARACTERS
 from scalenet_zoo.cli import (
     benchmark,
     build,
@@ -29,8 +27,10 @@ from scalenet_zoo.cli import (
     train,
     zoo,
 )
-from scalenet_zoo.errors import ZooError
-from scalenet_zoo.quoting import elide, printable
+from scalenet_zoo.core.bounds import MESSAGE_CHARACTERS
+from scalenet_zoo.core.errors import ZooError
+from scalenet_zoo.core.quoting import elide, printable
+from scalenet_zoo.core.version import __version__
 
 app = typer.Typer(
     name="scalenet-zoo",

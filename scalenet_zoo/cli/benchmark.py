@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from scalenet_zoo.bounds import THREADS
 from scalenet_zoo.cli.models import check_model
 from scalenet_zoo.cli.options import Json
+from scalenet_zoo.core.bounds import THREADS
 
 if TYPE_CHECKING:
-    from scalenet_zoo.export.benchmark import Result
     from scalenet_zoo.export.metadata import Precision
+    from scalenet_zoo.latency.benchmark import BenchmarkResult
 
 
 def benchmark(
@@ -70,14 +70,14 @@ def benchmark(
 
     from dataclasses import asdict
 
-    from scalenet_zoo._files import format_json, replacing
-    from scalenet_zoo.backends import check_backend, machine
     from scalenet_zoo.cli.console import print_json, progress_lines
-    from scalenet_zoo.export.latency_plot import FORMATS, plot_latencies
-    from scalenet_zoo.outputs import check_writable
+    from scalenet_zoo.core.backends import check_backend, machine
+    from scalenet_zoo.core.files import format_json, replacing
+    from scalenet_zoo.core.outputs import check_writable
+    from scalenet_zoo.latency.plot import PLOT_FORMATS, plot_latencies
 
-    if plot and plot.suffix not in FORMATS:
-        raise typer.BadParameter(f"--plot: found {plot}, expected a name that ends in {', '.join(FORMATS)}")
+    if plot and plot.suffix not in PLOT_FORMATS:
+        raise typer.BadParameter(f"--plot: found {plot}, expected a name that ends in {', '.join(PLOT_FORMATS)}")
     for backend in backends:
         check_backend(backend)
     for model in models:
@@ -85,11 +85,11 @@ def benchmark(
     for path in filter(None, (output, plot)):
         check_writable(path)
 
-    from scalenet_zoo.export import benchmark as bench
+    from scalenet_zoo.latency import benchmark as bench
 
     timing = bench.Timing(warmup, seconds, runs, repeats)
     here = machine()
-    results: list[Result] = []
+    results: list[BenchmarkResult] = []
     try:
         with progress_lines() as on_progress:
             for cases in bench.plan(models, backends, batches, sizes, precisions):
@@ -130,10 +130,10 @@ def _precision(text: str) -> "Precision":
     return cast("Precision", text.strip())
 
 
-def _print(results: "list[Result]", here: dict[str, object]) -> None:
+def _print(results: "list[BenchmarkResult]", here: dict[str, object]) -> None:
     """Print the machine, what all results have in common, and a table of the rest."""
     from scalenet_zoo.cli.console import print_table
-    from scalenet_zoo.quantities import format_count
+    from scalenet_zoo.core.quantities import format_count
 
     settings: dict[str, list[object]] = {
         "on": [result.backend for result in results],

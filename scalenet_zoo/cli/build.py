@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from scalenet_zoo.bounds import THREADS
 from scalenet_zoo.cli.models import has_weights
-from scalenet_zoo.cli.options import UNTRAINED, BuildFormat, Json, Pretrained, Seed, TaskName, Weights, parse_size
+from scalenet_zoo.cli.options import UNTRAINED, BuildFormat, Json, Pretrained, Seed, TaskName, WeightsOption, parse_size
+from scalenet_zoo.core.bounds import THREADS
 
 
 def build(
@@ -40,7 +40,7 @@ def build(
     classes: Annotated[int | None, typer.Option(min=1, help="Classes or joints, if not the family's.")] = None,
     in_channels: Annotated[int | None, typer.Option(min=1, help="Channels of the image, if not 3.")] = None,
     pretrained: Pretrained = False,
-    weights: Weights = None,
+    weights: WeightsOption = None,
     export: Annotated[BuildFormat | None, typer.Option(help="Export the network too, and check the file.")] = None,
     output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
     seed: Seed = 0,
@@ -63,19 +63,22 @@ def build(
     if latency is None and (threads or batch or precision):
         raise typer.BadParameter("found --threads, --batch or --precision without --latency, for which they are")
 
-    from scalenet_zoo._files import replacing
+    from scalenet_zoo.arch.spec import Task, spec_of
+    from scalenet_zoo.budgets import find_at_latency, spec_for
     from scalenet_zoo.cli.console import print_json, progress, progress_lines
-    from scalenet_zoo.cli.latency import check_budget, found_json, print_found
-    from scalenet_zoo.outputs import check_writable
-    from scalenet_zoo.quantities import format_count
-    from scalenet_zoo.spec import Task, spec_of
-    from scalenet_zoo.zoo import create_model, find_at_latency, find_networks, load_spec, spec_for
+    from scalenet_zoo.cli.latency import check_latency_flags, found_json, print_found
+    from scalenet_zoo.core.files import replacing
+    from scalenet_zoo.core.outputs import check_writable
+    from scalenet_zoo.core.quantities import format_count
+    from scalenet_zoo.zoo.catalog import find_networks
+    from scalenet_zoo.zoo.create import create_model
+    from scalenet_zoo.zoo.sources import load_spec
 
     for_task: Task = task.value if task else "classification"
     image = parse_size(size) if size else None
     arch = None
     if latency is not None and on is not None:
-        check_budget(latency, on, precision)
+        check_latency_flags(latency, on, precision)
         find_networks(for_task, family, classes, in_channels or 3, image)
     elif spec is None:
         arch = spec_for(flops, params, for_task, family, divisor or 8, classes, in_channels or 3, image)
@@ -86,7 +89,7 @@ def build(
     import torch
 
     from scalenet_zoo.cli.verification import print_verification, verification_json
-    from scalenet_zoo.weights import save_weights
+    from scalenet_zoo.zoo.weights import save_weights
 
     found = None
     if latency is not None and on is not None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scalenet_zoo.quoting import printable
+from scalenet_zoo.core.quoting import printable
 
 LINE_SECONDS = 30.0
 """Between lines about progress in a file or pipe."""

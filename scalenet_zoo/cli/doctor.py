@@ -10,8 +10,8 @@ def doctor(as_json: Json = False) -> None:
 
     Example: scalenet-zoo doctor
     """
-    from scalenet_zoo.backends import find_backends, versions
     from scalenet_zoo.cli.console import print_json, print_table
+    from scalenet_zoo.core.backends import find_backends, versions
 
     backends = find_backends()
     if as_json:

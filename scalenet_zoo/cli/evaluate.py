@@ -12,18 +12,18 @@ from scalenet_zoo.cli.options import (
     BrokenLimit,
     Flip,
     IgnoreIndex,
-    Joints,
+    JointsOption,
     Json,
     Overlap,
     Pretrained,
     Seed,
     Tile,
-    Weights,
+    WeightsOption,
     parse_overlap,
 )
 
 if TYPE_CHECKING:
-    from scalenet_zoo.evaluate import Evaluation
+    from scalenet_zoo.inference.evaluate import Evaluation
 
 FIGURES = {
     "top1": "top-1 accuracy",
@@ -53,7 +53,7 @@ def evaluate(
     data: Annotated[str, typer.Option(help="As for `train`: digits, imagefolder:PATH, masks:PATH, coco:PATH, ...")],
     split: Annotated[str, typer.Option(help="The part of the data.")] = "val",
     pretrained: Pretrained = False,
-    weights: Weights = None,
+    weights: WeightsOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 32,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 2,
     flip: Flip = False,
@@ -61,7 +61,7 @@ def evaluate(
     overlap: Overlap = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many images.")] = None,
     ignore_index: IgnoreIndex = None,
-    joints: Joints = None,
+    joints: JointsOption = None,
     boxes: Boxes = None,
     box_score: BoxScore = 0.0,
     broken_limit: BrokenLimit = 100,
@@ -81,7 +81,7 @@ def evaluate(
 
     share = parse_overlap(tile, overlap)
 
-    from scalenet_zoo.data_forms import check_source
+    from scalenet_zoo.data.forms import check_source
 
     check_source(data)
     check_model(model, pretrained, weights)
@@ -89,10 +89,10 @@ def evaluate(
     import torch
 
     from scalenet_zoo.cli.console import print_json, progress_bar, say
-    from scalenet_zoo.data import open_data
-    from scalenet_zoo.evaluate import evaluate as run_evaluation
-    from scalenet_zoo.inference import prepare
-    from scalenet_zoo.tiling import doubt_resolution
+    from scalenet_zoo.data.sources import open_data
+    from scalenet_zoo.inference.evaluate import evaluate as run_evaluation
+    from scalenet_zoo.inference.prepare import prepare_inference
+    from scalenet_zoo.inference.tiling import doubt_resolution
 
     try:
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -102,7 +102,7 @@ def evaluate(
     network = open_model(model, pretrained, weights, seed)
     if isinstance(network, torch.nn.Module):
         network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    spec = prepare(network).spec
+    spec = prepare_inference(network).spec
     if spec.task == "segmentation" and (doubt := doubt_resolution(spec, tile)):
         say(doubt, err=True)
     examples = open_data(

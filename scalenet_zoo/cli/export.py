@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from scalenet_zoo.cli.models import HUB, MODEL, check_model, has_weights, is_exported, open_network
-from scalenet_zoo.cli.options import UNTRAINED, Format, Json, Pretrained, Seed, Weights, parse_size
-from scalenet_zoo.file_kinds import ENGINE, exported_kind, user_path
+from scalenet_zoo.cli.options import UNTRAINED, Format, Json, Pretrained, Seed, WeightsOption, parse_size
+from scalenet_zoo.core.file_kinds import ENGINE, exported_kind, user_path
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from scalenet_zoo.export.engine_record import EngineOptions, EngineRecord
+    from scalenet_zoo.arch.spec import ArchSpec
     from scalenet_zoo.export.metadata import OnnxOptions, Output, Precision
+    from scalenet_zoo.export.tensorrt.record import EngineOptions, EngineRecord
     from scalenet_zoo.export.verify import Verification
-    from scalenet_zoo.spec import ArchSpec
 
 ENGINES = (Format.tensorrt, Format.tensorrt_rtx)
 REPOSITORY = Path("model_repository")
@@ -72,7 +72,7 @@ def export(
     compress: Annotated[bool, typer.Option("--compress", help="TensorRT: keep the engine gzip-compressed.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="TensorRT: build even if there is an engine.")] = False,
     pretrained: Pretrained = False,
-    weights: Weights = None,
+    weights: WeightsOption = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -131,10 +131,10 @@ def export(
     # What takes no time is looked at first, in this order: names, quantities, images, where the files go.
     check_model(model, pretrained, weights)
 
-    from scalenet_zoo._files import scratch_folder
-    from scalenet_zoo.export.engine_record import EngineOptions
+    from scalenet_zoo.core.files import scratch_folder
+    from scalenet_zoo.core.outputs import check_writable
     from scalenet_zoo.export.metadata import OnnxOptions
-    from scalenet_zoo.outputs import check_writable
+    from scalenet_zoo.export.tensorrt.record import EngineOptions
 
     engine_options = EngineOptions(
         library="tensorrt" if to is Format.tensorrt else "tensorrt-rtx",
@@ -161,12 +161,12 @@ def export(
     for path in _targets(Path(model).stem, to, output, with_onnx=not is_file):
         check_writable(path)
 
+    from scalenet_zoo.arch.spec import spec_of
     from scalenet_zoo.cli.console import print_json, say
     from scalenet_zoo.cli.verification import print_verification, verification_json
-    from scalenet_zoo.spec import spec_of
 
     if to in ENGINES:
-        from scalenet_zoo.export.tensorrt import find_target
+        from scalenet_zoo.export.tensorrt.build import find_target
 
         find_target(engine_options)
     source, network, verification, record = user_path(model), None, None, None
@@ -213,7 +213,7 @@ def export(
 
 def _resized(model: str, size: tuple[int, int] | None) -> "ArchSpec":
     """The spec of a network, for images of this height and width."""
-    from scalenet_zoo.zoo import load_spec
+    from scalenet_zoo.zoo.sources import load_spec
 
     height, width = size or (None, None)
     return load_spec(model).replace(height=height, width=width)
@@ -262,7 +262,7 @@ def _batch(text: str) -> tuple[int, int, int]:
 def _images(folder: Path, limit: int) -> list[Path]:
     """The images of a folder; those that cannot be read are named and left out."""
     from scalenet_zoo.cli.console import say
-    from scalenet_zoo.image_files import find_images
+    from scalenet_zoo.data.image_files import find_images
 
     images, broken = find_images(folder, limit)
     if broken:
@@ -279,10 +279,10 @@ def _export_onnx(
     min_agreement: float | None,
     trained: bool,
 ) -> "Verification":
+    from scalenet_zoo.arch.spec import spec_of
     from scalenet_zoo.cli.console import progress
     from scalenet_zoo.export.onnx import export_onnx
     from scalenet_zoo.export.verify import MIN_AGREEMENT
-    from scalenet_zoo.spec import spec_of
 
     if min_agreement is None:  # without training nearly all outputs are equal: nothing to agree on
         min_agreement = MIN_AGREEMENT[spec_of(network).task] if trained else 0.0
@@ -297,11 +297,11 @@ def _build_engine(
     from functools import partial
 
     from scalenet_zoo.cli.console import progress_bar
-    from scalenet_zoo.export.engine_network import EngineNetwork
+    from scalenet_zoo.data.image_files import sample_photographs
     from scalenet_zoo.export.onnx_network import OnnxNetwork
-    from scalenet_zoo.export.tensorrt import build_engine
+    from scalenet_zoo.export.tensorrt.build import build_engine
+    from scalenet_zoo.export.tensorrt.network import EngineNetwork
     from scalenet_zoo.export.verify import compare, run_torch
-    from scalenet_zoo.image_files import sample_photographs
 
     def check(engine: EngineNetwork) -> None:
         reference = partial(run_torch, network.eval()) if network is not None else OnnxNetwork.load_inner(source)

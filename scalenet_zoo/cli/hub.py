@@ -24,8 +24,8 @@ def pull(
     Example: scalenet-zoo pull org/name --output my-network
     """
     from scalenet_zoo.cli.console import print_json
-    from scalenet_zoo.hub import pull as fetch
-    from scalenet_zoo.quantities import format_count
+    from scalenet_zoo.core.quantities import format_count
+    from scalenet_zoo.zoo.publish import pull as fetch
 
     folder = output or Path(repository.partition("@")[0].removeprefix("hf-hub:").rpartition("/")[2])
     pulled = fetch(repository, folder, revision)  # the client shows its own progress
@@ -74,7 +74,7 @@ def push(
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     from scalenet_zoo.cli.console import print_json
-    from scalenet_zoo.hub import push as upload
+    from scalenet_zoo.zoo.publish import push as upload
 
     if not sys.stderr.isatty():
         disable_progress_bars()

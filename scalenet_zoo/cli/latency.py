@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from scalenet_zoo.backends import check_backend
-from scalenet_zoo.quantities import format_count, format_ms, parse_ms
+from scalenet_zoo.core.backends import check_backend
+from scalenet_zoo.core.quantities import format_count, format_ms, parse_ms
 
 if TYPE_CHECKING:
-    from scalenet_zoo.export.latency_budget import Found
+    from scalenet_zoo.latency.budget import LatencyChoice
 
 
-def check_budget(latency: str, backend: str, precision: str | None) -> None:
+def check_latency_flags(latency: str, backend: str, precision: str | None) -> None:
     """See that the words of a latency budget can be understood, before anything slow is imported.
 
     Raises:
@@ -34,7 +34,7 @@ def check_precision(precision: str | None) -> None:
         raise typer.BadParameter(f"--precision: found {precision!r}, expected fp32 or fp16")
 
 
-def print_found(found: "Found") -> None:
+def print_found(found: "LatencyChoice") -> None:
     """The networks that were tried, predicted and measured; the last one meets the budget."""
     from scalenet_zoo.cli.console import print_table
 
@@ -60,7 +60,7 @@ def print_found(found: "Found") -> None:
         typer.echo(f"this machine was never undisturbed while it measured {', '.join(unsure)}: these are less sure")
 
 
-def found_json(found: "Found") -> dict[str, object]:
+def found_json(found: "LatencyChoice") -> dict[str, object]:
     """The same for programs."""
     return {
         **found.settings.model_dump(mode="json", exclude={"family", "divisor"}),

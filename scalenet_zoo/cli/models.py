@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from scalenet_zoo._files import regular_file
-from scalenet_zoo.errors import InputError, ModelNotFoundError, WeightsError
-from scalenet_zoo.file_kinds import ENGINE, exported_kind, user_path
+from scalenet_zoo.core.errors import InputError, ModelNotFoundError, WeightsError
+from scalenet_zoo.core.file_kinds import ENGINE, exported_kind, user_path
+from scalenet_zoo.core.files import regular_file
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from scalenet_zoo.export.verify import Exported
+    from scalenet_zoo.inference.prepare import ExportedFile
 
 MODEL = "A name of the zoo, a spec's JSON file, hf-hub:org/name, a folder of `train`, an ONNX file or an engine."
 """Help for commands that take any of them."""
@@ -45,7 +45,7 @@ def check_model(model: str, pretrained: bool = False, weights: Path | None = Non
         if not _REPOSITORY.fullmatch(name := model.removeprefix(HUB)):
             raise ModelNotFoundError(f"{model}: found {name!r}, expected org/name or org/name@revision after {HUB}")
     else:
-        from scalenet_zoo.zoo import load_spec
+        from scalenet_zoo.zoo.sources import load_spec
 
         load_spec(model)
     if weights is not None:
@@ -69,14 +69,14 @@ def has_weights(model: str) -> bool:
 
 def _is_entry(model: str) -> bool:
     """Whether this is a name of the zoo, which comes before a file's or a folder's."""
-    from scalenet_zoo.zoo import list_models
+    from scalenet_zoo.zoo.catalog import list_models
 
     return model in list_models()
 
 
 def open_model(
     model: str, pretrained: bool = False, weights: Path | None = None, seed: int = 0
-) -> "nn.Module | Exported":
+) -> "nn.Module | ExportedFile":
     """Open what has this name: a network in evaluation, or an exported file ready to run.
 
     Args:
@@ -94,7 +94,7 @@ def open_model(
         return open_network(model, pretrained, weights, seed)
     path = user_path(model)
     if exported_kind(path) == ENGINE:
-        from scalenet_zoo.export.engine_network import EngineNetwork
+        from scalenet_zoo.export.tensorrt.network import EngineNetwork
 
         return EngineNetwork.load(path)
     from scalenet_zoo.export.onnx_network import OnnxNetwork
@@ -116,7 +116,7 @@ def open_network(
     """
     import torch
 
-    from scalenet_zoo.zoo import create_model
+    from scalenet_zoo.zoo.create import create_model
 
     torch.manual_seed(seed)
     return create_model(model, pretrained, img_size=size, weights=weights).eval()

@@ -33,7 +33,7 @@ class BuildFormat(StrEnum):
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Pretrained = Annotated[bool, typer.Option("--pretrained", help="Load published weights from the Hugging Face Hub.")]
-Weights = Annotated[Path | None, typer.Option(help="A safetensors file with the network's weights.")]
+WeightsOption = Annotated[Path | None, typer.Option(help="A safetensors file with the network's weights.")]
 IgnoreIndex = Annotated[
     int | None,
     typer.Option(
@@ -42,7 +42,7 @@ IgnoreIndex = Annotated[
         help="Pixels of this value in masks count for nothing; 255, if classes.json does not say otherwise.",
     ),
 ]
-Joints = Annotated[
+JointsOption = Annotated[
     Path | None, typer.Option(help="A YAML file with the joints' names, flip_pairs, skeleton or sigmas.")
 ]
 Flip = Annotated[bool, typer.Option("--flip", help="Average over each image and its mirror image.")]
@@ -83,6 +83,6 @@ def parse_overlap(tile: bool, overlap: float | None) -> float | None:
         raise typer.BadParameter(f"--overlap: found {overlap}, expected 0 to 0.9")
     if not tile:
         return None
-    from scalenet_zoo.tiling import OVERLAP
+    from scalenet_zoo.inference.tiling import OVERLAP
 
     return OVERLAP if overlap is None else overlap

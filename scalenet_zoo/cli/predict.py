@@ -19,7 +19,7 @@ from scalenet_zoo.cli.options import (
     Pretrained,
     Seed,
     Tile,
-    Weights,
+    WeightsOption,
     parse_overlap,
 )
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from scalenet_zoo.predict import Row
-    from scalenet_zoo.spec import ArchSpec
+    from scalenet_zoo.arch.spec import ArchSpec
+    from scalenet_zoo.inference.predict import Row
 
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     model: Annotated[str, typer.Option(help=MODEL)],
     pretrained: Pretrained = False,
-    weights: Weights = None,
+    weights: WeightsOption = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = 5,
     output: Annotated[
         Path | None, typer.Option(help="A folder for PNGs: segmentations or joints, drawn over the images.")
@@ -66,23 +66,23 @@ def predict(
     import torch
     from PIL import Image
 
-    from scalenet_zoo._files import replacing
-    from scalenet_zoo.bounds import PICTURE_PIXELS, TILED_PICTURE_PIXELS
     from scalenet_zoo.cli.console import print_json, progress_bar, say
-    from scalenet_zoo.data import BrokenImages
+    from scalenet_zoo.core.bounds import PICTURE_PIXELS, TILED_PICTURE_PIXELS
+    from scalenet_zoo.core.errors import InputError
+    from scalenet_zoo.core.files import replacing
+    from scalenet_zoo.data.broken import BrokenImages
     from scalenet_zoo.data.detections import boxes_of_files, check_box, read_detections
-    from scalenet_zoo.draw import draw
-    from scalenet_zoo.errors import InputError
-    from scalenet_zoo.image_files import read_image
-    from scalenet_zoo.inference import prepare
-    from scalenet_zoo.predict import DECISIONS, describe
-    from scalenet_zoo.predict import predict as run_prediction
-    from scalenet_zoo.tiling import doubt_resolution, learnt_own_resolution, segment
+    from scalenet_zoo.data.image_files import read_image
+    from scalenet_zoo.inference.draw import draw
+    from scalenet_zoo.inference.predict import DECISIONS, describe_output
+    from scalenet_zoo.inference.predict import predict as run_prediction
+    from scalenet_zoo.inference.prepare import prepare_inference
+    from scalenet_zoo.inference.tiling import doubt_resolution, learnt_own_resolution, segment
 
     paths = list(files)
     persons = boxes_of_files(read_detections(boxes, box_score), paths, boxes) if boxes else None
     gpu = "cuda" if torch.cuda.is_available() else None
-    inference = prepare(open_model(model, pretrained, weights, seed), gpu)
+    inference = prepare_inference(open_model(model, pretrained, weights, seed), gpu)
     spec = inference.spec
     if output and spec.task == "classification":
         raise typer.BadParameter(f"--output: found it for the classifier {spec.name}, which has nothing to draw")
@@ -119,7 +119,7 @@ def predict(
                         check_box(box, picture.size, f"{boxes}: {path}")
                 found = run_prediction(inference, list(pictures.values()), given_boxes) if pictures else []
             for (path, picture), decision in zip(pictures.items(), found, strict=True):
-                results[str(path)] = describe(spec, decision, top, DECISIONS[spec.task], inference.names)
+                results[str(path)] = describe_output(spec, decision, top, DECISIONS[spec.task], inference.names)
                 if target := files[path]:
                     with replacing(target) as temporary:
                         draw(inference, picture, decision).save(temporary)
@@ -151,8 +151,8 @@ def predict(
 
 def _files(images: list[Path], output: Path | None) -> dict[Path, Path | None]:
     """Every image, and the PNG to draw it to: in `output` an image of a folder has the place that it has there."""
-    from scalenet_zoo.errors import InputError
-    from scalenet_zoo.image_files import image_files
+    from scalenet_zoo.core.errors import InputError
+    from scalenet_zoo.data.image_files import image_files
 
     files: dict[Path, Path | None] = {}
     sources: dict[Path, Path] = {}
@@ -180,8 +180,8 @@ def _files(images: list[Path], output: Path | None) -> dict[Path, Path | None]:
 
 
 def _check_boxes(path: Path) -> None:
-    from scalenet_zoo._files import regular_file
-    from scalenet_zoo.errors import InputError
+    from scalenet_zoo.core.errors import InputError
+    from scalenet_zoo.core.files import regular_file
 
     try:
         regular_file(path)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from scalenet_zoo.bounds import PROFILE_ITEMS, THREADS
 from scalenet_zoo.cli.latency import check_precision
 from scalenet_zoo.cli.options import Json, TaskName, parse_size
+from scalenet_zoo.core.bounds import PROFILE_ITEMS, THREADS
 
 
 def profile(
@@ -58,11 +58,11 @@ def profile(
     if output is not None and output.suffix != ".json":
         raise typer.BadParameter(f"--output: found {output}, expected a file that ends with .json")
 
-    from scalenet_zoo._files import cache_folder
-    from scalenet_zoo.backends import check_backend, require_backend
     from scalenet_zoo.cli.console import print_json, print_table, progress_lines
-    from scalenet_zoo.outputs import check_writable
-    from scalenet_zoo.zoo import find_networks, latency_name
+    from scalenet_zoo.core.backends import check_backend, require_backend
+    from scalenet_zoo.core.files import cache_folder
+    from scalenet_zoo.core.outputs import check_writable
+    from scalenet_zoo.zoo.catalog import find_networks, latency_name
 
     check_backend(on)
     sampled = find_networks(task.value, family, img_size=parse_size(size) if size else None)
@@ -70,8 +70,8 @@ def profile(
 
     import torch
 
-    from scalenet_zoo.export.latency_model import make_latency_model, model_path
-    from scalenet_zoo.export.profile import QUICK, Plan, Settings
+    from scalenet_zoo.latency.model import make_latency_model, model_path
+    from scalenet_zoo.latency.profile import QUICK, Plan, Settings
 
     require_backend(on)
     settings = Settings(

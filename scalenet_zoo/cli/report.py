@@ -18,7 +18,7 @@ def report(
     Example: scalenet-zoo report runs/imagenette
     """
     from scalenet_zoo.cli.console import print_json, progress
-    from scalenet_zoo.search.report import write_report
+    from scalenet_zoo.search.report.page import write_report
 
     with progress("drawing"):
         page = write_report(run, output)

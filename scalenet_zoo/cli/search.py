@@ -9,15 +9,17 @@ from scalenet_zoo.cli.options import Json
 
 if TYPE_CHECKING:
     from scalenet_zoo.search.config import MultipathConfig, SearchConfig
-    from scalenet_zoo.search.multipath_run import MultipathRun
-    from scalenet_zoo.search.run import SearchRun
-    from scalenet_zoo.search.run_base import RunOptions
+    from scalenet_zoo.search.run import RunOptions
+    from scalenet_zoo.search.scalenas.run import MultipathRun
+    from scalenet_zoo.search.scalenet.run import SearchRun
 
-Config = Annotated[
+ConfigOption = Annotated[
     str, typer.Argument(help="A YAML file, or the name of one of the package: digits, imagenet, cityscapes, coco-pose.")
 ]
 Data = Annotated[str | None, typer.Option(help="The data, if not the configuration's: imagefolder:PATH, digits, ...")]
-Output = Annotated[Path | None, typer.Option(help="The folder to write to, or to go on in; runs/NAME if not given.")]
+OutputOption = Annotated[
+    Path | None, typer.Option(help="The folder to write to, or to go on in; runs/NAME if not given.")
+]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that load images.")]
 SaveEvery = Annotated[
     int | None, typer.Option(min=1, help="Steps between checkpoints of the supernet, besides those after each epoch.")
@@ -30,9 +32,9 @@ supernet = typer.Typer(help="The weight-sharing network of a search.", no_args_i
 
 @supernet.command("train")
 def train_supernet(
-    config: Config,
+    config: ConfigOption,
     data: Data = None,
-    output: Output = None,
+    output: OutputOption = None,
     workers: Workers = 2,
     save_every: SaveEvery = None,
     log_interval: LogInterval = 50,
@@ -46,7 +48,7 @@ def train_supernet(
     from scalenet_zoo.cli.console import print_json, progress_lines
 
     chosen = _load(config, {"data": data})
-    from scalenet_zoo.search.run_base import RunOptions
+    from scalenet_zoo.search.run import RunOptions
 
     first = _is_first()
     with progress_lines(first) as on_step:
@@ -78,9 +80,9 @@ def extract_network(
     Example: scalenet-zoo supernet extract runs/streets streets_3 --output streets_3
     """
     from scalenet_zoo.cli.console import print_json, progress
-    from scalenet_zoo.errors import InputError
+    from scalenet_zoo.core.errors import InputError
     from scalenet_zoo.search.config import MultipathConfig
-    from scalenet_zoo.search.multipath_state import find_spec
+    from scalenet_zoo.search.scalenas.state import find_spec
     from scalenet_zoo.supernet.summary import trained_supernet
 
     config = _load(str(run / "config.yaml"), {})
@@ -88,8 +90,8 @@ def extract_network(
         raise InputError(f"{run}: found a search of scalenet, expected one of scalenas")
     trained_supernet(run)
     spec = find_spec(run, network)
-    from scalenet_zoo.search.multipath_run import MultipathRun
-    from scalenet_zoo.search.run_base import RunOptions
+    from scalenet_zoo.search.run import RunOptions
+    from scalenet_zoo.search.scalenas.run import MultipathRun
 
     with progress("extracting"):
         MultipathRun(config, run, RunOptions(workers=workers, cpu=cpu)).extract(spec, output)
@@ -100,9 +102,9 @@ def extract_network(
 
 
 def search(
-    config: Config,
+    config: ConfigOption,
     data: Data = None,
-    output: Output = None,
+    output: OutputOption = None,
     macs: Annotated[
         str | None,
         typer.Option(
@@ -134,8 +136,8 @@ def search(
     """
     import sys
 
+    from scalenet_zoo.arch.provenance import public_command
     from scalenet_zoo.cli.console import print_json, print_table, progress_lines
-    from scalenet_zoo.provenance import public_command
     from scalenet_zoo.supernet.summary import trained_supernet
 
     amounts = {"macs": macs, "params": params, "latency": latency}
@@ -146,7 +148,7 @@ def search(
     chosen = _load(config, {"data": data, "limits": limits})
     if supernet is not None:
         trained_supernet(supernet)
-    from scalenet_zoo.search.run_base import RunOptions
+    from scalenet_zoo.search.run import RunOptions
 
     about = {"command": public_command(["scalenet-zoo", *sys.argv[1:]])}
     first = _is_first()
@@ -158,10 +160,10 @@ def search(
     if not first:
         return
 
-    from scalenet_zoo.search.multipath_run import describe_front
-    from scalenet_zoo.search.multipath_state import TopologyState
-    from scalenet_zoo.search.report import write_report
-    from scalenet_zoo.search.run import describe
+    from scalenet_zoo.search.report.page import write_report
+    from scalenet_zoo.search.scalenas.run import describe_front
+    from scalenet_zoo.search.scalenas.state import TopologyState
+    from scalenet_zoo.search.scalenet.run import describe
 
     page = write_report(run.folder)
     written = [run.folder / "specs", page]
@@ -199,8 +201,8 @@ def _open(
     config: "SearchConfig | MultipathConfig", output: Path | None, options: "RunOptions"
 ) -> "SearchRun | MultipathRun":
     from scalenet_zoo.search.config import SearchConfig
-    from scalenet_zoo.search.multipath_run import MultipathRun
-    from scalenet_zoo.search.run import SearchRun
+    from scalenet_zoo.search.scalenas.run import MultipathRun
+    from scalenet_zoo.search.scalenet.run import SearchRun
 
     folder = output or Path("runs") / config.name
     if isinstance(config, SearchConfig):

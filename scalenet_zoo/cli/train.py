@@ -10,8 +10,8 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from scalenet_zoo.cli.models import check_model, has_weights, is_exported
-from scalenet_zoo.cli.options import IgnoreIndex, Joints, Json, Pretrained, Weights, parse_size
-from scalenet_zoo.recipe import FIELDS, HINTS
+from scalenet_zoo.cli.options import IgnoreIndex, JointsOption, Json, Pretrained, WeightsOption, parse_size
+from scalenet_zoo.training.recipe import FIELDS, HINTS
 
 
 def with_recipe_flags(command: Callable[..., None]) -> Callable[..., None]:
@@ -65,14 +65,14 @@ def train(
         int | None, typer.Option(min=1, help="Classes, where the data do not tell how many there are.")
     ] = None,
     pretrained: Pretrained = False,
-    weights: Weights = None,
+    weights: WeightsOption = None,
     teacher: Annotated[
         str | None, typer.Option(help="A network to learn from, too: hf-hub:org/name, or a folder of `train`.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="The folder to write to; runs/NAME if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in that folder.")] = False,
     ignore_index: IgnoreIndex = None,
-    joints: Joints = None,
+    joints: JointsOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many images of each part.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 2,
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints to keep.")] = 2,
@@ -92,13 +92,13 @@ def train(
     import sys
     from dataclasses import asdict
 
+    from scalenet_zoo.arch.provenance import public_command
     from scalenet_zoo.cli.console import print_json, progress_lines, say
-    from scalenet_zoo.data_forms import check_source
-    from scalenet_zoo.outputs import check_writable
-    from scalenet_zoo.provenance import public_command
-    from scalenet_zoo.recipe import load_recipe
-    from scalenet_zoo.training_log import RUN, holds_run
-    from scalenet_zoo.zoo import load_spec
+    from scalenet_zoo.core.outputs import check_writable
+    from scalenet_zoo.data.forms import check_source
+    from scalenet_zoo.training.log import RUN_FILE, holds_run
+    from scalenet_zoo.training.recipe import load_recipe
+    from scalenet_zoo.zoo.sources import load_spec
 
     is_first = os.environ.get("RANK", "0") == "0"
     # What takes no time is looked at first, in this order: quantities, names, paths, where the files go.
@@ -117,17 +117,17 @@ def train(
     folder = output or Path("runs") / Path(spec).stem
     holds_run(folder, resume)
     if is_first:
-        check_writable(folder / RUN)
+        check_writable(folder / RUN_FILE)
     task = load_spec(spec).task
     check_source(data, task)
     chosen.check_task(task, given, "flags")
 
     import torch
 
-    from scalenet_zoo.data import open_data
-    from scalenet_zoo.train import Options
-    from scalenet_zoo.train import train as run_training
-    from scalenet_zoo.zoo import create_model
+    from scalenet_zoo.data.sources import open_data
+    from scalenet_zoo.training.trainer import Options
+    from scalenet_zoo.training.trainer import train_network as run_training
+    from scalenet_zoo.zoo.create import create_model
 
     training, validation = (
         open_data(data, task, split, ignore_index=ignore_index, joints=joints, limit=limit)

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from scalenet_zoo.export.verify import Verification
-    from scalenet_zoo.predict import Row
+    from scalenet_zoo.inference.predict import Row
 
 
 def print_verification(check: "Verification") -> None:
     """What the network and its exported file say about a photograph, how far apart, and how fast."""
-    from scalenet_zoo.predict import row_text
+    from scalenet_zoo.inference.predict import row_text
 
     typer.echo()
     rows = zip(_rows(check, check.expected), _rows(check, check.found), strict=False)
@@ -47,10 +47,10 @@ def print_verification(check: "Verification") -> None:
 
 
 def _rows(check: "Verification", output: "np.ndarray") -> "list[Row]":
-    from scalenet_zoo.predict import describe
+    from scalenet_zoo.inference.predict import describe_output
 
     metadata = check.metadata
-    return describe(metadata.spec, output, form=metadata.options.output, names=metadata.class_names)
+    return describe_output(metadata.spec, output, form=metadata.options.output, names=metadata.class_names)
 
 
 def verification_json(check: "Verification") -> dict[str, object]:

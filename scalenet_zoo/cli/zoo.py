@@ -20,13 +20,14 @@ def list_entries(
     Example: scalenet-zoo list 'scalenet_*'
     """
     from scalenet_zoo.cli.console import print_json, print_table
-    from scalenet_zoo.quantities import format_count
-    from scalenet_zoo.zoo import TIMM_NAMES, list_models, load_spec
+    from scalenet_zoo.core.quantities import format_count
+    from scalenet_zoo.zoo.catalog import PUBLISHED, list_models
+    from scalenet_zoo.zoo.sources import load_spec
 
     specs = [load_spec(name) for name in list_models(pattern, task.value if task else None, pretrained)]
     if as_json:
         entries = (spec.model_dump(mode="json", exclude={"network", "format", "version"}) for spec in specs)
-        print_json([{**entry, "pretrained": entry["name"] in TIMM_NAMES} for entry in entries])
+        print_json([{**entry, "pretrained": entry["name"] in PUBLISHED} for entry in entries])
         return
     print_table(
         ("name", "task", "weights", "input", "MACs", "params", "reported"),
@@ -34,7 +35,7 @@ def list_entries(
             (
                 spec.name,
                 spec.task,
-                "timm" if spec.name in TIMM_NAMES else "-",
+                "timm" if spec.name in PUBLISHED else "-",
                 f"{spec.input.height}x{spec.input.width}",
                 format_count(spec.cost.macs),
                 format_count(spec.cost.params),
@@ -56,9 +57,9 @@ def show(
     """
     from dataclasses import asdict
 
+    from scalenet_zoo.arch.layer_table import layer_table
     from scalenet_zoo.cli.console import print_json, print_table, say
-    from scalenet_zoo.layer_table import layer_table
-    from scalenet_zoo.zoo import load_spec
+    from scalenet_zoo.zoo.sources import load_spec
 
     arch = load_spec(spec)
     rows = layer_table(arch)

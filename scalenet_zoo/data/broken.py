@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from scalenet_zoo.errors import InputError
+from scalenet_zoo.core.errors import InputError
 
 
 class BrokenImages:

@@ -14,11 +14,15 @@ from PIL import EpsImagePlugin, Image
 from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError
 from timm.data import IterableImageDataset, create_dataset
 
-from scalenet_zoo._files import read_json
+from scalenet_zoo.arch.labels import Labels, match_names, words_of
+from scalenet_zoo.arch.spec import Task, first_complaint
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.files import read_json
+from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data.examples import SPLITS, TRAINING, check_class, find_split, known_classes
 from scalenet_zoo.data.files import (
     TAR,
-    Found,
+    FoundImages,
     Member,
     entries,
     find_classes,
@@ -27,12 +31,8 @@ from scalenet_zoo.data.files import (
     list_images,
     name_classes,
 )
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.image_files import load_turned, read_image
-from scalenet_zoo.image_names import image_suffixes
-from scalenet_zoo.labels import Labels, match_names, words_of
-from scalenet_zoo.quoting import quoted
-from scalenet_zoo.spec import Task, first_complaint
+from scalenet_zoo.data.image_files import load_turned, read_image
+from scalenet_zoo.data.image_names import image_suffixes
 
 _PACKAGES = {
     "hfds": ("datasets", "scalenet-zoo[data]"),
@@ -290,7 +290,7 @@ def _open_tar(source: str, root: Path, split: str) -> ImageFiles | TarMembers:
     folders = {(depth, name.removesuffix(TAR)) for image in images for depth, name in enumerate(image.folders)}
     split = find_split(split, {name for _, name in folders}, source)
     depth = min(depth for depth, name in folders if name == split)
-    parts: dict[str, list[Found]] = {}
+    parts: dict[str, list[FoundImages]] = {}
     for image in images:
         if len(image.folders) > depth:
             parts.setdefault(image.folders[depth].removesuffix(TAR), []).append(image.below(depth + 1))
@@ -319,7 +319,7 @@ def _number_as(
 
 
 def _examples(
-    source: str, split: str, names: list[str], images: list[Found], targets: list[int]
+    source: str, split: str, names: list[str], images: list[FoundImages], targets: list[int]
 ) -> ImageFiles | TarMembers:
     labels = make_labels(source, names)
     members = [image.file for image in images if isinstance(image.file, Member)]

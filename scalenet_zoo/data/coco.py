@@ -13,12 +13,12 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, Strict, TypeAdapter, ValidationError
 
-from scalenet_zoo._files import read_json
-from scalenet_zoo.bounds import ANNOTATION_BYTES, JOINTS, OUTLINE_PIXELS, PICTURE_PIXELS
+from scalenet_zoo.arch.spec import first_complaint
+from scalenet_zoo.core.bounds import ANNOTATION_BYTES, JOINTS, OUTLINE_PIXELS, PICTURE_PIXELS
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.files import read_json
+from scalenet_zoo.core.quoting import printable, quoted
 from scalenet_zoo.data.crops import Box
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.quoting import printable, quoted
-from scalenet_zoo.spec import first_complaint
 
 AREA = 0.53
 """Of a person's box, what the person takes: the mean of COCO's."""
@@ -27,7 +27,7 @@ AREAS = (0.01, 1.05)
 
 _log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def _number(value: object) -> object:
@@ -58,8 +58,8 @@ def _nothing(value: object) -> object:
 Id = Annotated[int, Strict(), Field(ge=-(2**63), lt=2**63), BeforeValidator(_number)]
 ImageId = Annotated[int | str, BeforeValidator(_number_or_name)]
 Flag = Annotated[int, Strict(), Field(ge=0, le=1), BeforeValidator(_flag)]
-Number = Annotated[float, Strict()]
-Places: TypeAlias = tuple[Number, Number, Number, Number]
+CocoNumber = Annotated[float, Strict()]
+Places: TypeAlias = tuple[CocoNumber, CocoNumber, CocoNumber, CocoNumber]
 
 
 class Lenient(BaseModel):
@@ -107,11 +107,11 @@ class Annotation(Lenient):
     image_id: ImageId
     category_id: Id
     bbox: Places | None = None
-    keypoints: Annotated[tuple[Number, ...], FailFast(), BeforeValidator(_nothing)] = ()
+    keypoints: Annotated[tuple[CocoNumber, ...], FailFast(), BeforeValidator(_nothing)] = ()
     area: Any = None
     segmentation: Any = None
     iscrowd: Flag = 0
-    score: Number = 1.0
+    score: CocoNumber = 1.0
 
     @property
     def where(self) -> str:
@@ -119,7 +119,7 @@ class Annotation(Lenient):
         return "an annotation" if self.id is None else f"annotation {self.id}"
 
 
-class Document(Lenient):
+class CocoDocument(Lenient):
     """A whole file; what belongs together does so."""
 
     images: Annotated[tuple[Image, ...], FailFast()]
@@ -171,7 +171,7 @@ class Amiss:
             _log.warning("%s: %s", self._source, printable(said))
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path) -> CocoDocument:
     """Read annotations, and see that their ids fit together.
 
     Raises:
@@ -193,7 +193,7 @@ def read_value(path: Path) -> Any:  # noqa: ANN401 - JSON
         raise InputError(f"{path}: {error}") from None
 
 
-def parse_document(path: Path, value: object) -> Document:
+def parse_document(path: Path, value: object) -> CocoDocument:
     """The same of a file that was read already.
 
     Raises:
@@ -201,7 +201,7 @@ def parse_document(path: Path, value: object) -> Document:
     """
     if not isinstance(value, dict):
         raise InputError(f"{path}: found {quoted(value)}, expected an object with images, annotations and categories")
-    document = validated(path, TypeAdapter(Document), value)
+    document = validated(path, TypeAdapter(CocoDocument), value)
     _unique(path, "images", "id", (image.id for image in document.images))
     _unique(path, "images", "file_name", (image.file_name for image in document.images))
     _unique(path, "categories", "id", (category.id for category in document.categories))
@@ -214,7 +214,7 @@ def parse_document(path: Path, value: object) -> Document:
     return document
 
 
-def validated(path: Path, adapter: TypeAdapter[T], value: object) -> T:
+def validated(path: Path, adapter: TypeAdapter[_T], value: object) -> _T:
     """A value as pydantic knows it.
 
     Raises:

@@ -7,14 +7,16 @@ from typing import Annotated
 
 from pydantic import FailFast, TypeAdapter
 
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data.coco import (
     Amiss,
     Category,
+    CocoNumber,
     Flag,
     Id,
     ImageId,
     Lenient,
-    Number,
     Places,
     box_complaint,
     parse_document,
@@ -23,8 +25,6 @@ from scalenet_zoo.data.coco import (
     validated,
 )
 from scalenet_zoo.data.crops import Box
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.quoting import quoted
 
 PERSON = 1
 """COCO's category."""
@@ -44,7 +44,7 @@ class Detection(Lenient):
     image_id: ImageId
     category_id: Id
     bbox: Places
-    score: Number = 1.0
+    score: CocoNumber = 1.0
     iscrowd: Flag = 0
 
 

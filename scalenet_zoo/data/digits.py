@@ -7,9 +7,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from scalenet_zoo.arch.labels import Labels
+from scalenet_zoo.arch.spec import Task
 from scalenet_zoo.data.examples import find_split
-from scalenet_zoo.labels import Labels
-from scalenet_zoo.spec import Task
 
 _VALIDATION_SHARE = 0.2
 

@@ -7,11 +7,11 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from PIL import Image
 
+from scalenet_zoo.arch.labels import Labels
+from scalenet_zoo.arch.spec import Task
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data.broken import LoadingError
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.labels import Labels
-from scalenet_zoo.quoting import quoted
-from scalenet_zoo.spec import Task
 
 IGNORE = 255
 """Class of the pixels of a mask that count for nothing: void."""

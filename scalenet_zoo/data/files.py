@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 
 from timm.utils.misc import natural_key
 
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.file_kinds import is_folder
-from scalenet_zoo.image_names import is_hidden, is_image
-from scalenet_zoo.labels import spelling
-from scalenet_zoo.quoting import quoted
+from scalenet_zoo.arch.labels import spelling
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.file_kinds import is_folder
+from scalenet_zoo.core.quoting import quoted
+from scalenet_zoo.data.image_names import is_hidden, is_image
 
 TAR = ".tar"
 
@@ -36,7 +36,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundImages:
     """An image.
 
     Attributes:
@@ -59,19 +59,19 @@ class Found:
         )
         return natural_key(path), path
 
-    def below(self, depth: int) -> "Found":
+    def below(self, depth: int) -> "FoundImages":
         """The same without its outermost folders."""
-        return Found(self.folders[depth:], self.file)
+        return FoundImages(self.folders[depth:], self.file)
 
 
-def list_images(root: Path) -> list[Found]:
+def list_images(root: Path) -> list[FoundImages]:
     """The images in a folder and in the tar files and all folders in it, or in a tar file, sorted.
 
     Raises:
         InputError: a folder or tar file cannot be read, or one has a name that is no text.
     """
     found = _in_tar(root) if is_tar(root) else _in_folder(root, (), frozenset())
-    return sorted(found, key=Found.order)
+    return sorted(found, key=FoundImages.order)
 
 
 def find_classes(root: Path) -> list[str]:
@@ -84,7 +84,7 @@ def find_classes(root: Path) -> list[str]:
     if is_tar(root) or any(map(is_tar, inside)):
         return name_classes(list_images(root), root)[0]
     firsts = [next(_in_folder(path, (path.name,), frozenset()), None) for path in inside if path.is_dir()]
-    return name_classes([Found(image.folders[:1], image.file) for image in firsts if image], root)[0]
+    return name_classes([FoundImages(image.folders[:1], image.file) for image in firsts if image], root)[0]
 
 
 def has_images(folder: Path) -> bool:
@@ -112,7 +112,7 @@ def is_tar(path: Path) -> bool:
     return path.suffix == TAR and os.path.isfile(path)  # noqa: PTH113 - Path raises for names that are too long
 
 
-def _in_folder(folder: Path, folders: tuple[str, ...], above: frozenset[tuple[int, int]]) -> Iterator[Found]:
+def _in_folder(folder: Path, folders: tuple[str, ...], above: frozenset[tuple[int, int]]) -> Iterator[FoundImages]:
     """The images in a folder; links back to one of those `above` it are not followed."""
     try:
         status = folder.stat()
@@ -125,13 +125,13 @@ def _in_folder(folder: Path, folders: tuple[str, ...], above: frozenset[tuple[in
         if entry.is_dir():
             yield from _in_folder(Path(entry.path), (*folders, _text(entry.name, folder)), above | {here})
         elif is_image(entry.name):
-            yield Found(folders, entry.path)
+            yield FoundImages(folders, entry.path)
         elif not folders and is_tar(Path(entry.path)):
             for image in _in_tar(Path(entry.path)):
-                yield Found((*folders, _text(entry.name, folder), *image.folders), image.file)
+                yield FoundImages((*folders, _text(entry.name, folder), *image.folders), image.file)
 
 
-def _in_tar(path: Path) -> list[Found]:
+def _in_tar(path: Path) -> list[FoundImages]:
     try:
         with tarfile.open(path, "r:") as tar:
             return _members(tar, path, path.name, 0)
@@ -142,7 +142,7 @@ def _in_tar(path: Path) -> list[Found]:
         raise InputError(f"{path}: cannot be read as a tar file with images: {said}; is it compressed?") from None
 
 
-def _members(tar: tarfile.TarFile, path: Path, own_name: str, start: int, within: str = "") -> list[Found]:
+def _members(tar: tarfile.TarFile, path: Path, own_name: str, start: int, within: str = "") -> list[FoundImages]:
     """The images in an open tar file, and in tar files in it; one folder of its own name around all does not count.
 
     Args:
@@ -152,7 +152,7 @@ def _members(tar: tarfile.TarFile, path: Path, own_name: str, start: int, within
         own_name: of the tar file.
         within: what the names of members begin with.
     """
-    images: list[Found] = []
+    images: list[FoundImages] = []
     for entry in tar:
         parts = [part for part in PurePosixPath(entry.name).parts if part not in ("/", "..")]
         parents, name = parts[:-1], "".join(parts[-1:])
@@ -168,9 +168,9 @@ def _members(tar: tarfile.TarFile, path: Path, own_name: str, start: int, within
             assert content is not None  # of a regular file
             with content, tarfile.open(fileobj=content, mode="r:") as child:
                 inside = _members(child, path, name, place, f"{shown}/")
-            images += [Found((*folders, _text(name, path), *image.folders), image.file) for image in inside]
+            images += [FoundImages((*folders, _text(name, path), *image.folders), image.file) for image in inside]
         else:
-            images.append(Found(folders, Member(str(path), shown, place, file.size)))
+            images.append(FoundImages(folders, Member(str(path), shown, place, file.size)))
     if all(image.folders[:1] == (own_name.removesuffix(TAR),) for image in images):
         return [image.below(1) for image in images]
     return images
@@ -195,7 +195,7 @@ def _text(name: str, where: Path) -> str:
     return name
 
 
-def name_classes(images: Sequence[Found], where: Path | str) -> tuple[list[str], list[int]]:
+def name_classes(images: Sequence[FoundImages], where: Path | str) -> tuple[list[str], list[int]]:
     """The classes of a split's images.
 
     A class is the first folder below the split. A tar file there is a class if images lie directly in it; else its
@@ -228,7 +228,7 @@ def name_classes(images: Sequence[Found], where: Path | str) -> tuple[list[str],
     return [name.removesuffix(TAR) for name in names], [places[path[0]] for path in folders]
 
 
-def _without_containers(images: Sequence[Found], where: Path | str) -> list[tuple[str, ...]]:
+def _without_containers(images: Sequence[FoundImages], where: Path | str) -> list[tuple[str, ...]]:
     """The folders of each image, the first of which is its class: without tar files that but hold classes."""
     classes = {image.folders[0] for image in images if len(image.folders) == 1}
     held = {image.folders[:2] for image in images if image.folders[0].endswith(TAR)}

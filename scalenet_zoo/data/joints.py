@@ -10,12 +10,12 @@ from typing import Any
 from pycocotools.cocoeval import Params
 from pydantic import ValidationError
 
-from scalenet_zoo._files import read_yaml
+from scalenet_zoo.arch.labels import Labels
+from scalenet_zoo.arch.spec import first_complaint
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.files import read_yaml
+from scalenet_zoo.core.quoting import printable, quoted
 from scalenet_zoo.data.coco import Category
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.labels import Labels
-from scalenet_zoo.quoting import printable, quoted
-from scalenet_zoo.spec import first_complaint
 
 _MIRRORED = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 COCO_JOINTS = ("nose", *(f"{side}_{joint}" for joint in _MIRRORED for side in ("left", "right")))

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 from torchvision.transforms import v2
 
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data import people, pose, segmentation
 from scalenet_zoo.data.broken import LoadingError, complaint
 from scalenet_zoo.data.classification import Stream
@@ -31,18 +34,18 @@ from scalenet_zoo.data.examples import (
     known_classes,
     known_targets,
 )
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.images import normalisation
-from scalenet_zoo.quoting import quoted
-from scalenet_zoo.recipe import Recipe
-from scalenet_zoo.spec import ArchSpec
+from scalenet_zoo.data.preparation import normalisation
 
-Batch = dict[str, Any]
-Row = tuple[Any, Any, list[str]]
+if TYPE_CHECKING:
+    from scalenet_zoo.training.recipe import Recipe
+
+
+LoadedBatch = dict[str, Any]
+LoadedImage = tuple[Any, Any, list[str]]
 """An image, its target, and the broken images met on the way."""
 
 
-class TrainingSet(Dataset[Row]):
+class TrainingSet(Dataset[LoadedImage]):
     """Examples, augmented. What is random about one is a function of the seed, the epoch and its index alone.
 
     Args:
@@ -56,7 +59,7 @@ class TrainingSet(Dataset[Row]):
         self,
         examples: Examples,
         spec: ArchSpec,
-        recipe: Recipe,
+        recipe: "Recipe",
         augment: Callable[[Image.Image, Any], tuple[Tensor, Any]] | None = None,
     ) -> None:
         self.examples = examples
@@ -75,7 +78,7 @@ class TrainingSet(Dataset[Row]):
         """Augment anew; call it before an epoch's first image is asked for."""
         self._epoch.fill_(epoch)
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> LoadedImage:
         """An augmented example; if it is broken, the next one that is not.
 
         Raises:
@@ -99,7 +102,7 @@ class TrainingSet(Dataset[Row]):
 
 
 @dataclass
-class EvaluationSet(Dataset[Row | str]):
+class EvaluationSet(Dataset[LoadedImage | str]):
     """Examples as they are, and instead of a broken one what is wrong with it.
 
     Attributes:
@@ -115,7 +118,7 @@ class EvaluationSet(Dataset[Row | str]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> Row | str:
+    def __getitem__(self, index: int) -> LoadedImage | str:
         """An example.
 
         Raises:
@@ -139,7 +142,7 @@ class EvaluationSet(Dataset[Row | str]):
 
 
 def training_loader(
-    examples: Examples | Stream, spec: ArchSpec, cfg: dict[str, Any], recipe: Recipe, batch_size: int, workers: int
+    examples: Examples | Stream, spec: ArchSpec, cfg: dict[str, Any], recipe: "Recipe", batch_size: int, workers: int
 ) -> DataLoader[Any]:
     """Augmented batches in random order, without a last one that is not full.
 
@@ -173,9 +176,10 @@ def training_loader(
         segmentation.check_masks(examples, least=2)
     augment: Callable[[Image.Image, Any], tuple[Tensor, Any]]
     if examples.task == "segmentation":
-        augment = segmentation.augmentation(spec, cfg, recipe)
+        augment = segmentation.mask_augmentation(spec, cfg, recipe)
     else:
-        augment = (people if spec.bottom_up else pose).augmentation(spec, cfg, recipe, examples.labels)
+        make = people.people_augmentation if spec.bottom_up else pose.person_augmentation
+        augment = make(spec, cfg, recipe, examples.labels)
     return DataLoader(
         TrainingSet(examples, spec, recipe, augment),
         batch_size,
@@ -240,7 +244,7 @@ def evaluation_loader(
 
 
 def _classification_loader(
-    examples: Examples | Stream, spec: ArchSpec, cfg: dict[str, Any], recipe: Recipe, batch_size: int, workers: int
+    examples: Examples | Stream, spec: ArchSpec, cfg: dict[str, Any], recipe: "Recipe", batch_size: int, workers: int
 ) -> DataLoader[Any]:
     mean, std = normalisation(spec, cfg)
     size = recipe.train_size or (spec.input.height, spec.input.width)
@@ -321,7 +325,7 @@ def seeded(*numbers: int) -> Iterator[None]:
             torch.set_rng_state(states[2])
 
 
-def collate(rows: Sequence[tuple[Any, ...]]) -> Batch:
+def collate(rows: Sequence[tuple[Any, ...]]) -> LoadedBatch:
     """A training batch from its rows."""
     images, targets, *broken = zip(*rows, strict=True)
     return {
@@ -331,13 +335,13 @@ def collate(rows: Sequence[tuple[Any, ...]]) -> Batch:
     }
 
 
-def collate_classes(rows: Sequence[tuple[Any, ...] | str]) -> Batch:
+def collate_classes(rows: Sequence[tuple[Any, ...] | str]) -> LoadedBatch:
     """An evaluation batch of a classifier from its rows; strings are broken images."""
     whole = [row for row in rows if not isinstance(row, str)]
     return _whole(rows) | {"target": torch.tensor([row[1] for row in whole], dtype=torch.int64)}
 
 
-def collate_dense(rows: Sequence[tuple[Any, ...] | str]) -> Batch:
+def collate_dense(rows: Sequence[tuple[Any, ...] | str]) -> LoadedBatch:
     """The same for segmentation and pose: targets are a list."""
     targets = [row[1] for row in rows if not isinstance(row, str)]
     if targets and isinstance(targets[0], Tensor):
@@ -348,7 +352,7 @@ def collate_dense(rows: Sequence[tuple[Any, ...] | str]) -> Batch:
     return _whole(rows) | {"target": targets}
 
 
-def _whole(rows: Sequence[tuple[Any, ...] | str]) -> Batch:
+def _whole(rows: Sequence[tuple[Any, ...] | str]) -> LoadedBatch:
     images = [torch.as_tensor(row[0]) for row in rows if not isinstance(row, str)]
     return {
         "image": default_collate(images) if images else torch.empty(0),

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,15 +16,19 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from scalenet_zoo.arch.labels import Labels
+from scalenet_zoo.arch.spec import ArchSpec, Task
+from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.data.crops import PADDING, STRIDE, apply, crop_matrix, cut, draw_heatmaps, inverse
 from scalenet_zoo.data.examples import Examples, Part, People, Region
 from scalenet_zoo.data.pose import Persons, mirror_order, mirroring, picture_transform, read_sized
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.grouping import MOST_PEOPLE
-from scalenet_zoo.labels import Labels
-from scalenet_zoo.recipe import Recipe
-from scalenet_zoo.spec import ArchSpec, Task
 
+if TYPE_CHECKING:
+    from scalenet_zoo.training.recipe import Recipe
+
+
+MOST_PEOPLE = 30
+"""That are looked for in a picture."""
 SHIFT = 0.2
 """How far an image is moved at most in training, as a share of its shorter side (HigherHRNet)."""
 
@@ -105,8 +109,8 @@ def fit_image(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, n
     return cut(image, to_image, size), to_image
 
 
-def augmentation(
-    spec: ArchSpec, cfg: dict[str, Any], recipe: Recipe, labels: Labels
+def people_augmentation(
+    spec: ArchSpec, cfg: dict[str, Any], recipe: "Recipe", labels: Labels
 ) -> Callable[[Image.Image, People], tuple[Tensor, dict[str, Tensor]]]:
     """The training transform of an image with people: seen larger or smaller, turned, moved, mirrored.
 
@@ -123,7 +127,7 @@ def augmentation(
 def _augment(
     transform: Callable[[Image.Image], Tensor],
     spec: ArchSpec,
-    recipe: Recipe,
+    recipe: "Recipe",
     mirror: np.ndarray,
     image: Image.Image,
     people: People,

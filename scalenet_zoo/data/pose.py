@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,12 +13,16 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from scalenet_zoo.arch.labels import Labels
+from scalenet_zoo.arch.spec import ArchSpec, Task
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data.coco import (
     AREA,
     Amiss,
     Annotation,
     Category,
-    Document,
+    CocoDocument,
     area_complaint,
     box_complaint,
     clipped,
@@ -31,12 +35,11 @@ from scalenet_zoo.data.crops import STRIDE, apply, crop_matrix, cut, draw_heatma
 from scalenet_zoo.data.detections import PERSON, Detection, read_detections
 from scalenet_zoo.data.examples import Person, Region, find_split
 from scalenet_zoo.data.joints import read_joints
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.images import normalisation, read_oriented
-from scalenet_zoo.labels import Labels
-from scalenet_zoo.quoting import quoted
-from scalenet_zoo.recipe import Recipe
-from scalenet_zoo.spec import ArchSpec, Task
+from scalenet_zoo.data.preparation import normalisation, read_oriented
+
+if TYPE_CHECKING:
+    from scalenet_zoo.training.recipe import Recipe
+
 
 _log = logging.getLogger(__name__)
 
@@ -191,7 +194,7 @@ _BOXES = "persons left out for their boxes"
 _AREAS = f"areas taken to be {AREA} of the boxes"
 
 
-def _image_files(path: Path, document: Document) -> _Listed:
+def _image_files(path: Path, document: CocoDocument) -> _Listed:
     listed = {}
     for image in document.images:
         if isinstance(image.id, str):
@@ -204,7 +207,7 @@ def _image_files(path: Path, document: Document) -> _Listed:
 
 
 def _read_people(
-    path: Path, document: Document, categories: Sequence[Category], listed: _Listed, joints: Sequence[str]
+    path: Path, document: CocoDocument, categories: Sequence[Category], listed: _Listed, joints: Sequence[str]
 ) -> tuple[list[Person], dict[int, tuple[Region, ...]]]:
     """Persons with labelled joints; and crowds and other persons, by their images' ids.
 
@@ -370,8 +373,8 @@ def _detected(
     return persons
 
 
-def augmentation(
-    spec: ArchSpec, cfg: dict[str, Any], recipe: Recipe, labels: Labels
+def person_augmentation(
+    spec: ArchSpec, cfg: dict[str, Any], recipe: "Recipe", labels: Labels
 ) -> Callable[[Image.Image, Person], tuple[Tensor, dict[str, Tensor]]]:
     """The training transform of a person: seen larger or smaller, turned, mirrored.
 
@@ -386,7 +389,7 @@ def augmentation(
     return partial(_augment, picture_transform(spec, cfg, recipe), spec, recipe, mirror_order(labels))
 
 
-def mirroring(recipe: Recipe, labels: Labels) -> Recipe:
+def mirroring(recipe: "Recipe", labels: Labels) -> "Recipe":
     """The recipe, without mirroring where it is not known which joints then change places; that is told."""
     if not recipe.hflip or labels.flip_pairs:
         return recipe
@@ -399,7 +402,7 @@ def mirroring(recipe: Recipe, labels: Labels) -> Recipe:
     return replace(recipe, hflip=0.0)
 
 
-def picture_transform(spec: ArchSpec, cfg: dict[str, Any], recipe: Recipe) -> Callable[[Image.Image], Tensor]:
+def picture_transform(spec: ArchSpec, cfg: dict[str, Any], recipe: "Recipe") -> Callable[[Image.Image], Tensor]:
     """A training image as float32 (channels, height, width), normalised, its colours changed as the recipe says.
 
     Raises:
@@ -429,7 +432,7 @@ def mirror_order(labels: Labels) -> np.ndarray:
 def _augment(
     transform: Callable[[Image.Image], Tensor],
     spec: ArchSpec,
-    recipe: Recipe,
+    recipe: "Recipe",
     mirror: np.ndarray,
     image: Image.Image,
     person: Person,

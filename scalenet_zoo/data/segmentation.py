@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,17 +17,20 @@ from torchvision import tv_tensors
 from torchvision.datasets import Cityscapes
 from torchvision.transforms import v2
 
-from scalenet_zoo._files import read_json, read_lines
-from scalenet_zoo.bounds import MASKS_LOOKED_AT, PICTURE_PIXELS, TILED_PICTURE_PIXELS
+from scalenet_zoo.arch.labels import Labels, spelling
+from scalenet_zoo.arch.spec import ArchSpec, Task, first_complaint
+from scalenet_zoo.core.bounds import MASKS_LOOKED_AT, PICTURE_PIXELS, TILED_PICTURE_PIXELS
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.files import read_json, read_lines
+from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data.examples import IGNORE, Examples, Part, find_split
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.image_files import image_files, load_turned, opened, read_oriented, turn, unturn
-from scalenet_zoo.image_names import is_hidden
-from scalenet_zoo.images import normalisation
-from scalenet_zoo.labels import Labels, spelling
-from scalenet_zoo.quoting import quoted
-from scalenet_zoo.recipe import Recipe
-from scalenet_zoo.spec import ArchSpec, Task, first_complaint
+from scalenet_zoo.data.image_files import image_files, load_turned, opened, read_oriented, turn, unturn
+from scalenet_zoo.data.image_names import is_hidden
+from scalenet_zoo.data.preparation import normalisation
+
+if TYPE_CHECKING:
+    from scalenet_zoo.training.recipe import Recipe
+
 
 _UNLISTED = -1
 _LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff")
@@ -328,8 +331,8 @@ def check_masks(examples: Examples, least: int) -> None:
         raise InputError(complaint)
 
 
-def augmentation(
-    spec: ArchSpec, cfg: dict[str, Any], recipe: Recipe
+def mask_augmentation(
+    spec: ArchSpec, cfg: dict[str, Any], recipe: "Recipe"
 ) -> Callable[[Image.Image, np.ndarray], tuple[Tensor, Tensor]]:
     """The training transform of an image and its mask: resized, turned, cropped and mirrored together.
 

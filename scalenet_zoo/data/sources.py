@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from scalenet_zoo.arch.spec import Task
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.data import pose, segmentation
 from scalenet_zoo.data.classification import (
     Stream,
@@ -12,10 +15,7 @@ from scalenet_zoo.data.classification import (
 )
 from scalenet_zoo.data.digits import open_digits
 from scalenet_zoo.data.examples import Examples, Part
-from scalenet_zoo.data_forms import parse_source
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.file_kinds import user_path
-from scalenet_zoo.spec import Task
+from scalenet_zoo.data.forms import parse_source
 
 
 def open_data(

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.networks.mbconv import MBConvNet
 from scalenet_zoo.networks.multipath import MultipathNet
-from scalenet_zoo.spec import ArchSpec
 
 __all__ = ["MBConvNet", "MultipathNet", "network_of"]
 

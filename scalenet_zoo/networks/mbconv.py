@@ -10,8 +10,8 @@ from timm.models import checkpoint_seq
 from timm.models._efficientnet_builder import efficientnet_init_weights
 from torch import Tensor, nn
 
-from scalenet_zoo.layers import ConvNormAct, MBConv, take_indices
-from scalenet_zoo.spec import ArchSpec
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.networks.layers import ConvNormAct, MBConv, take_indices
 
 
 class MBConvNet(nn.Module):

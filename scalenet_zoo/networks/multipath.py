@@ -19,9 +19,17 @@ from timm.models import checkpoint
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from scalenet_zoo.cost import BOTTLENECK_CHANNELS, BOTTLENECKS, STEM_CHANNELS
-from scalenet_zoo.layers import BasicBlock, Bottleneck, BottomUpHead, ConvNormAct, FusionPath, take_indices, upsample
-from scalenet_zoo.spec import ArchSpec, Module
+from scalenet_zoo.arch.cost import BOTTLENECK_CHANNELS, BOTTLENECKS, STEM_CHANNELS
+from scalenet_zoo.arch.spec import ArchSpec, Module
+from scalenet_zoo.networks.layers import (
+    BasicBlock,
+    Bottleneck,
+    BottomUpHead,
+    ConvNormAct,
+    FusionPath,
+    take_indices,
+    upsample,
+)
 
 
 class MultipathModule(nn.Module):

@@ -14,22 +14,25 @@ the modules that use them.
 
 import json
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue
 
-from scalenet_zoo._files import read_json, regular_file
-from scalenet_zoo.backends import require_backend
-from scalenet_zoo.data_forms import check_source
-from scalenet_zoo.errors import InputError, SpecError
-from scalenet_zoo.file_kinds import user_path
-from scalenet_zoo.quoting import quoted
-from scalenet_zoo.search.limits import Limits
-from scalenet_zoo.search.multipath_limits import MultipathLimits
-from scalenet_zoo.search.multipath_space import MultipathSpace
-from scalenet_zoo.search.multipath_state import TopologyBaseline
-from scalenet_zoo.search.record import scaled_stages
+from scalenet_zoo.arch.spec import Name, Strict, spec_errors
+from scalenet_zoo.core.backends import require_backend
+from scalenet_zoo.core.errors import InputError, SpecError
+from scalenet_zoo.core.file_kinds import user_path
+from scalenet_zoo.core.files import read_json, regular_file
+from scalenet_zoo.core.packaged import read_packaged
+from scalenet_zoo.core.quoting import quoted
+from scalenet_zoo.data.forms import check_source
+from scalenet_zoo.search.scalenas.limits import MultipathLimits
+from scalenet_zoo.search.scalenas.state import TopologyBaseline
+from scalenet_zoo.search.scalenet.limits import Limits
+from scalenet_zoo.search.scalenet.record import scaled_stages
+from scalenet_zoo.search.scalenet.state import Baseline
 from scalenet_zoo.search.settings import (
     LatencySettings,
     MCEASettings,
@@ -38,9 +41,8 @@ from scalenet_zoo.search.settings import (
     ScoringSettings,
     TopologySettings,
 )
-from scalenet_zoo.search.space import Space, read_packaged
-from scalenet_zoo.search.state import Baseline
-from scalenet_zoo.spec import Name, Strict, spec_errors
+from scalenet_zoo.spaces.scalenas import MultipathSpace
+from scalenet_zoo.spaces.scalenet import Space
 from scalenet_zoo.supernet.settings import MultipathSettings, SupernetSettings
 
 
@@ -220,7 +222,7 @@ def check_file(path: Path) -> None:
 
 def _read(source: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     """What a configuration's file holds, with changes."""
-    path, values = read_packaged("scalenet_zoo.search.configs", source, "configuration")
+    path, values = read_packaged(Path(str(files("scalenet_zoo.search"))) / "configs", source, "configuration")
     if not isinstance(values, dict):
         raise InputError(f"{source}: found no fields with values, expected a configuration with a name, data, space")
     for name, value in changes.items():
@@ -234,7 +236,7 @@ def _read(source: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-RUN = "run.json"
+RUN_FILE = "run.json"
 
 
 class RunAbout(Strict):

@@ -21,16 +21,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
-from scalenet_zoo._files import read_json, replacing_folder
-from scalenet_zoo.data import BrokenImages, Crop, Examples, Person, Stream, evaluation_loader
-from scalenet_zoo.data.examples import Target, check_class, known_targets
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.images import pixels
-from scalenet_zoo.labels import Labels, match_labels
-from scalenet_zoo.memory import check_memory
-from scalenet_zoo.quoting import quoted
-from scalenet_zoo.spec import ArchSpec, Task
-from scalenet_zoo.zoo import pretrained_cfg
+from scalenet_zoo.arch.labels import Labels, match_labels
+from scalenet_zoo.arch.spec import ArchSpec, Task
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.files import read_json, replacing_folder
+from scalenet_zoo.core.memory import check_memory
+from scalenet_zoo.core.quoting import quoted
+from scalenet_zoo.data.broken import BrokenImages
+from scalenet_zoo.data.classification import Stream
+from scalenet_zoo.data.examples import Crop, Examples, Person, Target, check_class, known_targets
+from scalenet_zoo.data.loaders import evaluation_loader
+from scalenet_zoo.data.preparation import pixels
+from scalenet_zoo.zoo.preparation import pretrained_cfg
 
 _FORMAT = "2"
 """Of the files: folders of another one are left alone."""

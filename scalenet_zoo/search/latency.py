@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from scalenet_zoo.errors import BudgetError
-from scalenet_zoo.export import OnProgress
-from scalenet_zoo.export.latency_budget import ATTEMPTS
-from scalenet_zoo.export.latency_model import LatencyModel, fit
-from scalenet_zoo.export.profile import (
+from scalenet_zoo.core.distributed import on_main_rank
+from scalenet_zoo.core.errors import BudgetError
+from scalenet_zoo.core.progress import OnProgress
+from scalenet_zoo.core.quantities import format_ms
+from scalenet_zoo.latency.budget import MOST_MEASURED
+from scalenet_zoo.latency.model import LatencyModel, fit_latency_model
+from scalenet_zoo.latency.profile import (
     Measurement,
     Profile,
     Settings,
@@ -35,21 +37,20 @@ from scalenet_zoo.export.profile import (
     prepare_yardstick,
     visit_item,
 )
-from scalenet_zoo.export.yardstick import quiet_ms
-from scalenet_zoo.quantities import format_ms
-from scalenet_zoo.search.candidates import Candidate
-from scalenet_zoo.search.processes import main_first
-from scalenet_zoo.search.record import found_network, to_kernels
-from scalenet_zoo.search.state import LatencyRound, Measured
+from scalenet_zoo.latency.yardstick import quiet_ms
+from scalenet_zoo.search.scalenet.record import found_network, to_kernels
+from scalenet_zoo.search.scalenet.state import LatencyRound, Measured
+from scalenet_zoo.spaces.candidates import Candidate
 
 if TYPE_CHECKING:
-    from scalenet_zoo.search.candidates import Scorer
-    from scalenet_zoo.search.limits import Bounds
-    from scalenet_zoo.search.mcea import AfterRound
+    from scalenet_zoo.arch.spec import ArchSpec
+    from scalenet_zoo.search.scalenet.limits import Bounds
+    from scalenet_zoo.search.scalenet.mcea import AfterRound
+    from scalenet_zoo.search.scalenet.state import Kernels, SearchState
     from scalenet_zoo.search.settings import LatencySettings
-    from scalenet_zoo.search.space import Scaling, Space, SpaceFile
-    from scalenet_zoo.search.state import Kernels, SearchState
-    from scalenet_zoo.spec import ArchSpec
+    from scalenet_zoo.spaces.candidates import Scorer
+    from scalenet_zoo.spaces.scalenet import Scaling, Space
+    from scalenet_zoo.spaces.space_file import SpaceFile
 
 
 @dataclass(kw_only=True)
@@ -117,7 +118,7 @@ class LatencyMeter(ABC):
             InputError: an earlier sitting had another machine, or other settings.
             OutputError: the file cannot be written.
         """
-        return main_first(self._measure_profile)
+        return on_main_rank(self._measure_profile)
 
     def _measure_profile(self) -> Profile:
         path, settings, plan = self.folder / "profile.json", self.profile_settings, self.settings.profile
@@ -126,7 +127,7 @@ class LatencyMeter(ABC):
         items = draw_items(self._draw, plan)
         return measure_items(items, self._yardstick, settings, plan, path, self.on_progress)
 
-    def fit(self, networks: Iterable[tuple[ArchSpec, float]]) -> LatencyModel:
+    def _fitted(self, networks: Iterable[tuple[ArchSpec, float]]) -> LatencyModel:
         """The latency model fitted to the profile and to networks with their milliseconds."""
         profile = self.profile
         for spec, ms in networks:
@@ -140,7 +141,7 @@ class LatencyMeter(ABC):
                     visits=((ms, profile.yardstick, profile.yardstick),),
                 ),
             )
-        return fit(profile)
+        return fit_latency_model(profile)
 
     def measure_specs(self, specs: Mapping[str, ArchSpec]) -> list[float]:
         """Milliseconds of each on the undisturbed machine; what was measured before is not measured again.
@@ -151,7 +152,7 @@ class LatencyMeter(ABC):
         new = {key: spec for key, spec in specs.items() if key not in self.measured}
         if new:
             known = self.profile.yardstick
-            self.measured |= main_first(partial(self._measure, new, known))
+            self.measured |= on_main_rank(partial(self._measure, new, known))
         return [self.measured[key] for key in specs]
 
     def _measure(self, specs: Mapping[str, ArchSpec], known: float) -> dict[str, float]:
@@ -201,7 +202,7 @@ class LatencyLoop(LatencyMeter):
     def model(self, rounds: Sequence[LatencyRound] = ()) -> LatencyModel:
         """The latency model fitted to the profile and to what was measured after rounds; the same gives the same."""
         networks = (network for each in rounds for network in each.networks)
-        return self.fit((self._spec(self._candidate(n.kernels, n.scaling)), n.measured) for n in networks)
+        return self._fitted((self._spec(self._candidate(n.kernels, n.scaling)), n.measured) for n in networks)
 
     def measure(self, candidates: Sequence[Candidate]) -> list[float]:
         """Milliseconds of each on the undisturbed machine; what was measured before is not measured again.
@@ -332,7 +333,7 @@ class LatencyLoop(LatencyMeter):
                 missed = f"found {format_ms(ms)} at stage {stage}, expected at most {format_ms(budget)}"
             return ms <= budget
 
-        for kernels in list(dict.fromkeys((state.found[0].kernels, *_last_bases(state))))[:ATTEMPTS]:
+        for kernels in list(dict.fromkeys((state.found[0].kernels, *_last_bases(state))))[:MOST_MEASURED]:
             chosen: list[Candidate] = []
             for options in [[self.space.unscaled], *_last_ranked(state)]:
                 candidates = (self._candidate(kernels, scaling) for scaling in options)
@@ -342,7 +343,9 @@ class LatencyLoop(LatencyMeter):
             else:
                 break
         else:
-            raise BudgetError(f"latency: {missed}, and none of the best {ATTEMPTS} base models met all when measured")
+            raise BudgetError(
+                f"latency: {missed}, and none of the best {MOST_MEASURED} base models met all when measured"
+            )
         tried |= {candidate.key: candidate for candidate in chosen}
         new = self._round(
             state.half_steps[-1].round + 1, model, [each for key, each in tried.items() if key not in before]

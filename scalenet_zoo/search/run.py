@@ -1,237 +1,221 @@
-"""A whole search, from data to a family of specs; what is there already is not done again.
-
-RUN/config.yaml, run.json   what was asked for; versions and machine
-RUN/latency                 the profile of the space, where latency is limited
-RUN/supernet                checkpoints, log, weights
-RUN/scores.jsonl, images    of the scorer
-RUN/search/METHOD.json      `state.SearchState` of the joint search and of each baseline
-RUN/family.json, specs/     what was found, for `build`, `train`, `export`
-RUN/baselines/METHOD/       specs of the baselines' networks
-"""
+"""What a run of either search has in common: its data, its folder, and what it was asked for."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+import json
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import torch
+import yaml
 
-from scalenet_zoo._files import replacing_folder
-from scalenet_zoo.family import Family
-from scalenet_zoo.provenance import public_source
-from scalenet_zoo.quantities import format_count
-from scalenet_zoo.scaling import apply_strategy, extrapolate
-from scalenet_zoo.search.baselines import search_baseline
-from scalenet_zoo.search.latency import LatencyLoop
-from scalenet_zoo.search.limits import Bounds
-from scalenet_zoo.search.mcea import MCEA
-from scalenet_zoo.search.processes import main_first
-from scalenet_zoo.search.run_base import BaseRun, RunOptions
-from scalenet_zoo.search.sampling import FeasibleSampler
-from scalenet_zoo.search.scoring import SupernetScorer
-from scalenet_zoo.spec import Provenance, Result
-from scalenet_zoo.supernet.loop import load_supernet
-from scalenet_zoo.supernet.scalenet import SuperSupernet
-from scalenet_zoo.supernet.summary import SUMMARY
-from scalenet_zoo.supernet.train import train_supernet
+from scalenet_zoo.core.backends import machine
+from scalenet_zoo.core.distributed import on_main_rank
+from scalenet_zoo.core.errors import InputError, TrainingError
+from scalenet_zoo.core.files import replacing, replacing_folder
+from scalenet_zoo.core.quoting import quoted
+from scalenet_zoo.data.sources import open_data
+from scalenet_zoo.search.config import RUN_FILE, RunAbout
+from scalenet_zoo.search.images import cached_images, check_data
+from scalenet_zoo.search.scalenet.state import first_difference
+from scalenet_zoo.search.scoring import validation_images
+from scalenet_zoo.supernet.summary import SUMMARY, SUPERNET_WEIGHTS, trained_supernet
+from scalenet_zoo.training.accelerator import alone_in, make_accelerator
+from scalenet_zoo.training.log import LOG
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
-    from scalenet_zoo.search.config import SearchConfig
-    from scalenet_zoo.search.state import SearchState
+    from scalenet_zoo.arch.spec import ArchSpec, Task
+    from scalenet_zoo.core.progress import OnProgress
+    from scalenet_zoo.search.config import MultipathConfig, SearchConfig
+    from scalenet_zoo.search.settings import SharedSettings
+    from scalenet_zoo.spaces.space_file import SpaceFile
     from scalenet_zoo.supernet.summary import SupernetSummary
+    from scalenet_zoo.training.recipe import Recipe
 
 
-class SearchRun(BaseRun):
-    """A run in a folder; each method does its part, or gives what an earlier sitting did.
+_OF_SEARCH = ("limits", "search", "latency")
+"""Fields of the configuration that may change until a search has begun; the others, until there is a supernet."""
+_OF_SUPERNET = ("method", "data", "train_split", "limit", "ignore_index", "joints", "space", "supernet")
+"""Fields of the configuration that a supernet depends on."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not change the result of a search.
+
+    Attributes:
+        workers: processes that load images, for each process that trains.
+        save_every: steps between checkpoints of the supernet, besides those after each epoch.
+        log_interval: steps between lines of its log.
+        cpu: stay on the CPU, GPU or not.
+        on_step: told what is being done, how much of it is done, and how much there is.
+        about: what else to say in the family's provenance.
+        supernet: another run, whose supernet is taken instead of training one.
+    """
+
+    workers: int = 2
+    save_every: int | None = None
+    log_interval: int = 50
+    cpu: bool = False
+    on_step: OnProgress = lambda what, done, total: None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    supernet: Path | None = None
+
+
+class BaseRun:
+    """A run in a folder.
 
     Args:
         config: what is asked for.
         folder: of the run.
         options: where and how it is told of.
+        space: to search.
+        task: of the networks.
+        recipe: of the supernet.
+        reading: other arguments of `open_data`.
+
+    Attributes:
+        accelerator: devices and processes.
+        training, validation: the data.
+        classes: classes or joints of the data.
+        recipe: of the supernet.
 
     Raises:
-        InputError: data, space and configuration do not fit.
-        BudgetError: the limits cannot be kept.
-        TrainingError: the folder holds a run with another configuration.
-        BackendError: the back end whose latency is limited cannot run here.
+        InputError: the data are unfit.
     """
 
-    may_change = ("baselines", "extrapolate")
+    may_change: ClassVar[tuple[str, ...]]
+    """Fields of the configuration that what was done does not depend on."""
 
-    def __init__(self, config: SearchConfig, folder: Path, options: RunOptions) -> None:
-        config.check()
-        self.config, self.space = config, config.open_space()
-        super().__init__(config, folder, options, self.space, "classification", config.supernet.make_recipe())
-        if not config.limits.latency:  # of latency, more must be known first
-            self._check_limits(Bounds(self.space, self.classes, config.limits))
-        self.supernet: SuperSupernet | None = None
+    def __init__(
+        self,
+        config: SearchConfig | MultipathConfig,
+        folder: Path,
+        options: RunOptions,
+        space: SpaceFile,
+        task: Task,
+        recipe: Recipe,
+        **reading: Any,  # noqa: ANN401 - as open_data has them
+    ) -> None:
+        self.folder, self.options, self.recipe = folder, options, recipe
+        self._values = config.model_dump(mode="json") | {"space": space.model_dump(mode="json")}
+        self.accelerator = make_accelerator(recipe, options.cpu)
+        splits = (config.train_split, config.val_split)
+        self.training, self.validation = check_data(
+            *(open_data(config.data, task, split, limit=config.limit, **reading) for split in splits), task=task
+        )
+        self.classes = len(self.training.labels.names)
+        if not self.classes:
+            raise InputError(f"{config.data}: found no names of classes, expected data that tell them")
 
-    def train(self) -> SupernetSummary:
-        """Train the supernet, if it is not trained yet.
+    @property
+    def training_options(self) -> dict[str, Any]:
+        """How the supernet's training runs, and how it is told of."""
+        names = ("workers", "save_every", "log_interval", "cpu", "on_step")
+        return {name: getattr(self.options, name) for name in names}
+
+    def state_path(self, method: str) -> Path:
+        """Where a search writes its state."""
+        return self.folder / "search" / f"{method}.json"
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Be the only run in the folder; of a new one, write down what is asked for, and take another's supernet.
 
         Raises:
-            TrainingError: another run is at work in the folder, or it holds one with another configuration.
+            InputError: there is no supernet to be taken.
+            TrainingError: another run is at work in the folder, it holds one with another configuration, or the
+                supernet is of another.
+            SpecError: a file of an earlier sitting is damaged.
+            OutputError: a file cannot be written.
         """
-        with self.at_work():
-            return self._train()
+        on_main_rank(self.check)  # of what cannot be, no folder is made
+        with alone_in(self.folder):
+            on_main_rank(self._begin)
+            yield
 
-    def search(self) -> Family:
-        """Do what is missing, and write the family.
+    def check(self) -> None:
+        """Compare the configuration with that of an earlier sitting, and with that of the supernet to be taken.
 
         Raises:
-            TrainingError: another run is at work in the folder, or it holds one with another configuration.
+            InputError: there is no supernet to be taken.
+            TrainingError: a configuration is another one.
+            SpecError: a file of an earlier sitting is damaged.
         """
-        with self.at_work():
-            return self._search()
-
-    def _train(self) -> SupernetSummary:
-        torch.manual_seed(self.recipe.seed)
-        self.supernet = SuperSupernet(self.space, self.classes)
-        folder = self.folder / "supernet"
-        if (folder / SUMMARY).exists():
-            self.supernet.to(self.accelerator.device)
-            return load_supernet(self.supernet, folder)
-        return train_supernet(self.supernet, self.config.supernet, self.training, folder, **self.training_options)
-
-    def _search(self) -> Family:
-        limits = self.config.limits
-        loop = self._latency_loop() if limits.latency else None
-        bounds = Bounds(self.space, self.classes, limits, loop.model() if loop else None)
-        if loop:
-            self._check_limits(bounds)
-        self.check_validation(
-            self.space.spec(self.space.largest, self.space.unscaled, self.classes), self.config.scoring
-        )
-        summary = self._train()
-        assert self.supernet is not None
-        scorer = SupernetScorer(
-            self.supernet,
-            self.training,
-            self.validation,
-            self.config.scoring,
-            self.folder,
-            summary.weights_sha256,
-            self.options.workers,
-            self.recipe.broken_limit,
-        )
-        context = {"supernet": summary.weights_sha256, "scoring": self.config.scoring.model_dump(mode="json")}
-        joint = MCEA(
-            bounds,
-            scorer,
-            self.config.search,
-            self.state_path("joint"),
-            self.config.name,
-            context,
-            loop.follow(bounds) if loop else None,
-            self._tell,
-        ).run()
-        if loop:
-            joint = loop.verify_found(joint, bounds, scorer)
-            main_first(partial(joint.save, self.state_path("joint")))
-            bounds = bounds.with_model(loop.model(joint.latency_rounds))  # the best there is, for the baselines too
-        for method in self.config.baselines:
-            state = search_baseline(
-                method,
-                bounds,
-                scorer,
-                self.config.search,
-                joint.evaluations,
-                self.state_path(method),
-                self.config.name,
-                context,
-                self._tell,
+        if (path := self.folder / RUN_FILE).exists():
+            before, now = (self._settled(config) for config in (RunAbout.load(path).config, self._fixed))
+            if difference := first_difference(before, now):
+                raise TrainingError(
+                    f"{self.folder}: {_told(difference)}, as now given; another configuration needs another folder"
+                )
+        source = self.options.supernet
+        if source is not None and not (self.folder / "supernet").exists():
+            trained_supernet(source)
+            theirs, ours = (
+                {name: each.get(name) for name in _OF_SUPERNET}
+                for each in (RunAbout.load(source / RUN_FILE).config, self._fixed)
             )
-            if loop:
-                state = loop.measure_found(state)
-                main_first(partial(state.save, self.state_path(method)))
-            main_first(partial(self._write_baseline, state))
-        return main_first(partial(self._write_family, joint, summary))
+            if difference := first_difference(theirs, ours):
+                raise TrainingError(f"{source}: {_told(difference)}, as now given")
 
-    def _check_limits(self, bounds: Bounds) -> None:
-        """Find out before the long work whether there is anything to search for."""
-        sampler = FeasibleSampler(bounds)
-        bases = sampler.draw(np.random.default_rng(self.config.search.seed), self.config.search.first_bases)
-        for stage in self.space.scaling[1:]:
-            bounds.some_admissible(stage.stage, bases)
+    def _begin(self) -> None:
+        """Check once more, now that nobody else can change the folder, and write down what is asked for."""
+        self.check()
+        target, path = self.folder / "supernet", self.folder / RUN_FILE
+        if self.options.supernet is not None and not target.exists():
+            with replacing_folder(target) as new:
+                for name in (SUPERNET_WEIGHTS, SUMMARY, LOG):
+                    shutil.copy(self.options.supernet / "supernet" / name, new / name)
+        about = RunAbout(config=self._fixed, machine=RunAbout.load(path).machine if path.exists() else machine())
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(about.model_dump(), indent=2) + "\n", encoding="utf-8")
+        with replacing(self.folder / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(self._values, sort_keys=False), encoding="utf-8")
 
-    def _latency_loop(self) -> LatencyLoop:
-        limits = self.config.limits
-        return LatencyLoop(
-            space=self.space,
-            classes=self.classes,
-            budgets=limits.amounts("latency", [stage.stage for stage in self.space.scaling]),
-            backend=str(limits.backend),
-            threads=limits.threads,
-            settings=self.config.latency,
-            folder=self.folder / "latency",
-            on_progress=self.options.on_step,
-        )
+    @property
+    def _fixed(self) -> dict[str, Any]:
+        """The configuration without what may change."""
+        return {name: value for name, value in self._values.items() if name not in self.may_change}
 
-    def _tell(self, state: SearchState) -> None:
-        step = state.half_steps[-1] if state.half_steps else None
-        if step is None:
-            return
-        best = f", best fitness {step.generations[-1].best:.4f}" if step.generations else ""
-        what = f"{state.method} search: round {step.round}, {step.kind}{best}, {state.evaluations:,} networks scored"
-        self.options.on_step(what, step.round, max(step.round, self.config.search.rounds))
+    def _settled(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that something in the folder depends on."""
+        trained, searched = ((self.folder / name).exists() for name in ("supernet", "search"))
+        return {name: value for name, value in config.items() if (searched if name in _OF_SEARCH else trained)}
 
-    def _write_family(self, joint: SearchState, summary: SupernetSummary) -> Family:
-        """Write what was found as a family, with the stages extrapolated, and its specs."""
-        config, data = self.config, public_source(self.config.data)
-        details: dict[str, Any] = {
-            "space": self.space.name,
-            "space_hash": self.space.hash,
-            "data": f"{data} {config.train_split}, scored on {config.val_split}",
-            "limits": config.limits.model_dump(mode="json", exclude_defaults=True),
-            **self.details(summary, joint.evaluations, joint.seconds),
+    def check_validation(self, spec: ArchSpec, settings: SharedSettings) -> None:
+        """Decode the images that a network will be judged by, as it wants them: what is wrong is found out early.
+
+        Raises:
+            InputError: the data are unfit.
+            OutputError: the folder cannot be written.
+        """
+        images, folder = validation_images(self.validation, settings), self.folder / "images"
+        limit = self.recipe.broken_limit
+        on_main_rank(lambda: len(cached_images(images, spec, folder, self.options.workers, limit)))
+
+    def details(self, summary: SupernetSummary, scored: int, seconds: float) -> dict[str, Any]:
+        """What a found network's provenance says of the search, beside space and limits.
+
+        Args:
+            summary: of the supernet's training.
+            scored: how many networks were.
+            seconds: that the search took.
+        """
+        here = machine()
+        return {
+            "supernet": {"steps": summary.steps, "images": summary.images, "seconds": summary.seconds},
+            "networks_scored": scored,
+            "search_seconds": round(seconds, 1),
+            "machine": here["gpu"] or here["cpu"],
+            "versions": {name: here["versions"][name] for name in ("scalenet-zoo", "torch")},
+            **self.options.about,
         }
-        provenance = Provenance(
-            source=f"searched in the space {self.space.name} on {data}",
-            method="joint search of base model and scaling strategies (Markov-chain evolution in a super-supernet)",
-            paper="ScaleNet: Searching for the Model to Scale, ECCV 2022",
-            details=details,
-        )
-        base = self.space.to_array(joint.found[0].kernels)
-        family = self.space.family(
-            base, [found.scaling for found in joint.found], self.classes, config.name, provenance
-        )
-        of_data, of_machine = f"{data} {config.val_split}", self._latency_loop().told if config.limits.latency else ""
-        strategies = []
-        for strategy, found in zip(family.strategies, joint.found, strict=True):
-            measured = (("supernet_top1", found.score, of_data), ("latency_ms", found.latency_ms, of_machine))
-            results = tuple(
-                Result(metric=metric, value=value, data=where, origin="measured")
-                for metric, value, where in measured
-                if value is not None
-            )
-            strategies.append(strategy.model_copy(update={"results": results}))
-        family = family.model_copy(update={"strategies": tuple(strategies)})
-        last = joint.found[-1].stage
-        if config.extrapolate and last > 0:
-            more = extrapolate(family, tuple(range(last + 1, last + 1 + config.extrapolate)))
-            family = family.model_copy(update={"strategies": (*family.strategies, *more)})
-        with replacing_folder(self.folder / "specs") as folder:
-            for strategy in family.strategies:
-                apply_strategy(family, strategy).save(folder / f"{strategy.name}.json")
-        family.save(self.folder / "family.json")
-        return family
-
-    def _write_baseline(self, state: SearchState) -> None:
-        with replacing_folder(self.folder / "baselines" / state.method) as folder:
-            for found in state.found:
-                name = f"{self.config.name}_{state.method}_s{found.stage}"
-                base = self.space.to_array(found.kernels)
-                self.space.spec(base, found.scaling, self.classes, name).save(folder / f"{name}.json")
 
 
-def describe(family: Family) -> list[tuple[str, str, str, str, str, str]]:
-    """Name, depth, width, resolution, MACs and parameters of each network of a family, as people read them."""
-    rows = []
-    for strategy in family.strategies:
-        cost = apply_strategy(family, strategy).cost
-        figures = (f"{strategy.depth:g}", f"{strategy.width:g}", str(strategy.resolution))
-        rows.append((strategy.name, *figures, format_count(cost.macs), format_count(cost.params)))
-    return rows
+def _told(difference: tuple[str, Any, Any]) -> str:
+    name, found, expected = difference
+    return f"{name}: found {quoted(found)} in this run, expected {quoted(expected)}"

@@ -21,33 +21,33 @@ import torch
 from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
-from scalenet_zoo._files import read_json_lines, replacing
-from scalenet_zoo.bounds import QUOTED_CHARACTERS
-from scalenet_zoo.data import Examples
-from scalenet_zoo.data.examples import Part
-from scalenet_zoo.errors import OutputError, SpecError, TrainingError
-from scalenet_zoo.images import normalisation
-from scalenet_zoo.predict import check_finite
-from scalenet_zoo.quoting import elide
-from scalenet_zoo.search.candidates import Candidate
+from scalenet_zoo.arch.spec import ArchSpec, Strict, Task, spec_errors
+from scalenet_zoo.core.bounds import QUOTED_CHARACTERS
+from scalenet_zoo.core.distributed import on_all_ranks, on_main_rank, rank_and_world
+from scalenet_zoo.core.errors import OutputError, SpecError, TrainingError
+from scalenet_zoo.core.files import read_json_lines, replacing
+from scalenet_zoo.core.quoting import elide
+from scalenet_zoo.data.examples import Examples, Part
+from scalenet_zoo.data.preparation import normalisation
+from scalenet_zoo.inference.predict import check_finite
 from scalenet_zoo.search.images import CachedImages, cached_images, check_data
-from scalenet_zoo.search.processes import everywhere, main_first, place
+from scalenet_zoo.search.scalenet.state import first_difference
 from scalenet_zoo.search.settings import ScoringSettings, SharedSettings
-from scalenet_zoo.search.state import first_difference
-from scalenet_zoo.spec import ArchSpec, Strict, Task, spec_errors
+from scalenet_zoo.spaces.candidates import Candidate
 from scalenet_zoo.supernet.batch_norm import fold_batch_norm, reestimate_batch_norm
-from scalenet_zoo.zoo import pretrained_cfg
+from scalenet_zoo.zoo.preparation import pretrained_cfg
 
 if TYPE_CHECKING:
-    from scalenet_zoo.search.space import Space, SpaceFile
+    from scalenet_zoo.core.progress import OnProgress
+    from scalenet_zoo.spaces.scalenet import Space
+    from scalenet_zoo.spaces.space_file import SpaceFile
     from scalenet_zoo.supernet.elastic import Side
-    from scalenet_zoo.train import OnStep
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Supernet(Protocol):
-    """What networks are extracted from: `supernet.scalenet.SuperSupernet`."""
+    """What networks are extracted from: `supernet.scalenet.ScaleNetSupernet`."""
 
     @property
     def space(self) -> "Space": ...  # noqa: D102
@@ -250,7 +250,7 @@ class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
         identity: str,
         workers: int = 0,
         broken_limit: int = 100,
-        on_progress: "OnStep" = lambda what, done, total: None,
+        on_progress: "OnProgress" = lambda what, done, total: None,
     ) -> None:
         self.supernet, self.settings, self.folder = supernet, settings, folder
         training, validation = check_data(training, validation, task=self.task)
@@ -265,7 +265,7 @@ class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
             validation=(validation.source, validation.split, len(validation)),
             settings=settings.model_dump(mode="json"),
         )
-        self.scores = {score.key: score.score for score in main_first(lambda: open_scores(self.path, about))}
+        self.scores = {score.key: score.score for score in on_main_rank(lambda: open_scores(self.path, about))}
         self.seconds = 0.0
         self._sets: dict[int, tuple[CachedImages, CachedImages]] = {}
 
@@ -275,14 +275,14 @@ class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
 
     def _score_new(self, networks: Mapping[tuple[str, int], ArchSpec]) -> None:
         """Score networks by turns of one a process; sorted by cost, those of a turn take about as long."""
-        _, world = place()
+        _, world = rank_and_world()
         order = sorted(networks.items(), key=lambda network: network[1].cost.macs)
         for first in range(0, len(order), world):
             self.on_progress("scoring", first, len(order))
             turn = order[first : first + world]
             sets = [self._prepared(spec) for _, spec in turn]
-            scores = [score for score in everywhere(partial(self._score_own, turn, sets)) if score is not None]
-            main_first(partial(append_scores, self.path, scores))
+            scores = [score for score in on_all_ranks(partial(self._score_own, turn, sets)) if score is not None]
+            on_main_rank(partial(append_scores, self.path, scores))
             self.scores |= {score.key: score.score for score in scores}
         self.on_progress("scoring", len(order), len(order))
 
@@ -290,7 +290,7 @@ class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
         self, turn: Sequence[tuple[tuple[str, int], ArchSpec]], sets: Sequence[tuple[CachedImages, CachedImages]]
     ) -> Score | None:
         """Score this process's network of a turn, if it has one."""
-        rank, _ = place()
+        rank, _ = rank_and_world()
         if rank >= len(turn):
             return None
         (name, resolution), spec = turn[rank]
@@ -299,7 +299,7 @@ class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
     def _prepared(self, spec: ArchSpec) -> tuple[CachedImages, CachedImages]:
         """Training and validation images of a network's resolution; the first process writes them."""
         if spec.input.height not in self._sets:
-            main_first(lambda: bool(self._read(spec)))
+            on_main_rank(lambda: bool(self._read(spec)))
             self._sets[spec.input.height] = self._read(spec)
         return self._sets[spec.input.height]
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.export.plan import Plan
-from scalenet_zoo.search.multipath_space import Probability
-from scalenet_zoo.spec import Strict, Task
+from scalenet_zoo.arch.spec import Strict, Task
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.latency.plan import Plan
+from scalenet_zoo.spaces.scalenas import Probability
 
 if TYPE_CHECKING:
-    from scalenet_zoo.constraints import Floats
+    from scalenet_zoo.arch.constraints import Floats
 
 Whole = Annotated[int, Field(ge=1)]
 

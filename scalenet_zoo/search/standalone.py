@@ -11,13 +11,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from scalenet_zoo.spec import Document, Strict
+from scalenet_zoo.arch.spec import Document, Strict
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Group = Literal["found", "compound", "random", "ageing", "known", "rank"]
+StandaloneGroup = Literal["found", "compound", "random", "ageing", "known", "rank"]
 
 
-class Row(Strict):
+class StandaloneRow(Strict):
     """A network that was trained alone, once.
 
     Attributes:
@@ -34,7 +34,7 @@ class Row(Strict):
         latency_ms: measured.
     """
 
-    group: Group
+    group: StandaloneGroup
     name: str
     stage: int = 0
     seed: int
@@ -51,11 +51,11 @@ class Standalone(Document):
 
     format: Literal["scalenet-zoo/standalone"] = "scalenet-zoo/standalone"
     version: Annotated[int, Field(ge=1, le=1)] = 1
-    rows: tuple[Row, ...] = ()
+    rows: tuple[StandaloneRow, ...] = ()
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedAlone:
     """A network over its seeds.
 
     Attributes:
@@ -65,20 +65,20 @@ class Trained:
         seeds: how many.
     """
 
-    first: Row
+    first: StandaloneRow
     reached: float
     spread: float
     seeds: int
 
 
-def over_seeds(rows: Iterable[Row]) -> list[Trained]:
+def over_seeds(rows: Iterable[StandaloneRow]) -> list[TrainedAlone]:
     """The networks of some rows, in their order."""
-    networks: dict[tuple[str, str, int], list[Row]] = {}
+    networks: dict[tuple[str, str, int], list[StandaloneRow]] = {}
     for row in rows:
         networks.setdefault((row.group, row.name, row.stage), []).append(row)
     trained = []
     for of_one in networks.values():
         reached = [row.reached for row in of_one]
         spread = stdev(reached) if len(reached) > 1 else 0.0
-        trained.append(Trained(of_one[0], fmean(reached), spread, len(reached)))
+        trained.append(TrainedAlone(of_one[0], fmean(reached), spread, len(reached)))
     return trained

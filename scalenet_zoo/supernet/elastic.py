@@ -16,11 +16,11 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from scalenet_zoo.spec import Layer
+    from scalenet_zoo.arch.spec import Layer
 
 Side = Literal["left", "right"]
 """Which end of the channels a window begins at."""
-Index = tuple[slice, ...]
+Slices = tuple[slice, ...]
 
 LAYER_DIMS: Mapping[str, tuple[str, ...]] = {
     "expand.conv.weight": ("hidden", "before"),
@@ -48,7 +48,7 @@ class Window:
     """
 
     full: nn.Parameter
-    index: Index
+    index: Slices
     view: Tensor
 
 

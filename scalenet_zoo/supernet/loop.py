@@ -23,41 +23,43 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from scalenet_zoo._files import file_sha256, read_json, replacing
-from scalenet_zoo.accelerator import make_accelerator, seed_step
-from scalenet_zoo.backends import machine
-from scalenet_zoo.checkpoint import Progress, newest, read_state, save_state
-from scalenet_zoo.data import BrokenImages, Examples, training_loader
-from scalenet_zoo.distributed import share_statistics
-from scalenet_zoo.errors import InputError, TrainingError, WeightsError
-from scalenet_zoo.evaluate import check_labels
-from scalenet_zoo.labels import Labels
-from scalenet_zoo.losses import task_loss
-from scalenet_zoo.optimisation import check_batch_norm, make_scheduler, restore_layout
-from scalenet_zoo.quantities import format_count, format_duration
-from scalenet_zoo.quoting import quoted
-from scalenet_zoo.spec import ArchSpec
+from scalenet_zoo.arch.labels import Labels
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.core.backends import machine
+from scalenet_zoo.core.errors import InputError, TrainingError, WeightsError
+from scalenet_zoo.core.files import file_sha256, read_json, replacing
+from scalenet_zoo.core.quantities import format_count, format_duration
+from scalenet_zoo.core.quoting import quoted
+from scalenet_zoo.data.broken import BrokenImages
+from scalenet_zoo.data.examples import Examples
+from scalenet_zoo.data.loaders import training_loader
+from scalenet_zoo.inference.evaluate import check_labels
+from scalenet_zoo.networks.sync_batch_norm import share_statistics
 from scalenet_zoo.supernet.optimiser import Gradients
-from scalenet_zoo.supernet.summary import SUMMARY, WEIGHTS, SupernetSummary
-from scalenet_zoo.training_log import TrainingLog
-from scalenet_zoo.weights import read_weights
-from scalenet_zoo.zoo import pretrained_cfg
+from scalenet_zoo.supernet.summary import SUMMARY, SUPERNET_WEIGHTS, SupernetSummary
+from scalenet_zoo.training.accelerator import make_accelerator, seed_step
+from scalenet_zoo.training.checkpoint import Progress, newest, read_state, save_state
+from scalenet_zoo.training.log import TrainingLog
+from scalenet_zoo.training.losses import task_loss
+from scalenet_zoo.training.optimisation import check_batch_norm, make_scheduler, restore_layout
+from scalenet_zoo.zoo.preparation import pretrained_cfg
+from scalenet_zoo.zoo.weights import read_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pydantic import JsonValue
 
-    from scalenet_zoo.recipe import Recipe
-    from scalenet_zoo.supernet.scalenas import SuperScaleNet
-    from scalenet_zoo.supernet.scalenet import SuperSupernet
+    from scalenet_zoo.core.progress import OnProgress
+    from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
+    from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
     from scalenet_zoo.supernet.settings import LoopSettings
-    from scalenet_zoo.train import OnStep
+    from scalenet_zoo.training.recipe import Recipe
 
 SETTINGS = "settings.json"
 
 
-def load_supernet(supernet: SuperSupernet | SuperScaleNet, run: Path) -> SupernetSummary:
+def load_supernet(supernet: ScaleNetSupernet | ScaleNASSupernet, run: Path) -> SupernetSummary:
     """Load a trained supernet from its folder.
 
     Raises:
@@ -66,14 +68,14 @@ def load_supernet(supernet: SuperSupernet | SuperScaleNet, run: Path) -> Superne
     summary = SupernetSummary.load(run / SUMMARY)
     if summary.space_hash != supernet.space.hash:
         raise WeightsError(f"{run}: found a supernet of another space, expected {supernet.space.name}")
-    if not (run / WEIGHTS).is_file() or file_sha256(run / WEIGHTS) != summary.weights_sha256:
-        raise WeightsError(f"{run / WEIGHTS}: is damaged or missing, expected what {SUMMARY} was written with")
-    weights, _ = read_weights(run / WEIGHTS)
+    if not (run / SUPERNET_WEIGHTS).is_file() or file_sha256(run / SUPERNET_WEIGHTS) != summary.weights_sha256:
+        raise WeightsError(f"{run / SUPERNET_WEIGHTS}: is damaged or missing, expected what {SUMMARY} was written with")
+    weights, _ = read_weights(run / SUPERNET_WEIGHTS)
     try:
         supernet.load_state_dict(weights)
     except RuntimeError as error:  # other classes or channels
         reason = " ".join(str(error).split())
-        raise WeightsError(f"{run / WEIGHTS}: does not fit {supernet.space.name}: {reason}") from None
+        raise WeightsError(f"{run / SUPERNET_WEIGHTS}: does not fit {supernet.space.name}: {reason}") from None
     return summary
 
 
@@ -100,12 +102,12 @@ class SupernetLoop(ABC):
         InputError: recipe, data and supernet do not fit.
     """
 
-    supernet: SuperSupernet | SuperScaleNet
+    supernet: ScaleNetSupernet | ScaleNASSupernet
     settings: LoopSettings
 
     def __init__(
         self,
-        supernet: SuperSupernet | SuperScaleNet,
+        supernet: ScaleNetSupernet | ScaleNASSupernet,
         settings: LoopSettings,
         recipe: Recipe,
         largest: ArchSpec,
@@ -197,7 +199,7 @@ class SupernetLoop(ABC):
         self.accelerator.wait_for_everyone()
         self.log = TrainingLog(self.folder, self.step) if self.accelerator.is_main_process else None
 
-    def run_epochs(self, save_every: int | None, log_interval: int, on_step: OnStep) -> None:
+    def run_epochs(self, save_every: int | None, log_interval: int, on_step: OnProgress) -> None:
         """Train from where the run is to the end.
 
         Args:
@@ -234,11 +236,11 @@ class SupernetLoop(ABC):
             self.log.close()
         if self.accelerator.is_main_process and not (self.folder / SUMMARY).exists():
             state = {name: tensor.cpu().contiguous() for name, tensor in self.supernet.state_dict().items()}
-            with replacing(self.folder / WEIGHTS) as temporary:
+            with replacing(self.folder / SUPERNET_WEIGHTS) as temporary:
                 temporary.write_bytes(save(state))
             SupernetSummary(
                 space_hash=self.supernet.space.hash,
-                weights_sha256=file_sha256(self.folder / WEIGHTS),
+                weights_sha256=file_sha256(self.folder / SUPERNET_WEIGHTS),
                 steps=self.step,
                 images=self.images,
                 image_macs=self.image_macs,

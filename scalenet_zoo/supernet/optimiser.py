@@ -12,7 +12,7 @@ from torch.optim.sgd import sgd
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from scalenet_zoo.supernet.elastic import Index, Window
+    from scalenet_zoo.supernet.elastic import Slices, Window
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Gradients:
         parts: by parameter, the largest window, and its gradient.
     """
 
-    parts: dict[nn.Parameter, tuple[Index, Tensor]] = field(default_factory=dict)
+    parts: dict[nn.Parameter, tuple[Slices, Tensor]] = field(default_factory=dict)
 
     def add(self, windows: Iterable[Window]) -> None:
         """Take what the backward pass left in the windows' views, which last longer than a step."""
@@ -41,13 +41,13 @@ class Gradients:
             if not self._holds(window.full, window.index):
                 self._add(window.full, window.index, torch.zeros_like(window.view))
 
-    def _holds(self, full: nn.Parameter, index: Index) -> bool:
+    def _holds(self, full: nn.Parameter, index: Slices) -> bool:
         if full not in self.parts:
             return False
         known, _ = self.parts[full]
         return all(a.start <= b.start and b.stop <= a.stop for a, b in zip(known, index, strict=True))
 
-    def _add(self, full: nn.Parameter, index: Index, gradient: Tensor) -> None:
+    def _add(self, full: nn.Parameter, index: Slices, gradient: Tensor) -> None:
         if full not in self.parts:
             self.parts[full] = index, gradient
             return

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.search.candidates import Candidate
-from scalenet_zoo.search.multipath_space import Group, Topologies
-from scalenet_zoo.search.space import Scaling
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.spaces.candidates import Candidate
+from scalenet_zoo.spaces.scalenas import Group, Topologies
+from scalenet_zoo.spaces.scalenet import Scaling
 
 if TYPE_CHECKING:
-    from scalenet_zoo.search.multipath_space import MultipathSpace
-    from scalenet_zoo.search.space import Space
+    from scalenet_zoo.spaces.scalenas import MultipathSpace
+    from scalenet_zoo.spaces.scalenet import Space
 
 
 class Sampler(Protocol):

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.recipe import Recipe, load_recipe
-from scalenet_zoo.spec import Strict
+from scalenet_zoo.arch.spec import Strict
+from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.supernet.samplers import (
     GroupedSampler,
     HierarchicalSampler,
@@ -21,11 +20,12 @@ from scalenet_zoo.supernet.samplers import (
     UniformSampler,
     UniformTopologySampler,
 )
+from scalenet_zoo.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from scalenet_zoo.search.multipath_space import MultipathSpace
-    from scalenet_zoo.search.space import Space
-    from scalenet_zoo.spec import Task
+    from scalenet_zoo.arch.spec import Task
+    from scalenet_zoo.spaces.scalenas import MultipathSpace
+    from scalenet_zoo.spaces.scalenet import Space
 
 _FIXED = {
     "grad_accum_steps": 1,

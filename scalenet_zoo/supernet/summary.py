@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from scalenet_zoo.errors import InputError
-from scalenet_zoo.spec import Document
+from scalenet_zoo.arch.spec import Document
+from scalenet_zoo.core.errors import InputError
 
 Count = Annotated[int, Field(ge=0)]
-WEIGHTS, SUMMARY = "supernet.safetensors", "summary.json"
+SUPERNET_WEIGHTS, SUMMARY = "supernet.safetensors", "summary.json"
 
 
 class SupernetSummary(Document):

@@ -1,0 +1,1 @@
+"""TensorRT engines, of TensorRT and of TensorRT for RTX alike."""

@@ -1,0 +1,82 @@
+"""Family files, version 1: a base model and the scaling strategies that turn it into networks.
+
+    {"format": "scalenet-zoo/family", "version": 1, "name": "scalenet", "base": {...},
+     "strategies": [{"name": "scalenet_s1", "stage": 1, "depth": 1.04, "width": 1.04, "resolution": 256}, ...]}
+
+`scaling.py` expands a family into specs.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from scalenet_zoo.arch.spec import (
+    Activation,
+    Channels,
+    Document,
+    Gate,
+    Head,
+    Kernel,
+    Name,
+    Pixels,
+    Provenance,
+    Result,
+    Stem,
+    Strict,
+    Stride,
+)
+
+LEAST, MOST = 0.01, 100.0
+"""What depth or width is multiplied by: beyond, what is scaled has little to do with its base model."""
+
+Multiplier = Annotated[float, Field(ge=LEAST, le=MOST)]
+
+
+class BaseStage(Strict):
+    """Layers with equal channels; the first one has the stride."""
+
+    channels: Channels
+    stride: Stride
+    expand: Annotated[int, Field(ge=1, le=64, description="Hidden channels per input channel of a layer.")]
+    kernels: Annotated[tuple[Kernel, ...], Field(min_length=1, max_length=64, description="One a layer.")]
+
+
+class FamilyBase(Strict):
+    """What scaling starts from: an mbconv network before its channels are worked out."""
+
+    stem: Stem
+    stages: Annotated[tuple[BaseStage, ...], Field(min_length=1, max_length=32)]
+    head: Head
+    activation: Activation
+    gate: Gate
+    squeeze: Annotated[
+        Literal["input", "expanded"],
+        Field(description="Squeeze-and-excite channels are a quarter of the layer's input or expanded channels."),
+    ]
+    resolution: Pixels
+
+
+class Strategy(Strict):
+    """A scaling strategy: multipliers for layers and channels, and a resolution in pixels."""
+
+    name: Name
+    stage: Annotated[float, Field(ge=-20.0, le=20.0, description="Stage s: the budget is 2^s times the base's.")]
+    depth: Multiplier
+    width: Multiplier
+    resolution: Pixels
+    results: tuple[Result, ...] = ()
+
+
+class Family(Document):
+    """A base model, how its channels are rounded, and its strategies."""
+
+    format: Literal["scalenet-zoo/family"] = "scalenet-zoo/family"
+    version: Annotated[int, Field(ge=1, le=1)] = 1
+    name: Name
+    task: Literal["classification"] = "classification"
+    classes: Annotated[int, Field(ge=1, le=1_000_000)]
+    base: FamilyBase
+    divisor: Annotated[int, Field(ge=1, le=1024, description="Channels are multiples of it; 1: rounded up.")]
+    scales_head: Annotated[bool, Field(description="Whether width applies to the head as well.")]
+    strategies: Annotated[tuple[Strategy, ...], Field(min_length=1, max_length=100)]
+    provenance: Provenance

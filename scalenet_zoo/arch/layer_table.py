@@ -1,0 +1,68 @@
+"""A network's layers as rows of a table, with their cost."""
+
+from dataclasses import dataclass
+
+from scalenet_zoo.arch.cost import Op
+from scalenet_zoo.arch.spec import ArchSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """A layer, or a module of a multipath network, in a table.
+
+    Attributes:
+        name: the path of its module in the built network.
+        stage: the part of the network that it belongs to.
+        what: its choices, in words.
+        output: (channels, height, width) of its output; of several branches: of the first.
+    """
+
+    name: str
+    stage: str
+    what: str
+    output: tuple[int, int, int]
+    macs: int
+    params: int
+
+
+def layer_table(spec: ArchSpec) -> list[LayerRow]:
+    """A network's layers in order, with their MACs and parameters."""
+    network = spec.network
+    described: dict[str, str] = {}
+    if network.type == "mbconv":
+        described["stem"] = f"conv {network.stem.kernel}x{network.stem.kernel} /{network.stem.stride}"
+        for s, stage in enumerate(network.stages):
+            for i, layer in enumerate(stage):
+                squeeze = f", squeeze {layer.squeeze}" if layer.squeeze else ""
+                kernel = f"{layer.kernel}x{layer.kernel} /{layer.stride}"
+                described[f"stages.{s}.{i}"] = f"mbconv {kernel}, hidden {layer.hidden}{squeeze}"
+    else:
+        positions = dict.fromkeys((2, 3, 4), 0)
+        for module in network.modules:
+            branches = len(module.depth)
+            paths = sum(sum(map(sum, steps)) for steps in module.fusion) - sum(module.depth)
+            described[f"stage{branches}.{positions[branches]}"] = f"depth {list(module.depth)}, {paths} fusion paths"
+            positions[branches] += 1
+
+    grouped: dict[str, list[Op]] = {}
+    for op in spec.trace.ops:
+        if op.name:
+            parts = op.name.split(".")
+            length = 3 if parts[0] == "stages" else 2 if parts[0].startswith("stage") else 1
+            grouped.setdefault(".".join(parts[:length]), []).append(op)
+    rows = []
+    for name, ops in grouped.items():
+        outputs = [spec.trace.shapes[op.output] for op in ops]
+        if network.type == "multipath" and name != "stem":  # of the branch with the highest resolution
+            outputs.sort(key=lambda shape: shape[1])
+        rows.append(
+            LayerRow(
+                name=name,
+                stage=name.rpartition(".")[0] or name,
+                what=described.get(name, ""),
+                output=outputs[-1],
+                macs=sum(op.macs for op in ops),
+                params=sum(op.params for op in ops),
+            )
+        )
+    return rows

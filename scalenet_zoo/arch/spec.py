@@ -1,0 +1,466 @@
+"""ArchSpec, version 1: one architecture, written out layer by layer, as JSON.
+
+    file --read_json--> dict --ArchSpec--> spec --create_model--> network
+                                  |
+                every field, and the stated cost, checked
+
+A spec needs no search code and no arithmetic to be built. `spec.hash` names the architecture: it
+covers the `network` part alone, so neither the class count nor the input size changes it.
+"""
+
+import hashlib
+import json
+import operator
+import reprlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from scalenet_zoo.arch.cost import Trace, trace
+from scalenet_zoo.core.bounds import JSON_BYTES, JSON_VALUES, LAYERS
+from scalenet_zoo.core.errors import SpecError
+from scalenet_zoo.core.files import format_json, parse_json, read_text, replacing
+from scalenet_zoo.core.quoting import elide, quoted
+
+_T = TypeVar("_T")
+
+WRAPPERS = ("_orig_mod", "module")
+"""What torch.compile, and DataParallel or a moving average, call the network that they wrap; no module of ours is."""
+FUSION_STEPS = 5
+"""Steps in a multipath module's arrays, used or not; the largest depth of a branch."""
+
+
+def _odd(kernel: int) -> int:
+    if kernel % 2 == 0:
+        raise ValueError("expected an odd number")
+    return kernel
+
+
+Task = Literal["classification", "segmentation", "pose"]
+DenseHead = Literal["segmentation", "pose", "bottom_up"]
+Activation = Literal["relu", "swish", "hard_swish"]
+Gate = Literal["sigmoid", "hard_sigmoid"]
+Channels = Annotated[int, Field(ge=1, le=65_536)]
+Kernel = Annotated[int, Field(ge=1, le=31, json_schema_extra={"not": {"multipleOf": 2}}), AfterValidator(_odd)]
+Stride = Annotated[int, Field(ge=1, le=2)]
+Pixels = Annotated[int, Field(ge=1, le=65_536)]
+Classes = Annotated[int, Field(ge=0, le=1_000_000)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=100)]
+Bit = Annotated[int, Field(ge=0, le=1)]
+
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Strict(BaseModel):
+    """Immutable data: no coercion of types, no unknown fields, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Document(Strict):
+    """What stands in a JSON file of ours: an architecture spec or a family."""
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read and check a file.
+
+        Raises:
+            SpecError: one line that names the file, the field, what was found and what was expected.
+        """
+        path = Path(path)
+        try:
+            text = read_text(path, JSON_BYTES)
+        except ValueError as error:
+            raise SpecError(f"{path}: {error}") from None
+        return cls.from_text(text, source=str(path))
+
+    @classmethod
+    def from_text(cls, text: str, source: str) -> Self:
+        """Read and check what stands in a JSON file; `source` names it in errors.
+
+        Raises:
+            SpecError: as `load`.
+        """
+        try:
+            _check_values(text)
+            data = parse_json(text)
+        except ValueError as error:
+            raise SpecError(f"{source}: {error}") from None
+        return cls.from_dict(data, source)
+
+    @classmethod
+    def from_dict(cls, data: object, source: str) -> Self:
+        """Check what a JSON file held; `source` names it in errors.
+
+        Raises:
+            SpecError: as `load`.
+        """
+        with spec_errors(source):
+            # Tuples stand for JSON arrays, which strict validation takes only in its JSON mode.
+            return cls.model_validate_json(json.dumps(data))
+
+    def to_json(self) -> str:
+        """The file's text: a layer, or a module's array, a line."""
+        return format_json(self.model_dump(mode="json", exclude_none=True)) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+
+def _check_values(text: str) -> None:
+    """Refuse JSON of more values than a document of ours has, before each of them becomes a complaint."""
+    if (values := sum(map(text.count, ",[{"))) > JSON_VALUES:
+        raise ValueError(f"found some {values:,} values, expected at most {JSON_VALUES:,}")
+
+
+@contextmanager
+def spec_errors(source: str) -> Iterator[None]:
+    """Turn pydantic's errors into one line that begins with `source`."""
+    try:
+        yield
+    except ValidationError as error:
+        raise SpecError(f"{source}: {first_complaint(error)}") from None
+    except RecursionError:
+        raise SpecError(f"{source}: is nested too deeply to be read") from None
+
+
+def first_complaint(error: ValidationError) -> str:
+    """What pydantic finds wrong first, on one line: the field, what was found, what was expected."""
+    details = error.errors(include_url=False)
+    first = details[0]
+    tags = ("mbconv", "multipath")  # pydantic puts a union's tag into the location; it is no key of the file
+    field = ".".join(_key(part) for part in first["loc"] if part not in tags)
+    found = elide(reprlib.repr(first["input"]), 80)
+    message = first["msg"].removeprefix("Value error, ")
+    match first["type"]:
+        case "missing":
+            complaint = "is missing"
+        case "json_invalid" if "recursion" in message:  # JSON that Python could read
+            complaint = "is nested too deeply to be read"
+        case "extra_forbidden":
+            complaint = f"found {found}, expected no such field"
+        case _ if " should have " in message:
+            expected = message.partition(" should have ")[2].partition(" after validation")[0]
+            complaint = f"found {found}, expected {expected}"
+        case "string_pattern_mismatch":
+            complaint = f"found {found}, expected a text that matches {first['ctx']['pattern']}"
+        case "union_tag_invalid":
+            complaint = f"found the {first['ctx']['discriminator'][1:-1]} {quoted(first['ctx']['tag'])}"
+            complaint += f", expected one of {first['ctx']['expected_tags']}"
+        case "union_tag_not_found":
+            complaint = f"found no {first['ctx']['discriminator'][1:-1]}, expected one"
+        case _ if message.startswith("Input should be "):
+            expected = message.removeprefix("Input should be ").partition(" or instance of ")[0]
+            complaint = f"found {found}, expected {expected}"
+        case "value_error" if message.startswith("expected"):
+            complaint = f"found {found}, {message}"
+        case _:
+            complaint = message
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return (f"{field}: " if field else "") + complaint + more
+
+
+def _key(part: str | int) -> str:
+    plain = isinstance(part, int) or (part.isidentifier() and len(part) <= 60)
+    return str(part) if plain else reprlib.repr(part)
+
+
+class Input(Strict):
+    """The image that a network takes; the cost is stated for this size."""
+
+    channels: Channels = 3
+    height: Pixels
+    width: Pixels
+
+
+class Stem(Strict):
+    """A convolution, batch norm and activation."""
+
+    channels: Channels
+    kernel: Kernel
+    stride: Stride
+
+
+class Layer(Strict):
+    """An inverted-residual (MBConv) layer; see `networks/mbconv.py` for what it computes."""
+
+    kernel: Kernel
+    stride: Stride
+    hidden: Annotated[Channels, Field(description="Expanded channels; equal to the input's: no expansion convolution.")]
+    squeeze: Annotated[int, Field(ge=0, le=65_536, description="Squeeze-and-excite channels; 0: none.")]
+    channels: Channels
+
+
+class Head(Strict):
+    """The 1x1 convolution before pooling."""
+
+    channels: Channels
+
+
+class MBConvNetwork(Strict):
+    """A chain of MBConv layers in stages: a classifier."""
+
+    type: Literal["mbconv"] = "mbconv"
+    stem: Stem
+    stages: Annotated[
+        tuple[Annotated[tuple[Layer, ...], Field(min_length=1, max_length=256), FailFast()], ...],
+        Field(min_length=1, max_length=32),
+        FailFast(),  # thousands of layers that are none would be as many complaints, at 1 KB each
+    ]
+    head: Head
+    activation: Activation
+    gate: Gate
+
+    @field_validator("stages")
+    @classmethod
+    def _bounded(cls, stages: tuple[tuple[Layer, ...], ...]) -> tuple[tuple[Layer, ...], ...]:
+        if (layers := sum(map(len, stages))) > LAYERS:
+            raise ValueError(f"found {layers:,} layers, expected at most {LAYERS:,}")
+        return stages
+
+    @property
+    def task(self) -> Task:
+        """What it is for."""
+        return "classification"
+
+
+class Module(Strict):
+    """A multipath module: blocks on parallel branches, and which branches feed which after each step."""
+
+    depth: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=FUSION_STEPS)], ...],
+        Field(min_length=2, max_length=4, description="Residual blocks of each branch."),
+    ]
+    fusion: Annotated[
+        tuple[tuple[tuple[Bit, ...], ...], ...],
+        Field(description="fusion[to][step][from]; ones at to = from, zeros at steps past the depth of `to`."),
+    ]
+
+    @field_validator("fusion")
+    @classmethod
+    def _rectangular(cls, fusion: tuple[tuple[tuple[int, ...], ...], ...]) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        branches = len(fusion)
+        if any(len(steps) != FUSION_STEPS or any(len(row) != branches for row in steps) for steps in fusion):
+            raise ValueError(f"expected [to][step][from] of shape {branches} x {FUSION_STEPS} x {branches}")
+        return fusion
+
+    @model_validator(mode="after")
+    def _canonical(self) -> Self:
+        if len(self.fusion) != len(self.depth):
+            raise ValueError(f"fusion is for {len(self.fusion)} branches, expected {len(self.depth)} as depth has")
+        for to, (depth, steps) in enumerate(zip(self.depth, self.fusion, strict=True)):
+            for step, row in enumerate(steps):
+                if step < depth and not row[to]:
+                    raise ValueError(f"fusion[{to}][{step}][{to}]: found 0, expected 1 (a branch always keeps itself)")
+                if step >= depth and any(row):
+                    raise ValueError(f"fusion[{to}][{step}]: found {list(row)}, expected zeros past the depth {depth}")
+        return self
+
+
+class MultipathNetwork(Strict):
+    """Parallel branches at strides 4, 8, 16 and 32 that feed one another: segmentation or pose."""
+
+    type: Literal["multipath"] = "multipath"
+    width: Annotated[int, Field(ge=1, le=8_192, description="Channels of the highest-resolution branch.")]
+    head: Annotated[
+        DenseHead,
+        Field(description="pose: of the one person in a crop; bottom_up: of all in a picture, told apart by tags."),
+    ]
+    modules: Annotated[tuple[Module, ...], Field(min_length=3, max_length=64), FailFast()]
+
+    @property
+    def task(self) -> Task:
+        """What it is for."""
+        return "pose" if self.head == "bottom_up" else self.head
+
+    @field_validator("modules")
+    @classmethod
+    def _staged(cls, modules: tuple[Module, ...]) -> tuple[Module, ...]:
+        branches = [len(module.depth) for module in modules]
+        if (
+            branches[0] != 2
+            or branches[-1] != 4
+            or any(after - before not in (0, 1) for before, after in pairwise(branches))
+        ):
+            raise ValueError(f"found modules of {branches} branches, expected 2, then 3, then 4")
+        return modules
+
+
+class Cost(Strict):
+    """What a network costs at its input size: multiply-adds of convolutions and linear layers, and parameters."""
+
+    macs: Annotated[int, Field(ge=0, le=10**15)]
+    params: Annotated[int, Field(ge=0, le=10**10)]
+
+
+class Result(Strict):
+    """A figure for a network, and whose it is."""
+
+    metric: str
+    value: float
+    data: str
+    origin: Annotated[str, Field(description="paper, measured, or who else reported it.")]
+
+
+class Provenance(Strict):
+    """Where an architecture comes from."""
+
+    source: str
+    method: str | None = None
+    paper: str | None = None
+    license: str | None = None
+    results: Annotated[tuple[Result, ...], FailFast()] = ()
+    details: dict[str, JsonValue] = {}
+
+
+class ArchSpec(Document):
+    """An architecture for a task, with its input size, class count, cost and provenance."""
+
+    format: Literal["scalenet-zoo/arch"] = "scalenet-zoo/arch"
+    version: Annotated[int, Field(ge=1, le=1)] = 1
+    name: Name
+    task: Task
+    input: Input
+    classes: Annotated[Classes, Field(description="Classes, or joints of a pose network; 0: no classifier.")]
+    network: Annotated[MBConvNetwork | MultipathNetwork, Field(discriminator="type")]
+    cost: Cost
+    provenance: Provenance
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        task: Task,
+        input: Input,  # noqa: A002 - the field's name
+        classes: int,
+        network: MBConvNetwork | MultipathNetwork,
+        provenance: Provenance,
+    ) -> Self:
+        """Make a spec and work out its cost."""
+        costs = trace(network, input, classes)
+        return cls(
+            name=name,
+            task=task,
+            input=input,
+            classes=classes,
+            network=network,
+            cost=Cost(macs=costs.macs, params=costs.params),
+            provenance=provenance,
+        )
+
+    def replace(
+        self,
+        name: str | None = None,
+        classes: int | None = None,
+        channels: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> Self:
+        """The same network for other classes, input channels or an input size in pixels, its cost worked out anew.
+
+        Raises:
+            SpecError: a value is out of range.
+        """
+        given = {"classes": classes, "channels": channels, "height": height, "width": width}
+        changes = {name: self._whole(name, value) for name, value in given.items() if value is not None}
+        classes = changes.pop("classes", self.classes)
+        with spec_errors(self.name):
+            return self.create(
+                name=self.name if name is None else name,
+                task=self.task,
+                input=Input(**{**self.input.model_dump(), **changes}),
+                classes=classes,
+                network=self.network,
+                provenance=self.provenance,
+            )
+
+    def _whole(self, name: str, value: object) -> int:
+        """A whole number of Python's or NumPy's."""
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            raise SpecError(f"{self.name}: {name}: found {quoted(value)}, expected a whole number") from None
+
+    @property
+    def first_conv(self) -> Literal["stem.conv", "stem.0.conv"]:
+        """The module of its network that sees the image."""
+        return "stem.conv" if self.network.type == "mbconv" else "stem.0.conv"
+
+    @property
+    def bottom_up(self) -> bool:
+        """Whether the network finds several people in a whole picture."""
+        return self.network.type == "multipath" and self.network.head == "bottom_up"
+
+    @cached_property
+    def trace(self) -> Trace:
+        """The operations that the network executes; see `cost.py`."""
+        return trace(self.network, self.input, self.classes)
+
+    @cached_property
+    def hash(self) -> str:
+        """The sha256 of the network part in canonical JSON (sorted keys, no spaces)."""
+        canonical = json.dumps(self.network.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @model_validator(mode="after")
+    def _task_fits_network(self) -> Self:
+        if self.task != (solves := self.network.task):
+            raise ValueError(f"task: found {self.task!r}, expected {solves!r}, which this network is for")
+        return self
+
+    @model_validator(mode="after")
+    def _honest_cost(self) -> Self:
+        for field, true in (("macs", self.trace.macs), ("params", self.trace.params)):
+            stated: int = getattr(self.cost, field)
+            if stated != true:
+                raise ValueError(f"cost.{field}: found {stated}, expected {true}, which this network costs")
+        return self
+
+
+def unwrapped(model: _T) -> _T:
+    """The network itself, without what torch.compile, DataParallel, timm's moving averages and the like put around it.
+
+    What has no such wrapper is given back as it is; one of somebody's own may compute something else.
+    """
+    of_library = type(model).__module__.partition(".")[0] in ("torch", "timm", "accelerate")
+    modules: Mapping[str, Any] = dict(getattr(model, "_modules", {}).items()) if of_library else {}
+    inner = next((modules[name] for name in WRAPPERS if modules.get(name) is not None), None)
+    return model if inner is None else unwrapped(inner)
+
+
+def spec_of(model: object) -> ArchSpec:
+    """Look up the spec that a network of ours was built from, whatever is wrapped around it.
+
+    Raises:
+        TypeError: the network is not one of ours.
+    """
+    network = unwrapped(model)
+    spec = getattr(network, "spec", None)
+    if not isinstance(spec, ArchSpec) or not hasattr(network, "forward_head"):  # a features_only network is a part
+        raise TypeError(f"model: found {type(network).__name__}, expected a whole network of create_model")
+    return spec

@@ -1,0 +1,175 @@
+"""Networks at a budget: of MACs, of parameters, or of latency on this machine."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from scalenet_zoo.arch.constraints import Constraint, Macs, Params, check_budget
+from scalenet_zoo.arch.family import Family
+from scalenet_zoo.arch.scaling import fit_budget
+from scalenet_zoo.arch.spec import ArchSpec, Task
+from scalenet_zoo.core.errors import BudgetError
+from scalenet_zoo.core.quantities import format_count, format_range, parse_count, parse_ms, whole_count
+from scalenet_zoo.core.quoting import quoted
+from scalenet_zoo.zoo.catalog import Entries, find_networks, latency_name
+from scalenet_zoo.zoo.create import create_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from scalenet_zoo.latency.budget import LatencyChoice
+
+
+def spec_for(
+    flops: str | float | None = None,
+    params: str | float | None = None,
+    task: Task = "classification",
+    family: str | None = None,
+    divisor: int = 8,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    img_size: int | Sequence[int] | None = None,
+) -> ArchSpec:
+    """The spec at a budget of MACs or parameters; exactly one of the two is given.
+
+    For classification a network of the family at 97% to 100% of the budget is worked out. For
+    segmentation and pose the largest entry of the zoo within the budget is taken.
+
+    Args:
+        flops: MACs, as `"600M"` or a number.
+        params: parameters, likewise.
+        task: what the network is for.
+        family: one of `FAMILIES[task]`, or for classification a family's JSON file; None: the first of them, or any for
+            segmentation and pose.
+        divisor: channels of a classifier are multiples of it; 1: the papers' ceil.
+        num_classes: None: the family's, or the entry's.
+        in_chans: channels of the image.
+        img_size: for segmentation and pose, its height and width in pixels; None: each entry's.
+
+    Raises:
+        QuantityError: a budget cannot be read.
+        BudgetError: no or two budgets are given, or it is out of the range that the message states.
+        ModelNotFoundError: there is no such task, or it has no such family.
+    """
+    if (flops is None) == (params is None):
+        raise BudgetError("found no budget or two, expected either flops or params")
+    flag, amount = ("--flops", flops) if params is None else ("--params", params)
+    budget = parse_count(amount, flag) if isinstance(amount, str) else whole_count(amount or 0, flag)
+    constraint: Constraint = Macs(budget) if params is None else Params(budget)
+    networks = find_networks(task, family, num_classes, in_chans, img_size)
+    if isinstance(networks, Family):
+        return fit_budget(networks, constraint, divisor, num_classes, in_chans)
+
+    entries = networks.specs
+    measure = constraint.measure_name
+    costs = {spec.name: int(getattr(spec.cost, measure)) for spec in entries}
+    low, high = min(costs.values()), max(costs.values())
+    if not low <= budget <= high:
+        raise BudgetError(
+            f"{measure}: found {format_count(budget)}, expected {format_range(low, high)}"
+            f" for the zoo's {task} networks{_which(task, family)}"
+            f"{' at the images they are for; --size gives others' if measure == 'macs' and img_size is None else ''}"
+        )
+    return max((spec for spec in entries if costs[spec.name] <= budget), key=lambda spec: costs[spec.name])
+
+
+def _which(task: Task, family: str | None) -> str:
+    if family:
+        return f" of the family {family}"
+    return " of one person (--family higherhrnet finds several)" if task == "pose" else ""
+
+
+def find_at_latency(
+    latency: str | float,
+    on: str,
+    task: Task = "classification",
+    family: str | None = None,
+    divisor: int = 8,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    img_size: int | Sequence[int] | None = None,
+    threads: int | None = None,
+    batch: int = 1,
+    precision: str = "fp32",
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> "LatencyChoice":
+    """Find the best network of a family that meets a latency budget on this machine.
+
+    For classification networks of the family are worked out, predicted and measured. The back end's latency model
+    comes from the cache; where there is none, a quick one is made first, in minutes. For segmentation and pose the
+    zoo's entries are measured, only those that may be taken if `profile` made a model for just these settings.
+
+    Args:
+        latency: `"4ms"`, or milliseconds.
+        on: the back end.
+        task: what the network is for.
+        family: one of `FAMILIES[task]`; None: as `spec_for`.
+        divisor: channels of a classifier are multiples of it.
+        num_classes: None: the family's, or the entry's.
+        in_chans: channels of the image.
+        img_size: for segmentation and pose, its height and width in pixels; None: each entry's.
+        threads: CPU threads; None: as many as torch uses.
+        batch: images at once.
+        precision: fp32 or fp16.
+        on_progress: told what is being done, how much of it is done, and how much there is.
+
+    Raises:
+        QuantityError: the budget cannot be read.
+        BudgetError: the budget is out of range, or no network met it when measured.
+        ModelNotFoundError: there is no such task, or it has no such family.
+        BackendError: the back end cannot run here.
+    """
+    budget = parse_ms(latency, "--latency") if isinstance(latency, str) else float(latency)
+    check_budget(budget, "latency")
+    if precision not in ("fp32", "fp16"):
+        raise BudgetError(f"--precision: found {quoted(precision)}, expected fp32 or fp16")
+    networks = find_networks(task, family, num_classes, in_chans, img_size)
+
+    import torch
+
+    from scalenet_zoo.core.backends import require_backend
+    from scalenet_zoo.latency.budget import choose_at_latency, find_latency_model, search_at_latency
+    from scalenet_zoo.latency.model import LatencyModel, model_path
+    from scalenet_zoo.latency.profile import Settings
+
+    require_backend(on)
+    settings = Settings(
+        family=latency_name(networks),
+        backend=on,
+        precision="fp16" if precision == "fp16" else "fp32",
+        threads=threads or torch.get_num_threads(),
+        batch=batch,
+        divisor=divisor,
+    )
+    if isinstance(networks, Entries):
+        path = model_path(settings)
+        model = LatencyModel.load(path) if path.exists() else None
+        return choose_at_latency(budget, networks, settings, model, on_progress)
+    model = find_latency_model(networks, settings, on_progress)
+    return search_at_latency(budget, networks, model, num_classes, in_chans, on_progress)
+
+
+def build(
+    flops: str | float | None = None,
+    params: str | float | None = None,
+    latency: str | float | None = None,
+    on: str | None = None,
+    task: Task = "classification",
+    family: str | None = None,
+    divisor: int = 8,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    img_size: int | Sequence[int] | None = None,
+    **kwargs: Any,  # noqa: ANN401 - create_model's
+) -> "nn.Module":
+    """Build the network at a budget: `build(flops="600M")` or `build(latency="4ms", on="ort-cpu")`.
+
+    Arguments as `spec_for`, `find_at_latency` and `create_model`.
+    """
+    if (latency is None) != (on is None):
+        raise BudgetError("found one of latency and on, expected both")
+    if latency is None or on is None:
+        return create_model(spec_for(flops, params, task, family, divisor, num_classes, in_chans, img_size), **kwargs)
+    if flops is not None or params is not None:
+        raise BudgetError("found two budgets, expected one of flops, params and latency")
+    found = find_at_latency(latency, on, task, family, divisor, num_classes, in_chans, img_size)
+    return create_model(found.taken.spec, **kwargs)

@@ -1,0 +1,62 @@
+"""The errors that the library raises on purpose: one type a kind of failure, one line a message."""
+
+from scalenet_zoo.core.bounds import MESSAGE_CHARACTERS
+from scalenet_zoo.core.quoting import elide, printable
+
+
+class ZooError(Exception):
+    """Base of every error below; the command line prints its message as one line and exits with 1.
+
+    Messages quote files: control characters in them are shown escaped, and what is too long loses its middle.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(elide(printable(message), MESSAGE_CHARACTERS))
+
+
+class SpecError(ZooError, ValueError):
+    """An architecture spec or family file is not valid."""
+
+
+class ModelNotFoundError(ZooError, LookupError):
+    """No entry of the zoo, and no file, has this name."""
+
+
+class QuantityError(ZooError, ValueError):
+    """A quantity such as `600M` cannot be read."""
+
+
+class BudgetError(ZooError, ValueError):
+    """No network of the family, or no entry of the zoo, fits the budget."""
+
+
+class WeightsError(ZooError):
+    """Weights are not published, cannot be fetched, or do not fit the network."""
+
+
+class InputError(ZooError, ValueError):
+    """An input file (an image, say) cannot be read."""
+
+
+class OutputError(ZooError, OSError):
+    """A file cannot be written."""
+
+
+class TrainingError(ZooError):
+    """Training cannot begin, go on, or did not work."""
+
+
+class BackendError(ZooError):
+    """A back end cannot run on this machine, or cannot run a network."""
+
+
+class ExportError(ZooError):
+    """A network cannot be exported."""
+
+
+class EngineError(ExportError):
+    """An engine cannot be built, or is damaged, stale or for another machine."""
+
+
+class VerificationError(ExportError):
+    """An exported file does not compute what its network computes."""

@@ -1,0 +1,106 @@
+"""What a file that somebody named is, where another kind was expected: by how it begins, then by its name."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from scalenet_zoo.core.files import regular_file
+
+ONNX, ENGINE, SAFETENSORS, PICKLE, YAML, POINTER, WEB_PAGE = (
+    "ONNX",
+    "engine",
+    "safetensors",
+    "pickle",
+    "YAML",
+    "LFS",
+    "HTML",
+)
+
+_SUFFIXES = {
+    ".onnx": ONNX,
+    ".engine": ENGINE,
+    ".plan": ENGINE,
+    ".trt": ENGINE,
+    ".safetensors": SAFETENSORS,
+    **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar", ".pickle"), PICKLE),
+    ".yaml": YAML,
+    ".yml": YAML,
+}
+_BEGINNINGS = (
+    (b"PK\x03\x04", PICKLE),
+    (b"\x80", PICKLE),
+    (b"\x08", ONNX),
+    (b"ftrt", ENGINE),
+    (b"ptrt", ENGINE),
+    (b"version https://", POINTER),
+    (b"<!DOCTYPE html", WEB_PAGE),
+    (b"<!doctype html", WEB_PAGE),
+    (b"<html", WEB_PAGE),
+)
+"""What zips of torch, pickles, ONNX's field `ir_version` and TensorRT's engines begin with."""
+
+_ABOUT = {
+    ONNX: "is an ONNX file",
+    ENGINE: "is an engine",
+    SAFETENSORS: "is a safetensors file, weights without a network",
+    PICKLE: "looks like a pickle of torch.save, which could run code and is never read",
+    YAML: "is YAML, a recipe, search or space",
+    POINTER: "is a pointer of Git LFS to the file, not the file (`git lfs pull` fetches it)",
+    WEB_PAGE: "is a web page, maybe one of a failed download",
+}
+_FOR_NETWORKS = {
+    ONNX: "`predict --model`, `evaluate` and `benchmark` take it as it is",
+    ENGINE: "`predict --model`, `evaluate` and `benchmark` take it as it is",
+    SAFETENSORS: "name the network, and this file as weights=FILE (--weights)",
+    PICKLE: "save its state dict with safetensors.torch.save_file, and name the network and weights=FILE (--weights)",
+    YAML: "`train --recipe`, `search` and `supernet train` take those",
+    POINTER: "fetch the file",
+    WEB_PAGE: "fetch the file again",
+}
+
+
+def user_path(path: str | Path) -> Path:
+    """A path as somebody wrote it, with `~` for a home; of a user who is not there, it stays."""
+    with suppress(RuntimeError):
+        return Path(path).expanduser()
+    return Path(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder; a name that is too long is none's."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path raises for such names
+
+
+def kind_of(path: Path) -> str | None:
+    """Which of these kinds a file is; None: another, or no file that can be read."""
+    with suppress(ValueError, OSError):
+        regular_file(path)
+        with path.open("rb") as file:
+            beginning = file.read(16)
+        if beginning[8:9] == b"{" and int.from_bytes(beginning[:8], "little") < 2**40:  # the header's length
+            return SAFETENSORS
+        begun = next((kind for prefix, kind in _BEGINNINGS if beginning.startswith(prefix)), None)
+        return begun or _SUFFIXES.get(path.suffix.lower())
+    return None
+
+
+def no_network(path: Path) -> str | None:
+    """Say what a file is that is no spec, and what to do with it; None: it may be one."""
+    kind = kind_of(path)
+    return f"{_ABOUT[kind]}, expected a spec (JSON) or a model folder; {_FOR_NETWORKS[kind]}" if kind else None
+
+
+def no_weights(path: Path) -> str | None:
+    """Say what a file is that holds no weights of ours; None: it may."""
+    kind = kind_of(path)
+    return _ABOUT[kind] if kind not in (None, SAFETENSORS) else None
+
+
+def exported_kind(path: Path) -> str | None:
+    """Whether a file is one of `export`, ONNX or ENGINE, by its name, and then by how it begins; None: neither.
+
+    By the name alone it need not be there.
+    """
+    named = _SUFFIXES.get(path.suffix.lower())
+    kind = named or kind_of(path)
+    return kind if kind in (ONNX, ENGINE) else None

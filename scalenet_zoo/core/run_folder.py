@@ -1,0 +1,48 @@
+"""A run's folder: one process at a time is at work in it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from scalenet_zoo.core.errors import OutputError, TrainingError
+from scalenet_zoo.core.files import clear_leftovers
+from scalenet_zoo.core.locks import try_lock, unlock
+
+LOCK = ".scalenet-zoo.lock"
+"""The file in a run's folder that the process at work in it holds."""
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Be the only process at work in a folder, as long as a run takes; what killed ones left in it is removed first.
+
+    Raises:
+        TrainingError: another process is at work in it.
+        OutputError: the folder cannot be written.
+    """
+    path = folder / LOCK
+    try:
+        lock = _take(path)
+    except BlockingIOError:
+        raise TrainingError(f"{folder}: found another process at work in it, expected one at a time") from None
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    try:
+        clear_leftovers(folder)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        unlock(lock)
+
+
+def _take(path: Path) -> int | None:
+    """Make and lock a file; once more if the one that held it removed it meanwhile."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        lock = try_lock(path)
+        with suppress(FileNotFoundError):
+            if lock is None or os.path.samestat(os.fstat(lock), path.stat()):
+                return lock
+        unlock(lock)

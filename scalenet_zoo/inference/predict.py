@@ -1,0 +1,212 @@
+"""What a network says about pictures: decisions, and rows of them for a table or JSON."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import ImageNetInfo
+
+from scalenet_zoo.arch.labels import Labels
+from scalenet_zoo.arch.spec import ArchSpec, Task
+from scalenet_zoo.core.errors import InputError, WeightsError
+from scalenet_zoo.inference.decode import find_joints, pixel_classes, place_joints
+
+if TYPE_CHECKING:
+    from scalenet_zoo.data.crops import Box
+    from scalenet_zoo.export.metadata import Output
+    from scalenet_zoo.inference.prepare import Inference
+
+Row = dict[str, str | int | float]
+
+DECISIONS: Mapping[Task, "Output"] = {"classification": "softmax", "segmentation": "argmax", "pose": "joints"}
+"""What `predict` makes of each task's outputs."""
+BATCH = 8
+"""Crops or tiles of pictures that a network sees at once, where it takes so many."""
+
+
+@torch.inference_mode()
+def predict(
+    inference: "Inference", pictures: Sequence[Image.Image], boxes: "Sequence[Sequence[Box]] | None" = None
+) -> list[np.ndarray]:
+    """Show a network pictures, and read its outputs.
+
+    A classifier sees the middle of a picture, a segmentation network the whole, squeezed to its input's shape
+    (`tiling.segment` shows it tiles of the picture's own size instead); a pose network sees each person's box, as in
+    evaluation, or, if it finds several people, the whole picture as large as fits into its input.
+
+    Args:
+        inference: the network.
+        pictures: RGB, as many at once as the network may take.
+        boxes: of the persons in each picture, for a pose network; None: the whole picture is one person's.
+
+    Returns:
+        For each picture, what `describe` takes as `DECISIONS[task]`: probabilities (classes,); the class of each of its
+        own pixels (height, width); or joints (persons, joints, 3), which may lie outside. Without a classifier:
+        features.
+
+    Raises:
+        InputError: boxes are given to a network that finds several people.
+        WeightsError: outputs are not finite.
+    """
+    from scalenet_zoo.data.crops import crop_person
+
+    spec = inference.spec
+    if spec.bottom_up and spec.classes:
+        if boxes is not None:
+            raise InputError(f"{spec.name}: found boxes of persons, expected none: it finds the persons itself")
+        return _find_people(inference, pictures)
+    if spec.task == "pose":
+        whole: list[Box] = [(0, 0, *picture.size) for picture in pictures]
+        if spec.classes:
+            return _find_persons(inference, pictures, [[box] for box in whole] if boxes is None else boxes)
+        size = spec.input.height, spec.input.width
+        pictures = [crop_person(picture, box, size)[0] for picture, box in zip(pictures, whole, strict=True)]
+    output = inference.run(torch.stack([torch.as_tensor(inference.transform(picture)) for picture in pictures])).cpu()
+    check_finite(spec, bool(output.isfinite().all()))
+    if not spec.classes:
+        return list(output.float().numpy())
+    if spec.task == "classification":
+        probabilities = output.double().softmax(1) if inference.form == "raw" else output
+        return list(probabilities.numpy())
+    sizes = [(picture.height, picture.width) for picture in pictures]
+    return [pixel_classes(one, size)[0].numpy() for one, size in zip(output, sizes, strict=True)]
+
+
+def _find_people(inference: "Inference", pictures: Sequence[Image.Image]) -> list[np.ndarray]:
+    """The joints (people, joints, 3) of everybody in each picture, the surest first."""
+    from scalenet_zoo.data.people import fit_image
+    from scalenet_zoo.inference.grouping import group_people
+
+    spec = inference.spec
+    size = spec.input.height, spec.input.width
+    everybody = []
+    step = inference.batch_size(BATCH)
+    for start in range(0, len(pictures), step):
+        batch = pictures[start : start + step]
+        seen = [fit_image(picture, size) for picture in batch]
+        output = inference.run(torch.stack([torch.as_tensor(inference.transform(image)) for image, _ in seen])).cpu()
+        check_finite(spec, bool(output.isfinite().all()))
+        for picture, (_, to_image), found in zip(batch, seen, group_people(output, spec.classes), strict=True):
+            placed = place_joints(found.joints.reshape(-1, 3), to_image)
+            placed[:, :2] = (placed[:, :2] + 0.5) / picture.size  # pixels' centres have whole numbers
+            everybody.append(placed.reshape(found.joints.shape))
+    return everybody
+
+
+def _find_persons(
+    inference: "Inference", pictures: Sequence[Image.Image], boxes: "Sequence[Sequence[Box]]"
+) -> list[np.ndarray]:
+    """The joints (persons, joints, 3) of each picture, from a crop a box; some crops at once, of any pictures."""
+    from scalenet_zoo.data.crops import crop_person
+
+    spec = inference.spec
+    size = spec.input.height, spec.input.width
+    persons = [(place, box) for place, some in enumerate(boxes) for box in some]
+    found: list[list[np.ndarray]] = [[] for _ in pictures]
+    step = inference.batch_size(BATCH)
+    for start in range(0, len(persons), step):
+        batch = persons[start : start + step]
+        crops = [crop_person(pictures[place], box, size) for place, box in batch]
+        output = inference.run(torch.stack([torch.as_tensor(inference.transform(crop)) for crop, _ in crops])).cpu()
+        check_finite(spec, bool(output.isfinite().all()))
+        joints = find_joints(output.float()) if inference.form == "raw" else output
+        for (place, _), (_, to_image), one in zip(batch, crops, joints.double().numpy(), strict=True):
+            placed = place_joints(one, to_image)
+            placed[:, :2] = (placed[:, :2] + 0.5) / pictures[place].size  # pixels' centres have whole numbers
+            found[place].append(placed)
+    return [np.array(persons_).reshape(-1, spec.classes, 3) for persons_ in found]
+
+
+def describe_output(
+    spec: ArchSpec,
+    output: np.ndarray,
+    top: int = 5,
+    form: "Output" = "raw",
+    names: Sequence[str] = (),
+) -> list[Row]:
+    """Read one image's output.
+
+    Args:
+        spec: of the network.
+        output: logits (classes,), or logits or heatmaps (classes, height / 4, width / 4), or heatmaps and tags
+            (3 classes, height / 2, width / 2) of several people, if raw; probabilities (classes,); classes of pixels
+            (height, width); or joints, (joints, 3) of a person or (persons, joints, 3).
+        top: rows for a classifier (the likeliest classes) or a segmentation (the largest ones).
+        form: which of these the output is.
+        names: of the classes or joints; none: `class_names`.
+
+    Returns:
+        Classification: class, its name where it is known, probability. Segmentation: class, share of the pixels.
+        Pose: which person, if there may be several; joint, x and y as shares of the image's width and height, score.
+        Without a classifier: how many features, their mean and deviation.
+
+    Raises:
+        WeightsError: the output is not finite.
+    """
+    check_finite(spec, bool(np.isfinite(output).all()))
+    if not spec.classes:
+        return [{"features": output.size, "mean": float(output.mean()), "deviation": float(output.std())}]
+    named: list[Row] = [{"name": name} for name in names or class_names(spec)] or [{}] * spec.classes
+    if spec.task == "classification":
+        probabilities = output.astype(np.float64)
+        if form == "raw":
+            probabilities = np.exp(probabilities - probabilities.max())
+            probabilities /= probabilities.sum()
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        return [{"class": int(i), **named[i], "probability": float(probabilities[i])} for i in best]
+    if spec.task == "segmentation":
+        pixels = (output.argmax(0) if form == "raw" else output).ravel()
+        shares = np.bincount(pixels, minlength=spec.classes) / pixels.size
+        largest = [int(i) for i in np.argsort(-shares, kind="stable")[:top] if shares[i] > 0]
+        return [{"class": i, **named[i], "share": float(shares[i])} for i in largest]
+    joints = output
+    if form == "raw":
+        joints = _joints(spec, torch.from_numpy(output)[None])
+    numbered: list[tuple[Row, Any]] = [({"person": i}, one) for i, one in enumerate(joints)]
+    return [
+        {**person, "joint": i, **named[i], "x": x, "y": y, "score": score}
+        for person, found in (numbered if joints.ndim == 3 else [({}, joints)])
+        for i, (x, y, score) in enumerate(found.tolist())
+    ]
+
+
+def _joints(spec: ArchSpec, output: torch.Tensor) -> np.ndarray:
+    """Of one image's raw output: joints (joints, 3), or those of several people (people, joints, 3)."""
+    from scalenet_zoo.inference.grouping import group_people
+
+    if spec.bottom_up:
+        return group_people(output, spec.classes)[0].joints
+    joints: np.ndarray = find_joints(output)[0].numpy()
+    return joints
+
+
+def class_names(spec: ArchSpec, cfg: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """Names of a network's classes or joints where they are known.
+
+    Args:
+        spec: of the network.
+        cfg: its `pretrained_cfg`; where that has none, a classifier of 1000 classes has ImageNet's.
+    """
+    if cfg and len(names := Labels.of(cfg).names) == spec.classes:
+        return names
+    if spec.task != "classification" or spec.classes != 1000:
+        return ()
+    info = ImageNetInfo()
+    return tuple(str(info.index_to_description(i)).split(",")[0] for i in range(1000))
+
+
+def check_finite(spec: ArchSpec, finite: bool) -> None:
+    """Complain of outputs that are not finite.
+
+    Raises:
+        WeightsError: they are not.
+    """
+    if not finite:
+        raise WeightsError(f"{spec.name}: found outputs that are not finite, expected numbers: are its weights whole?")
+
+
+def row_text(row: Row) -> str:
+    """A row of `describe` on one line."""
+    return ", ".join(value if isinstance(value, str) else f"{key} {value:.6g}" for key, value in row.items())

@@ -1,0 +1,301 @@
+"""A latency model: predicts milliseconds on a back end from what a network consists of.
+
+    terms of layers and networks ---non-negative least squares---> milliseconds a unit of each term
+    what that misses on networks ---kernel ridge regression------> a factor, near 1 and 1 far from the data
+
+The first is additive, so it can be learnt from layers as well as from networks, and it interpolates
+between their sizes; the second knows what depends on a network as a whole. `predict` takes a population at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, JsonValue, field_validator, model_validator
+from scipy.stats import spearmanr
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, KFold
+
+from scalenet_zoo.arch.spec import ArchSpec, Document, Strict
+from scalenet_zoo.core.backends import machine
+from scalenet_zoo.core.bounds import CORRECTION_POINTS, PREDICTED_AT_ONCE
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.files import cache_folder
+from scalenet_zoo.core.progress import OnProgress
+from scalenet_zoo.latency.profile import LARGEST, Milliseconds, Plan, Profile, Settings, measure_profile
+from scalenet_zoo.latency.terms import KIND_SLICES, TERMS, population_terms, trace_terms
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from scalenet_zoo.arch.cost import Population
+    from scalenet_zoo.arch.family import Family
+    from scalenet_zoo.zoo.catalog import Entries
+
+    Floats = NDArray[np.float64]
+
+
+RIDGE = 1e-5
+"""Strength of the ridge of the additive part: terms that grow alike share the time, none takes it all."""
+
+FEATURES = Field(min_length=1 + len(KIND_SLICES), max_length=1 + len(KIND_SLICES))
+Features = Annotated[tuple[Annotated[float, Field(ge=-LARGEST, le=LARGEST)], ...], FEATURES]
+ShareOfOne = Annotated[float, Field(ge=0, le=1)]
+
+
+class Correction(Strict):
+    """A kernel ridge regression of the logarithm of measured / additive, with a Gaussian kernel.
+
+    Attributes:
+        mean: of the features; see `_features`.
+        scale: their deviation.
+        gamma: of the kernel exp(-gamma |a - b|^2).
+        points: the features of the networks that it was fitted to, standardised.
+        weights: of these points.
+    """
+
+    mean: Features
+    scale: Annotated[tuple[Annotated[float, Field(ge=0, le=LARGEST)], ...], FEATURES]
+    gamma: Annotated[float, Field(gt=0, le=LARGEST)]
+    points: Annotated[tuple[Features, ...], Field(min_length=1, max_length=CORRECTION_POINTS)]
+    weights: tuple[Annotated[float, Field(ge=-LARGEST, le=LARGEST)], ...]
+
+    @model_validator(mode="after")
+    def _a_weight_a_point(self) -> Self:
+        if len(self.weights) != len(self.points):
+            raise ValueError(f"weights: found {len(self.weights)}, expected {len(self.points)}, one a point")
+        return self
+
+
+class Accuracy(Strict):
+    """How well predictions agree with measurements of networks that they were not fitted to.
+
+    Attributes:
+        networks: how many.
+        within_10: share of the predictions within 10% of the measurement.
+        within_5: within 5%.
+        rms: root mean square of predicted / measured - 1.
+        worst: the largest |predicted / measured - 1|.
+        spearman: the rank correlation.
+    """
+
+    networks: Annotated[int, Field(ge=1)]
+    within_10: ShareOfOne
+    within_5: ShareOfOne
+    rms: Annotated[float, Field(ge=0)]
+    worst: Annotated[float, Field(ge=0)]
+    spearman: Annotated[float, Field(ge=-1, le=1)]
+
+
+class LatencyModel(Document):
+    """Predicts the latency of a family's networks on a back end.
+
+    Attributes:
+        settings: back end, threads, batch.
+        machine: that it was measured on.
+        yardstick: milliseconds of the yardstick on the undisturbed machine; see `yardstick.py`.
+        terms: names of what `milliseconds` is for.
+        milliseconds: per unit of each term.
+        correction: what a network takes beyond its parts.
+        held_out: accuracy on networks held out.
+        macs_alone: the accuracy of the best power law of MACs, fitted to and judged by the same networks.
+    """
+
+    format: Literal["scalenet-zoo/latency-model"] = "scalenet-zoo/latency-model"
+    version: Annotated[int, Field(ge=1, le=1)] = 1
+    settings: Settings
+    machine: dict[str, JsonValue]
+    yardstick: Milliseconds
+    terms: tuple[str, ...]
+    milliseconds: tuple[Annotated[float, Field(ge=0, le=LARGEST)], ...]
+    correction: Correction
+    held_out: Accuracy
+    macs_alone: Accuracy
+
+    @field_validator("terms")
+    @classmethod
+    def _this_version(cls, terms: tuple[str, ...]) -> tuple[str, ...]:
+        if terms != TERMS:
+            raise ValueError("found terms of another version, expected this one's: profile again")
+        return terms
+
+    @field_validator("milliseconds")
+    @classmethod
+    def _one_a_term(cls, milliseconds: tuple[float, ...]) -> tuple[float, ...]:
+        if len(milliseconds) != len(TERMS):
+            raise ValueError(f"found {len(milliseconds)} numbers, expected {len(TERMS)}, one a term")
+        return milliseconds
+
+    def predict(self, population: Population) -> Floats:
+        """Milliseconds of N base models under M strategies, (N, M)."""
+        return self.predict_terms(population_terms(population))
+
+    def predict_spec(self, spec: ArchSpec) -> float:
+        """Milliseconds of one network."""
+        return float(self.predict_terms(trace_terms(spec.trace)))
+
+    def predict_terms(self, terms: Floats) -> Floats:
+        """Milliseconds (...) for terms (terms, ...).
+
+        Raises:
+            InputError: they are no times, 0 or beyond all numbers: nobody fitted this model.
+        """
+        with np.errstate(all="ignore"):
+            ms = _predict(np.asarray(self.milliseconds), self.correction, terms)
+        if not np.all((ms > 0) & np.isfinite(ms)):
+            raise InputError(
+                f"latency model of {self.settings.family} on {self.settings.backend}: found figures that predict no"
+                " time for a network, expected those of `profile`: profile again"
+            )
+        return ms
+
+
+def fit_latency_model(profile: Profile) -> LatencyModel:
+    """Fit a model to a profile, and judge it by the networks held out.
+
+    Raises:
+        InputError: the profile was made by a version with other terms, or is not whole.
+    """
+    if profile.terms != TERMS:
+        raise InputError("profile: found terms of another version, expected this one's: profile again")
+    for role, least in (("networks", 4), ("held_out", 2)):
+        if (count := sum(measurement.role == role for measurement in profile.measurements)) < least:
+            raise InputError(f"profile: measurements: found {count} of {role}, expected {least} or more: profile again")
+    terms, ms, macs, roles = _table(profile)
+    held_out, networks = roles == "held_out", roles == "networks"
+    seen = ~held_out
+    weights = _fit_additive(terms[:, seen], ms[seen])
+    additive = weights @ terms
+    features = _features(weights, terms)
+    correction = _fit_correction(features[:, networks], np.log(ms[networks] / additive[networks]))
+    slope, offset = np.polyfit(np.log(macs[networks]), np.log(ms[networks]), 1)
+    by_macs = np.exp(offset + slope * np.log(macs[held_out]))
+    return LatencyModel(
+        settings=profile.settings,
+        machine=profile.machine,
+        yardstick=profile.yardstick,
+        terms=TERMS,
+        milliseconds=tuple(map(float, weights)),
+        correction=correction,
+        held_out=accuracy(_predict(weights, correction, terms[:, held_out]), ms[held_out]),
+        macs_alone=accuracy(by_macs, ms[held_out]),
+    )
+
+
+def make_latency_model(
+    family: Family | Entries,
+    settings: Settings,
+    plan: Plan,
+    path: Path,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> LatencyModel:
+    """Profile a family, fit a model, and write it; the measurements lie beside it, in `NAME.profile.json`.
+
+    Args:
+        family: that `settings` name.
+        settings: back end, threads, batch.
+        plan: how much is measured.
+        path: the model's file.
+        on_progress: told after each measurement.
+
+    Raises:
+        BackendError: the back end cannot run here.
+        OutputError: a file cannot be written.
+    """
+    model = fit_latency_model(measure_profile(family, settings, plan, path.with_suffix(".profile.json"), on_progress))
+    model.save(path)
+    return model
+
+
+def model_path(settings: Settings) -> Path:
+    """Where the model for these settings is cached; other versions of the runtimes, or another device, have another."""
+    here = machine()
+    known = [settings.model_dump_json(), *(here[key] for key in ("cpu", "gpu", "driver", "versions"))]
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / "latency" / f"{settings.family}-{settings.backend}-{digest[:12]}.json"
+
+
+def accuracy(predicted: Floats, measured: Floats) -> Accuracy:
+    """Compare predictions with measurements, both (networks,); without different ones there is no rank correlation."""
+    error = predicted / measured - 1.0
+    different = len(set(predicted)) > 1 and len(set(measured)) > 1
+    return Accuracy(
+        networks=len(error),
+        within_10=float(np.mean(np.abs(error) <= 0.10)),
+        within_5=float(np.mean(np.abs(error) <= 0.05)),
+        rms=float(np.sqrt(np.mean(error**2))),
+        worst=float(np.abs(error).max()),
+        spearman=float(spearmanr(predicted, measured).statistic) if different else 0.0,
+    )
+
+
+def _table(profile: Profile) -> tuple[Floats, Floats, Floats, NDArray[np.str_]]:
+    """Terms (terms, n), milliseconds, MACs and roles (n,) of a profile's measurements."""
+    terms = np.array([measurement.terms for measurement in profile.measurements]).T
+    ms = np.array(profile.milliseconds)
+    macs = np.array([measurement.macs for measurement in profile.measurements], dtype=float)
+    return terms, ms, macs, np.array([measurement.role for measurement in profile.measurements])
+
+
+def _fit_additive(terms: Floats, ms: Floats) -> Floats:
+    """Milliseconds a unit of each term, none negative, that make the relative errors small."""
+    scale = terms.mean(axis=1) + (terms.max(axis=1) == 0)
+    ridge = Ridge(alpha=RIDGE, positive=True, fit_intercept=False, tol=1e-10, max_iter=100_000)
+    ridge.fit((terms / scale[:, None] / ms).T, np.ones(len(ms)))
+    weights: Floats = np.where(terms.max(axis=1) > 0, ridge.coef_ / scale, 0.0)
+    return weights
+
+
+def _predict(weights: Floats, correction: Correction, terms: Floats) -> Floats:
+    additive: Floats = np.tensordot(weights, terms, axes=1)
+    return additive * np.exp(_log_correction(correction, _features(weights, terms)))
+
+
+def _features(weights: Floats, terms: Floats) -> Floats:
+    """What a correction sees, (features, ...): the log of the additive prediction, and each kind's share of it."""
+    parts = np.stack([np.tensordot(weights[kind], terms[kind], axes=1) for kind in KIND_SLICES.values()])
+    total = parts.sum(axis=0)
+    return np.concatenate([np.log(total)[None], parts / total])
+
+
+def _fit_correction(features: Floats, error: Floats) -> Correction:
+    """As strong a correction as cross-validation supports."""
+    mean, scale = features.mean(axis=1), features.std(axis=1)
+    scale[scale < 1e-3] = np.inf  # a kind that the networks lack, or have in equal shares
+    points = ((features - mean[:, None]) / scale[:, None]).T
+    grid = {"alpha": [0.1, 1.0, 10.0, 100.0], "gamma": [0.01, 0.03, 0.1]}
+    folds = KFold(min(8, len(error)), shuffle=True, random_state=0)
+    search = GridSearchCV(KernelRidge(kernel="rbf"), grid, scoring="neg_mean_squared_error", cv=folds).fit(
+        points, error
+    )
+    fitted = search.best_estimator_
+    return Correction(
+        mean=tuple(map(float, mean)),
+        scale=tuple(float(value) if np.isfinite(value) else 0.0 for value in scale),
+        gamma=float(fitted.gamma),
+        points=tuple(tuple(map(float, point)) for point in points),
+        weights=tuple(map(float, fitted.dual_coef_)),
+    )
+
+
+def _log_correction(correction: Correction, features: Floats) -> Floats:
+    """The logarithm of the correction, (...)."""
+    scale = np.array(correction.scale)
+    shape = features.shape[1:]
+    flat = features.reshape(len(scale), -1)
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0)
+    x = (flat - np.array(correction.mean)[:, None]) * inverse[:, None]
+    points = np.array(correction.points)
+    weights, squares = np.array(correction.weights), (points**2).sum(1)[:, None]
+    log = np.empty(x.shape[1])
+    at_once = max(1, PREDICTED_AT_ONCE // len(points))
+    for start in range(0, len(log), at_once):
+        part = x[:, start : start + at_once]
+        distances = np.maximum(0.0, squares + (part**2).sum(0) - 2.0 * points @ part)
+        log[start : start + at_once] = weights @ np.exp(-correction.gamma * distances)
+    return log.reshape(shape)

@@ -1,0 +1,392 @@
+"""Back ends behind one small protocol: a network prepared for one batch of images, one inference a step.
+
+    network, ONNX file or engine --prepare--> Runner: step(), lap()
+
+On a GPU every runner has a stream of its own, fixed buffers for images and outputs, and, where the
+back end can, a CUDA graph that a step replays.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+
+from scalenet_zoo.arch.spec import unwrapped
+from scalenet_zoo.core.backends import require_backend
+from scalenet_zoo.core.errors import BackendError, ZooError
+from scalenet_zoo.core.file_kinds import ENGINE, exported_kind
+from scalenet_zoo.core.files import cache_folder, scratch_folder
+from scalenet_zoo.core.memory import FLOAT_BYTES, check_memory
+from scalenet_zoo.core.outputs import check_writable
+from scalenet_zoo.export.graph import trace_graph
+from scalenet_zoo.export.metadata import Precision
+from scalenet_zoo.export.onnx_file import OnnxFile
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
+Step = Callable[[], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A network that is ready to run one batch again and again.
+
+    Attributes:
+        step: one inference; gives the network's (first) output. On a GPU it only enqueues, on the current stream.
+        device: that the network runs on.
+        threads: CPU threads that an operator may use.
+        interop_threads: CPU threads that operators may share.
+        stream: of the GPU; `step` is for this one alone.
+        graph: whether a step replays a CUDA graph.
+    """
+
+    step: Step
+    device: torch.device
+    threads: int
+    interop_threads: int
+    stream: torch.cuda.Stream | None = None
+    graph: bool = False
+
+    def __call__(self) -> np.ndarray:
+        """One inference; its output in float32."""
+        with torch.cuda.stream(self.stream):
+            output = self.step()
+        if self.stream is not None:
+            self.stream.synchronize()
+        return output.float().cpu().numpy()
+
+    def lap(self) -> float:
+        """One inference; the milliseconds that it took."""
+        if self.stream is None:
+            start = time.perf_counter()
+            self.step()
+            return 1000 * (time.perf_counter() - start)
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(self.stream):
+            begin.record()
+            self.step()
+            end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end))
+
+
+def check_batch(batch: int, shape: Sequence[int]) -> None:
+    """Refuse a batch of images of this shape that would not fit into memory, before it is made.
+
+    Raises:
+        BackendError: it would not.
+    """
+    check_memory(FLOAT_BYTES * batch * math.prod(shape), f"a batch of {batch:,} images of {'x'.join(map(str, shape))}")
+
+
+@contextmanager
+def open_runner(
+    model: nn.Module | Path,
+    images: torch.Tensor,
+    backend: str,
+    threads: int | None = None,
+    precision: Precision = "fp32",
+    transfers: bool = False,
+) -> Iterator[Runner]:
+    """Make a network ready to run on a back end; what that took (a session, an engine) is freed at the end.
+
+    torch's number of threads is the process's: it is set until the end, so prepare several with the same.
+
+    Args:
+        model: a network, or any module with one tensor in and one out, run as in evaluation; or an ONNX file; or an
+            engine, for the back end that built it.
+        images: the batch, (n, channels, height, width), float32 for a network, else as the file takes it. torch runs
+            where they are, and in channels-last form if they are.
+        backend: a name of `backends.BACKENDS`.
+        threads: CPU threads that an operator may use; None: as many as torch does now.
+        precision: of a network's weights and activations; of a file, what it was exported in.
+        transfers: on a GPU, a step copies the images to it and the output back.
+
+    Raises:
+        BackendError: the back end cannot run here, or not this network with this batch.
+        ExportError: the network cannot be exported.
+    """
+    require_backend(backend)
+    threads = threads or torch.get_num_threads()
+    device = _device(backend, images)
+    with ExitStack() as stack:
+        stack.enter_context(_settings(threads))
+        stream = None
+        if device.type == "cuda":
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())  # that the images may yet be written on
+        try:
+            with torch.cuda.stream(stream):
+                images = images.to(device)
+                if isinstance(model, nn.Module):
+                    if precision not in PRECISIONS:
+                        raise BackendError(f"{precision}: found a network, expected {' or '.join(PRECISIONS)} for it")
+                    images = images.to(PRECISIONS[precision])
+                    model = _evaluated(model, images)
+                step, graph = _step(model, images, backend, threads, precision, transfers, stack)
+        except ZooError:
+            raise
+        except Exception as error:  # onnxruntime's own types derive from Exception only
+            name = model.name if isinstance(model, Path) else type(model).__name__
+            batch = "x".join(map(str, images.shape))
+            raise BackendError(f"{backend}: cannot run {name} with a batch of {batch}: {_first_line(error)}") from error
+        interop = torch.get_num_interop_threads() if backend.startswith("torch") else 1
+        yield Runner(step, device, threads, interop, stream, graph)
+
+
+def _device(backend: str, images: torch.Tensor) -> torch.device:
+    if backend.startswith("torch"):
+        return images.device
+    return torch.device("cpu" if backend == "ort-cpu" else "cuda")
+
+
+@contextmanager
+def _settings(threads: int) -> Iterator[None]:
+    """Set the number of threads, and for GPUs: the fastest algorithm for each size, and no TF32 in the name of fp32."""
+    cudnn, tf32 = torch.backends.cudnn, os.environ.get("NVIDIA_TF32_OVERRIDE")
+    before = torch.get_num_threads(), cudnn.benchmark, cudnn.allow_tf32
+    torch.set_num_threads(threads)
+    cudnn.benchmark, cudnn.allow_tf32 = True, False
+    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # for the TensorRT inside ONNX Runtime, which has no option
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cudnn.benchmark, cudnn.allow_tf32 = before[1:]
+        if tf32 is None:
+            del os.environ["NVIDIA_TF32_OVERRIDE"]
+        else:
+            os.environ["NVIDIA_TF32_OVERRIDE"] = tf32
+
+
+def _evaluated(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    """A copy of a network for inference on such images: device, type, order of the axes in memory."""
+    last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
+    form = torch.channels_last if last else torch.preserve_format
+    return copy.deepcopy(unwrapped(model)).eval().to(images.device, images.dtype).to(memory_format=form)
+
+
+def _step(
+    model: nn.Module | Path,
+    images: torch.Tensor,
+    backend: str,
+    threads: int,
+    precision: Precision,
+    transfers: bool,
+    stack: ExitStack,
+) -> tuple[Step, bool]:
+    """One inference on a back end, run once already, and whether it replays a CUDA graph."""
+    if backend.startswith("torch"):
+        if isinstance(model, Path):
+            raise BackendError(f"{backend}: found the file {model.name}, expected a network: torch runs no such files")
+        step = _module_step(model, images, compiled=backend == "torch-compile")
+        if not images.is_cuda:
+            return step, False
+        return _captured(_with_transfers(step, images) if transfers else step)
+    images = images.contiguous()
+    if backend.startswith("ort"):
+        graph = str(model) if isinstance(model, Path) else _onnx(model, images)
+        step, captured = _session_step(graph, images, backend, threads, precision)
+        return (_with_transfers(step, images) if transfers and images.is_cuda else step), captured
+    step = _engine_step(model, images, backend, stack)
+    return _captured(_with_transfers(step, images) if transfers else step)
+
+
+# --- torch ----------------------------------------------------------------------------------------
+
+
+def _module_step(model: nn.Module, images: torch.Tensor, compiled: bool) -> Step:
+    run = torch.compile(model, fullgraph=True, dynamic=False) if compiled else model
+
+    @torch.inference_mode()
+    def step() -> torch.Tensor:
+        output: torch.Tensor = run(images)
+        return output
+
+    if compiled:  # many networks of one class: more compilations of one function than torch thinks sane
+        with torch._dynamo.config.patch(recompile_limit=2**20, accumulated_recompile_limit=2**20):
+            step()
+    else:
+        step()
+    return step
+
+
+# --- CUDA graphs and transfers --------------------------------------------------------------------
+
+
+def _captured(step: Step) -> tuple[Step, bool]:
+    """A step as the replay of a CUDA graph; where it cannot be recorded, the step itself."""
+    for _ in range(3):  # what a first run sets up must not be recorded
+        step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+            output = step()
+    except RuntimeError:
+        return step, False
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return output
+
+    return replay, True
+
+
+def _with_transfers(step: Step, images: torch.Tensor) -> Step:
+    """A step that begins with images in the host's memory and ends with the output there."""
+    source = images.cpu().pin_memory()
+    output = step().cpu().pin_memory()
+
+    @torch.inference_mode()
+    def step_with_transfers() -> torch.Tensor:
+        images.copy_(source, non_blocking=True)
+        return output.copy_(step(), non_blocking=True)
+
+    return step_with_transfers
+
+
+# --- ONNX Runtime ---------------------------------------------------------------------------------
+
+
+def _onnx(model: nn.Module, images: torch.Tensor) -> bytes:
+    """The ONNX graph of a network for this very batch."""
+    return bytes(trace_graph(model, images).SerializeToString())
+
+
+def _session_step(
+    graph: str | bytes, images: torch.Tensor, backend: str, threads: int, precision: Precision
+) -> tuple[Step, bool]:
+    if not images.is_cuda:
+        return _bound_session(graph, images, ["CPUExecutionProvider"], threads), False
+    stream = torch.cuda.current_stream().cuda_stream
+    cache = engine_cache(graph) if backend == "ort-tensorrt" else None
+    try:
+        return _bound_session(graph, images, gpu_providers(stream, precision, cache, capture=True), threads), True
+    except Exception:  # a graph that is not whole on the GPU cannot be captured
+        return _bound_session(graph, images, gpu_providers(stream, precision, cache, capture=False), threads), False
+
+
+def gpu_providers(
+    stream: int, precision: Precision, engines: Path | None, capture: bool
+) -> list[tuple[str, dict[str, object]]]:
+    """ONNX Runtime's providers for a GPU: CUDA, and before it TensorRT if there is a folder for its engines.
+
+    Args:
+        stream: the address of the CUDA stream to run on.
+        precision: of the graph.
+        engines: the folder that TensorRT's engines are kept in, and beside it the timings of their kernels.
+        capture: replay a CUDA graph from the second run on.
+    """
+    cuda: dict[str, object] = {
+        "user_compute_stream": str(stream),
+        "enable_cuda_graph": capture and not engines,
+        "use_tf32": False,
+    }
+    if engines is None:
+        return [("CUDAExecutionProvider", cuda)]
+    tensorrt = {
+        "user_compute_stream": str(stream),
+        "trt_cuda_graph_enable": capture,
+        "trt_fp16_enable": precision == "fp16",
+        "trt_int8_enable": precision == "int8",
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(engines),
+        "trt_timing_cache_enable": True,
+        "trt_timing_cache_path": str(engines.parent),
+    }
+    return [("TensorrtExecutionProvider", tensorrt), ("CUDAExecutionProvider", cuda)]
+
+
+def engine_cache(graph: str | bytes) -> Path:
+    """The folder for a graph's engines: ONNX Runtime names them by the graph's structure, whatever its weights."""
+    import tensorrt
+
+    content = hashlib.sha256(graph).hexdigest() if isinstance(graph, bytes) else OnnxFile.read(graph).sha256
+    device = re.sub(r"[^\w.-]", "-", torch.cuda.get_device_name())
+    versions = f"onnxruntime-{onnxruntime.__version__}_tensorrt-{tensorrt.__version__}"
+    folder = cache_folder() / "ort-tensorrt" / f"{versions}_{device}" / content[:32]
+    if not folder.is_dir():
+        check_writable(folder / "engine")
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _bound_session(graph: str | bytes, images: torch.Tensor, providers: Sequence[Any], threads: int) -> Step:
+    """A session whose input and outputs are torch's memory, run once."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+    binding = session.io_binding()
+    buffers = [_output_buffer(output, images) for output in session.get_outputs()]
+    _bind(binding.bind_input, session.get_inputs()[0].name, images)
+    for output, buffer in zip(session.get_outputs(), buffers, strict=True):
+        _bind(binding.bind_output, output.name, buffer)
+    buffers.append(images)  # the binding holds addresses alone
+    run_options = onnxruntime.RunOptions()
+    if images.is_cuda:
+        run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+
+    def step() -> torch.Tensor:
+        session.run_with_iobinding(binding, run_options)
+        return buffers[0]
+
+    step()
+    return step
+
+
+_TORCH_TYPES = {
+    "tensor(float)": torch.float32,
+    "tensor(float16)": torch.float16,
+    "tensor(int64)": torch.int64,
+    "tensor(int32)": torch.int32,
+    "tensor(uint8)": torch.uint8,
+}
+
+
+def _output_buffer(output: Any, images: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - onnxruntime's NodeArg
+    shape = [size if isinstance(size, int) else len(images) for size in output.shape]  # the batch alone has a name
+    return torch.empty(shape, dtype=_TORCH_TYPES[output.type], device=images.device)
+
+
+def _bind(bind: Callable[..., None], name: str, tensor: torch.Tensor) -> None:
+    element = torch.empty(0, dtype=tensor.dtype).numpy().dtype.type
+    bind(name, tensor.device.type, tensor.device.index or 0, element, tuple(tensor.shape), tensor.data_ptr())
+
+
+# --- TensorRT -------------------------------------------------------------------------------------
+
+
+def _engine_step(model: nn.Module | Path, images: torch.Tensor, backend: str, stack: ExitStack) -> Step:
+    from scalenet_zoo.export.tensorrt.build import EngineNetwork, EngineOptions, build_engine
+
+    if isinstance(model, Path) and exported_kind(model) == ENGINE:
+        return EngineNetwork.load(model).bind(images)
+    folder = stack.enter_context(scratch_folder())
+    onnx_path, engine_path = folder / "network.onnx", folder / "network.engine"
+    if isinstance(model, Path):
+        onnx_path = model
+    else:
+        onnx_path.write_bytes(_onnx(model, images))
+    library: Any = backend
+    build_engine(onnx_path, engine_path, EngineOptions(library=library, batch=(len(images),) * 3))
+    return EngineNetwork.load(engine_path).bind(images)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

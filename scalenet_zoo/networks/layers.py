@@ -1,0 +1,221 @@
+"""The modules that networks are made of. Images are (batch, channels, height, width)."""
+
+import operator
+from collections.abc import Iterable
+from typing import Literal, SupportsIndex
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from scalenet_zoo.arch.cost import UPSCALED_BLOCKS
+from scalenet_zoo.arch.spec import Activation, Gate, Layer
+from scalenet_zoo.core.errors import SpecError
+from scalenet_zoo.core.quoting import quoted
+
+ACTIVATIONS: dict[Activation, type[nn.ReLU | nn.SiLU | nn.Hardswish]] = {
+    "relu": nn.ReLU,
+    "swish": nn.SiLU,
+    "hard_swish": nn.Hardswish,
+}
+GATES: dict[Gate, type[nn.Sigmoid | nn.Hardsigmoid]] = {"sigmoid": nn.Sigmoid, "hard_sigmoid": nn.Hardsigmoid}
+
+
+def activation_layer(name: Activation) -> nn.Module:
+    """An activation that overwrites its input."""
+    return ACTIVATIONS[name](inplace=True)
+
+
+class ConvNormAct(nn.Module):
+    """A "same"-padded convolution without bias, batch norm and, unless `activation` is None, an activation."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        activation: Activation | None = None,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, groups=groups, bias=bias)
+        self.norm = nn.BatchNorm2d(channels)
+        self.act = activation_layer(activation) if activation else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_channels, h, w) -> (n, channels, ceil(h / stride), ceil(w / stride))."""
+        y: Tensor = self.act(self.norm(self.conv(x)))
+        return y
+
+
+class SqueezeExcite(nn.Module):
+    """Channels weighted by a gate that sees their means (Hu et al., CVPR 2018)."""
+
+    def __init__(self, channels: int, squeeze: int, activation: Activation, gate: Gate) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeeze, 1)
+        self.act = activation_layer(activation)
+        self.expand = nn.Conv2d(squeeze, channels, 1)
+        self.gate = GATES[gate]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) -> the same shape."""
+        gate: Tensor = self.gate(self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True)))))
+        return x * gate
+
+
+class MBConv(nn.Module):
+    """An inverted-residual layer (MobileNetV2 with squeeze-and-excite).
+
+    x -> [expand 1x1] -> depthwise k x k -> [squeeze] -> project 1x1 -> (+ x if the shape is the same)
+    """
+
+    def __init__(
+        self, in_channels: int, layer: Layer, activation: Activation, gate: Gate, drop_path_rate: float = 0.0
+    ) -> None:
+        super().__init__()
+        hidden = layer.hidden
+        self.expand = (
+            ConvNormAct(in_channels, hidden, 1, activation=activation) if hidden != in_channels else nn.Identity()
+        )
+        self.depthwise = ConvNormAct(hidden, hidden, layer.kernel, layer.stride, groups=hidden, activation=activation)
+        self.squeeze = SqueezeExcite(hidden, layer.squeeze, activation, gate) if layer.squeeze else nn.Identity()
+        self.project = ConvNormAct(hidden, layer.channels, 1)
+        self.has_shortcut = layer.stride == 1 and layer.channels == in_channels
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate and self.has_shortcut else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_channels, h, w) -> (n, layer.channels, ceil(h / stride), ceil(w / stride))."""
+        y: Tensor = self.project(self.squeeze(self.depthwise(self.expand(x))))
+        return self.drop_path(y) + x if self.has_shortcut else y
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut (ResNet)."""
+
+    def __init__(self, channels: int, drop_path_rate: float = 0.0) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(channels, channels, 3, activation="relu")
+        self.conv2 = ConvNormAct(channels, channels, 3)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) -> the same shape."""
+        return F.relu(self.drop_path(self.conv2(self.conv1(x))) + x, inplace=True)
+
+
+class UpConvNormAct(nn.Module):
+    """A 4x4 transposed convolution of stride 2, batch norm and ReLU: height and width doubled."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(in_channels, channels, 4, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.act = activation_layer("relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_channels, h, w) -> (n, channels, 2 h, 2 w)."""
+        y: Tensor = self.act(self.norm(self.conv(x)))
+        return y
+
+
+class Bottleneck(nn.Module):
+    """1x1 down to a quarter of the channels, 3x3, 1x1 up, with a shortcut (ResNet)."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(in_channels, channels // 4, 1, activation="relu")
+        self.conv2 = ConvNormAct(channels // 4, channels // 4, 3, activation="relu")
+        self.conv3 = ConvNormAct(channels // 4, channels, 1)
+        self.shortcut = ConvNormAct(in_channels, channels, 1) if in_channels != channels else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in_channels, h, w) -> (n, channels, h, w)."""
+        return F.relu(self.conv3(self.conv2(self.conv1(x))) + self.shortcut(x), inplace=True)
+
+
+class FusionPath(nn.Module):
+    """What one branch of a multipath network sends to another (HRNet, TPAMI 2020; ScaleNAS, AutoML-Conf 2022).
+
+    Upward, to a higher resolution: 1x1 convolution, batch norm, nearest upsampling. Downward: a chain
+    of 3x3 stride-2 convolutions with batch norm, ReLU between them; the last one changes the channels.
+    """
+
+    def __init__(self, origin: int, to: int, channels: list[int]) -> None:
+        super().__init__()
+        self.upward = origin > to
+        if self.upward:
+            self.convs = nn.Sequential(ConvNormAct(channels[origin], channels[to], 1))
+        else:
+            between = [
+                ConvNormAct(channels[origin], channels[origin], 3, 2, activation="relu") for _ in range(to - origin - 1)
+            ]
+            self.convs = nn.Sequential(*between, ConvNormAct(channels[origin], channels[to], 3, 2))
+
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        """(n, channels[origin], h, w) -> (n, channels[to], *size)."""
+        y: Tensor = self.convs(x)
+        return upsample(y, size, "nearest") if self.upward else y
+
+
+class BottomUpHead(nn.Module):
+    """Joints of all people in a picture, and tags that tell whose they are (HigherHRNet, CVPR 2020).
+
+    x -> [coarse 1x1: heatmaps, tags] -> joined with x -> [upscale] -> [blocks] -> [fine 1x1: heatmaps]
+    """
+
+    def __init__(self, channels: int, joints: int) -> None:
+        super().__init__()
+        self.coarse = nn.Conv2d(channels, 2 * joints, 1)
+        self.upscale = UpConvNormAct(channels + 2 * joints, channels)
+        self.blocks = nn.Sequential(*(BasicBlock(channels) for _ in range(UPSCALED_BLOCKS)))
+        self.fine = nn.Conv2d(channels, joints, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) -> (n, 3 joints, 2 h, 2 w).
+
+        These are the fine heatmaps, the coarse ones and the tags, of a joint each; the last two have every value four
+        times, so that one tensor holds all of them and nothing is lost.
+        """
+        coarse = self.coarse(x)
+        fine = self.fine(self.blocks(self.upscale(torch.cat([x, coarse], dim=1))))
+        return torch.cat([fine, upsample(coarse, fine.shape[-2:], "nearest")], dim=1)
+
+
+def upsample(x: Tensor, size: torch.Size, mode: Literal["nearest", "bilinear"]) -> Tensor:
+    """(n, c, h, w) -> (n, c, *size), by a whole factor where there is one: exported graphs then hold a constant."""
+    factor = size[0] // x.shape[-2]
+    corners = None if mode == "nearest" else False
+    if (x.shape[-2] * factor, x.shape[-1] * factor) == tuple(size):
+        return F.interpolate(x, scale_factor=float(factor), mode=mode, align_corners=corners)
+    return F.interpolate(x, size=size, mode=mode, align_corners=corners)
+
+
+def take_indices(count: int, indices: SupportsIndex | Iterable[SupportsIndex] | None) -> list[int]:
+    """Which of a network's features are wanted, in the order that was asked for and none of the numbers negative.
+
+    Args:
+        count: of the features that there are.
+        indices: numbers of features, -1 the last; one number: the last so many; None: all.
+
+    Raises:
+        SpecError: there are no such features, or none is wanted.
+    """
+    try:
+        wanted = _numbers(count, range(count) if indices is None else indices)
+    except TypeError:
+        wanted = []
+    if not wanted or any(not -count <= index < count for index in wanted):
+        expected = f"numbers from {-count} to {count - 1}, or one from 1 to {count}: the last so many"
+        raise SpecError(f"out_indices: found {quoted(indices)}, expected {expected}")
+    return [index % count for index in wanted]
+
+
+def _numbers(count: int, indices: SupportsIndex | Iterable[SupportsIndex]) -> list[int]:
+    if not isinstance(indices, Iterable):
+        last = operator.index(indices)
+        return list(range(count - last, count)) if last <= count else []
+    return [operator.index(index) for index in indices]

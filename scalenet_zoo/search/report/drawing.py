@@ -1,0 +1,112 @@
+"""Networks drawn under one another.
+
+Of a family, a bar a layer, as high as it has channels, coloured by its kernel. Of multipath networks, a square a block,
+a row a branch, and a line a path.
+"""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.core.quantities import format_count
+
+KERNEL_COLOURS = ("#dce6f2", "#7fb0d9", "#20609f", "#0b2545")
+"""From the smallest kernel of a family to the largest: light to dark, so that they differ without colour, too."""
+UPWARD, DOWNWARD = "#D55E00", "#009E73"
+GAP = 0.8
+"""Between stages, in layers."""
+NARROWEST = 16
+"""Layers that fill the drawing's width at least."""
+
+
+def draw_architectures(specs: Sequence[ArchSpec]) -> Figure:
+    """Draw mbconv networks, the stages of all of them in the same places.
+
+    Args:
+        specs: with the same number of stages: a family's.
+    """
+    networks = [spec.network for spec in specs if spec.network.type == "mbconv"]
+    depths = [max(len(network.stages[s]) for network in networks) for s in range(len(networks[0].stages))]
+    starts = [sum(depths[:s]) + GAP * s for s in range(len(depths))]
+    width = starts[-1] + depths[-1]
+    most = max(layer.channels for network in networks for stage in network.stages for layer in stage)
+    kernels = sorted({layer.kernel for network in networks for stage in network.stages for layer in stage})
+    colours = {kernel: KERNEL_COLOURS[min(i, len(KERNEL_COLOURS) - 1)] for i, kernel in enumerate(kernels)}
+
+    figure = Figure(figsize=(11, 1.05 * len(specs) + 0.9), layout="constrained")
+    panels = figure.subplots(len(specs), 1, squeeze=False)[:, 0]
+    for axes, spec, network in zip(panels, specs, networks, strict=True):
+        for start, stage in zip(starts, network.stages, strict=True):
+            for i, layer in enumerate(stage):
+                height = 0.12 + 0.88 * layer.channels / most
+                axes.bar(start + i, height, 0.9, align="edge", color=colours[layer.kernel], edgecolor="#333333", lw=0.6)
+            axes.text(start, -0.06, str(stage[0].channels), ha="left", va="top", fontsize=9)
+        axes.text(
+            -0.6,
+            0.5,
+            f"{spec.name}\n{spec.input.height} px, {format_count(spec.cost.macs)} MACs",
+            ha="right",
+            va="center",
+            fontsize=10,
+        )
+        axes.set(xlim=(-0.3, max(width, NARROWEST) + 0.1), ylim=(-0.32, 1.05))
+        axes.axis("off")
+    for s, (start, stage) in enumerate(zip(starts, networks[0].stages, strict=True)):
+        halved = ", /2" if stage[0].stride == 2 else ""
+        panels[0].text(start, 1.1, f"stages.{s}{halved}", fontsize=9, color="#444444", va="bottom")
+    figure.legend(
+        handles=[Patch(facecolor=colours[k], edgecolor="#333333", label=f"{k}x{k} kernel") for k in kernels],
+        loc="outside lower center",
+        ncols=len(kernels),
+        frameon=False,
+    )
+    figure.suptitle("Layers of the networks; height and number: output channels; /2: the stage halves the resolution")
+    return figure
+
+
+def draw_topologies(specs: Sequence[ArchSpec]) -> Figure:
+    """Draw multipath networks: after a step's blocks, the paths lead to the branches that they feed.
+
+    Args:
+        specs: with the same number of modules.
+    """
+    networks = [spec.network for spec in specs if spec.network.type == "multipath"]
+    steps = max(max(module.depth) for network in networks for module in network.modules)
+    pitch = steps + GAP
+    figure = Figure(figsize=(max(11, 0.16 * pitch * len(networks[0].modules)), 1.6 * len(specs) + 0.9))
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(len(specs), 1, squeeze=False)[:, 0]
+    for axes, spec, network in zip(panels, specs, networks, strict=True):
+        for m, module in enumerate(network.modules):
+            for branch, depth in enumerate(module.depth):
+                start = m * pitch
+                axes.plot([start, start + pitch], [-branch, -branch], color="#bbbbbb", lw=0.6, zorder=0)
+                axes.plot([start + t for t in range(depth)], [-branch] * depth, "s", color=KERNEL_COLOURS[2], ms=4)
+            lines = [
+                ((m * pitch + t, m * pitch + t + 0.8), (-origin, -to))
+                for to, feeding in enumerate(module.fusion)
+                for t, origins in enumerate(feeding)
+                for origin, fed in enumerate(origins)
+                if fed and origin != to
+            ]
+            for xs, ys in lines:
+                axes.plot(xs, ys, color=UPWARD if ys[1] > ys[0] else DOWNWARD, lw=0.5, alpha=0.7, zorder=0)
+        axes.set_title(f"{spec.name}: {format_count(spec.cost.macs)} MACs, {format_count(spec.cost.params)} parameters")
+        axes.set(xlim=(-0.5, pitch * len(network.modules)), ylim=(-3.5, 0.5))
+        axes.set_yticks([0, -1, -2, -3], ["/4", "/8", "/16", "/32"])
+        axes.set_xticks([])
+        axes.grid(visible=False)
+    figure.legend(
+        handles=[
+            Line2D([], [], marker="s", ls="none", color=KERNEL_COLOURS[2], label="block"),
+            Line2D([], [], color=UPWARD, label="path to a higher resolution"),
+            Line2D([], [], color=DOWNWARD, label="path to a lower resolution"),
+        ],
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+    )
+    return figure

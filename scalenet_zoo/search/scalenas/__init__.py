@@ -1,0 +1,1 @@
+"""ScaleNAS's search: topologies of multipath networks (AutoML-Conf 2022)."""

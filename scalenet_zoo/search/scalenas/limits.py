@@ -1,0 +1,156 @@
+"""What multipath networks may cost: MACs, parameters and latency, one limit each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import BeforeValidator
+
+from scalenet_zoo.arch.constraints import Constraint, Latency, Macs, Params
+from scalenet_zoo.search.scalenet.limits import SharedLimits, check_within, parse_amount
+
+if TYPE_CHECKING:
+    from scalenet_zoo.arch.constraints import Floats
+    from scalenet_zoo.arch.multipath_cost import MultipathCost
+    from scalenet_zoo.latency.model import LatencyModel
+    from scalenet_zoo.spaces.scalenas import Bools, MultipathSpace, Topologies
+
+
+def _one(value: object) -> object:
+    if isinstance(value, list | tuple) and len(value) == 1:  # as the command line gives it
+        value = value[0]
+    if value is not None and not isinstance(value, str):
+        raise ValueError("expected one quantity with its unit, such as 20G or 40ms")
+    return value
+
+
+Amount = Annotated[str | None, BeforeValidator(_one)]
+
+
+class MultipathLimits(SharedLimits):
+    """What people ask of the networks, as YAML.
+
+        limits: {macs: 20G, latency: 40ms, backend: ort-cpu}
+
+    Attributes:
+        macs: at most so many multiply-adds.
+        params: at most so many parameters.
+        latency: at most so long.
+    """
+
+    macs: Amount = None
+    params: Amount = None
+    latency: Amount = None
+
+    @property
+    def given(self) -> dict[str, tuple[str | None, ...]]:
+        """The quantities asked for."""
+        return {"macs": (self.macs,), "params": (self.params,), "latency": (self.latency,)}
+
+    @property
+    def milliseconds(self) -> float | None:
+        """The limit on latency."""
+        return parse_amount("latency", self.latency) if self.latency else None
+
+
+@dataclass(frozen=True)
+class TopologyPopulation:
+    """Topologies (n,) of a space, to be costed.
+
+    Attributes:
+        space: that they are of.
+        topologies: n of them.
+        classes: classes or joints.
+    """
+
+    space: MultipathSpace
+    topologies: Topologies
+    classes: int
+
+    @cached_property
+    def cost(self) -> MultipathCost:
+        """Multiply-adds and parameters, (n,) each."""
+        return self.space.cost(self.topologies, self.classes)
+
+    @property
+    def terms(self) -> Floats:
+        """What their latency is made of, (terms, n); see `export.latency_terms`."""
+        from scalenet_zoo.latency.terms import multipath_terms
+
+        space, topologies = self.space, self.topologies
+        return multipath_terms(topologies.depth, topologies.fusion, space.width, space.head, space.input, self.classes)
+
+
+@dataclass(frozen=True)
+class TopologyPredictor:
+    """A latency model of multipath networks, as `constraints.Latency` takes it."""
+
+    model: LatencyModel
+
+    def predict(self, population: TopologyPopulation) -> Floats:
+        """Milliseconds, (n,)."""
+        return self.model.predict_terms(population.terms)
+
+
+@dataclass(frozen=True)
+class TopologyBounds:
+    """Limits on the networks of a space.
+
+    Attributes:
+        space: whose networks are judged.
+        classes: of the networks.
+        limits: to be kept.
+        model: that predicts latency; None: a limit on latency counts for nothing yet.
+    """
+
+    space: MultipathSpace
+    classes: int
+    limits: MultipathLimits
+    model: LatencyModel | None = None
+
+    def check(self) -> None:
+        """Compare the limits with the smallest and the largest network.
+
+        Raises:
+            BudgetError: one cannot be kept by any network of the space.
+        """
+        smallest, largest = (self.population(end[None]) for end in (self.space.smallest, self.space.largest))
+        for constraint in self.constraints:
+            check_within(constraint, constraint.measure(smallest), constraint.measure(largest), "", self.space.name)
+
+    def with_model(self, model: LatencyModel) -> TopologyBounds:
+        """The same limits, judged with another model of latency."""
+        return replace(self, model=model)
+
+    @property
+    def without_latency(self) -> TopologyBounds:
+        """The limits on MACs and parameters alone."""
+        return replace(self, model=None)
+
+    @cached_property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The limits that can be judged."""
+        amounts = ((kind, self.limits.given[kind.measure_name][0]) for kind in (Macs, Params))
+        found: list[Constraint] = [kind(parse_amount(kind.measure_name, text)) for kind, text in amounts if text]
+        if self.limits.milliseconds is not None and self.model is not None:
+            found.append(Latency(self.limits.milliseconds, TopologyPredictor(self.model)))
+        return tuple(found)
+
+    def population(self, topologies: Topologies) -> TopologyPopulation:
+        """Topologies, to be costed."""
+        return TopologyPopulation(self.space, topologies, self.classes)
+
+    def predict(self, topologies: Topologies) -> Floats | None:
+        """Milliseconds of n topologies, (n,); None: there is no model."""
+        return None if self.model is None else TopologyPredictor(self.model).predict(self.population(topologies))
+
+    def feasible(self, topologies: Topologies) -> Bools:
+        """Which of n topologies keep all limits, (n,)."""
+        population = self.population(topologies)
+        feasible = np.ones(len(topologies), dtype=bool)
+        for constraint in self.constraints:
+            feasible &= constraint.feasible(population)
+        return feasible

@@ -1,0 +1,272 @@
+"""Multi-scale topology evolution (ScaleNAS, AutoML-Conf 2022), and what it is compared with.
+
+- `topology_evolution`: networks drawn from the groups; then, again and again, the best of the successive Pareto fronts
+  (score against MACs) exchange modules, their paths are flipped, and their offspring are scored.
+- `random_search`: networks drawn from the groups, to the end.
+- `ageing_evolution`: the oldest dies; one that wins a tournament has a child with one change (Real et al., AAAI 2019).
+
+All three are generators of what they have had scored; none scores a network twice or one that is not feasible. What is
+drawn is a function of the seed and the generation: with the same scores, a search that was killed does the same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pymoo.indicators.hv import HV
+from pymoo.operators.survival.rank_and_crowding.metrics import get_crowding_function
+from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
+
+from scalenet_zoo.core.errors import BudgetError
+from scalenet_zoo.search.scalenet.record import rng_at
+from scalenet_zoo.spaces.scalenas import Topologies
+
+if TYPE_CHECKING:
+    from scalenet_zoo.arch.constraints import Floats
+    from scalenet_zoo.arch.rounding import Integers
+    from scalenet_zoo.search.settings import TopologySettings
+    from scalenet_zoo.spaces.scalenas import Bools, MultipathSpace
+
+Judge = Callable[[Topologies], "Floats"]
+"""Scores n topologies, (n,), larger is better."""
+Feasible = Callable[[Topologies], "Bools"]
+"""Which of n topologies keep the limits, (n,); these may be judged anew from one generation to the next."""
+Draw = Callable[[], Topologies]
+
+ATTEMPTS = 20_000
+"""Draws in a row without a new feasible network, after which a search gives up."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Topologies with what they scored and cost.
+
+    Attributes:
+        topologies: n of them, in the order in which they were scored.
+        scores: (n,).
+        macs: (n,).
+    """
+
+    topologies: Topologies
+    scores: Floats
+    macs: Integers
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, which: slice | Integers | Bools) -> Scored:
+        return Scored(self.topologies[which], self.scores[which], self.macs[which])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scored]) -> Scored:
+        """All of several, in order."""
+        return cls(
+            Topologies.joined([part.topologies for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.macs for part in parts]),
+        )
+
+    @property
+    def front(self) -> Scored:
+        """Those that no other one beats in both score and MACs, from the cheapest."""
+        return self[self.front_places]
+
+    @property
+    def front_places(self) -> Integers:
+        """Where those of the front are."""
+        front: Integers = NonDominatedSorting().do(self._losses, only_non_dominated_front=True)
+        return front[np.lexsort((-self.scores[front], self.macs[front]))]
+
+    def best(self, number: int) -> Scored:
+        """As many as are asked for, front by front, those of a front with the widest gaps around them first."""
+        order: list[int] = []
+        for front in NonDominatedSorting().do(self._losses, n_stop_if_ranked=number):
+            gaps = get_crowding_function("cd").do(self._losses[front])
+            order.extend(front[np.argsort(-gaps, kind="stable")])
+        return self[np.array(order[:number])]
+
+    def hypervolume(self, macs: float) -> float:
+        """The area under the front, 0 to 1 for scores of 0 to 1, with MACs as shares of `macs`, up to it."""
+        volume: float = HV(ref_point=np.array([0.0, 1.0]))(self._losses / [1.0, macs])
+        return float(volume)
+
+    @property
+    def _losses(self) -> Floats:
+        return np.stack([-self.scores, self.macs.astype(np.float64)], axis=1)
+
+
+def cross(rng: np.random.Generator, parents: Topologies, probability: float) -> Topologies:
+    """A child of each of n parents: each module with a probability from another parent, drawn for the child."""
+    number, modules = parents.depth.shape[:2]
+    other = parents[(np.arange(number) + rng.integers(1, max(2, number), number)) % number]
+    swapped = rng.random((number, modules)) < probability
+    return Topologies(
+        np.where(swapped[..., None], other.depth, parents.depth),
+        np.where(swapped[..., None, None, None], other.fusion, parents.fusion),
+    )
+
+
+def mutate(space: MultipathSpace, rng: np.random.Generator, topologies: Topologies, probability: float) -> Topologies:
+    """Flip each path of n topologies with a probability."""
+    flipped = rng.random(topologies.fusion.shape) < probability
+    return space.canonical(topologies.depth, topologies.fusion ^ flipped)
+
+
+def change_one(space: MultipathSpace, rng: np.random.Generator, topologies: Topologies) -> Topologies:
+    """Change one depth of each of n topologies, or one path, which are equally likely; it may have no effect."""
+    genomes, options = space.encode(topologies), np.array(space.gene_options)
+    number, depths = len(genomes), sum(space.branches)
+    genes = np.where(
+        rng.random(number) < 0.5, rng.integers(depths, size=number), rng.integers(depths, len(options), number)
+    )
+    rows, options = np.arange(number), options[genes]
+    genomes[rows, genes] = (genomes[rows, genes] + rng.integers(1, np.maximum(2, options))) % options
+    return space.decode(genomes)
+
+
+def topology_evolution(
+    space: MultipathSpace, classes: int, judge: Judge, settings: TopologySettings, feasible: Feasible | None = None
+) -> Iterator[Scored]:
+    """Search by multi-scale topology evolution.
+
+    Args:
+        space: to search.
+        classes: classes or joints, of which MACs depend a little.
+        judge: scores topologies; is asked once for each.
+        settings: of the search.
+        feasible: which topologies keep the limits; None: all.
+
+    Yields:
+        What was scored: first those drawn from the groups, then a generation at a time.
+
+    Raises:
+        BudgetError: no feasible network is found.
+    """
+
+    def breed(rng: np.random.Generator, known: Scored) -> Draw:
+        parents = known.best(settings.parents).topologies
+        return lambda: mutate(space, rng, cross(rng, parents, settings.crossover), settings.mutation)
+
+    search = _Search(space, classes, judge, settings, feasible)
+    return search.run(settings.first, settings.parents, settings.evaluations, breed)
+
+
+def random_search(
+    space: MultipathSpace, classes: int, judge: Judge, settings: TopologySettings, feasible: Feasible | None = None
+) -> Iterator[Scored]:
+    """Draw networks from the groups; the first are those that `topology_evolution` begins with.
+
+    Arguments, yields and errors are those of `topology_evolution`.
+    """
+
+    def breed(rng: np.random.Generator, _: Scored) -> Draw:
+        return lambda: space.sample(rng, settings.parents)
+
+    search = _Search(space, classes, judge, settings, feasible)
+    return search.run(settings.first, settings.parents, 1, breed)
+
+
+def ageing_evolution(
+    space: MultipathSpace, classes: int, judge: Judge, settings: TopologySettings, feasible: Feasible | None = None
+) -> Iterator[Scored]:
+    """Search by regularised evolution: the population is always the youngest networks.
+
+    As there are two objectives, a tournament is won by one of those that no other one in it beats in both.
+    Arguments and errors are those of `topology_evolution`.
+
+    Yields:
+        What was scored: first the population, then one child at a time.
+    """
+
+    def breed(rng: np.random.Generator, population: Scored) -> Draw:
+        def child() -> Topologies:
+            entrants = population[rng.permutation(len(population))[: settings.tournament]]
+            winners = entrants.front.topologies
+            return change_one(space, rng, winners[[int(rng.integers(len(winners)))]])
+
+        return child
+
+    search = _Search(space, classes, judge, settings, feasible)
+    return search.run(settings.parents, 1, settings.parents, breed)
+
+
+class _Search:
+    """What was scored so far, and each network only once."""
+
+    def __init__(
+        self,
+        space: MultipathSpace,
+        classes: int,
+        judge: Judge,
+        settings: TopologySettings,
+        feasible: Feasible | None,
+    ) -> None:
+        self.space, self.classes, self.judge, self.settings, self.feasible = space, classes, judge, settings, feasible
+        self.known: set[str] = set()
+        self.parts: list[Scored] = []
+
+    def run(
+        self, first: int, each: int, memory: int, breed: Callable[[np.random.Generator, Scored], Draw]
+    ) -> Iterator[Scored]:
+        """Score the first networks, drawn from the groups, then `each` a generation, until all evaluations are spent.
+
+        Args:
+            first: how many.
+            each: how many.
+            memory: how many of the youngest networks breed.
+            breed: gives what draws a generation's networks, as often as it takes, from those that breed.
+        """
+        drawn_by = rng_at(self.settings.seed, 0)
+        yield self._score(self._new(lambda: self.space.sample(drawn_by, first), first))
+        for generation in count(1):
+            if len(self.known) >= self.settings.evaluations:
+                return
+            rng = rng_at(self.settings.seed, generation)
+            breeding = self._youngest(memory)
+            born = self._new(
+                breed(rng, breeding) if len(breeding) else partial(self.space.sample, rng, self.settings.parents), each
+            )
+            if not len(born):  # the space is searched through, or next to
+                return
+            yield self._score(born)
+
+    def _youngest(self, number: int) -> Scored:
+        """Of the last so many networks, those that keep the limits as they are now judged."""
+        scored = Scored.joined(self.parts[-number:])[-number:]
+        return scored if self.feasible is None else scored[self.feasible(scored.topologies)]
+
+    def _new(self, draw: Draw, number: int) -> Topologies:
+        """Feasible networks that are not known, as many as asked for and affordable, or fewer if they are hard to find.
+
+        Raises:
+            BudgetError: not even one was ever found.
+        """
+        missing = min(number, self.settings.evaluations - len(self.known))
+        kept: list[Topologies] = []
+        misses = 0
+        while missing and misses < ATTEMPTS:
+            drawn = draw()
+            new = drawn if self.feasible is None else drawn[self.feasible(drawn)]
+            keys = self.space.keys(new)
+            _, firsts = np.unique(keys, return_index=True)
+            places = [place for place in sorted(firsts.tolist()) if keys[place] not in self.known][:missing]
+            kept.append(new[np.array(places, dtype=np.int64)])
+            self.known.update(keys[place] for place in places)
+            missing -= len(places)
+            misses = 0 if places else misses + len(drawn)
+        if not self.known:
+            raise BudgetError(
+                f"limits: found no network of the space {self.space.name} that keeps them among {misses:,} drawn"
+            )
+        return Topologies.joined(kept)
+
+    def _score(self, topologies: Topologies) -> Scored:
+        scores = np.asarray(self.judge(topologies), dtype=np.float64)
+        scored = Scored(topologies, scores, self.space.cost(topologies, self.classes).macs)
+        self.parts.append(scored)
+        return scored

@@ -1,0 +1,1 @@
+"""ScaleNet's search: base model and scaling strategies (ECCV 2022)."""

@@ -1,0 +1,259 @@
+"""What the joint search is compared with, at the same number of scored networks.
+
+- `random`: base models and strategies drawn together, at random.
+- `compound`: a base model evolved alone, by its own score, then scaled by EfficientNet's compound rule.
+- `separate`: every size for itself, its base model and its strategy evolved together.
+
+Each is recorded, and gone on with after a kill, as the joint search is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scalenet_zoo.arch.scaling import GrowthLaw, follow_law
+from scalenet_zoo.arch.spec import Provenance
+from scalenet_zoo.core.errors import BudgetError, InputError
+from scalenet_zoo.search.scalenet.record import OnStep, Record, first_state, found_network, rng_at, scored_bases
+from scalenet_zoo.search.scalenet.sampling import FeasibleSampler
+from scalenet_zoo.search.scalenet.state import Found, Generation, HalfStep, SearchState
+from scalenet_zoo.search.scalenet.variation import evolve
+from scalenet_zoo.spaces.candidates import Candidate
+from scalenet_zoo.spaces.scalenet import Scaling
+
+if TYPE_CHECKING:
+    from scalenet_zoo.arch.constraints import Floats
+    from scalenet_zoo.arch.rounding import Integers
+    from scalenet_zoo.search.scalenet.limits import Bounds
+    from scalenet_zoo.search.scalenet.state import Baseline
+    from scalenet_zoo.search.settings import MCEASettings
+    from scalenet_zoo.spaces.candidates import Scorer
+
+COMPOUND = GrowthLaw(math.log(1.2), math.log(1.1), math.log(1.15))
+"""EfficientNet's rule (ICML 2019): depth 1.2^phi, width 1.1^phi, resolution 1.15^phi."""
+PATIENCE = 20
+"""Generations in a row without a new network, newcomers included, after which a space counts as searched through."""
+
+
+class _Baseline:
+    """What the three have in common: the record, the sampler, the budget of evaluations."""
+
+    def __init__(
+        self,
+        method: Baseline,
+        bounds: Bounds,
+        scorer: Scorer,
+        settings: MCEASettings,
+        evaluations: int,
+        path: Path,
+        name: str,
+        context: Mapping[str, object] | None,
+        on_step: OnStep | None,
+    ) -> None:
+        state = first_state(method, name, bounds, settings, {"evaluations": evaluations, **(context or {})})
+        if evaluations <= len(state.stages):
+            raise InputError(
+                f"evaluations: found {evaluations}, expected more than {len(state.stages)}, the stages to scale to"
+            )
+        self.bounds, self.space, self.settings, self.budget = bounds, bounds.space, settings, evaluations
+        self.record = Record(path, state, scorer, on_step)
+        self.stages = state.stages
+        self.sampler = FeasibleSampler(bounds)
+
+    def run(self, search: Callable[[], list[Found]]) -> SearchState:
+        """Search to the end; what was ended before is given as it is."""
+        if self.record.earlier and self.record.earlier.ended:
+            return self.record.earlier
+        found = search()
+        self._save(ended=True, found=tuple(found))
+        return self.record.state
+
+    def random(self) -> list[Found]:
+        """Draw base models and strategies; one evaluation is kept for the best base model by itself."""
+        shares = self.settings.shares(self.stages)
+        trials: dict[str, tuple[float, Integers, list[Scaling], list[float]]] = {}
+        generations: list[Generation] = []
+        budget, number, idle = self.budget - 1, 0, 0
+        while self.record.evaluations < budget and idle < PATIENCE:
+            rng, scored_before = rng_at(self.settings.seed, number), self.record.evaluations
+            bases = self.sampler.draw(rng, self.settings.population)
+            drawn = [(base, scalings) for base in bases if (scalings := self._draw_scalings(rng, base))]
+            self.sampler.wasted += len(bases) - len(drawn)
+            if not trials and not drawn:
+                for stage in self.stages:
+                    self.bounds.some_admissible(stage, bases[:1])
+            candidates = [Candidate(base, scaling) for base, scalings in drawn for scaling in scalings]
+            # The last trial may be cut off: what is left of the budget is spent, and the trial counts for nothing.
+            scores = self.record.score(candidates[: self.record.affordable(candidates, budget)])
+            fitness = []
+            for i in range(len(scores) // len(self.stages)):
+                own = slice(i * len(self.stages), (i + 1) * len(self.stages))
+                fitness.append(float(shares @ scores[own]))
+                key = " ".join(candidate.key for candidate in candidates[own])
+                trials[key] = (fitness[-1], *drawn[i], scores[own])
+            best = max(trials.values(), key=lambda trial: trial[0], default=None)
+            scored = self.record.evaluations - scored_before
+            generations.append(
+                Generation(
+                    best=best[0] if best else 0.0, mean=float(np.mean(fitness)) if fitness else 0.0, scored=scored
+                )
+            )
+            if best:
+                fittest, base, scalings, its_scores = best
+                bases, rows = base[None], np.asarray([its_scores])
+                self._save_bases(0, scalings, generations, bases, rows, np.array([fittest]))
+            number, idle = number + 1, 0 if scored else idle + 1
+        if not trials:
+            raise BudgetError("limits: found no base model with an admissible strategy for every stage")
+        own_scores = self.record.score([Candidate(base, self.space.unscaled)])
+        return [
+            found_network(self.bounds, base, scaling, score)
+            for scaling, score in zip([self.space.unscaled, *scalings], own_scores + its_scores, strict=True)
+        ]
+
+    def compound(self) -> list[Found]:
+        """Evolve a base model by itself, then scale it by the rule."""
+        base, _, score = self._evolve_size(0, 0, self.budget)
+        provenance = Provenance(source=f"the space {self.space.name}")
+        every = [scaling for stage in self.stages for scaling in self.space.scalings(stage)]
+        family = self.space.family(base, every, self.bounds.classes, "compound", provenance)
+        found = [found_network(self.bounds, base, self.space.unscaled, score)]
+        for stage in self.stages:
+            strategy = follow_law(family, COMPOUND, stage, 2.0 * stage, f"compound_s{stage}")
+            scaling = Scaling(stage, strategy.depth, strategy.width, strategy.resolution)
+            found.append(found_network(self.bounds, base, scaling, None))
+        return found
+
+    def separate(self) -> list[Found]:
+        """Evolve each size, one after the other, each with an equal part of the budget."""
+        found = []
+        stages = [0, *self.stages]
+        for place, stage in enumerate(stages):
+            base, scaling, score = self._evolve_size(place, stage, self.budget * (place + 1) // len(stages))
+            found.append(found_network(self.bounds, base, scaling, score))
+        return found
+
+    def _evolve_size(self, place: int, stage: int, budget: int) -> tuple[Integers, Scaling, float]:
+        """The best base model and strategy of a stage, by their score, when there were `budget` evaluations.
+
+        A genome is the base model's and the strategy's number.
+        """
+        scalings, seed = self.space.scalings(stage), self.settings.seed
+        options = (*self.space.gene_options, len(scalings))
+
+        def canonical(genomes: Integers) -> Integers:
+            bases = self.space.encode(self.space.decode(genomes[:, :-1]))
+            return np.concatenate([bases, genomes[:, -1:]], axis=1)
+
+        def judge(genomes: Integers) -> tuple[Floats, Floats]:
+            bases, chosen = self.space.decode(genomes[:, :-1]), genomes[:, -1]
+            violation = np.zeros(len(bases))
+            for i in np.unique(chosen):
+                own = chosen == i
+                violation[own] = self.bounds.violation(bases[own], list({self.space.unscaled, scalings[i]}))
+            good = np.flatnonzero(violation == 0.0)
+            candidates = [Candidate(bases[i], scalings[chosen[i]]) for i in good]
+            count = self.record.affordable(candidates, budget)
+            violation[good[count:]] = 1.0  # not to be scored any more
+            fitness = np.zeros(len(bases))
+            fitness[good[:count]] = self.record.score(candidates[:count])
+            return fitness, violation
+
+        def begin(number: int, best: Integers) -> Iterator[tuple[Integers, Floats]]:
+            """An evolution of the best genomes so far and newcomers."""
+            bases = self.sampler.draw(rng_at(seed, place, 1, number), self.settings.population - len(best))
+            rng = rng_at(seed, place, 2, number)
+            admissible = [self.bounds.admissible(stage, base[None]) or scalings for base in bases]
+            numbers = [scalings.index(each[rng.integers(len(each))]) for each in admissible]
+            newcomers = np.concatenate([self.space.encode(bases), np.array(numbers)[:, None]], axis=1)
+            start = np.concatenate([best, newcomers])
+            return evolve(start, options, judge, self.settings.population, (seed, place, 3, number), canonical)
+
+        evolution = begin(0, np.empty((0, len(options)), dtype=np.int64))
+        generations: list[Generation] = []
+        idle = 0
+        while self.record.evaluations < budget and idle < PATIENCE:
+            scored_before = self.record.evaluations
+            genomes, fitness = next(evolution)
+            scored = self.record.evaluations - scored_before
+            mean = float(fitness.mean()) if len(fitness) else 0.0
+            generations.append(Generation(best=float(fitness.max(initial=0.0)), mean=mean, scored=scored))
+            kept = self.space.decode(genomes[: self.settings.keep, :-1])
+            its_scalings = [scalings[genomes[0, -1]]] if stage and len(genomes) else []
+            self._save_bases(place, its_scalings, generations, kept, fitness[: len(kept), None], fitness[: len(kept)])
+            idle = 0 if scored else idle + 1
+            if idle:  # too much alike to give anything new
+                evolution = begin(len(generations), genomes[: self.settings.population // 2])
+        if not len(genomes):
+            raise BudgetError(
+                f"limits: found no network of stage {stage} that keeps them in {len(generations)} generations"
+            )
+        return kept[0], scalings[genomes[0, -1]], float(fitness[0])
+
+    def _draw_scalings(self, rng: np.random.Generator, base: Integers) -> list[Scaling]:
+        """A strategy for each stage, drawn from those admissible for a base model (stages, layers), or none at all."""
+        admissible = [self.bounds.admissible(stage, base[None]) for stage in self.stages]
+        return [each[rng.integers(len(each))] for each in admissible] if all(admissible) else []
+
+    def _save_bases(
+        self,
+        place: int,
+        scalings: list[Scaling],
+        generations: list[Generation],
+        bases: Integers,
+        scores: Floats,
+        fitness: Floats,
+    ) -> None:
+        half_step = HalfStep(
+            round=place,
+            kind="bases",
+            scalings=tuple(scalings),
+            generations=tuple(generations),
+            bases=scored_bases(self.bounds, bases, scores, fitness),
+        )
+        self._save(half_steps=(*self.record.state.half_steps[:place], half_step))
+
+    def _save(self, **changes: object) -> None:
+        self.record.save(drawn=self.sampler.drawn, wasted=self.sampler.wasted, **changes)
+
+
+def search_baseline(
+    method: Baseline,
+    bounds: Bounds,
+    scorer: Scorer,
+    settings: MCEASettings,
+    evaluations: int,
+    path: Path,
+    name: str,
+    context: Mapping[str, object] | None = None,
+    on_step: OnStep | None = None,
+) -> SearchState:
+    """Search in another way than the joint one.
+
+    Args:
+        method: `random`: base models within the limits, each with strategies drawn from those admissible for it.
+            `compound`: the base model searched alone, by its own score, then scaled by EfficientNet's rule, phi as
+            large as 2^s times the base model's MACs allow; these networks have no scores: they need not be of the
+            space. `separate`: each size by itself, base model and strategy evolved together by the score of the
+            scaled network; every stage, 0 included, has an equal part of the evaluations.
+        bounds: the space and its limits.
+        scorer: scores networks.
+        settings: population, weights and seed; the rest does not matter.
+        evaluations: networks to be scored, each counted once.
+        path: of the state; an unfinished search is gone on with.
+        name: of the family.
+        context: what else the results depend on, JSON values.
+        on_step: called with every new state.
+
+    Raises:
+        TrainingError: `path` holds a search with other settings.
+        BudgetError: the limits cannot be kept.
+        InputError: there are too few evaluations for the stages.
+    """
+    search = _Baseline(method, bounds, scorer, settings, evaluations, path, name, context, on_step)
+    return search.run({"random": search.random, "compound": search.compound, "separate": search.separate}[method])

@@ -1,1 +1,0 @@
-"""Search spaces of multipath networks, as YAML."""

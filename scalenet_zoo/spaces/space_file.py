@@ -1,0 +1,47 @@
+"""Search spaces as YAML files."""
+
+import hashlib
+import json
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import ClassVar, Self
+
+from scalenet_zoo.arch.spec import Strict, spec_errors
+from scalenet_zoo.core.packaged import read_packaged
+
+
+class SpaceFile(Strict):
+    """A search space as a YAML file.
+
+    Attributes:
+        packaged: the folder with the spaces of this kind that come with the package.
+    """
+
+    packaged: ClassVar[str]
+
+    @classmethod
+    def load(cls, source: str | Path) -> Self:
+        """A space of the package by its name, or a YAML file of one.
+
+        Raises:
+            InputError: there is no such space or file, or it is no YAML.
+            SpecError: a field is missing, unknown or out of range.
+        """
+        _, values = read_packaged(Path(str(files("scalenet_zoo.spaces"))) / "packaged" / cls.packaged, source, "space")
+        return cls.from_values(values, str(source))
+
+    @classmethod
+    def from_values(cls, values: object, source: str) -> Self:
+        """A space from what a YAML file holds; `source` names it in errors.
+
+        Raises:
+            SpecError: a field is missing, unknown or out of range.
+        """
+        with spec_errors(source):
+            return cls.model_validate_json(json.dumps(values))
+
+    @cached_property
+    def hash(self) -> str:
+        """The sha256 of all but the name."""
+        return hashlib.sha256(self.model_dump_json(exclude={"name"}).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""ScaleNAS's supernet."""

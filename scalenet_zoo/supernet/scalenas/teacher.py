@@ -1,0 +1,101 @@
+"""Who teaches a multipath supernet's networks: one of them, trained before (ScaleNAS, AutoML-Conf 2022, section 3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from scalenet_zoo.arch.labels import Labels
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.inference.evaluate import check_labels
+from scalenet_zoo.networks import MultipathNet
+from scalenet_zoo.training.trainer import train_network
+from scalenet_zoo.zoo.create import create_model
+from scalenet_zoo.zoo.sources import load_spec, open_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from scalenet_zoo.arch.spec import ArchSpec
+    from scalenet_zoo.core.progress import OnProgress
+    from scalenet_zoo.data.examples import Examples
+    from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
+    from scalenet_zoo.supernet.settings import TeacherSettings
+    from scalenet_zoo.training.recipe import Recipe
+    from scalenet_zoo.training.trainer import Options
+
+
+def make_teacher(
+    supernet: ScaleNASSupernet,
+    settings: TeacherSettings,
+    recipe: Recipe,
+    training: Examples,
+    validation: Examples,
+    run: Path,
+    options: Options,
+    on_step: OnProgress,
+) -> MultipathNet:
+    """A trained network of a supernet's space.
+
+    Args:
+        supernet: it shall teach.
+        settings: where it is from.
+        recipe: of its training, see `TeacherSettings.make_recipe`.
+        training: images to learn from.
+        validation: images to choose the best epoch by.
+        run: the folder of its training, a run of `train`; one that was stopped goes on, one that is done stays.
+        options: of its training.
+        on_step: told of every step of its training.
+
+    Raises:
+        InputError: the network has no place in the supernet, or is for other classes or joints; recipe and data do not
+            fit.
+        ModelNotFoundError: there is no such folder or name.
+        WeightsError: weights cannot be had, or do not fit.
+        TrainingError: the loss is not finite, or the folder holds another run.
+    """
+    largest = supernet.largest.spec
+    if settings.weights is not None:
+        given = _open(settings.weights, largest)
+        cfg: dict[str, Any] = given.pretrained_cfg  # type: ignore[assignment]
+        _check(supernet, given.spec)
+        check_labels(given.spec, Labels.of(cfg), training)
+        return given
+    spec = largest
+    if settings.pretrained is not None:
+        image = largest.input
+        spec = load_spec(settings.pretrained)
+        spec = spec.replace(classes=largest.classes, channels=image.channels, height=image.height, width=image.width)
+        _check(supernet, spec)
+    torch.manual_seed(recipe.seed)
+    student = create_model(
+        spec, settings.pretrained is not None, drop_rate=recipe.drop, drop_path_rate=recipe.drop_path
+    )
+    train_network(student, recipe, training, validation, run, options, resume=True, on_step=on_step)
+    trained = create_model(run)
+    assert isinstance(trained, MultipathNet)
+    return trained
+
+
+def _open(source: str, largest: ArchSpec) -> MultipathNet:
+    """A network with its weights."""
+    if source.endswith(".safetensors"):
+        network = create_model(largest, weights=source)
+    elif (folder := open_folder(source)) is not None:
+        network = create_model(folder)
+    else:
+        raise InputError(
+            f"supernet: teacher: weights: found {source}, expected a folder of `train`, hf-hub:org/name,"
+            " or a safetensors file"
+        )
+    if not isinstance(network, MultipathNet):
+        raise InputError(f"supernet: teacher: weights: found a classifier in {source}, expected a multipath network")
+    return network
+
+
+def _check(supernet: ScaleNASSupernet, spec: ArchSpec) -> None:
+    try:
+        supernet.check(spec)
+    except InputError as error:
+        raise InputError(f"supernet: teacher: {error}") from None

@@ -1,0 +1,167 @@
+"""Training of the multipath supernet: the loop of `loop.py` with ScaleNAS's networks (AutoML-Conf 2022, section 3).
+
+images --+--> teacher, a trained network ------------------> prediction
+         |                                                      | mean squared difference
+         +--> active network of the supernet --> prediction --> + loss of the task --> gradients --> optimiser
+                 ^
+   (seed, step) --sampler--> topology
+
+The teacher is trained first, by default: it is the largest network, and the supernet begins with its weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+from safetensors.torch import save
+from torch import Tensor
+
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.core.progress import OnProgress
+from scalenet_zoo.data.examples import Examples
+from scalenet_zoo.networks import MultipathNet
+from scalenet_zoo.supernet.loop import SupernetLoop
+from scalenet_zoo.supernet.optimiser import Gradients, step_along
+from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
+from scalenet_zoo.supernet.scalenas.teacher import make_teacher
+from scalenet_zoo.supernet.settings import MultipathSettings
+from scalenet_zoo.supernet.summary import SupernetSummary
+from scalenet_zoo.training.losses import teacher_loss
+from scalenet_zoo.training.optimisation import make_optimizer
+from scalenet_zoo.training.trainer import Options
+
+TEACHER = "teacher"
+"""The folder of the teacher's training, in the supernet's."""
+
+
+def train_scalenas(
+    supernet: ScaleNASSupernet,
+    settings: MultipathSettings,
+    training: Examples,
+    validation: Examples,
+    run: Path,
+    *,
+    workers: int = 2,
+    save_every: int | None = None,
+    log_interval: int = 50,
+    cpu: bool = False,
+    on_step: OnProgress = lambda what, done, total: None,
+) -> SupernetSummary:
+    """Train a supernet and before that its teacher, or go on with it, and write it to a folder.
+
+    Args:
+        supernet: to train.
+        settings: how.
+        training: images to learn from.
+        validation: images to choose the teacher's best epoch by.
+        run: the folder: teacher (a run of `train`), checkpoints, log.jsonl, in the end supernet.safetensors and
+            summary.json.
+        workers: processes that load images, for each process that trains.
+        save_every: steps between checkpoints, besides those after each epoch.
+        log_interval: steps between lines of the log.
+        cpu: train on the CPU, GPU or not.
+        on_step: told of every step: what is being done, how many are done, and of how many.
+
+    Raises:
+        InputError: settings, data, teacher and space do not fit.
+        ModelNotFoundError: there is no such teacher.
+        TrainingError: the loss is not finite, or the folder holds a run with other settings.
+        WeightsError: a checkpoint is damaged, or the teacher's weights cannot be had.
+        OutputError: a file cannot be written.
+    """
+    recipe = settings.make_recipe(supernet.space.head)
+    teacher = None
+    if settings.needs_teacher:
+        teacher = make_teacher(
+            supernet,
+            settings.teacher,
+            settings.teacher.make_recipe(recipe, supernet.space.head),
+            training,
+            validation,
+            run / TEACHER,
+            Options(workers, save_every=save_every, log_interval=log_interval, cpu=cpu),
+            lambda what, done, total: on_step(f"teacher: {what}", done, total),
+        )
+    trainer = MultipathTrainer(supernet, settings, training, run, workers, cpu, teacher)
+    trainer.before()
+    trainer.run_epochs(save_every, log_interval, on_step)
+    return trainer.after()
+
+
+class MultipathTrainer(SupernetLoop):
+    """One run; arguments as `train_multipath`.
+
+    Args:
+        teacher: a trained network of the space; None: there is nothing for one to do.
+    """
+
+    supernet: ScaleNASSupernet
+    settings: MultipathSettings
+
+    def __init__(
+        self,
+        supernet: ScaleNASSupernet,
+        settings: MultipathSettings,
+        training: Examples,
+        run: Path,
+        workers: int,
+        cpu: bool,
+        teacher: MultipathNet | None,
+    ) -> None:
+        space = supernet.space
+        self.sampler = settings.make_sampler(space)
+        if teacher is not None and settings.init == "teacher":
+            supernet.inherit(teacher)
+        recipe = settings.make_recipe(space.head)
+        super().__init__(supernet, settings, recipe, supernet.largest.spec, training, run, workers, cpu)
+        self.teacher_sha256, self.teacher = None, None
+        if teacher is not None:
+            state = {name: tensor.cpu().contiguous() for name, tensor in teacher.state_dict().items()}
+            self.teacher_sha256 = hashlib.sha256(save(state)).hexdigest()
+            if recipe.distill_weight:
+                self.teacher = teacher.to(self.device, memory_format=self.memory_format).eval()  # type: ignore[call-overload]
+        self.learn = teacher_loss(space.head, recipe.distill_temperature)
+
+    def new_optimizer(self) -> torch.optim.Optimizer:
+        """Timm's optimiser: a block or path is whole or not at all in use, and what has no gradient is passed over."""
+        return make_optimizer(self.supernet, self.recipe)
+
+    def update(self, gradients: Gradients) -> None:  # noqa: D102
+        step_along(self.optimizer, gradients)
+
+    def draw_networks(self, rng: np.random.Generator) -> list[ArchSpec]:
+        """The networks of a step in one process, for images of the size that is trained on."""
+        space, size = self.supernet.space, self.recipe.train_size
+        drawn = self.sampler.sample(rng)
+        specs = [space.spec(drawn[i], self.supernet.classes) for i in range(len(drawn))]
+        return [spec.replace(height=size[0], width=size[1]) for spec in specs] if size else specs
+
+    def activate(self, spec: ArchSpec) -> None:  # noqa: D102
+        assert spec.network.type == "multipath"
+        self.supernet.activate(spec.network)
+
+    def losses(self, images: Tensor, target: Any, networks: Sequence[ArchSpec]) -> Iterator[Tensor]:  # noqa: ANN401
+        """The task's loss, and how far the prediction is from the teacher's."""
+        images = images.contiguous(memory_format=self.memory_format)
+        taught = None
+        if self.teacher is not None:
+            with torch.no_grad(), self.accelerator.autocast():
+                taught = self.teacher(images)
+        for spec in networks:
+            self.enter(spec)
+            with self.accelerator.autocast():
+                output = self.supernet(images)
+            loss = self.loss(output, target)
+            if taught is not None:
+                loss = loss + self.recipe.distill_weight * self.learn(output, taught)
+            yield loss
+
+    def facts(self) -> dict[str, JsonValue]:
+        """What must be the same when a run is gone on with: settings, space, data and teacher."""
+        return {**super().facts(), "teacher_sha256": self.teacher_sha256}

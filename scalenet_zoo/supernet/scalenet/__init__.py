@@ -1,0 +1,1 @@
+"""ScaleNet's super-supernet."""

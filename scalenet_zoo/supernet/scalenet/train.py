@@ -1,0 +1,132 @@
+"""Training of the super-supernet: the loop of `loop.py` with ScaleNet's networks.
+
+images at the largest resolution --resized--> active network --loss--> windows' gradients --WindowSGD--> wide weights
+                                                ^
+             sampler (seed, step) --space--> architecture, side of the channels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from timm.data import Mixup
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.core.progress import OnProgress
+from scalenet_zoo.data.examples import Examples
+from scalenet_zoo.spaces.candidates import Candidate
+from scalenet_zoo.supernet.loop import SupernetLoop
+from scalenet_zoo.supernet.optimiser import Gradients, WindowSGD
+from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
+from scalenet_zoo.supernet.settings import SupernetSettings
+from scalenet_zoo.supernet.summary import SupernetSummary
+from scalenet_zoo.training.optimisation import check_batch_norm
+
+
+def train_scalenet(
+    supernet: ScaleNetSupernet,
+    settings: SupernetSettings,
+    training: Examples,
+    run: Path,
+    *,
+    workers: int = 2,
+    save_every: int | None = None,
+    log_interval: int = 50,
+    cpu: bool = False,
+    on_step: OnProgress = lambda what, done, total: None,
+) -> SupernetSummary:
+    """Train a supernet, or go on with it, and write it to a folder.
+
+    Args:
+        supernet: to train.
+        settings: how.
+        training: images to learn from.
+        run: the folder: checkpoints, log.jsonl, in the end supernet.safetensors and summary.json.
+        workers: processes that load images, for each process that trains.
+        save_every: steps between checkpoints, besides those after each epoch.
+        log_interval: steps between lines of the log.
+        cpu: train on the CPU, GPU or not.
+        on_step: told of every step: what is being done, how many are done, and of how many.
+
+    Raises:
+        InputError: settings, data and space do not fit.
+        TrainingError: the loss is not finite, or the folder holds a run with other settings.
+        WeightsError: a checkpoint is damaged.
+        OutputError: a file cannot be written.
+    """
+    trainer = SupernetTrainer(supernet, settings, training, run, workers, cpu)
+    trainer.before()
+    trainer.run_epochs(save_every, log_interval, on_step)
+    return trainer.after()
+
+
+class SupernetTrainer(SupernetLoop):
+    """One run; arguments as `train_supernet`."""
+
+    supernet: ScaleNetSupernet
+    settings: SupernetSettings
+    optimizer: WindowSGD
+
+    def __init__(
+        self,
+        supernet: ScaleNetSupernet,
+        settings: SupernetSettings,
+        training: Examples,
+        run: Path,
+        workers: int,
+        cpu: bool,
+    ) -> None:
+        recipe, self.sampler = settings.make_recipe(), settings.make_sampler(supernet.space)
+        largest = supernet.space.largest_spec(supernet.classes, supernet.in_channels)
+        pixels = supernet.space.resolutions[0]
+        check_batch_norm(largest.replace(height=pixels, width=pixels), recipe)
+        super().__init__(supernet, settings, recipe, largest, training, run, workers, cpu)
+        self.mixup = None
+        if recipe.mixup or recipe.cutmix:
+            self.mixup = Mixup(
+                recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=supernet.classes
+            )
+
+    def new_optimizer(self) -> WindowSGD:
+        """SGD on windows."""
+        return WindowSGD(self.supernet, self.recipe.lr, self.recipe.momentum, self.recipe.weight_decay)
+
+    def update(self, gradients: Gradients) -> None:  # noqa: D102
+        self.optimizer.update(gradients)
+
+    def draw_networks(self, rng: np.random.Generator) -> list[ArchSpec]:  # noqa: D102
+        supernet, space = self.supernet, self.supernet.space
+        networks = self.sampler.sample(rng)
+        if self.settings.resolution == "random":
+            at = int(rng.choice(space.resolutions))
+            networks = [Candidate(c.kernels, replace(c.scaling, resolution=at)) for c in networks]
+        return [space.spec(c.kernels, c.scaling, supernet.classes, in_channels=supernet.in_channels) for c in networks]
+
+    def activate(self, spec: ArchSpec) -> None:
+        """Let a network run, on the side of the channels whose turn it is (bilateral coupling)."""
+        assert spec.network.type == "mbconv"
+        self.supernet.activate(spec.network, "right" if self.step % 2 else "left")
+
+    def losses(self, images: Tensor, target: Any, networks: Sequence[ArchSpec]) -> Iterator[Tensor]:  # noqa: ANN401
+        """Of the first network the task's; the others learn from its output."""
+        if self.mixup is not None:
+            images, target = self.mixup(images, target)
+        taught: Tensor | None = None
+        for spec in networks:
+            self.enter(spec)
+            with self.accelerator.autocast():
+                output = self.supernet(self._resized(images, spec.input.height))
+                loss = self.loss(output, target) if taught is None else F.cross_entropy(output, taught)
+            yield loss
+            taught = output.detach().float().softmax(dim=1) if taught is None else taught
+
+    def _resized(self, images: Tensor, pixels: int) -> Tensor:
+        if images.shape[-1] != pixels:
+            images = F.interpolate(images, size=(pixels, pixels), mode="bilinear", antialias=True)
+        return images.contiguous(memory_format=self.memory_format)

@@ -1,0 +1,1 @@
+"""Training of stand-alone networks."""

@@ -1,0 +1,158 @@
+"""The zoo's entries and families: what comes with the package, by name. Nothing here needs torch."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from scalenet_zoo.arch.family import Family
+from scalenet_zoo.arch.spec import ArchSpec, Task
+from scalenet_zoo.core.errors import BudgetError, ModelNotFoundError, SpecError
+from scalenet_zoo.core.file_kinds import user_path
+from scalenet_zoo.core.quoting import quoted
+
+FAMILIES: Mapping[Task, tuple[str, ...]] = {
+    "classification": ("scalenet", "efficientnet"),
+    "segmentation": ("scalenas", "hrnet"),
+    "pose": ("scalenas", "hrnet", "higherscalenas", "higherhrnet"),
+}
+"""Families of each task, the default first; names of entries for dense tasks begin with theirs."""
+
+PUBLISHED: Mapping[str, str] = {
+    **{name: name for name in (f"efficientnet_b{i}" for i in range(5))},
+    **{f"{name}{suffix}": name for name in ("hrnet_w18", "hrnet_w32", "hrnet_w48") for suffix in ("", "_pose")},
+    **{f"higher{name}": name for name in ("hrnet_w32", "hrnet_w48")},
+}
+"""Entries with published weights, and the timm models whose weights these are; see `pretrained.py`."""
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Entries of the zoo for a dense task, to choose from; see `find_networks`.
+
+    Attributes:
+        name: of the choice, for messages and files.
+        specs: the cheapest first.
+    """
+
+    name: str
+    specs: tuple[ArchSpec, ...]
+
+
+@cache
+def _paths() -> dict[str, Path]:
+    root = Path(str(files("scalenet_zoo.searched_archs")))
+    return {path.name.removesuffix(".json"): path for path in sorted(root.glob("*/*.json"))}
+
+
+@cache
+def _entries() -> dict[str, ArchSpec]:
+    return {name: ArchSpec.load(path) for name, path in _paths().items() if not name.endswith(".family")}
+
+
+def entry_path(name: str) -> Path | None:
+    """The file of an entry; None: there is no such entry."""
+    return None if name.endswith(".family") else _paths().get(name)
+
+
+def list_models(pattern: str = "*", task: Task | None = None, pretrained: bool = False) -> list[str]:
+    """Names of the zoo's entries, sorted.
+
+    Args:
+        pattern: a shell pattern, such as `scalenet_*`.
+        task: only entries for this task.
+        pretrained: only entries with published weights.
+    """
+    return sorted(
+        name
+        for name, spec in _entries().items()
+        if fnmatch(name, pattern) and task in (None, spec.task) and (name in PUBLISHED or not pretrained)
+    )
+
+
+def load_family(name: str) -> Family:
+    """A family of the zoo that has a base model, `scalenet` or `efficientnet`, or a family's JSON file.
+
+    Raises:
+        ModelNotFoundError: there is no such family.
+        SpecError: the file is not a valid family.
+    """
+    path = _paths().get(f"{name}.family")
+    if path is None and name.endswith(".json"):
+        path = user_path(name)
+    if path is None:
+        expected = " or ".join((*FAMILIES["classification"], "a JSON file"))
+        raise ModelNotFoundError(f"{name}: found no such family, expected {expected}")
+    return Family.load(path)
+
+
+def find_networks(
+    task: Task,
+    family: str | None = None,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    img_size: int | Sequence[int] | None = None,
+) -> Family | Entries:
+    """What a budget chooses from: a family with a base model for classification, else the zoo's entries for a task.
+
+    Args:
+        task: what the networks are for.
+        family: one of `FAMILIES[task]`, or for classification a family's JSON file; None: the first, or for
+            segmentation and pose any; of those for pose that find one person in a crop.
+        num_classes: classes or joints of the entries; None: their own.
+        in_chans: channels of their image.
+        img_size: its height and width in pixels; None: their own.
+
+    Raises:
+        ModelNotFoundError: there is no such task, or it has no such family.
+        BudgetError: a size is given for classification.
+        SpecError: a size is not valid.
+    """
+    if task not in FAMILIES:
+        raise ModelNotFoundError(f"{task}: found no such task, expected one of {', '.join(FAMILIES)}")
+    is_file = task == "classification" and family is not None and family.endswith(".json")
+    if family is not None and family not in FAMILIES[task] and not is_file:
+        raise ModelNotFoundError(f"{family}: found no such family for {task}, expected {' or '.join(FAMILIES[task])}")
+    if task == "classification":
+        if img_size is not None:
+            raise BudgetError(f"img_size: found {img_size}, expected none: the budget decides on a classifier's")
+        return load_family(family or FAMILIES[task][0])
+    height, width = height_and_width(img_size)
+    chosen = (
+        spec.replace(classes=num_classes, channels=in_chans, height=height, width=width)
+        for spec in _entries().values()
+        if spec.task == task and (spec.name.startswith(family) if family else not spec.bottom_up)
+    )
+    name = "-".join(filter(None, (family, task, f"{height}x{width}" if height else None)))
+    return Entries(name, tuple(sorted(chosen, key=lambda spec: spec.cost.macs)))
+
+
+def latency_name(networks: Family | Entries) -> str:
+    """What latency models are kept under: the name, with a hash if a family is not the zoo's."""
+    if isinstance(networks, Entries):
+        return networks.name
+    if networks.name in FAMILIES["classification"] and networks == load_family(networks.name):
+        return networks.name
+    return f"{networks.name[:80]}-{hashlib.sha256(networks.model_dump_json().encode()).hexdigest()[:12]}"
+
+
+def height_and_width(img_size: int | Sequence[int] | None) -> tuple[int | None, int | None]:
+    """Height and width of an image in pixels, from one number or both; None: not given.
+
+    Raises:
+        SpecError: there are not two of them.
+    """
+    if img_size is None or isinstance(img_size, int | str) or not hasattr(img_size, "__len__"):
+        return img_size, img_size  # type: ignore[return-value] # a number, or what the spec refuses
+    size = tuple(img_size)
+    if len(size) != 2:
+        raise SpecError(f"img_size: found {quoted(img_size)}, expected a number of pixels, or height and width")
+    return size[0], size[1]
+
+
+def published_weights(spec: ArchSpec) -> str | None:
+    """Look up the timm model that has published weights for this very architecture, whatever its name here."""
+    return next((theirs for name, theirs in PUBLISHED.items() if _entries()[name].hash == spec.hash), None)

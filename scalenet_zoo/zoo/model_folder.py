@@ -1,0 +1,282 @@
+"""Model folders: a network with its weights, as a repository of the Hub and a checkpoint of training hold it.
+
+    config.json         what timm reads of a repository; labels; size and hash of the weights
+    spec.json           the ArchSpec
+    model.safetensors   the weights
+    README.md           the model card, in repositories of the Hub
+
+A folder may come from anywhere: it is read strictly, and what is unknown or does not fit is refused.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from scalenet_zoo.arch.labels import Labels
+from scalenet_zoo.arch.spec import (
+    ArchSpec,
+    Channels,
+    Classes,
+    Document,
+    Pixels,
+    Sha256,
+    Strict,
+    spec_errors,
+    spec_of,
+    unwrapped,
+)
+from scalenet_zoo.core.errors import ModelNotFoundError, SpecError, WeightsError
+from scalenet_zoo.core.file_kinds import user_path
+from scalenet_zoo.core.files import file_sha256
+from scalenet_zoo.zoo.preparation import shown_as
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from scalenet_zoo.zoo.weights import Weights
+
+CONFIG, SPEC, WEIGHTS, CARD = "config.json", "spec.json", "model.safetensors", "README.md"
+HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"  # timm's
+TIMM_ENTRY = "scalenet_zoo"
+"""What timm calls the architecture of every model folder; see `timm_registry.py`."""
+
+Shift = Annotated[float, Field(ge=-1e6, le=1e6)]
+Scale = Annotated[float, Field(gt=0, le=1e6)]
+
+
+class Preparation(Strict):
+    """How images are prepared, in timm's terms: the part of `pretrained_cfg` that weights depend on."""
+
+    input_size: tuple[Channels, Pixels, Pixels]
+    num_classes: Classes
+    first_conv: Literal["stem.conv", "stem.0.conv"]
+    classifier: Literal["classifier"] = "classifier"
+    crop_pct: Annotated[float, Field(gt=0, le=1)]
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bicubic"
+    mean: Annotated[tuple[Shift, ...], Field(min_length=1, max_length=3)] = (0.485, 0.456, 0.406)
+    std: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=3)] = (0.229, 0.224, 0.225)
+
+
+class WeightsFile(Strict):
+    """The file of weights that belongs to a config.json."""
+
+    name: Literal["model.safetensors"] = "model.safetensors"
+    bytes: Annotated[int, Field(ge=0, le=10**12)]
+    sha256: Sha256
+
+
+class Extras(Strict):
+    """What timm has no place for."""
+
+    format: Literal["scalenet-zoo/model"] = "scalenet-zoo/model"
+    version: Annotated[int, Field(ge=1, le=1)] = 1
+    spec_hash: Sha256
+    weights: WeightsFile
+    labels: Labels = Labels()
+
+
+class FolderConfig(Document):
+    """config.json: timm's fields, and ours under `scalenet_zoo`."""
+
+    architecture: Literal["scalenet_zoo"] = "scalenet_zoo"
+    num_classes: Classes
+    num_features: Channels
+    label_names: Annotated[tuple[str, ...], Field(max_length=1_000_000)] = ()
+    pretrained_cfg: Preparation
+    scalenet_zoo: Extras
+
+    def check(self, spec: ArchSpec, source: str) -> None:
+        """Compare with the spec beside it.
+
+        Raises:
+            SpecError: they do not belong together; `source` names this file in the message.
+        """
+        size = (spec.input.channels, spec.input.height, spec.input.width)
+        stated, labels = self.pretrained_cfg, self.scalenet_zoo.labels
+        pairs: dict[str, tuple[object, object]] = {
+            "scalenet_zoo.spec_hash": (self.scalenet_zoo.spec_hash, spec.hash),
+            "num_classes": (self.num_classes, spec.classes),
+            "pretrained_cfg.num_classes": (stated.num_classes, spec.classes),
+            "pretrained_cfg.input_size": (stated.input_size, size),
+            "pretrained_cfg.first_conv": (stated.first_conv, spec.first_conv),
+        }
+        for field, (found, expected) in pairs.items():
+            if found != expected:
+                raise SpecError(f"{source}: {field}: found {found}, expected {expected}, as {SPEC} has")
+        stated_bytes, most = self.scalenet_zoo.weights.bytes, 16 * spec.cost.params + 2**24
+        if stated_bytes > most:  # fp64, statistics of batch norms, names and the spec
+            raise SpecError(
+                f"{source}: scalenet_zoo.weights.bytes: found {stated_bytes:,}, expected at most {most:,}"
+                f" for {spec.cost.params:,} parameters"
+            )
+        for field, values in (("mean", stated.mean), ("std", stated.std)):
+            if len(values) not in (3, spec.input.channels):
+                raise SpecError(f"{source}: pretrained_cfg.{field}: found {len(values)} numbers, expected 3")
+        if self.label_names != labels.names:
+            raise SpecError(f"{source}: label_names: found other names than in scalenet_zoo.labels, expected the same")
+        if len(labels.names) not in (0, spec.classes):
+            raise SpecError(f"{source}: label_names: found {len(labels.names)}, expected {spec.classes}, one a class")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model folder, its JSON files read and checked.
+
+    Attributes:
+        path: the folder.
+        spec: of its network.
+        config: how images are prepared, labels, and what file the weights should be.
+    """
+
+    path: Path
+    spec: ArchSpec
+    config: FolderConfig
+
+    @property
+    def weights(self) -> Path:
+        """The file of weights."""
+        return self.path / WEIGHTS
+
+    def pretrained_cfg(self, spec: ArchSpec | None = None) -> dict[str, Any]:
+        """In timm's terms, with the labels, for the network or for the same with another class count or input."""
+        spec = spec or self.spec
+        labels = self.config.scalenet_zoo.labels
+        return shown_as(spec, self.config.pretrained_cfg.model_dump()) | {
+            "architecture": spec.name,
+            "input_size": (spec.input.channels, spec.input.height, spec.input.width),
+            "num_classes": spec.classes,
+            **({"labels": labels.to_cfg()} if labels.names and len(labels.names) == spec.classes else {}),
+        }
+
+    def adapted(
+        self,
+        classes: int | None = None,
+        channels: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> ArchSpec:
+        """The spec for other classes, input channels or an input size in pixels.
+
+        With other classes or channels the figures measured of these weights do not hold: they are left out, and their
+        training becomes pretraining.
+
+        Raises:
+            SpecError: a value is out of range.
+        """
+        spec = self.spec.replace(classes=classes, channels=channels, height=height, width=width)
+        if (spec.classes, spec.input.channels) == (self.spec.classes, self.spec.input.channels):
+            return spec
+        details = dict(spec.provenance.details)
+        if "training" in details:
+            details["pretraining"] = details.pop("training")
+        results = tuple(result for result in spec.provenance.results if result.origin != "measured")
+        provenance = spec.provenance.model_copy(update={"results": results, "details": details})
+        return spec.model_copy(update={"provenance": provenance})
+
+    def check_weights(self) -> None:
+        """Compare the file of weights with what config.json says of it.
+
+        Raises:
+            WeightsError: it is missing, truncated, or another file.
+        """
+        expected = self.config.scalenet_zoo.weights
+        if not self.weights.is_file():
+            raise WeightsError(
+                f"{self.path}: found no {WEIGHTS}; weights are read from safetensors alone, never pickle"
+            )
+        if (found := self.weights.stat().st_size) != expected.bytes:
+            raise WeightsError(f"{self.weights}: found {found:,} bytes, expected {expected.bytes:,}, as {CONFIG} says")
+        if (found_hash := file_sha256(self.weights)) != expected.sha256:
+            raise WeightsError(
+                f"{self.weights}: found the sha256 {found_hash[:12]}..., expected {expected.sha256[:12]}...,"
+                f" as {CONFIG} says"
+            )
+
+    def open_weights(self, spec: ArchSpec) -> "Weights":
+        """Check the weights, for a network of this architecture, maybe with another class count or input channels.
+
+        Raises:
+            WeightsError: the file is not the one of config.json, or does not fit spec.json.
+        """
+        from scalenet_zoo.zoo.weights import Weights
+
+        self.check_weights()
+        return Weights.open(self.weights, spec, self.spec)
+
+
+def read_folder(path: str | Path) -> ModelFolder:
+    """Read and check a model folder's JSON files; the weights are checked when they are loaded.
+
+    Raises:
+        SpecError: a file is missing or not valid, or the two do not belong together.
+    """
+    path = Path(path)
+    spec, config = ArchSpec.load(path / SPEC), FolderConfig.load(path / CONFIG)
+    config.check(spec, str(path / CONFIG))
+    return ModelFolder(path, spec, config)
+
+
+def find_folder(path: str | Path) -> Path:
+    """A model folder, or a run of `train`, which stands for its best network.
+
+    Raises:
+        ModelNotFoundError: it is neither.
+    """
+    path = user_path(path)
+    for folder in (path, path / "best"):
+        if (folder / CONFIG).exists():
+            return folder
+    found = "no config.json in it" if path.is_dir() else "no such folder"
+    raise ModelNotFoundError(f"{path}: found {found}, expected a folder that `train` or `pull` wrote")
+
+
+def save_model(model: "nn.Module", folder: str | Path, state: "Mapping[str, Tensor] | None" = None) -> None:
+    """Write a network's config.json, spec.json and model.safetensors into a folder that exists.
+
+    How images are prepared, and the labels, are those of its `pretrained_cfg`.
+
+    Args:
+        model: one of ours, wrapped or not.
+        folder: where to; `replacing_folder` makes it appear whole.
+        state: other weights for this network, their moving average say; None: its own.
+
+    Raises:
+        SpecError: its `pretrained_cfg` holds what a folder cannot, such as a crop of 200%.
+        OutputError: a file cannot be written.
+    """
+    from scalenet_zoo.zoo.preparation import pretrained_cfg
+    from scalenet_zoo.zoo.weights import save_weights
+
+    folder, spec, model = Path(folder), spec_of(model), unwrapped(model)
+    cfg: Any = shown_as(spec, getattr(model, "pretrained_cfg", None) or pretrained_cfg(spec))
+    with spec_errors(f"{spec.name}: pretrained_cfg: labels"):
+        labels = Labels.of(cfg)
+    labels = labels if len(labels.names) == spec.classes else Labels()  # reset_classifier leaves those of before
+    stated = {key: cfg[key] for key in ("crop_pct", "interpolation", "mean", "std") if key in cfg} | {
+        "input_size": (spec.input.channels, spec.input.height, spec.input.width),
+        "num_classes": spec.classes,
+        "first_conv": spec.first_conv,
+    }
+    with spec_errors(f"{spec.name}: pretrained_cfg"):
+        preparation = Preparation.model_validate_json(json.dumps(stated, default=str))
+    weights = folder / WEIGHTS
+    save_weights(model, weights, state)
+    config = FolderConfig(
+        num_classes=spec.classes,
+        num_features=model.num_features,  # type: ignore[arg-type]
+        label_names=labels.names,
+        pretrained_cfg=preparation,
+        scalenet_zoo=Extras(
+            spec_hash=spec.hash,
+            weights=WeightsFile(bytes=weights.stat().st_size, sha256=file_sha256(weights)),
+            labels=labels,
+        ),
+    )
+    config.check(spec, f"{spec.name}: {CONFIG}")
+    spec.save(folder / SPEC)
+    config.save(folder / CONFIG)

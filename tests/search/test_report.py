@@ -1,0 +1,522 @@
+"""The report of a search: that the page holds what the run's files say, needs nothing else, and opens in a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import kendalltau, spearmanr
+
+from scalenet_zoo.arch.family import Family
+from scalenet_zoo.arch.scaling import apply_strategy
+from scalenet_zoo.core.errors import InputError, OutputError, SpecError, TrainingError, ZooError
+from scalenet_zoo.core.quantities import format_count
+from scalenet_zoo.search.report.data import Run as ReportedRun
+from scalenet_zoo.search.report.data import read_run
+from scalenet_zoo.search.report.drawing import KERNEL_COLOURS, draw_architectures
+from scalenet_zoo.search.report.page import write_report
+from scalenet_zoo.search.report.sections import _evolved, _front
+from scalenet_zoo.search.scalenet.baselines import search_baseline
+from scalenet_zoo.search.scalenet.mcea import MCEA
+from scalenet_zoo.search.scalenet.state import SearchState
+from scalenet_zoo.search.standalone import Standalone, over_seeds
+from tests.cli.test_cli import Run, run  # noqa: F401 - a fixture
+from tests.helpers import searching
+from tests.helpers.search_runs import CLASSES, SPACE, joint_state, write_run, write_supernet
+from tests.helpers.searching import SETTINGS, Made, hashed
+
+FIGURES = {
+    *("accuracy_supernet", "accuracy_standalone", "latency_supernet", "latency_standalone", "progress", "strategies"),
+    *("architectures", "latency_prediction", "rank_correlation", "supernet_training"),
+}
+
+
+class Page(HTMLParser):
+    """A page taken apart.
+
+    Attributes:
+        tables: rows of cells, header included, of every table, by the section that it is in.
+        text: of every section.
+        addresses: all that an attribute points to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[list[str]]]] = {}
+        self.text: dict[str, str] = {"": ""}
+        self.addresses: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.section, self.cell = "", False
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.append((tag, values))
+        names = ("src", "href", "srcset", "data", "action", "poster", "background", "xlink:href")
+        self.addresses += [values[name] or "" for name in names if name in values]
+        if tag == "section":
+            self.section = values["id"] or ""
+            self.text[self.section] = ""
+        elif tag == "table":
+            self.tables.setdefault(self.section, []).append([])
+        elif tag == "tr":
+            self.tables[self.section][-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[self.section][-1][-1].append("")
+            self.cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self.cell = False
+
+    def handle_data(self, data: str) -> None:
+        self.text[self.section] += data
+        if self.cell:
+            self.tables[self.section][-1][-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything in it, and its report."""
+    folder = write_run(tmp_path_factory.mktemp("runs") / "whole")
+    assert write_report(folder) == folder / "report" / "index.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of which only the supernet is trained."""
+    folder = tmp_path_factory.mktemp("runs") / "begun"
+    write_supernet(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(whole: Path) -> Page:
+    return Page(whole / "report" / "index.html")
+
+
+# --- what the page says ---------------------------------------------------------------------------
+
+
+def test_the_family_is_what_the_files_say(whole: Path, page: Page) -> None:
+    joint, family = SearchState.load(whole / "search" / "joint.json"), Family.load(whole / "family.json")
+    trained = [t for t in over_seeds(Standalone.load(whole / "standalone.json").rows) if t.first.group == "found"]
+    head, *rows = page.tables["family"][0]
+    assert len(rows) == len(family.strategies) == 5
+    base = joint.found[0].macs
+    for row, strategy in zip(rows, family.strategies, strict=True):
+        cells = dict(zip(head, row, strict=True))
+        cost = apply_strategy(family, strategy).cost
+        assert cells["network"] == strategy.name
+        assert cells["stage"] == f"{strategy.stage:g}"
+        assert cells["origin"] == ("found" if strategy.stage <= 2 else "extrapolated")
+        assert (float(cells["depth"]), float(cells["width"])) == pytest.approx(
+            (strategy.depth, strategy.width), abs=1e-3
+        )
+        assert (cells["MACs"], cells["parameters"]) == (format_count(cost.macs), format_count(cost.params))
+        assert float(cells["MACs / (2^s base)"]) == pytest.approx(cost.macs / base / 2**strategy.stage, abs=1e-3)
+    for row, found, alone in zip(rows, joint.found, trained, strict=False):
+        cells = dict(zip(head, row, strict=True))
+        assert float(cells["supernet score (%)"]) == pytest.approx(100 * (found.score or 0), abs=0.01)
+        assert float(cells["latency (ms)"]) == found.latency_ms
+        assert cells["stand-alone accuracy (%)"] == f"{100 * alone.reached:.2f} ± {100 * alone.spread:.2f} (2)"
+    assert rows[4][-3:] == ["-", "-", "-"]
+
+
+def test_seeds_are_averaged(whole: Path) -> None:
+    rows = Standalone.load(whole / "standalone.json").rows
+    network = over_seeds(rows)[0]
+    of_it = [row.reached for row in rows if row.name == network.first.name]
+    assert (network.seeds, len(of_it)) == (2, 2)
+    assert network.reached == pytest.approx(np.mean(of_it))
+    assert network.spread == pytest.approx(np.std(of_it, ddof=1))
+    assert over_seeds(rows[:1])[0].spread == 0
+
+
+def test_half_steps_and_strategies(whole: Path, page: Page) -> None:
+    joint = SearchState.load(whole / "search" / "joint.json")
+    (_, *steps), (_, *ranked) = page.tables["progress"][0], page.tables["strategies"][0]
+    assert [(int(row[0]), row[1]) for row in steps] == [(step.round, step.kind) for step in joint.half_steps]
+    assert float(steps[1][4]) == pytest.approx(100 * joint.half_steps[1].generations[-1].best, abs=0.01)
+    best = [of_stage[0] for of_stage in joint.half_steps[-1].ranked]
+    first = [row for row in ranked if row[1].startswith("1 of ")]
+    assert [float(row[-1]) for row in first] == pytest.approx([100 * each.score for each in best], abs=0.01)
+    assert [int(row[4]) for row in first] == [each.scaling.resolution for each in best]
+
+
+def test_latency_errors_are_those_of_the_rounds(whole: Path, page: Page) -> None:
+    joint = SearchState.load(whole / "search" / "joint.json")
+    _, *rows = page.tables["prediction"][0]
+    for row, each in zip(rows, joint.latency_rounds, strict=True):
+        predicted = np.array([network.predicted for network in each.networks])
+        measured = np.array([network.measured for network in each.networks])
+        assert (int(row[0]), int(row[1])) == (each.round, len(each.networks))
+        assert float(row[2].rstrip("%")) == pytest.approx(
+            100 * np.sqrt(np.mean((predicted / measured - 1) ** 2)), abs=0.1
+        )
+        assert float(row[4]) == pytest.approx(spearmanr(predicted, measured).statistic, abs=1e-3)
+
+
+def test_rank_correlation_is_of_means_over_seeds(whole: Path, page: Page) -> None:
+    networks = over_seeds(Standalone.load(whole / "standalone.json").rows)
+    (_, overall, *by_stage), (_, *drawn) = page.tables["ranks"]
+    expected = kendalltau([n.first.score for n in networks], [n.reached for n in networks])
+    assert overall[:2] == ["all", str(len(networks))]
+    assert float(overall[2]) == pytest.approx(expected.statistic, abs=1e-3)
+    assert float(overall[3]) == pytest.approx(expected.pvalue, rel=0.06)
+    assert sum(int(row[1]) for row in by_stage) == len(networks)
+    assert {row[0] for row in drawn} == {f"rank{i}" for i in range(12)}
+
+
+def test_costs_compare_joint_with_separate_searches(page: Page) -> None:
+    training, searches, comparison = page.tables["costs"]
+    assert ["images, forward and backward", "25,600"] in training
+    joint = dict(zip(searches[0], searches[1], strict=True))
+    assert (joint["networks scored"], joint["images, forward"], joint["wasted"]) == ("123", "456,789", "130 (6.5%)")
+    assert float(joint["outside scoring (%)"]) == pytest.approx(1.5)
+    totals = [int(row[-1].replace(",", "")) for row in comparison[1:]]
+    assert totals == [3 * 25_600 + 456_789, 3 * 3 * 25_600 + 400_000]
+    assert f"{totals[1] / totals[0]:.2f} times the joint search" in page.text["costs"]
+
+
+def test_provenance(page: Page) -> None:
+    cells = {row[0]: row[1] for row in page.tables["provenance"][0]}
+    assert cells["space's sha256"] == SPACE.hash
+    assert (cells["search.population"], cells["machine.versions.torch"]) == ("6", "2.9.0")
+    assert cells["family.source"] == "a made-up search"
+    assert "search: {population: 6}" in page.text["provenance"]
+
+
+def test_a_real_search_is_told_of(tmp_path: Path) -> None:
+    search = tmp_path / "search"
+    joint = MCEA(searching.bounds(), Made(hashed), SETTINGS, search / "joint.json", "small").run()
+    compound = search_baseline(
+        "compound", searching.bounds(), Made(hashed), SETTINGS, joint.evaluations, search / "compound.json", "small"
+    )
+    assert compound.found[1].score is None  # the rule need not stay in the space
+    page = Page(write_report(tmp_path))
+    assert {path.stem for path in (tmp_path / "report").glob("*.png")} == {"accuracy_supernet", "progress"}
+    head, *rows = page.tables["costs"][0]
+    told = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    for name, state in (("joint search", joint), ("base alone, compound rule", compound)):
+        assert told[name]["networks scored"] == f"{state.evaluations:,}"
+        assert told[name]["images, forward"] == f"{100 * state.evaluations:,}"
+    assert len(page.tables["progress"][0]) == 1 + len(joint.half_steps)
+
+
+def test_the_front_is_not_beaten(whole: Path) -> None:
+    found = read_run(whole)
+    assert isinstance(found, ReportedRun)
+    points = _evolved(found)
+    step = found.last_step("bases")
+    assert step
+    assert len(points) == len(step.bases) * 2
+    last = step.bases[-1]
+    kernels = np.zeros((3, 3), dtype=np.int64)
+    for row, layers in zip(kernels, last.kernels, strict=True):
+        row[: len(layers)] = layers
+    assert points[-1, 0] == SPACE.spec(kernels, step.scalings[-1], CLASSES).cost.macs
+    assert points[-1, 1] == last.scores[-1]
+    front = _front(points)
+    for macs, score in points:
+        beaten = ((front[:, 0] <= macs) & (front[:, 1] >= score)).any()
+        assert beaten  # by itself, if it is on the front
+    assert (np.diff(front, axis=0) > 0).all()
+
+
+def test_drawings_show_every_layer(whole: Path) -> None:
+    family = Family.load(whole / "family.json")
+    specs = [apply_strategy(family, strategy) for strategy in family.strategies]
+    figure = draw_architectures(specs)
+    for axes, spec in zip(figure.axes, specs, strict=True):
+        assert spec.network.type == "mbconv"
+        layers = [layer for stage in spec.network.stages for layer in stage]
+        assert len(axes.patches) == len(layers)
+        heights = [patch.get_height() for patch in axes.patches]  # type: ignore[attr-defined]
+        assert np.argsort(heights).tolist() == np.argsort([layer.channels for layer in layers]).tolist()
+        colours = {patch.get_facecolor(): layer.kernel for patch, layer in zip(axes.patches, layers, strict=True)}
+        assert len(colours) == len({layer.kernel for layer in layers}) <= len(KERNEL_COLOURS)
+
+
+# --- the files ------------------------------------------------------------------------------------
+
+
+def test_the_page_needs_nothing_else(page: Page) -> None:
+    assert len(page.addresses) > 20
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    ids = {values["id"] for _, values in page.tags if "id" in values}
+    assert {address[1:] for address in page.addresses if address.startswith("#")} <= ids
+    style = page.source.partition("<style>")[2].partition("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert not [tag for tag, _ in page.tags if tag in ("script", "iframe", "object", "embed")]
+
+
+def test_the_page_is_accessible(page: Page) -> None:
+    tags = dict(reversed(page.tags))
+    assert tags["html"] == {"lang": "en"}
+    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
+    images = [values for tag, values in page.tags if tag == "img"]
+    assert len(images) == len(FIGURES)
+    assert all(values["alt"] and values["width"] and values["height"] for values in images)
+    assert len({values["id"] for _, values in page.tags if "id" in values}) == sum("id" in v for _, v in page.tags)
+
+
+def test_figures_lie_beside_the_page(whole: Path) -> None:
+    files = {path.name for path in (whole / "report").iterdir()}
+    assert files == {"index.html", *(f"{name}.png" for name in FIGURES)}
+    for name in FIGURES:
+        with Image.open(whole / "report" / f"{name}.png") as picture:
+            picture.load()
+            assert picture.width > 700
+            assert np.ptp(np.asarray(picture.convert("L"))) > 200
+
+
+def test_the_same_run_gives_the_same_page(whole: Path, tmp_path: Path) -> None:
+    again = write_report(whole, tmp_path / "again")
+    assert again.read_bytes() == (whole / "report" / "index.html").read_bytes()
+
+
+# --- parts of a run -------------------------------------------------------------------------------
+
+
+def _keep(*kept: str) -> Callable[[Path], None]:
+    def prepare(folder: Path) -> None:
+        for path in [path for path in folder.rglob("*") if path.is_file()]:
+            if not any(str(path.relative_to(folder)).startswith(each) for each in kept):
+                path.unlink()
+
+    return prepare
+
+
+def _unended(folder: Path) -> None:
+    _keep("config.yaml", "supernet")(folder)
+    state = joint_state(rounds=1, ended=False, latency=False)
+    halves = state.half_steps[:-1]  # in the middle of a round
+    state.model_copy(update={"half_steps": halves}).save(folder / "search" / "joint.json")
+
+
+def _just_begun(folder: Path) -> None:
+    _unended(folder)
+    state = SearchState.load(folder / "search" / "joint.json")
+    state.model_copy(update={"half_steps": ()}).save(folder / "search" / "joint.json")
+
+
+def _one_network(folder: Path) -> None:
+    _keep("search/joint", "family", "standalone")(folder)
+    joint = SearchState.load(folder / "search" / "joint.json")
+    rounds = tuple(each.model_copy(update={"networks": each.networks[:1]}) for each in joint.latency_rounds)
+    joint.model_copy(update={"latency_rounds": rounds}).save(folder / "search" / "joint.json")
+    rows = Standalone.load(folder / "standalone.json").rows[:1]
+    Standalone(rows=rows).save(folder / "standalone.json")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "figures", "said"),
+    [
+        (_keep("config.yaml", "supernet"), {"supernet_training"}, "There is no joint search in this run yet."),
+        (_keep("supernet/log"), {"supernet_training"}, "left no summary"),
+        (
+            _unended,
+            {"supernet_training", "progress"},
+            "The growth law is drawn once there is a family of several sizes.",
+        ),
+        (_just_begun, {"supernet_training"}, "The joint search has not begun."),
+        (_keep("standalone"), {"accuracy_standalone", "latency_standalone", "rank_correlation"}, "no family yet"),
+        (_keep("family"), {"architectures", "strategies"}, "There is no log of the supernet's training."),
+        (
+            _keep("search/random"),
+            {"accuracy_supernet", "latency_supernet"},
+            "No found network has been trained alone yet.",
+        ),
+        (
+            _one_network,
+            FIGURES - {"supernet_training", "rank_correlation"},
+            "Fewer than two networks with a score have been trained alone",
+        ),
+    ],
+)
+def test_missing_parts_are_left_out(
+    whole: Path, tmp_path: Path, prepare: Callable[[Path], None], figures: set[str], said: str
+) -> None:
+    folder = shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
+    prepare(folder)
+    page = Page(write_report(folder))
+    assert {path.stem for path in (folder / "report").glob("*.png")} == figures
+    assert said in " ".join("".join(page.text.values()).split())
+    assert len([tag for tag, _ in page.tags if tag == "section"]) == 11
+    assert "None" not in "".join(page.text.values())
+    assert "nan" not in "".join(
+        cell for tables in page.tables.values() for table in tables for r in table for cell in r
+    )
+
+
+def test_hostile_text_is_shown_not_run(whole: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
+    evil = "</code></pre><script>alert('$x_{')</script><img src=//example.org onerror=alert(1)>"
+    (folder / "config.yaml").write_text(f"name: {evil}\n", encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps({"config": {evil: [evil]}, "machine": {}}), encoding="utf-8")
+    joint = SearchState.load(folder / "search" / "joint.json")
+    joint.model_copy(update={"space": evil, "settings": {evil: evil}}).save(folder / "search" / "joint.json")
+    rows = Standalone.load(folder / "standalone.json").rows
+    Standalone(rows=(rows[0].model_copy(update={"name": evil}), *rows)).save(folder / "standalone.json")
+    page = Page(write_report(folder))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert page.text["provenance"].count(evil) >= 4
+    assert any(evil in row for row in page.tables["accuracy"][0])
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def _no_run(folder: Path) -> Path:
+    (folder / "recipe.yaml").write_text("epochs: 1\n")
+    return folder
+
+
+def _damaged(name: str, content: str | bytes) -> Callable[[Path], Path]:
+    def prepare(folder: Path) -> Path:
+        write_supernet(folder)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return folder
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    ("prepare", "error", "message"),
+    [
+        (lambda folder: folder / "missing", InputError, r"missing: found no folder, expected that of a search"),
+        (_no_run, InputError, r"found nothing that a search writes, expected supernet/log.jsonl, .*"),
+        (_damaged("search/joint.json", "{"), SpecError, r".*joint.json: is not valid JSON.*"),
+        (_damaged("search/joint.json", "{}"), SpecError, r".*joint.json: method: is missing.*"),
+        (_damaged("run.json", "[1]"), SpecError, r".*run.json: .*expected a valid dictionary.*"),
+        (_damaged("run.json", '{"config": []}'), SpecError, r".*run.json: config: found \[\], expected .*"),
+        (_damaged("supernet/summary.json", '{"images": []}'), SpecError, r".*summary.json: space_hash: is missing.*"),
+        (_damaged("supernet/log.jsonl", "3.5\n"), TrainingError, r".*log.jsonl: line 1: found 3.5, expected an object"),
+        (_damaged("config.yaml", b"\xff"), InputError, r".*config.yaml: is not UTF-8 text: found the byte 0xff"),
+        (_damaged("standalone.json", '{"rows": [3.5]}'), SpecError, r".*standalone.json: rows.0: found 3.5.*"),
+        (_damaged("supernet/summary.json", "{"), SpecError, r".*summary.json: is not valid JSON.*"),
+    ],
+)
+def test_bad_folders(tmp_path: Path, prepare: Callable[[Path], Path], error: type[ZooError], message: str) -> None:
+    folder = prepare(tmp_path)
+    with pytest.raises(error) as caught:
+        write_report(folder)
+    assert re.search(message + "$", str(caught.value))
+    assert "\n" not in str(caught.value)
+    assert not (folder / "report").exists()
+
+
+def test_only_a_report_is_replaced(begun: Path, tmp_path: Path) -> None:
+    output = tmp_path / "precious"
+    output.mkdir()
+    write_report(begun, output)  # an empty folder may be taken
+    (output / "old.png").touch()
+    write_report(begun, output)
+    assert not (output / "old.png").exists()
+    for folder in (begun, tmp_path):
+        with pytest.raises(OutputError, match="expected a new one or that of a report"):
+            write_report(begun, folder)
+    assert (begun / "supernet" / "log.jsonl").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file, expected a folder"):
+        write_report(begun, tmp_path / "file")
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_command(run: Run, begun: Path, tmp_path: Path) -> None:  # noqa: F811
+    printed = run.json("report", begun, "--output", tmp_path / "out")
+    assert printed["page"] == str(tmp_path / "out" / "index.html")
+    assert {Path(path).stem for path in printed["figures"]} == {"supernet_training"}
+    assert run("report", begun, "--output", tmp_path / "out") == (0, f"wrote {tmp_path / 'out' / 'index.html'}\n", "")
+    assert run.error("report", tmp_path / "none") == (
+        1,
+        f"{tmp_path / 'none'}: found no folder, expected that of a search",
+    )
+
+
+# --- a browser ------------------------------------------------------------------------------------
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WIDTHS = (1400, 400)
+LOOK = """<!DOCTYPE html><meta charset="utf-8"><body style="margin:0"><pre id="seen">nothing</pre><script>
+const pages = PAGES, seen = [];
+function look(frame) {
+  const page = frame.contentDocument, root = page.documentElement;
+  seen.push({
+    width: root.clientWidth, needed: root.scrollWidth, title: page.title,
+    images: [...page.images].map(i => [i.complete, i.naturalWidth, Math.round(i.getBoundingClientRect().width)]),
+    requests: frame.contentWindow.performance.getEntriesByType("resource").map(e => e.name.slice(0, 40)),
+  });
+  if (seen.length === pages.length) document.getElementById("seen").textContent = JSON.stringify(seen);
+}
+for (const [width, source] of pages) {
+  const frame = document.createElement("iframe");
+  frame.style = `width:${width}px;height:900px;border:0`;
+  frame.onload = () => look(frame);
+  frame.srcdoc = source;
+  document.body.append(frame);
+}
+</script>"""
+
+
+def _browse(folder: Path, path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    assert BROWSER
+    command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    options = [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--v=0", *arguments]
+    return subprocess.run([*command, *options, path.as_uri()], capture_output=True, text=True, check=True, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BROWSER, reason="no Chromium here: chromium, chromium-browser or google-chrome on the path")
+def test_the_page_opens_in_a_browser(whole: Path, tmp_path: Path) -> None:
+    """Two frames show the page, as wide as a desktop and as a telephone, and a script looks into them."""
+    page = whole / "report" / "index.html"
+    source = page.read_text(encoding="utf-8")
+    frames = json.dumps([(width, source) for width in WIDTHS]).replace("</", "<\\/")
+    (tmp_path / "look.html").write_text(LOOK.replace("PAGES", frames, 1), encoding="utf-8")
+    result = _browse(tmp_path, tmp_path / "look.html", "--virtual-time-budget=20000", "--dump-dom")
+    match = re.search(r'<pre id="seen">(.*?)</pre>', result.stdout, re.DOTALL)
+    assert match
+    assert "CONSOLE" not in result.stderr  # where errors, and what the page's security policy refuses, are told
+    seen = sorted(json.loads(match[1]), key=lambda each: -each["width"])
+    for width, each in zip(WIDTHS, seen, strict=True):
+        assert width - 20 <= each["width"] <= width  # less a vertical scroll bar
+        assert each["needed"] <= each["width"]  # no horizontal one
+        assert each["title"] == "tiny: report of a search"
+        assert len(each["images"]) == len(FIGURES)
+        assert all(complete and natural > 400 and shown > 300 for complete, natural, shown in each["images"])
+        assert [name for name in each["requests"] if not name.startswith("data:")] == []
+
+    shot = tmp_path / "shot.png"
+    result = _browse(tmp_path, page, "--window-size=1400,2000", f"--screenshot={shot}")
+    assert "CONSOLE" not in result.stderr
+    with Image.open(shot) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    assert pixels.shape == (2000, 1400)
+    assert (pixels == 255).mean() > 0.5  # dark on white
+    assert (pixels < 80).any(axis=1).mean() > 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BROWSER, reason="no Chromium here: chromium, chromium-browser or google-chrome on the path")
+def test_the_browser_tells_of_errors(tmp_path: Path) -> None:
+    """What the test above relies on."""
+    path = tmp_path / "bad.html"
+    path.write_text('<img src="nowhere.png"><script>missing()</script>', encoding="utf-8")
+    told = _browse(tmp_path, path, "--virtual-time-budget=2000", "--dump-dom").stderr
+    assert "CONSOLE" in told
+    assert "missing is not defined" in told
