@@ -2,19 +2,28 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow test-fuzz test-lowest lint types bench schema clean
+.PHONY: demo test test-slow test-nightly test-fuzz test-lowest coverage lint types bench schema clean
 
 demo: .venv/installed  ## build a 600M-MACs network, export it, run both on a photograph
 	$(BIN)/scalenet-zoo build --flops 600M --export onnx --output demo
 
-test: .venv/installed  ## the tests that need no GPU and little time, a process a core
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-slow: .venv/installed
-	$(BIN)/python -m pytest -m "slow or distributed"
+test: .venv/installed  ## the tests that need no GPU and little time, a process a core
+	$(PYTEST)
+
+test-slow: .venv/installed  ## those that take longer, or several processes; .ci/run has the time for them
+	$(PYTEST) -m "(slow or distributed) and not nightly and not gpu"
+
+test-nightly: .venv/installed  ## those that take longest, one after the other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "nightly and not gpu"
+
+coverage: .venv/installed  ## the lines and branches that `make test` runs; a page in build/coverage/html
+	mkdir -p build/coverage
+	$(PYTEST) --cov --cov-report=term --cov-report=html
 
 test-fuzz: .venv/installed  ## every reader of files, given damaged ones by the thousand
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m fuzz --numprocesses auto
+	$(PYTEST) -m fuzz
 
 test-lowest: .venv-lowest/installed  ## the tests with the lowest versions that pyproject.toml allows
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest --numprocesses auto --dist worksteal

@@ -24,8 +24,9 @@ from scalenet_zoo.data.preparation import preprocessing, read_image, sample_phot
 from scalenet_zoo.data.sources import open_data
 from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.onnx_network import OnnxNetwork
-from scalenet_zoo.inference.evaluate import evaluate
+from scalenet_zoo.inference.evaluate import evaluate_network
 from scalenet_zoo.inference.prepare import prepare_inference
+from scalenet_zoo.zoo.interface import Interface
 
 BATCH, WORKERS = 8, 1
 COCO_JOINTS = (
@@ -91,7 +92,7 @@ def persons(folder: Path, count: int) -> Examples:
 def bare(network: nn.Module, examples: Examples) -> Callable[[], object]:
     """The loop that anybody would write, without metrics."""
     spec = spec_of(network)
-    transform = preprocessing(spec, network.pretrained_cfg)  # type: ignore[arg-type]
+    transform = preprocessing(spec, Interface.of_network(network))
 
     def run() -> None:
         with torch.inference_mode():
@@ -127,7 +128,7 @@ def main() -> None:
             network.to(memory_format=torch.channels_last)
 
             def ours(network: nn.Module = network, examples: Examples = examples) -> None:
-                evaluate(network, examples, BATCH, WORKERS)
+                evaluate_network(network, examples, BATCH, WORKERS)
 
             measured[f"{name}_on_{count}_images"] = ratio(*interleave(ours, bare(network, examples), 10))
             if spec_of(network).task == "classification":
@@ -136,7 +137,7 @@ def main() -> None:
                 opened = OnnxNetwork.load(path)
 
                 def of_file(opened: OnnxNetwork = opened, examples: Examples = examples) -> None:
-                    evaluate(opened, examples, BATCH, WORKERS)
+                    evaluate_network(opened, examples, BATCH, WORKERS)
 
                 measured[f"{name}_onnx_on_{count}_images"] = ratio(
                     *interleave(of_file, bare_session(opened, examples), 10)

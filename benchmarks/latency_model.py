@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.interleave import RESULTS, record
 from scalenet_zoo.arch.constraints import Macs
-from scalenet_zoo.arch.cost import Population
+from scalenet_zoo.arch.population import Population
 from scalenet_zoo.arch.scaling import MACS_RANGE, fit_budget
 from scalenet_zoo.latency.budget import search_at_latency
 from scalenet_zoo.latency.model import LatencyModel, make_latency_model

@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from benchmarks.interleave import record
-from scalenet_zoo.arch.cost import Population, population_cost
+from scalenet_zoo.arch.population import Population, population_cost
 from scalenet_zoo.arch.scaling import expand
 from scalenet_zoo.zoo.catalog import load_family
 

@@ -5,7 +5,7 @@ CONFIG is real_camvid.yaml or real_leeds.yaml; FOLDER is camvid-11 or lspet-coco
 
     RUN/data                          links: train, val for the search, test for judgement (of persons: val in halves)
     RUN/teacher                       the largest network, trained alone
-    RUN/grouped, uniform, sandwich    `MultipathRun`s that differ in the sampler; the search itself is grouped's
+    RUN/grouped, uniform, sandwich    `Run`s that differ in the sampler; the search itself is grouped's
     RUN/samplers.json                 random networks scored in all three supernets                               (b)
     RUN/searches                      more searches, with other seeds                                             (c)
     RUN/standalone                    networks trained alone; RUN/grouped/standalone.json has what they reach   (a, d)
@@ -40,17 +40,20 @@ from scalenet_zoo import ArchSpec, create_model, load_spec
 from scalenet_zoo.arch.spec import Module, MultipathNetwork, Strict, spec_errors
 from scalenet_zoo.core.files import read_yaml, replacing_folder
 from scalenet_zoo.data.sources import open_data
-from scalenet_zoo.inference.evaluate import evaluate
-from scalenet_zoo.search.config import MultipathConfig
+from scalenet_zoo.inference.evaluate import evaluate_network
+from scalenet_zoo.search.driver import Run, RunOptions
+from scalenet_zoo.search.ledger import Ledger
+from scalenet_zoo.search.record import Record
 from scalenet_zoo.search.report.page import write_report
-from scalenet_zoo.search.run import RunOptions
+from scalenet_zoo.search.scalenas.config import ScaleNASConfig
+from scalenet_zoo.search.scalenas.extract import extract_network
 from scalenet_zoo.search.scalenas.limits import TopologyBounds
-from scalenet_zoo.search.scalenas.run import MultipathRun
-from scalenet_zoo.search.scalenas.scoring import MultipathScorer
-from scalenet_zoo.search.scalenas.search import METHODS, TopologySearch
-from scalenet_zoo.search.scalenas.state import TopologyState
-from scalenet_zoo.search.scalenas.topology import Scored
+from scalenet_zoo.search.scalenas.method import ScaleNASMethod
+from scalenet_zoo.search.scalenas.search import SEARCHES, TopologySearch
+from scalenet_zoo.search.scalenas.topology import ScoredTopologies
+from scalenet_zoo.search.scoring import Scorer
 from scalenet_zoo.search.standalone import Standalone
+from scalenet_zoo.spaces.scalenas import MultipathSpace
 from scalenet_zoo.supernet.summary import SupernetSummary
 from scalenet_zoo.training.recipe import Recipe
 from scalenet_zoo.training.trainer import Options, train_network
@@ -91,7 +94,7 @@ class Plan(Strict):
         alone: what is trained alone.
     """
 
-    search: MultipathConfig
+    search: ScaleNASConfig
     sandwich_epochs: int
     networks: int
     seeds: tuple[int, ...]
@@ -115,7 +118,7 @@ class RealScaleNAS:
 
     # --- what the parts work on ----------------------------------------------------------------------
 
-    def config(self, sampler: SamplerName) -> MultipathConfig:
+    def config(self, sampler: SamplerName) -> ScaleNASConfig:
         config = self.plan.search
         recipe = dict(config.supernet.recipe)
         if sampler == "sandwich":
@@ -126,12 +129,12 @@ class RealScaleNAS:
         data = f"{'coco' if self.is_pose else 'masks'}:{self.folder / 'data'}"
         return config.model_copy(update={"data": data, "joints": joints, "supernet": supernet})
 
-    def run(self, sampler: SamplerName) -> MultipathRun:
-        options = RunOptions(workers=0, save_every=200, cpu=True, on_step=self.tell)
-        return MultipathRun(self.config(sampler), self.folder / sampler, options)
+    def run(self, sampler: SamplerName) -> Run:
+        options = RunOptions(workers=0, save_every=200, cpu=True, on_progress=self.tell)
+        return Run(ScaleNASMethod, self.config(sampler), self.folder / sampler, options)
 
     @cached_property
-    def grouped(self) -> MultipathRun:
+    def grouped(self) -> Run:
         return self.run("grouped")
 
     @property
@@ -145,10 +148,14 @@ class RealScaleNAS:
             return {"joints": self.folder / "data" / "joints.yaml"}
         return {"ignore_index": self.plan.search.ignore_index}
 
-    def state(self, method: str, seed: int) -> TopologyState:
+    @cached_property
+    def space(self) -> MultipathSpace:
+        return self.plan.search.open_space()
+
+    def state(self, method: str, seed: int) -> Ledger:
         first = seed == self.plan.seeds[0]
         path = self.folder / ("grouped/search" if first else "searches") / f"{method}{'' if first else seed}.json"
-        return TopologyState.load(path)
+        return Ledger.load(path)
 
     # --- the parts -----------------------------------------------------------------------------------
 
@@ -203,22 +210,26 @@ class RealScaleNAS:
         path = self.folder / "samplers.json"
         if path.exists():
             return
-        space = self.grouped.space
+        space = self.space
         drawn = space.sample(np.random.default_rng(0), self.plan.networks)
-        scores = {sampler: self.scorer(self.run(sampler)).score(drawn) for sampler in SAMPLERS}
-        macs = space.cost(drawn, self.grouped.classes).macs.tolist()
-        write(path, {"keys": space.keys(drawn), "macs": macs, "scores": scores})
+        keys = space.keys(drawn)
+        scores = {sampler: self.scorer(self.run(sampler)).score(keys) for sampler in SAMPLERS}
+        macs = space.cost(drawn, self.grouped.method.classes).macs.tolist()
+        write(path, {"keys": keys, "macs": macs, "scores": scores})
 
     def search(self) -> None:
         """(c): the search and its baselines, with several seeds."""
         run, settings = self.grouped, self.plan.search.search
         run.search()
-        scorer, bounds = self.scorer(run), TopologyBounds(run.space, run.classes, run.config.limits)
+        scorer, bounds = self.scorer(run), TopologyBounds(self.space, run.method.classes, self.plan.search.limits)
         for seed in self.plan.seeds[1:]:
-            for method in METHODS:
-                path = self.folder / "searches" / f"{method}{seed}.json"
+            for method in SEARCHES:
                 changed = settings.model_copy(update={"seed": seed})
-                TopologySearch(method, bounds, scorer, changed, path, run.config.name).run()  # type: ignore[arg-type]
+                first = self.state(method, self.plan.seeds[0])
+                asked = {**first.settings, "search": changed.model_dump(mode="json")}
+                begun = Ledger(**{**first.asked, "settings": asked})
+                record = Record(self.folder / "searches" / f"{method}{seed}.json", begun, scorer, bounds)
+                record.run(TopologySearch(method, record, changed).run)
 
     def alone(self) -> None:
         """(a), (d): networks of the front, HRNets and random networks, trained alone."""
@@ -248,8 +259,8 @@ class RealScaleNAS:
             if training.score is None or training.name in reached:
                 continue
             with TemporaryDirectory() as folder:
-                self.grouped.extract(training.spec, Path(folder) / "network")
-                figures = evaluate(create_model(Path(folder) / "network"), test).metrics
+                extract_network(self.grouped, training.spec, Path(folder) / "network")
+                figures = evaluate_network(create_model(Path(folder) / "network"), test).metrics
             reached[training.name] = next(v for name, v in figures.items() if name.startswith(str(data.metric)))
             self.tell("judging", len(reached), 0)
         write(path, reached)
@@ -279,21 +290,16 @@ class RealScaleNAS:
     @property
     def judgement(self) -> Data:
         config = self.grouped.config
-        return Data(config.data, self.grouped.space.head, self.reading, self.grouped.metric)
+        return Data(config.data, self.space.head, self.reading, self.grouped.method.metric)
 
-    def scorer(self, run: MultipathRun) -> MultipathScorer:
-        """The scorer that `MultipathRun.search` makes: they share their scores."""
-        summary = run.train()
-        assert run.supernet is not None
-        identity, settings = summary.weights_sha256, run.config.scoring
-        return MultipathScorer(
-            run.supernet, run.training, run.validation, settings, run.folder, identity, on_progress=self.tell
-        )
+    def scorer(self, run: Run) -> Scorer:
+        """The scorer of the run's searches: they share their scores."""
+        return run.make_scorer(run.train())
 
     def trainings(self) -> list[Training]:
         """What is trained alone."""
         plan, run, state = self.plan.alone, self.grouped, self.state("evolution", self.plan.seeds[0])
-        space, classes, trainings = run.space, run.classes, []
+        space, classes, trainings = self.space, run.method.classes, []
         for place in np.unique(np.linspace(0, len(state.found) - 1, plan.found).round().astype(int)):
             name = f"{state.name}_{place}"
             spec = ArchSpec.load(run.folder / "specs" / f"{name}.json")
@@ -307,7 +313,7 @@ class RealScaleNAS:
             score = None
             if width == space.width:
                 topology = space.from_modules(modules)
-                (score,) = self.scorer(run).score(topology[None])
+                (score,) = self.scorer(run).score(space.keys(topology[None]))
             trainings += [Training("known", name, 0, seed, spec, score) for seed in plan.seeds]
         drawn = json.loads((self.folder / "samplers.json").read_text())
         scores = drawn["scores"]["grouped"]
@@ -345,7 +351,7 @@ class RealScaleNAS:
         spreads = [stdev(values) for values in reached.values() if len(values) > 1]
         drawn = json.loads((self.folder / "samplers.json").read_text())["scores"]
         return {
-            "metric": self.grouped.metric,
+            "metric": self.grouped.method.metric,
             "without_retraining": {
                 "networks": networks,
                 "standard_deviation_of_seeds": fmean(spreads) if spreads else None,
@@ -375,20 +381,20 @@ class RealScaleNAS:
     def _training_macs(self, sampler: SamplerName) -> float:
         """Of networks, forward and twice as many backward, and of the teacher, forward: once for all of a step."""
         summary = SupernetSummary.load(self.folder / sampler / "supernet" / "summary.json")
-        space = self.grouped.space
+        space = self.space
         networks = 4 if sampler == "sandwich" else 1
-        teacher = int(space.cost(space.largest[None], self.grouped.classes).macs[0])
+        teacher = int(space.cost(space.largest[None], self.grouped.method.classes).macs[0])
         return 3 * summary.image_macs + summary.images / networks * teacher
 
     def _hypervolumes(self) -> dict[str, Any]:
         """(c): the area under each method's front, MACs as shares of the largest network's; a value a seed."""
-        space = self.grouped.space
-        most = float(space.cost(space.largest[None], self.grouped.classes).macs[0])
+        space = self.space
+        most = float(space.cost(space.largest[None], self.grouped.method.classes).macs[0])
         volumes: dict[str, list[float]] = {}
-        for method in METHODS:
+        for method in SEARCHES:
             for seed in self.plan.seeds:
                 networks = self.state(method, seed).networks
-                scored = Scored(
+                scored = ScoredTopologies(
                     space.from_keys([network.key for network in networks]),
                     np.array([network.score for network in networks]),
                     np.array([network.macs for network in networks]),

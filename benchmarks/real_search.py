@@ -4,7 +4,7 @@ python -m benchmarks.real_search --data FOLDER --run RUN: a few hours on 2 cores
 is Imagenette-128, unpacked (train and val, a folder a class).
 
     RUN/data            links: train; val, every other image of val, for the search; test, the others, for judgement
-    RUN/hss, uniform    `SearchRun`s that differ in the sampler of the supernet; the search itself is hss's
+    RUN/hss, uniform    `Run`s that differ in the sampler of the supernet; the search itself is hss's
     RUN/samplers.json   random networks scored in both supernets                                            (b)
     RUN/standalone      networks trained alone; what they reach stands in RUN/hss/standalone.json           (a), (c)
     RUN/costs.json      images and multiply-adds of joint and of separate searches                          (d)
@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
@@ -38,22 +38,19 @@ from scalenet_zoo import ArchSpec
 from scalenet_zoo.arch.spec import Document, Strict, spec_errors
 from scalenet_zoo.core.files import read_yaml, replacing_folder
 from scalenet_zoo.core.quantities import format_ms
-from scalenet_zoo.data.classification import Stream
-from scalenet_zoo.search.config import SearchConfig
-from scalenet_zoo.search.latency import LatencyLoop
+from scalenet_zoo.search.driver import Run, RunOptions
+from scalenet_zoo.search.measured_latency import LatencyMeter
+from scalenet_zoo.search.record import Record
 from scalenet_zoo.search.report.page import write_report
-from scalenet_zoo.search.run import RunOptions
-from scalenet_zoo.search.scalenet.baselines import search_baseline
+from scalenet_zoo.search.scalenet.config import ScaleNetConfig
+from scalenet_zoo.search.scalenet.ledger import ScaleNetLedger
 from scalenet_zoo.search.scalenet.limits import Bounds, Limits
-from scalenet_zoo.search.scalenet.mcea import MCEA
-from scalenet_zoo.search.scalenet.record import to_kernels
-from scalenet_zoo.search.scalenet.run import SearchRun
+from scalenet_zoo.search.scalenet.method import ScaleNetMethod
 from scalenet_zoo.search.scalenet.sampling import FeasibleSampler
-from scalenet_zoo.search.scalenet.state import Kernels, SearchState
-from scalenet_zoo.search.scoring import SupernetScorer
+from scalenet_zoo.search.scoring import Scorer
 from scalenet_zoo.search.standalone import Standalone, StandaloneGroup, StandaloneRow, over_seeds
-from scalenet_zoo.spaces.candidates import Candidate
-from scalenet_zoo.spaces.scalenet import Scaling
+from scalenet_zoo.spaces.candidates import Candidate, Kernels, to_kernels
+from scalenet_zoo.spaces.scalenet import Scaling, Space
 from scalenet_zoo.supernet.summary import SupernetSummary
 
 SOURCES: dict[StandaloneGroup, str] = {"found": "joint", "compound": "compound", "random": "random"}
@@ -88,7 +85,7 @@ class LatencyPlan(Strict):
 class Plan(Strict):
     """real_search.yaml; `networks` of each stage are drawn to compare samplers by."""
 
-    search: SearchConfig
+    search: ScaleNetConfig
     networks: int
     ranked: Ranked
     alone: Alone
@@ -127,15 +124,14 @@ class Budgets(Document):
 class Counting:
     """A scorer that notes the multiply-adds of the networks that it is asked for."""
 
-    scorer: SupernetScorer
+    scorer: Scorer
     images_each: int
     seconds: float = 0.0
     macs: list[int] = field(default_factory=list)
 
-    def score(self, candidates: Sequence[Candidate]) -> list[float]:
-        supernet = self.scorer.supernet
-        self.macs += [supernet.space.spec(c.kernels, c.scaling, supernet.classes).cost.macs for c in candidates]
-        return self.scorer.score(candidates)
+    def score(self, keys: Sequence[str]) -> list[float]:
+        self.macs += [self.scorer.method.spec(key).cost.macs for key in keys]
+        return self.scorer.score(keys)
 
 
 @dataclass(frozen=True)
@@ -149,25 +145,30 @@ class RealSearch:
     tell: Callable[[str, int, int], None]
 
     @property
-    def config(self) -> SearchConfig:
+    def config(self) -> ScaleNetConfig:
         return self.plan.search.model_copy(update={"data": str(self.folder / "data")})
 
     @cached_property
-    def hss(self) -> SearchRun:
-        return SearchRun(self.config, self.folder / "hss", self._options)
+    def hss(self) -> Run:
+        return Run(ScaleNetMethod, self.config, self.folder / "hss", self._options)
 
     @cached_property
-    def uniform(self) -> SearchRun:
+    def uniform(self) -> Run:
         supernet = self.config.supernet.model_copy(update={"sampler": "uniform"})
-        return SearchRun(self.config.model_copy(update={"supernet": supernet}), self.folder / "uniform", self._options)
+        config = self.config.model_copy(update={"supernet": supernet})
+        return Run(ScaleNetMethod, config, self.folder / "uniform", self._options)
+
+    @cached_property
+    def space(self) -> Space:
+        return self.config.open_space()
 
     @property
     def _options(self) -> RunOptions:
-        return RunOptions(workers=0, save_every=200, cpu=True, on_step=self.tell)
+        return RunOptions(workers=0, save_every=200, cpu=True, on_progress=self.tell)
 
     @property
     def bounds(self) -> Bounds:
-        return Bounds(self.hss.space, self.hss.classes, self.config.limits)
+        return Bounds(self.space, self.hss.method.classes, self.config.limits)
 
     def data(self) -> None:
         """Links to the images: those that the search looks at, and others to judge by."""
@@ -196,10 +197,10 @@ class RealSearch:
             return
         drawn = [
             candidate
-            for stage in self.hss.space.scaling
+            for stage in self.space.scaling
             for candidate in draw_networks(self.bounds, stage.stage, self.plan.networks)
         ]
-        scores = [make_scorer(run, self.tell).score(drawn) for run in (self.hss, self.uniform)]
+        scores = [make_scorer(run).score([candidate.key for candidate in drawn]) for run in (self.hss, self.uniform)]
         networks = tuple(
             Drawn(
                 kernels=to_kernels(candidate.kernels),
@@ -216,19 +217,19 @@ class RealSearch:
         """The joint search, and the baselines."""
         self.hss.search()
 
-    def state(self, method: str, run: str = "hss") -> SearchState:
-        return SearchState.load(self.folder / run / "search" / f"{method}.json")
+    def state(self, method: str, run: str = "hss") -> ScaleNetLedger:
+        return ScaleNetLedger.load(self.folder / run / "search" / f"{method}.json")
 
     def family(self) -> None:
         """(c): the networks that searches found, trained alone."""
         trainings = []
         for group, method in SOURCES.items():
-            for found in self.state(method).found:
-                name = f"{self.config.name}_{method}_s{found.stage}"
-                spec = self._spec(found.kernels, found.scaling, name)
-                trainings += [
-                    Training(group, name, found.stage, seed, spec, found.score) for seed in self.plan.alone.seeds
-                ]
+            state = self.state(method)
+            for found, candidate in zip(state.found, state.candidates(self.space), strict=True):
+                stage = candidate.scaling.stage
+                name = f"{self.config.name}_{method}_s{stage}"
+                spec = self._spec(to_kernels(candidate.kernels), candidate.scaling, name)
+                trainings += [Training(group, name, stage, seed, spec, found.score) for seed in self.plan.alone.seeds]
         self._train(trainings)
 
     def rank(self) -> None:
@@ -244,8 +245,7 @@ class RealSearch:
         self._train(trainings)
 
     def _spec(self, kernels: Kernels, scaling: Scaling, name: str) -> ArchSpec:
-        space = self.hss.space
-        return space.spec(space.to_array(kernels), scaling, self.hss.classes, name)
+        return self.space.spec(self.space.to_array(kernels), scaling, self.hss.method.classes, name)
 
     def _train(self, trainings: Iterable[Training]) -> None:
         path, data = self.folder / "hss" / "standalone.json", Data(self.config.data, "classification")
@@ -256,26 +256,19 @@ class RealSearch:
         path = self.folder / "costs.json"
         if path.exists():
             return
-        summary, scorer = self.hss.train(), make_scorer(self.hss, self.tell)
+        summary, scorer = self.hss.train(), make_scorer(self.hss)
         joint, separate = self.state("joint"), self.state("separate")
-        settings, bounds = self.config.search, self.bounds
+        bounds = self.bounds
         asked = {method: Counting(scorer, scorer.images_each) for method in ("joint", "separate")}
+        ledgers, again = {"joint": joint}, []
         with TemporaryDirectory() as folder:
-            again = (
-                MCEA(bounds, asked["joint"], settings, Path(folder) / "joint.json", joint.name).run(),
-                search_baseline(
-                    "separate",
-                    bounds,
-                    asked["separate"],
-                    settings,
-                    joint.evaluations,
-                    Path(folder) / "separate.json",
-                    joint.name,
-                ),
-            )
+            for before in (joint, separate):
+                first = ScaleNetLedger(**before.asked)
+                record = Record(Path(folder) / f"{before.search}.json", first, asked[before.search], bounds)
+                again.append(record.run(partial(self.hss.method.search, before.search, record, ledgers)))
         for before, now in zip((joint, separate), again, strict=True):
             if (before.found, before.evaluations) != (now.found, now.evaluations):
-                raise RuntimeError(f"the {before.method} search was not the same when it was done again")
+                raise RuntimeError(f"the {before.search} search was not the same when it was done again")
         space, rng = bounds.space, np.random.default_rng(0)
         bases = space.sample(rng, 1000)
         means = [
@@ -327,43 +320,36 @@ class RealSearch:
             "baselines": (),
         }
         options = replace(self._options, supernet=hss)
-        SearchRun(self.config.model_copy(update=changes), folder, options).search()
+        Run(ScaleNetMethod, self.config.model_copy(update=changes), folder, options).search()
         state = self.state("joint", "latency_run")
         again = self._measure(state)
-        amounts = limits.amounts("latency", [found.stage for found in state.found])
+        stages = [0, *state.stages]
+        amounts = limits.amounts("latency", stages)
         write(
             path,
             {
                 "found": [
                     {
-                        "stage": found.stage,
+                        "stage": stage,
                         "joint_ms": before,
-                        "budget_ms": amounts[found.stage],
-                        "measured_ms": found.latency_ms,
+                        "budget_ms": amounts[stage],
+                        "measured_ms": found.measured_ms,
                         "measured_again_ms": later,
                         "score": found.score,
                         "macs": found.macs,
                     }
-                    for found, later, before in zip(state.found, again, budgets.joint_ms, strict=True)
+                    for stage, found, later, before in zip(stages, state.found, again, budgets.joint_ms, strict=True)
                 ]
             },
         )
 
-    def _measure(self, state: SearchState) -> list[float]:
+    def _measure(self, state: ScaleNetLedger) -> list[float]:
         """Milliseconds of the networks that a search ended with, measured now."""
         plan, folder = self.plan.latency, self.folder / "latency_run" / "latency"
-        space, classes, settings = self.hss.space, self.hss.classes, self.config.latency
-        loop = LatencyLoop(
-            space=space,
-            classes=classes,
-            budgets={},
-            backend=plan.backend,
-            threads=plan.threads,
-            settings=settings,
-            folder=folder,
-            on_progress=self.tell,
-        )
-        return loop.measure([Candidate(space.to_array(found.kernels), found.scaling) for found in state.found])
+        limits = Limits(latency=("1s",), backend=plan.backend, threads=plan.threads)
+        config = self.config.model_copy(update={"limits": limits})
+        latency = LatencyMeter(ScaleNetMethod(config, self.hss.method.labels), folder, self.tell)
+        return latency.measure([found.key for found in state.found])
 
     def record(self) -> None:
         """Reports, the summary, and what of the run is worth keeping."""
@@ -416,7 +402,7 @@ class RealSearch:
         """Shares of the searches' time; where latencies are limited, measuring them is in it."""
         shares = {}
         for file in sorted(file for run in ("hss", "latency_run") for file in self.folder.glob(f"{run}/search/*.json")):
-            state = SearchState.load(file)
+            state = ScaleNetLedger.load(file)
             shares[f"{file.parent.parent.name}/{file.stem}"] = 1 - state.scoring_seconds / state.seconds
         return shares
 
@@ -443,7 +429,7 @@ class RealSearch:
         top1 = {(row.group, row.stage, row.seed): row.reached for row in rows}
         figures: dict[str, Any] = {
             "trainings": len(rows),
-            "of": len(SOURCES) * len(self.hss.space.scaling) * len(self.plan.alone.seeds),
+            "of": len(SOURCES) * len(self.space.scaling) * len(self.plan.alone.seeds),
             "networks": [
                 {
                     "group": network.first.group,
@@ -506,16 +492,9 @@ class RealSearch:
         }
 
 
-def make_scorer(run: SearchRun, tell: Callable[[str, int, int], None]) -> SupernetScorer:
-    """The scorer that `SearchRun.search` makes: they share their scores."""
-    summary = run.train()
-    training, validation = run.training, run.validation
-    assert run.supernet is not None
-    assert not isinstance(training, Stream)
-    assert not isinstance(validation, Stream)
-    return SupernetScorer(
-        run.supernet, training, validation, run.config.scoring, run.folder, summary.weights_sha256, on_progress=tell
-    )
+def make_scorer(run: Run) -> Scorer:
+    """The scorer of the run's searches: they share their scores."""
+    return run.make_scorer(run.train())
 
 
 def draw_networks(bounds: Bounds, stage: int, count: int) -> list[Candidate]:

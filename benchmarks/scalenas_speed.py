@@ -17,7 +17,7 @@ from torch import nn
 from benchmarks.interleave import interleave, ratio, record
 from scalenet_zoo.arch.spec import Input, MultipathNetwork
 from scalenet_zoo.spaces.scalenas import Group, MultipathSpace
-from scalenet_zoo.supernet.optimiser import Gradients, step_along
+from scalenet_zoo.supernet.gradients import Gradients, step_along
 from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
 from scalenet_zoo.training.optimisation import make_optimizer
 from scalenet_zoo.training.recipe import load_recipe

@@ -17,8 +17,8 @@ from torch import nn
 from benchmarks.interleave import interleave, ratio, record
 from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.search.images import CachedImages
-from scalenet_zoo.search.scoring import score_network
-from scalenet_zoo.search.settings import ScoringSettings
+from scalenet_zoo.search.scalenet.config import ScaleNetScoring
+from scalenet_zoo.search.scalenet.judging import score_network
 from scalenet_zoo.spaces.scalenet import Scaling, Space
 from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
 
@@ -62,7 +62,7 @@ def main() -> None:
     space = Space.load("scalenet")
     supernet = ScaleNetSupernet(space, CLASSES).eval()
     kernels = space.sample(np.random.default_rng(0), 1)[0]
-    settings = ScoringSettings(bn_images=TRAINING, batch_size=BATCH)
+    settings = ScaleNetScoring(bn_images=TRAINING, batch_size=BATCH)
     measured: dict[str, object] = {"threads": torch.get_num_threads(), "batch": BATCH}
     with tempfile.TemporaryDirectory() as scratch:
         for name, scaling in SCALINGS.items():

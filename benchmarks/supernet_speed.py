@@ -31,9 +31,10 @@ from benchmarks.interleave import interleave, ratio, record
 from scalenet_zoo.arch.rounding import Integers
 from scalenet_zoo.networks.mbconv import MBConvNet
 from scalenet_zoo.spaces.scalenet import Scaling, Space
-from scalenet_zoo.supernet.elastic import Side
-from scalenet_zoo.supernet.optimiser import Gradients, WindowSGD
+from scalenet_zoo.supernet.gradients import Gradients
+from scalenet_zoo.supernet.scalenet.elastic import Side
 from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
+from scalenet_zoo.supernet.scalenet.optimiser import WindowSGD
 
 CLASSES, BASE_MACS, MEMORY_REPEATS = 1000, 306e6, 3
 LR, MOMENTUM, WEIGHT_DECAY = 0.001, 0.9, 4e-5

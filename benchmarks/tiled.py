@@ -16,6 +16,7 @@ from scalenet_zoo.arch.spec import spec_of
 from scalenet_zoo.data.preparation import preprocessing
 from scalenet_zoo.inference.prepare import prepare_inference
 from scalenet_zoo.inference.tiling import OVERLAP, segment, tile_starts
+from scalenet_zoo.zoo.interface import Interface
 
 TILE, PICTURE = 256, 640
 REPEATS = 15
@@ -29,7 +30,7 @@ def main() -> None:
     tile, whole = (create_model("hrnet_w18", img_size=(size, size)).eval() for size in (TILE, PICTURE))
     whole.load_state_dict(tile.state_dict())
     inference = prepare_inference(tile)
-    seen = preprocessing(spec_of(whole), whole.pretrained_cfg)(picture)[None]  # type: ignore[arg-type]
+    seen = preprocessing(spec_of(whole), Interface.of_network(whole))(picture)[None]
 
     def at_once() -> None:
         with torch.inference_mode():

@@ -24,7 +24,7 @@ from scalenet_zoo.data.preparation import sample_photographs
 from scalenet_zoo.data.sources import open_data
 from scalenet_zoo.training.log import read_log
 from scalenet_zoo.training.recipe import Recipe
-from scalenet_zoo.zoo.preparation import pretrained_cfg
+from scalenet_zoo.zoo.interface import Interface
 
 SIZE, BATCH, IMAGES, EPOCHS, WORKERS, PAIRS = 128, 32, 960, 2, 1, 4
 COMMON = [
@@ -71,7 +71,7 @@ def loading(data: Path) -> dict[str, float]:
     spec = load_spec("efficientnet_b0").replace(classes=2, height=SIZE, width=SIZE)
     recipe = Recipe(color_jitter=0.4)
     examples = open_data(f"imagefolder:{data}", "classification", "train")
-    loader = training_loader(examples, spec, pretrained_cfg(spec), recipe, BATCH, WORKERS)
+    loader = training_loader(examples, spec, Interface.of(spec), recipe, BATCH, WORKERS)
     dataset = create_dataset("", root=str(data), split="train")
     peer = create_loader(
         dataset, (3, SIZE, SIZE), BATCH, is_training=True, color_jitter=0.4, num_workers=WORKERS, use_prefetcher=False

@@ -30,7 +30,7 @@ def file_inference(metadata: Metadata, network: Callable[[np.ndarray], np.ndarra
 
     return Inference(
         metadata.spec,
-        metadata.pretrained_cfg,
+        metadata.interface,
         metadata.class_names,
         file_transform(metadata),
         run,

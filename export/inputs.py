@@ -21,9 +21,9 @@ def file_transform(metadata: Metadata) -> Transform:
         InputError: the network takes neither 1 nor 3 channels.
     """
     if not metadata.options.preprocess:
-        to_tensor = preprocessing(metadata.spec, metadata.pretrained_cfg)
+        to_tensor = preprocessing(metadata.spec, metadata.interface)
         return lambda image: to_tensor(image).numpy()
-    to_pixels = pixels(metadata.spec, metadata.pretrained_cfg)
+    to_pixels = pixels(metadata.spec, metadata.interface)
     return lambda image: to_pixels(image).permute(1, 2, 0).numpy()
 
 
@@ -47,7 +47,7 @@ def network_input(metadata: Metadata, images: Sequence[Path], count: int) -> np.
     spec = metadata.spec
     channels = spec.input.channels
     seen = spec if channels in (1, 3) else spec.replace(channels=1)
-    to_tensor = preprocessing(seen, metadata.pretrained_cfg)
+    to_tensor = preprocessing(seen, metadata.interface)
     batch = _batch(lambda image: to_tensor(image).numpy(), images, count)
     return batch if seen is spec else np.repeat(batch, channels, axis=1)
 

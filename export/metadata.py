@@ -6,20 +6,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from onnx import TensorProto
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, ValidationError
 
-from scalenet_zoo.arch.labels import Labels
 from scalenet_zoo.arch.spec import ArchSpec, Strict, Task, first_complaint
 from scalenet_zoo.core.bounds import JSON_BYTES
 from scalenet_zoo.core.errors import ExportError, InputError, SpecError
 from scalenet_zoo.core.files import parse_json
 from scalenet_zoo.core.quoting import printable, quoted
 from scalenet_zoo.export.onnx_file import OnnxFile, shape_of
-from scalenet_zoo.zoo.model_folder import Preparation
-from scalenet_zoo.zoo.preparation import shown_as
+from scalenet_zoo.zoo.interface import Interface
 
 Precision = Literal["fp32", "fp16", "int8"]
 Output = Literal["raw", "softmax", "argmax", "joints"]
@@ -99,17 +97,19 @@ class Metadata:
 
     Attributes:
         spec: of the network.
-        pretrained_cfg: how images are prepared.
+        interface: how images are prepared, and what the network's outputs mean.
         options: of the export.
         class_names: one a class, or none where they are not known.
         versions: of the packages that wrote the file.
+        timm: what else timm's dict of the network says, such as where its weights are published.
     """
 
     spec: ArchSpec
-    pretrained_cfg: dict[str, Any]
+    interface: Interface
     options: OnnxOptions
     class_names: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    timm: Mapping[str, JsonValue] = field(default_factory=dict)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -203,7 +203,8 @@ class Metadata:
             spec = ArchSpec.from_dict(_value(entries, key), source)
             options = _OPTIONS.validate_json(_json(entries, key := "export", "{}"))
             options.check(spec)
-            cfg = whole_cfg(spec, _OBJECT.validate_json(_json(entries, key := "preprocessing")))
+            cfg = _OBJECT.validate_json(_json(entries, key := "preprocessing"))
+            interface = Interface.of_timm(cfg, spec, f"{source}: {_about(key)}")
             names = _NAMES.validate_json(_json(entries, key := "classes", "[]"))
             if len(names) not in (0, spec.classes):
                 raise ValueError(f"found {len(names):,} names, expected {spec.classes:,}, one a class")
@@ -217,39 +218,18 @@ class Metadata:
         if entries.get(f"{_PREFIX}spec_hash", spec.hash) != spec.hash:
             stated = quoted(entries[f"{_PREFIX}spec_hash"])
             raise InputError(f"{source}: found the spec's hash {stated}, expected {spec.hash}")
-        return cls(spec, cfg, options, names, versions)
+        return cls(spec, interface, options, names, versions, cfg)
 
     def entries(self) -> dict[str, str]:
         """The entries as they stand in a file."""
         return {
             "scalenet_zoo.spec": json.dumps(self.spec.model_dump(mode="json")),
             "scalenet_zoo.spec_hash": self.spec.hash,
-            "scalenet_zoo.preprocessing": json.dumps(self.pretrained_cfg),
+            "scalenet_zoo.preprocessing": json.dumps(self.interface.to_timm(self.spec, self.timm)),
             "scalenet_zoo.export": self.options.model_dump_json(),
             "scalenet_zoo.versions": json.dumps(dict(self.versions)),
             **({"scalenet_zoo.classes": json.dumps(self.class_names)} if self.class_names else {}),
         }
-
-
-def whole_cfg(spec: ArchSpec, cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """A `pretrained_cfg` that says all of how images are prepared, and says what is done.
-
-    Labels of another number of classes, which a new classifier leaves behind, are left out.
-
-    Raises:
-        ValueError: it says what cannot be done, such as a crop of 200%.
-    """
-    size = (spec.input.channels, spec.input.height, spec.input.width)
-    own = {"input_size": size, "num_classes": spec.classes, "first_conv": spec.first_conv}
-    stated = {key: cfg[key] for key in ("crop_pct", "interpolation", "mean", "std") if key in cfg}
-    done = Preparation.model_validate_json(json.dumps(shown_as(spec, {"crop_pct": 0.875, **stated, **own})))
-    for key, values in (("mean", done.mean), ("std", done.std)):
-        if len(values) not in (3, spec.input.channels):
-            raise ValueError(f"{key}: found {len(values)} numbers, expected 3")
-    whole = {**cfg, **done.model_dump(mode="json")}
-    if len(Labels.of(cfg).names) != spec.classes:
-        whole.pop("labels", None)
-    return whole
 
 
 def _json(entries: Mapping[str, str], key: str, otherwise: str = "") -> str:

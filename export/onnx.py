@@ -10,22 +10,21 @@ from pathlib import Path
 
 import onnx
 import torch
-from pydantic import ValidationError
 from torch import nn
 
-from scalenet_zoo.arch.spec import first_complaint, spec_of, unwrapped
-from scalenet_zoo.core.errors import ExportError
+from scalenet_zoo.arch.spec import spec_of, unwrapped
+from scalenet_zoo.core.errors import ExportError, SpecError
 from scalenet_zoo.core.files import replacing
 from scalenet_zoo.core.version import __version__
 from scalenet_zoo.export.graph import trace_graph
 from scalenet_zoo.export.inputs import file_input
-from scalenet_zoo.export.metadata import Metadata, OnnxOptions, whole_cfg
+from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.export.onnx_network import OnnxNetwork
 from scalenet_zoo.export.precision import quantise, to_half
 from scalenet_zoo.export.processing import AROUND, with_processing
 from scalenet_zoo.export.verify import Verification, verify
 from scalenet_zoo.inference.predict import class_names as known_names
-from scalenet_zoo.zoo.preparation import pretrained_cfg
+from scalenet_zoo.zoo.interface import Interface, pretrained_cfg
 
 __all__ = ["LARGEST_FILE", "OnnxNetwork", "OnnxOptions", "export_onnx"]
 
@@ -100,17 +99,16 @@ def metadata_of(model: nn.Module, options: OnnxOptions, class_names: Sequence[st
     """
     spec = spec_of(model)
     try:
-        cfg = whole_cfg(spec, pretrained_cfg(spec) | (getattr(model, "pretrained_cfg", None) or {}))
-    except ValidationError as error:
-        raise ExportError(f"{spec.name}: pretrained_cfg: {first_complaint(error)}") from None
-    except ValueError as error:
-        raise ExportError(f"{spec.name}: pretrained_cfg: {error}") from None
+        interface = Interface.of_network(model)
+    except SpecError as error:
+        raise ExportError(str(error)) from None
     return Metadata(
         spec=spec,
-        pretrained_cfg=cfg,
+        interface=interface,
         options=options,
-        class_names=tuple(class_names) or known_names(spec, cfg),
+        class_names=tuple(class_names) or known_names(spec, interface.labels),
         versions={"scalenet_zoo": __version__, "torch": torch.__version__, "onnx": onnx.__version__},
+        timm=pretrained_cfg(spec) | (getattr(model, "pretrained_cfg", None) or {}),
     )
 
 
@@ -125,7 +123,7 @@ def _graph(model: nn.Module, metadata: Metadata, calibration: Sequence[Path]) ->
         device=next(model.parameters()).device,
     )
     graph = trace_graph(
-        with_processing(model, spec, metadata.pretrained_cfg, options),
+        with_processing(model, spec, metadata.interface, options),
         example,
         metadata.output.name,
         None if fixed else torch.export.Dim("batch", min=smallest, max=largest),

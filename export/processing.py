@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.data.preparation import normalisation
 from scalenet_zoo.export.metadata import OnnxOptions, Output
 from scalenet_zoo.inference.decode import find_joints
+from scalenet_zoo.zoo.interface import Interface
 
 BEFORE, AFTER = AROUND = "preprocess", "postprocess"
 """Names of the modules around the network; the names of their nodes in an exported graph begin with them."""
@@ -23,9 +23,9 @@ class Normalise(nn.Module):
     scale: Tensor
     offset: Tensor
 
-    def __init__(self, spec: ArchSpec, cfg: dict[str, Any]) -> None:
+    def __init__(self, spec: ArchSpec, interface: Interface) -> None:
         super().__init__()
-        mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in normalisation(spec, cfg))
+        mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in normalisation(spec, interface))
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("offset", -mean / std)
 
@@ -68,11 +68,11 @@ POSTPROCESSING: dict[Output, type[nn.Module]] = {
 }
 
 
-def with_processing(model: nn.Module, spec: ArchSpec, cfg: dict[str, Any], options: OnnxOptions) -> nn.Module:
+def with_processing(model: nn.Module, spec: ArchSpec, interface: Interface, options: OnnxOptions) -> nn.Module:
     """The network with what the options ask for around it; the network itself if that is nothing."""
     parts = OrderedDict({"network": model})
     if options.preprocess:
-        parts = OrderedDict({BEFORE: Normalise(spec, cfg), **parts})
+        parts = OrderedDict({BEFORE: Normalise(spec, interface), **parts})
     if options.output != "raw":
         parts[AFTER] = POSTPROCESSING[options.output]()
     device = next(model.parameters()).device

@@ -1,21 +1,30 @@
 """Networks at a budget: of MACs, of parameters, or of latency on this machine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalenet_zoo.arch.constraints import Constraint, Macs, Params, check_budget
 from scalenet_zoo.arch.family import Family
 from scalenet_zoo.arch.scaling import fit_budget
-from scalenet_zoo.arch.spec import ArchSpec, Task
-from scalenet_zoo.core.errors import BudgetError
+from scalenet_zoo.arch.spec import ArchSpec, Task, spec_of
+from scalenet_zoo.core.backends import check_backend
+from scalenet_zoo.core.errors import BudgetError, UsageError
+from scalenet_zoo.core.file_kinds import user_path
+from scalenet_zoo.core.files import replacing
+from scalenet_zoo.core.outputs import check_writable
+from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.core.quantities import format_count, format_range, parse_count, parse_ms, whole_count
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.zoo.catalog import Entries, find_networks, latency_name
-from scalenet_zoo.zoo.create import create_model
+from scalenet_zoo.zoo.create import create_model, create_seeded, with_seed
+from scalenet_zoo.zoo.sources import NetworkSource, has_weights, load_spec
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from scalenet_zoo.export.verify import Verification
     from scalenet_zoo.latency.budget import LatencyChoice
 
 
@@ -173,3 +182,137 @@ def build(
         raise BudgetError("found two budgets, expected one of flops, params and latency")
     found = find_at_latency(latency, on, task, family, divisor, num_classes, in_chans, img_size)
     return create_model(found.taken.spec, **kwargs)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `build_files` built and wrote.
+
+    Attributes:
+        network: with initial weights, if nobody trained it.
+        spec: of it.
+        trained: whether its weights are ones that somebody trained.
+        files: by their kind: spec, weights, onnx.
+        found: the networks that were tried for a latency; None: it was no budget.
+        verification: how the ONNX file compares with the network; None: there is none.
+    """
+
+    network: "nn.Module"
+    spec: ArchSpec
+    trained: bool
+    files: Mapping[str, Path]
+    found: "LatencyChoice | None" = None
+    verification: "Verification | None" = None
+
+
+def build_files(
+    source: NetworkSource | None = None,
+    output: str | Path = ".",
+    *,
+    flops: str | float | None = None,
+    params: str | float | None = None,
+    latency: str | float | None = None,
+    on: str | None = None,
+    threads: int | None = None,
+    batch: int | None = None,
+    precision: str | None = None,
+    task: Task | None = None,
+    family: str | None = None,
+    img_size: int | tuple[int, int] | None = None,
+    divisor: int | None = None,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    export: bool = False,
+    seed: int = 0,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Built:
+    """Build a network at a budget, or from a spec; write its spec, its weights and, if asked for, an ONNX file.
+
+    All files appear together, or none.
+
+    Args:
+        source: what `create_model` takes; None: a budget is given.
+        output: the folder to write to.
+        flops, params, latency, on, family: as `spec_for` and `find_at_latency`.
+        threads, batch, precision: of a latency.
+        task: what the network at a budget is for; None: classification.
+        img_size: pixels of the image's sides, or height and width, with a source or for tasks but classification.
+        divisor: channels of a classifier at a budget are multiples of it; None: 8.
+        num_classes: classes or joints; None: the family's or the source's.
+        in_chans: channels of the image; None: 3, or the source's.
+        pretrained: load published weights.
+        weights: a file of weights to load.
+        export: write an ONNX file, too, and check it; a latency on ONNX Runtime has one in any case.
+        seed: of weights that are not loaded.
+        on_progress: told what is being done, how much of it is done, and how much there is.
+
+    Raises:
+        UsageError: arguments do not go together.
+        QuantityError, BudgetError: a budget cannot be read, or kept.
+        ModelNotFoundError, SpecError, WeightsError: there is no such network or family, or weights do not fit.
+        BackendError: a back end cannot run here.
+        ExportError, VerificationError: the network cannot be exported.
+        OutputError: a file cannot be written.
+    """
+    if [source, flops, params, latency].count(None) != 3:
+        raise UsageError("found none or several of `source`, `flops`, `params` and `latency`, expected one of them")
+    if source is not None and (task or family or divisor):
+        raise UsageError("found `task`, `family` or `divisor` with `source`, expected them with a budget")
+    if divisor and task not in (None, "classification"):
+        raise UsageError(f"found `divisor` with `task` {task}, expected it for classification alone")
+    if img_size and source is None and task in (None, "classification"):
+        raise UsageError("found `img_size` with a classifier's budget, which decides on it")
+    if (latency is None) != (on is None):
+        raise UsageError("found one of `latency` and `on`, expected both")
+    if latency is None and (threads or batch or precision):
+        raise UsageError("found `threads`, `batch` or `precision` without `latency`, for which they are")
+    wanted = (task or "classification", family, divisor or 8, num_classes, in_chans or 3, img_size)
+    arch = None
+    if latency is not None and on is not None:
+        _check_latency(latency, on, precision)
+        find_networks(wanted[0], family, num_classes, in_chans or 3, img_size)
+    elif source is None:
+        arch = spec_for(flops, params, *wanted)
+    else:
+        arch = load_spec(source)
+    folder = user_path(output)
+    check_writable(folder / f"{arch.name if arch else 'network'}.json")
+
+    from scalenet_zoo.zoo.weights import save_weights
+
+    found = None
+    if latency is not None and on is not None:
+        export = export or on.startswith("ort")  # what was measured is an exported file
+        with with_seed(seed):
+            found = find_at_latency(latency, on, *wanted, threads, batch or 1, precision or "fp32", on_progress)
+        arch = found.taken.spec
+    assert arch is not None
+    if export:  # imported before there is anything to clean up: an interrupt within a native import may crash
+        from scalenet_zoo.export.onnx import export_onnx
+    on_progress(f"building {arch.name}", 0, 0)
+    made = {"pretrained": pretrained, "num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
+    network = create_seeded(arch if source is None else source, seed, weights=weights, **made)  # a folder has weights
+    spec = spec_of(network)
+    path = folder / f"{spec.name}.json"
+    files = {"spec": path, "weights": path.with_suffix(".safetensors")}
+    verification = None
+    with replacing(path) as temporary:
+        spec.save(temporary)
+        save_weights(network, temporary.with_suffix(".safetensors"))
+        if export:
+            files["onnx"] = path.with_suffix(".onnx")
+            on_progress(f"exporting {files['onnx']}", 0, 0)
+            verification = export_onnx(network, temporary.with_suffix(".onnx"))
+    trained = bool(pretrained or weights or (source is not None and has_weights(source)))
+    return Built(network, spec, trained, files, found, verification)
+
+
+def _check_latency(latency: str | float, on: str, precision: str | None) -> None:
+    """See that the words of a latency budget can be understood, before anything slow is imported."""
+    if isinstance(latency, str):
+        parse_ms(latency, "--latency")
+    check_backend(on)
+    if precision not in (None, "fp32", "fp16"):
+        raise UsageError(f"`precision`: found {precision!r}, expected fp32 or fp16")

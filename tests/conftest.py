@@ -16,7 +16,26 @@ settings.load_profile("ci" if "CI" in os.environ else "here")
 torch.manual_seed(0)
 
 if TYPE_CHECKING:
+    from tests.helpers.command import Run
     from tests.helpers.hub_server import Hub
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run of the tests, for all its processes."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def once(shared: Path) -> Iterator[None]:
+    """Traces are nine tenths of an export, curves half of a small training: each is made once."""
+    from tests.helpers.once import drawn_once, traced_once
+
+    with traced_once(shared / "traces"), drawn_once():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +74,27 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["Hub"]:
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> "Run":
+    """The command line, in a folder of its own."""
+    from tests.helpers.command import Run
+
+    monkeypatch.chdir(tmp_path)
+    return Run(monkeypatch, capsys)
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A GPU whose memory is the host's, and a cache folder of its own."""
+    from scalenet_zoo.export.tensorrt import library, network
+    from tests.helpers.fake_tensorrt import HERE
+
+    for module in (network, library):
+        monkeypatch.setattr(module, "find_gpu", lambda: HERE)
+    monkeypatch.setattr(network, "_current_device", lambda: torch.device("cpu"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    library.open_library.cache_clear()
+    yield
+    library.open_library.cache_clear()

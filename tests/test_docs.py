@@ -12,7 +12,8 @@ import yaml
 
 from scalenet_zoo.cli import main
 from scalenet_zoo.data.preparation import sample_photographs
-from scalenet_zoo.search.config import MultipathConfig, SearchConfig
+from scalenet_zoo.search.scalenas.config import ScaleNASConfig
+from scalenet_zoo.search.scalenet.config import ScaleNetConfig
 from scalenet_zoo.search.scalenet.limits import Limits
 from scalenet_zoo.spaces.scalenet import Space
 
@@ -49,7 +50,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     return printed.out
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_commands_of_deploy_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
@@ -73,7 +74,7 @@ def test_the_commands_of_deploy_run(
     } <= written
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_commands_of_train_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
@@ -85,7 +86,7 @@ def test_the_commands_of_train_run(
     assert "china.jpg" in printed[5]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_commands_of_search_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
@@ -99,10 +100,10 @@ def test_the_commands_of_search_run(
 
 def test_the_examples_of_search_are_valid(capsys: pytest.CaptureFixture[str]) -> None:
     config, space, limits, streets = (yaml.safe_load(text) for text in blocks(SEARCH, "yaml"))
-    assert SearchConfig.model_validate_json(json.dumps(config)).limits.macs == ("3M",)
+    assert ScaleNetConfig.model_validate_json(json.dumps(config)).limits.macs == ("3M",)
     assert Space.from_values(space, "docs").resolutions == (32, 40, 48, 56)
     assert Limits.model_validate_json(json.dumps(limits["limits"])).amounts("latency", [0, 1, 2])[2] == 8.0
-    multipath = MultipathConfig.model_validate_json(json.dumps(streets))
+    multipath = ScaleNASConfig.model_validate_json(json.dumps(streets))
     assert multipath.supernet.make_recipe("segmentation").epochs == 200
     assert multipath.open_space().head == "segmentation"
     (program,) = blocks(SEARCH, "python")

@@ -81,7 +81,7 @@ def _search(folder: Path) -> list[Path]:
 
 
 def _read_search(folder: Path) -> None:
-    from scalenet_zoo.search.config import load_config
+    from scalenet_zoo.search.methods import load_config
 
     for path in folder.glob("*.yaml"):
         load_config(path).open_space()
@@ -240,7 +240,7 @@ def _read_run(folder: Path) -> None:
 def _latency(folder: Path) -> list[Path]:
     from scalenet_zoo.latency.model import fit_latency_model
     from scalenet_zoo.latency.profile import Plan
-    from tests.latency.test_latency import made_up_profile
+    from tests.helpers.latency import made_up_profile
 
     profile = made_up_profile(plan=Plan(layers=4, networks=12, held_out=4))
     profile.save(folder / "model.profile.json")

@@ -21,9 +21,9 @@ from scalenet_zoo.core.files import SCRATCH
 from scalenet_zoo.core.run_folder import LOCK
 from scalenet_zoo.export.tensorrt.record import read_engine
 from scalenet_zoo.latency.profile import Profile
-from scalenet_zoo.search.scalenet.state import SearchState
+from scalenet_zoo.search.scalenet.ledger import ScaleNetLedger
+from tests.helpers.search_config import HERE, write_config
 from tests.helpers.shapes import SPECS
-from tests.search.test_search_run import HERE, write_config
 
 PROGRAM = Path(sys.executable).with_name("scalenet-zoo")
 KILLS = 7
@@ -50,7 +50,7 @@ def _digest(path: Path) -> str:
 
 
 def _searched(folder: Path) -> object:
-    state = SearchState.load(folder / "search" / "joint.json").model_dump(mode="json")
+    state = ScaleNetLedger.load(folder / "search" / "joint.json").model_dump(mode="json")
     return {name: value for name, value in state.items() if "seconds" not in name}
 
 
@@ -104,7 +104,7 @@ WORKS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", WORKS)
 def test_killed_commands_end_as_if_nothing_had_been(name: str, tmp_path: Path) -> None:
     work, inputs = WORKS[name], tmp_path / "inputs"

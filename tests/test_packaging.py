@@ -19,7 +19,7 @@ PACKAGED = (
     "search/report/report.html",
     "spaces/packaged/scalenas/scalenas_pose.yaml",
     "spaces/packaged/scalenet/scalenet.yaml",
-    "supernet/recipe.yaml",
+    "supernet/scalenet/recipe.yaml",
 )
 
 
@@ -54,8 +54,9 @@ def test_sdist_and_wheel_hold_the_zoo(built: Path) -> None:
 def test_the_wheel_works_in_an_empty_environment(built: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
     python = tmp_path / "env" / "bin" / "python"
-    venv.create(tmp_path / "env", with_pip=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True)
+    venv.create(tmp_path / "env")
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python]
+    subprocess.run([*pip, "install", "--quiet", "--disable-pip-version-check", "--no-deps", wheel], check=True)
     # Its requirements take gigabytes: borrow those of this environment, after the wheel itself on the path.
     (site,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
     (site / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
@@ -68,18 +69,14 @@ def test_the_wheel_works_in_an_empty_environment(built: Path, tmp_path: Path) ->
 
     assert "scalenet_s0" in run("list")
     assert "352,691,328" in run("show", "scalenet_s0")
-    assert "largest difference" in run("build", "--flops", "100M", "--export", "onnx")
-    where = (
-        "import scalenet_zoo.export.onnx as e, scalenet_zoo.zoo.catalog as z;"
-        " print(e.__file__, z.entry_path('scalenet_s0'))"
-    )
+    where = "import scalenet_zoo.export.onnx as e, scalenet_zoo.zoo.catalog as z; print(e.__file__, z.__file__)"
     places = subprocess.run(
         [python, "-c", where], capture_output=True, text=True, check=True, cwd=tmp_path
     ).stdout.split()
     assert all(place.startswith(str(site)) for place in places)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_wheel_brings_its_requirements(built: Path, tmp_path: Path) -> None:
     """Takes some 5 GB and minutes: everything is installed anew."""
     (wheel,) = built.glob("*.whl")

@@ -32,7 +32,7 @@ class CostLike(Protocol):
 
 
 class CostedPopulation(Protocol):
-    """Many networks: `cost.Population`, (N, M), or `search.multipath_limits.TopologyPopulation`, (N,)."""
+    """Many networks: `population.Population`, (N, M), or `search.scalenas.limits.TopologyPopulation`, (N,)."""
 
     @property
     def cost(self) -> CostLike: ...  # noqa: D102

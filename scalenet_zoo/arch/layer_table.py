@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from scalenet_zoo.arch.cost import Op
 from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.arch.trace import Op
 
 
 @dataclass(frozen=True, slots=True)

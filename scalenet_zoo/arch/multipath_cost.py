@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scalenet_zoo.arch.cost import trace
 from scalenet_zoo.arch.spec import FUSION_STEPS, Module, MultipathNetwork
+from scalenet_zoo.arch.trace import trace
 from scalenet_zoo.core.errors import BudgetError
 
 if TYPE_CHECKING:

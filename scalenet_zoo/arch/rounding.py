@@ -35,3 +35,9 @@ def scale_channels(channels: ArrayLike, width: ArrayLike, divisor: int) -> Integ
     rounded: Integers = np.maximum(divisor, (2 * exact + unit) // (2 * unit) * divisor)
     too_low: NDArray[np.bool_] = 10 * rounded * MILLION < 9 * exact
     return rounded + divisor * too_low.astype(np.int64)
+
+
+def squeeze_channels(before: ArrayLike, hidden: ArrayLike, squeeze: str) -> Integers:
+    """A quarter of a layer's input ("input") or expanded ("expanded") channels, at least 1."""
+    reduced: Integers = np.asarray(before if squeeze == "input" else hidden) // 4
+    return np.maximum(1, reduced)

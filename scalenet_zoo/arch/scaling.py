@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scalenet_zoo.arch.constraints import Constraint, Macs
-from scalenet_zoo.arch.cost import Population, squeeze_channels
 from scalenet_zoo.arch.family import LEAST, MOST, Family, FamilyBase, Strategy
-from scalenet_zoo.arch.rounding import Integers, scale_channels, scale_depth
+from scalenet_zoo.arch.population import Population
+from scalenet_zoo.arch.rounding import Integers, scale_channels, scale_depth, squeeze_channels
 from scalenet_zoo.arch.spec import ArchSpec, Head, Input, Layer, MBConvNetwork, Provenance, Stem, spec_errors
 from scalenet_zoo.core.bounds import LAYERS
 from scalenet_zoo.core.errors import BudgetError, SpecError
@@ -134,7 +134,7 @@ def expand(family: Family) -> list[ArchSpec]:
 
 
 def encode_kernels(base: FamilyBase) -> Integers:
-    """A base model as a population of one, (1, stages, layers), for `cost.Population`."""
+    """A base model as a population of one, (1, stages, layers), for `Population`."""
     kernels = np.zeros((1, len(base.stages), max(len(stage.kernels) for stage in base.stages)), dtype=np.int64)
     for s, stage in enumerate(base.stages):
         kernels[0, s, : len(stage.kernels)] = stage.kernels

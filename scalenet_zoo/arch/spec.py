@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -28,11 +28,12 @@ from pydantic import (
     JsonValue,
     StringConstraints,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from scalenet_zoo.arch.cost import Trace, trace
+from scalenet_zoo.arch.trace import Trace, trace
 from scalenet_zoo.core.bounds import JSON_BYTES, JSON_VALUES, LAYERS
 from scalenet_zoo.core.errors import SpecError
 from scalenet_zoo.core.files import format_json, parse_json, read_text, replacing
@@ -75,7 +76,14 @@ class Strict(BaseModel):
 
 
 class Document(Strict):
-    """What stands in a JSON file of ours: an architecture spec or a family."""
+    """What stands in a JSON file of ours: an architecture spec or a family.
+
+    Attributes:
+        most_bytes, most_values: that a file may have.
+    """
+
+    most_bytes: ClassVar[int] = JSON_BYTES
+    most_values: ClassVar[int] = JSON_VALUES
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -86,7 +94,7 @@ class Document(Strict):
         """
         path = Path(path)
         try:
-            text = read_text(path, JSON_BYTES)
+            text = read_text(path, cls.most_bytes)
         except ValueError as error:
             raise SpecError(f"{path}: {error}") from None
         return cls.from_text(text, source=str(path))
@@ -99,7 +107,7 @@ class Document(Strict):
             SpecError: as `load`.
         """
         try:
-            _check_values(text)
+            _check_values(text, cls.most_values)
             data = parse_json(text)
         except ValueError as error:
             raise SpecError(f"{source}: {error}") from None
@@ -130,10 +138,10 @@ class Document(Strict):
             temporary.write_text(self.to_json(), encoding="utf-8")
 
 
-def _check_values(text: str) -> None:
+def _check_values(text: str, most: int) -> None:
     """Refuse JSON of more values than a document of ours has, before each of them becomes a complaint."""
-    if (values := sum(map(text.count, ",[{"))) > JSON_VALUES:
-        raise ValueError(f"found some {values:,} values, expected at most {JSON_VALUES:,}")
+    if (values := sum(map(text.count, ",[{"))) > most:
+        raise ValueError(f"found some {values:,} values, expected at most {most:,}")
 
 
 @contextmanager
@@ -360,16 +368,21 @@ class ArchSpec(Document):
         provenance: Provenance,
     ) -> Self:
         """Make a spec and work out its cost."""
-        costs = trace(network, input, classes)
-        return cls(
+        return cls._costed(
+            trace(network, input, classes),
             name=name,
             task=task,
             input=input,
             classes=classes,
             network=network,
-            cost=Cost(macs=costs.macs, params=costs.params),
             provenance=provenance,
         )
+
+    @classmethod
+    def _costed(cls, costs: Trace, **fields: object) -> Self:
+        """A spec of a network that has been traced."""
+        cost = Cost(macs=costs.macs, params=costs.params)
+        return cls.model_validate({**fields, "cost": cost}, context=costs)
 
     def replace(
         self,
@@ -388,10 +401,13 @@ class ArchSpec(Document):
         changes = {name: self._whole(name, value) for name, value in given.items() if value is not None}
         classes = changes.pop("classes", self.classes)
         with spec_errors(self.name):
-            return self.create(
+            image = Input(**{**self.input.model_dump(), **changes})
+            is_traced = (image, classes) == (self.input, self.classes)
+            return self._costed(
+                self.trace if is_traced else trace(self.network, image, classes),
                 name=self.name if name is None else name,
                 task=self.task,
-                input=Input(**{**self.input.model_dump(), **changes}),
+                input=image,
                 classes=classes,
                 network=self.network,
                 provenance=self.provenance,
@@ -418,7 +434,7 @@ class ArchSpec(Document):
 
     @cached_property
     def trace(self) -> Trace:
-        """The operations that the network executes; see `cost.py`."""
+        """The operations that the network executes, and what they cost; see `trace.py`."""
         return trace(self.network, self.input, self.classes)
 
     @cached_property
@@ -434,7 +450,9 @@ class ArchSpec(Document):
         return self
 
     @model_validator(mode="after")
-    def _honest_cost(self) -> Self:
+    def _honest_cost(self, info: ValidationInfo) -> Self:
+        if isinstance(info.context, Trace):  # of a network that `create` has just traced
+            self.__dict__["trace"] = info.context
         for field, true in (("macs", self.trace.macs), ("params", self.trace.params)):
             stated: int = getattr(self.cost, field)
             if stated != true:

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
@@ -27,8 +28,9 @@ from scalenet_zoo.cli import (
     train,
     zoo,
 )
+from scalenet_zoo.cli.options import as_flags
 from scalenet_zoo.core.bounds import MESSAGE_CHARACTERS
-from scalenet_zoo.core.errors import ZooError
+from scalenet_zoo.core.errors import UsageError, ZooError
 from scalenet_zoo.core.quoting import elide, printable
 from scalenet_zoo.core.version import __version__
 
@@ -39,23 +41,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: importing rich would take longer than all the rest
 )
-for command in (
-    zoo.list_entries,
-    zoo.show,
-    build.build,
-    train.train,
-    export.export,
-    evaluate.evaluate,
-    predict.predict,
-    benchmark.benchmark,
-    profile.profile,
-    report.report,
-    hub.pull,
-    hub.push,
-    search.search,
-    doctor.doctor,
-):
-    app.command(name="list" if command is zoo.list_entries else command.__name__)(command)
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "list": zoo.list_command,
+    "show": zoo.show_command,
+    "build": build.build_command,
+    "train": train.train_command,
+    "export": export.export_command,
+    "evaluate": evaluate.evaluate_command,
+    "predict": predict.predict_command,
+    "benchmark": benchmark.benchmark_command,
+    "profile": profile.profile_command,
+    "report": report.report_command,
+    "pull": hub.pull_command,
+    "push": hub.push_command,
+    "search": search.search_command,
+    "doctor": doctor.doctor_command,
+}
+for name, command in COMMANDS.items():
+    app.command(name, cls=train.TrainCommand if name == "train" else None)(command)
 app.add_typer(search.supernet, name="supernet")
 
 
@@ -81,11 +84,18 @@ def _expanded(argument: str) -> str:
     return flag + os.path.expanduser(path)  # noqa: PTH111 - a Path would change the text
 
 
-class _Notices(logging.Formatter):
+class _Escaped(logging.Formatter):
     """Notices quote files: what controls terminals is shown escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
+
+
+class _Notices(logging.Handler):
+    """Notices of the library, as lines on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(as_flags(self.format(record)), err=True)
 
 
 def main() -> None:
@@ -94,8 +104,10 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     if not debug:
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the Hub's client tells of every retry
-    if logging.lastResort is not None:  # what prints notices where nobody else does
-        logging.lastResort.setFormatter(_Notices())
+    notices, logger = _Notices(logging.WARNING), logging.getLogger("scalenet_zoo")
+    logger.addHandler(notices)
+    for handler in filter(None, (notices, logging.lastResort)):  # the last resort prints those of other libraries
+        handler.setFormatter(_Escaped())
     stopped = False
 
     def stop(*_: object) -> None:  # an exception, so that temporary files are removed
@@ -110,6 +122,8 @@ def main() -> None:
     failure: Exception | None = None
     try:
         code = app(arguments or ["--help"], standalone_mode=False)
+    except UsageError as error:
+        code, message, failure = 2, f"Invalid value: {as_flags(str(error))}", error
     except ZooError as error:
         code, message, failure = 1, str(error), error
     except typer.TyperException as error:  # wrong usage
@@ -123,6 +137,8 @@ def main() -> None:
     except Exception as error:  # the last resort: a bug still ends in one line
         message = f"unexpected {type(error).__name__}: {error} (a bug; --debug shows where)"
         code, failure = 1, error
+    finally:
+        logger.removeHandler(notices)
     if stopped:  # libraries turn an interrupt into errors of their own, typer into an exit code
         code, message = 130, "interrupted"
     if debug and failure:

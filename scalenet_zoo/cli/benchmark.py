@@ -1,22 +1,19 @@
 """`benchmark`: latencies of networks on back ends."""
 
-import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalenet_zoo.cli.models import check_model
 from scalenet_zoo.cli.options import Json
 from scalenet_zoo.core.bounds import THREADS
 
 if TYPE_CHECKING:
-    from scalenet_zoo.export.metadata import Precision
-    from scalenet_zoo.latency.benchmark import BenchmarkResult
+    from scalenet_zoo.latency.benchmark import Benchmark
 
 
-def benchmark(
+def benchmark_command(
     models: Annotated[
         list[str],
         typer.Argument(
@@ -59,55 +56,43 @@ def benchmark(
 
     Example: scalenet-zoo benchmark scalenet_s0 efficientnet_b0 --on torch,ort-cpu --threads 2
     """
-    backends = [name.strip() for name in on.split(",")]
-    batches = [_number(text, "--batch") for text in batch.split(",")]
-    sizes = [_size(text) for text in resolution.split(",")] if resolution else []
-    precisions = [_precision(text) for text in precision.split(",")] if precision else []
-
-    for flag, given in (("--warmup", warmup), ("--seconds", seconds)):
-        if not math.isfinite(given):
-            raise typer.BadParameter(f"{flag}: found {given}, expected a finite number of seconds")
-
-    from dataclasses import asdict
-
     from scalenet_zoo.cli.console import print_json, progress_lines
-    from scalenet_zoo.core.backends import check_backend, machine
-    from scalenet_zoo.core.files import format_json, replacing
-    from scalenet_zoo.core.outputs import check_writable
-    from scalenet_zoo.latency.plot import PLOT_FORMATS, plot_latencies
+    from scalenet_zoo.latency.benchmark import Benchmark, benchmark
 
-    if plot and plot.suffix not in PLOT_FORMATS:
-        raise typer.BadParameter(f"--plot: found {plot}, expected a name that ends in {', '.join(PLOT_FORMATS)}")
-    for backend in backends:
-        check_backend(backend)
-    for model in models:
-        check_model(model)
-    for path in filter(None, (output, plot)):
-        check_writable(path)
+    measured: Benchmark | None = None
 
-    from scalenet_zoo.latency import benchmark as bench
+    def keep(so_far: Benchmark) -> None:
+        nonlocal measured
+        measured = so_far
 
-    timing = bench.Timing(warmup, seconds, runs, repeats)
-    here = machine()
-    results: list[BenchmarkResult] = []
     try:
-        with progress_lines() as on_progress:
-            for cases in bench.plan(models, backends, batches, sizes, precisions):
-                results += bench.benchmark(cases, threads, timing, transfers, channels_last, on_progress)
+        with progress_lines() as advance:
+            benchmark(
+                models,
+                [name.strip() for name in on.split(",")],
+                batch=[_number(text, "--batch") for text in batch.split(",")],
+                resolution=[_size(text) for text in resolution.split(",")] if resolution else [],
+                precision=[text.strip() for text in precision.split(",")] if precision else [],
+                threads=threads,
+                channels_last=channels_last,
+                transfers=transfers,
+                warmup=warmup,
+                seconds=seconds,
+                runs=runs,
+                repeats=repeats,
+                output=output,
+                plot=plot,
+                on_progress=advance,
+                on_results=keep,
+            )
     finally:  # a sweep that fails late has measured something
-        if results and not as_json:
-            _print(results, here)
-    document = {"machine": here, "timing": asdict(timing), "results": [asdict(result) for result in results]}
-    if as_json:
-        print_json(document)
-    if output:
-        with replacing(output) as temporary:
-            temporary.write_text(format_json(document) + "\n", encoding="utf-8")
-    if plot:
-        plot_latencies(results, plot)
-    if not as_json:
-        for path in filter(None, (output, plot)):
-            typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
+        if measured and not as_json:
+            _print(measured)
+    if as_json and measured:
+        print_json(measured.to_dict())
+        return
+    for path in filter(None, (output, plot)):
+        typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
 
 
 def _number(text: str, flag: str) -> int:
@@ -124,17 +109,12 @@ def _size(text: str) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
-def _precision(text: str) -> "Precision":
-    if text.strip() not in ("fp32", "fp16"):
-        raise typer.BadParameter(f"--precision: found {text!r}, expected fp32, fp16 or fp32,fp16")
-    return cast("Precision", text.strip())
-
-
-def _print(results: "list[BenchmarkResult]", here: dict[str, object]) -> None:
+def _print(measured: "Benchmark") -> None:
     """Print the machine, what all results have in common, and a table of the rest."""
     from scalenet_zoo.cli.console import print_table
     from scalenet_zoo.core.quantities import format_count
 
+    results, here = measured.results, measured.machine
     settings: dict[str, list[object]] = {
         "on": [result.backend for result in results],
         "device": [result.device for result in results],

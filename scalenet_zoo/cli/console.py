@@ -63,22 +63,44 @@ def progress(what: str) -> Iterator[None]:
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Give a function to tell what is being done, how much is done, and of how much; a bar where somebody watches.
 
-    It is drawn when told something, not all the time: it takes no time from what is being measured. Where nobody
-    watches, a line now and then.
+    It is drawn when told something, not all the time: it takes no time from what is being measured. Of work whose end
+    is not known (a total of 0) only that it goes on is shown. Where nobody watches, a line now and then.
     """
     if not sys.stderr.isatty():
         yield _lines_now_and_then()
         return
     from rich.progress import Progress, TextColumn
+    from rich.status import Status
 
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), *Progress.get_default_columns()[1:])
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
-        task = bar.add_task("")
+    bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
+    task = bar.add_task("")
+    status: Status | None = None
 
-        def tell(what: str, done: int, total: int) -> None:
-            bar.update(task, description=printable(what), completed=done, total=total, refresh=True)
+    def end() -> None:
+        nonlocal status
+        bar.stop()
+        if status:
+            status.stop()
+            status = None
 
+    def tell(what: str, done: int, total: int) -> None:
+        nonlocal status
+        if not total:
+            end()
+            status = console.status(Text(printable(what)))
+            status.start()
+            return
+        if status:
+            end()
+        bar.start()
+        bar.update(task, description=printable(what), completed=done, total=total, refresh=True)
+
+    try:
         yield tell
+    finally:
+        end()
 
 
 def _lines_now_and_then() -> Callable[[str, int, int], None]:
@@ -86,7 +108,7 @@ def _lines_now_and_then() -> Callable[[str, int, int], None]:
 
     def tell(what: str, done: int, total: int) -> None:
         nonlocal told
-        if time.monotonic() - told >= LINE_SECONDS:
+        if total and time.monotonic() - told >= LINE_SECONDS:
             say(f"{what}: {done} of {total}", err=True)
             told = time.monotonic()
 
@@ -104,7 +126,7 @@ def progress_lines(shown: bool = True) -> Iterator[Callable[[str, int, int], Non
 
     def tell(what: str, done: int, total: int) -> None:
         nonlocal told
-        if shown and what != told:
+        if shown and total and what != told:
             say(what, err=True)
         told = what
 

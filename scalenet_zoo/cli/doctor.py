@@ -5,7 +5,7 @@ import typer
 from scalenet_zoo.cli.options import Json
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor_command(as_json: Json = False) -> None:
     """Say which back ends this machine has, in which versions, and what to install for the rest.
 
     Example: scalenet-zoo doctor

@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalenet_zoo.cli.models import MODEL, check_model, has_weights, is_exported, open_model
 from scalenet_zoo.cli.options import (
-    UNTRAINED,
+    MODEL,
     Boxes,
     BoxScore,
     BrokenLimit,
@@ -19,7 +18,6 @@ from scalenet_zoo.cli.options import (
     Seed,
     Tile,
     WeightsOption,
-    parse_overlap,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +46,7 @@ FIGURES = {
 """Names of metrics for people."""
 
 
-def evaluate(
+def evaluate_command(
     model: Annotated[str, typer.Argument(help=MODEL)],
     data: Annotated[str, typer.Option(help="As for `train`: digits, imagefolder:PATH, masks:PATH, coco:PATH, ...")],
     split: Annotated[str, typer.Option(help="The part of the data.")] = "val",
@@ -74,72 +72,43 @@ def evaluate(
 
     Example: scalenet-zoo evaluate efficientnet_b0.onnx --data imagefolder:imagenet
     """
-    if is_exported(model) and amp:
-        raise typer.BadParameter(f"--amp: found it with the file {model}, whose precision is its own")
-    if is_exported(model) and device:
-        raise typer.BadParameter(f"--device: found {device} with the file {model}, which runs where it can")
+    from scalenet_zoo.cli.console import print_json, progress_bar
+    from scalenet_zoo.models.evaluation import evaluate
 
-    share = parse_overlap(tile, overlap)
-
-    from scalenet_zoo.data.forms import check_source
-
-    check_source(data)
-    check_model(model, pretrained, weights)
-
-    import torch
-
-    from scalenet_zoo.cli.console import print_json, progress_bar, say
-    from scalenet_zoo.data.sources import open_data
-    from scalenet_zoo.inference.evaluate import evaluate as run_evaluation
-    from scalenet_zoo.inference.prepare import prepare_inference
-    from scalenet_zoo.inference.tiling import doubt_resolution
-
-    try:
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise typer.BadParameter(f"--device: found {device}, expected one of this machine, such as cpu") from error
-    network = open_model(model, pretrained, weights, seed)
-    if isinstance(network, torch.nn.Module):
-        network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    spec = prepare_inference(network).spec
-    if spec.task == "segmentation" and (doubt := doubt_resolution(spec, tile)):
-        say(doubt, err=True)
-    examples = open_data(
-        data,
-        spec.task,
-        split,
-        ignore_index=ignore_index,
-        joints=joints,
-        boxes=boxes,
-        box_score=box_score,
-        limit=limit,
-    )
     with progress_bar() as advance:
-        found = run_evaluation(
-            network,
-            examples,
-            batch_size,
-            workers,
-            dtype=torch.bfloat16 if amp else None,
+        found = evaluate(
+            model,
+            data,
+            split=split,
+            pretrained=pretrained,
+            weights=weights,
+            batch_size=batch_size,
+            workers=workers,
             flip=flip,
-            overlap=share,
+            tile=tile,
+            overlap=overlap,
+            limit=limit,
+            ignore_index=ignore_index,
+            joints=joints,
+            boxes=boxes,
+            box_score=box_score,
             broken_limit=broken_limit,
+            device=device,
+            amp=amp,
+            seed=seed,
             on_progress=advance,
         )
-    if not (pretrained or weights or has_weights(model)):
-        typer.echo(f"{UNTRAINED} (--pretrained, --weights)", err=True)
     if as_json:
         print_json({"source": model, **found.to_dict()})
         return
-    _print(found, "persons" if spec.task == "pose" and not spec.bottom_up else "images")
+    _print(found)
 
 
-def _print(found: "Evaluation", noun: str) -> None:
+def _print(found: "Evaluation") -> None:
     from scalenet_zoo.cli.console import print_table
 
     typer.echo(
-        f"{found.model} on {found.data} {found.split}: {found.images} {noun},"
+        f"{found.model} on {found.data} {found.split}: {found.images} {found.noun},"
         f" {found.images / found.seconds:.1f} a second\n"
     )
     print_table(

@@ -2,30 +2,18 @@
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalenet_zoo.cli.models import HUB, MODEL, check_model, has_weights, is_exported, open_network
-from scalenet_zoo.cli.options import UNTRAINED, Format, Json, Pretrained, Seed, WeightsOption, parse_size
-from scalenet_zoo.core.file_kinds import ENGINE, exported_kind, user_path
+from scalenet_zoo.cli.options import MODEL, Format, Json, Pretrained, Seed, WeightsOption, parse_size
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from scalenet_zoo.arch.spec import ArchSpec
-    from scalenet_zoo.export.metadata import OnnxOptions, Output, Precision
-    from scalenet_zoo.export.tensorrt.record import EngineOptions, EngineRecord
-    from scalenet_zoo.export.verify import Verification
-
-ENGINES = (Format.tensorrt, Format.tensorrt_rtx)
-REPOSITORY = Path("model_repository")
-"""Triton's, if no other is named."""
+    from scalenet_zoo.export.tensorrt.record import EngineRecord
 
 
-def export(
+def export_command(
     model: Annotated[str, typer.Argument(help=MODEL)],
     to: Annotated[Format, typer.Option(help="The format.")] = Format.onnx,
     output: Annotated[
@@ -82,174 +70,69 @@ def export(
 
     Example: scalenet-zoo export scalenet_s0 --precision fp16 --batch 1:8:32
     """
-    is_file = is_exported(model)
-    of_network = {
-        "--precision": precision,
-        "--size": size,
-        "--with-preprocess": with_preprocess,
-        "--with-softmax": with_softmax,
-        "--with-argmax": with_argmax,
-        "--with-joints": with_joints,
-        "--calibration": calibration,
-        "--min-agreement": min_agreement is not None,
-        "--io": io,
-        "--keep-fp32": keep_fp32,
-        "--pretrained": pretrained,
-        "--weights": weights,
-    }
-    of_engine = {
-        "--compute-capability": compute_capability,
-        "--workspace": workspace is not None,
-        "--level": level is not None,
-        "--version-compatible": version_compatible,
-        "--hardware-compatible": hardware_compatible,
-        "--compress": compress,
-        "--rebuild": rebuild,
-    }
-    if is_file:
-        _refuse(of_network, f"with the file {model}", "expected it with a network")
-    if to not in ENGINES:
-        _refuse(of_engine, f"with --to {to.value}", "expected it with --to tensorrt or tensorrt-rtx")
-    if is_file and (to is Format.onnx or (exported_kind(user_path(model)) == ENGINE and to is not Format.triton)):
-        raise typer.BadParameter(f"--to: found {to.value} for the file {model}, expected a network's name")
-    if is_file and to is Format.triton and batch:
-        raise typer.BadParameter(f"--batch: found it with the file {model}, which has its own")
-    forms = {"softmax": with_softmax, "argmax": with_argmax, "joints": with_joints}
-    chosen = [form for form, wanted in forms.items() if wanted]
-    if len(chosen) > 1:
-        raise typer.BadParameter(f"found --with-{chosen[0]} and --with-{chosen[1]}, expected at most one of them")
-    form = cast("Output", chosen[0] if chosen else "raw")
-    batches = _batch(batch) if batch else None
-    image = parse_size(size) if size else None
-    kind = cast("Precision", _choice(precision or "fp32", "--precision", ("fp32", "fp16", "int8")))
-    io_kind = cast("Any", _choice(io or "fp32", "--io", ("fp32", "fp16")))
-    if kind == "int8" and calibration is None:
-        raise typer.BadParameter("--precision: found int8 without --calibration, expected a folder of images with it")
-
-    if to in ENGINES and output is not None and output.suffix.lower() == ".onnx":
-        raise typer.BadParameter(f"--output: found {output}, expected a name for the engine, such as NAME.engine")
-    # What takes no time is looked at first, in this order: names, quantities, images, where the files go.
-    check_model(model, pretrained, weights)
-
-    from scalenet_zoo.core.files import scratch_folder
-    from scalenet_zoo.core.outputs import check_writable
-    from scalenet_zoo.export.metadata import OnnxOptions
-    from scalenet_zoo.export.tensorrt.record import EngineOptions
-
-    engine_options = EngineOptions(
-        library="tensorrt" if to is Format.tensorrt else "tensorrt-rtx",
-        batch=batches,
-        workspace_mib=workspace,
-        level=level,
-        compute_capabilities=tuple(map(str.strip, compute_capability.split(","))) if compute_capability else (),
-        version_compatible=version_compatible,
-        hardware_compatible=hardware_compatible,
-        compress=compress,
-    )
-    options = OnnxOptions(
-        precision=kind,
-        batch=batches,
-        preprocess=with_preprocess,
-        output=form,
-        io=io_kind,
-        keep_fp32=tuple(name.strip() for name in keep_fp32.split(",")) if keep_fp32 else (),
-    )
-    engine_options.check()
-    if not (is_file or model.startswith(HUB)):
-        options.check(_resized(model, image))
-    images = _images(calibration, calibration_images) if calibration else []
-    for path in _targets(Path(model).stem, to, output, with_onnx=not is_file):
-        check_writable(path)
-
-    from scalenet_zoo.arch.spec import spec_of
-    from scalenet_zoo.cli.console import print_json, say
+    from scalenet_zoo.cli.console import print_json, progress_bar, say
     from scalenet_zoo.cli.verification import print_verification, verification_json
+    from scalenet_zoo.export.formats import export_model
+    from scalenet_zoo.zoo.sources import UNTRAINED
 
-    if to in ENGINES:
-        from scalenet_zoo.export.tensorrt.build import find_target
-
-        find_target(engine_options)
-    source, network, verification, record = user_path(model), None, None, None
-    trained = bool(pretrained or weights or has_weights(model))
-    written: dict[str, Path] = {}
-    with scratch_folder() as scratch:
-        if not is_file:
-            spec = _resized(model, image)
-            options.check(spec)
-            network = open_network(model, pretrained, weights, seed, image)
-            source = _onnx_path(spec.name, to, output, scratch)
-            verification = _export_onnx(network, source, options, images, min_agreement, trained)
-            if to is not Format.triton:
-                written["onnx"] = source
-        if to in ENGINES:
-            written["engine"] = output or Path(source.name).with_suffix(".engine")
-            record = _build_engine(source, written["engine"], engine_options, rebuild, network, images)
-        if to is Format.triton:
-            from scalenet_zoo.export.triton import write_model_repository
-
-            written["triton"] = write_model_repository(source, output or REPOSITORY)
-
-    built = spec_of(network) if network else None
+    with progress_bar() as advance:
+        made = export_model(
+            model,
+            output,
+            to.value,
+            precision=precision,
+            batch=_batch(batch),
+            img_size=parse_size(size),
+            with_preprocess=with_preprocess,
+            with_softmax=with_softmax,
+            with_argmax=with_argmax,
+            with_joints=with_joints,
+            calibration=calibration,
+            calibration_images=calibration_images,
+            min_agreement=min_agreement,
+            io=io,
+            keep_fp32=_words(keep_fp32),
+            compute_capability=_words(compute_capability),
+            workspace=workspace,
+            level=level,
+            version_compatible=version_compatible,
+            hardware_compatible=hardware_compatible,
+            compress=compress,
+            rebuild=rebuild,
+            pretrained=pretrained,
+            weights=weights,
+            seed=seed,
+            on_progress=advance,
+        )
     if as_json:
         print_json(
             {
-                "name": built.name if built else source.stem,
-                "trained": None if is_file else trained,
-                "files": {kind: str(path) for kind, path in written.items()},
-                "verification": verification_json(verification) if verification else None,
-                "engine": record.model_dump(mode="json", exclude={"entries"}) if record else None,
+                "name": made.name,
+                "trained": made.trained,
+                "files": {kind: str(path) for kind, path in made.files.items()},
+                "verification": verification_json(made.verification) if made.verification else None,
+                "engine": made.engine.model_dump(mode="json", exclude={"entries"}) if made.engine else None,
             }
         )
         return
-    for path in written.values():
+    for path in made.files.values():
         say(f"wrote {path} ({path.stat().st_size:,} bytes)" if path.is_file() else f"wrote {path}{os.sep}")
-    if network and not trained:
+    if made.trained is False:
         typer.echo(UNTRAINED)
-    if verification:
-        print_verification(verification)
-    if record:
-        _print_engine(record)
+    if made.verification:
+        print_verification(made.verification)
+    if made.engine:
+        _print_engine(made.engine)
 
 
-def _resized(model: str, size: tuple[int, int] | None) -> "ArchSpec":
-    """The spec of a network, for images of this height and width."""
-    from scalenet_zoo.zoo.sources import load_spec
-
-    height, width = size or (None, None)
-    return load_spec(model).replace(height=height, width=width)
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(map(str.strip, text.split(","))) if text else ()
 
 
-def _onnx_path(name: str, to: Format, output: Path | None, scratch: Path) -> Path:
-    """Where a network's ONNX file goes: beside the engine, or for Triton out of the way."""
-    if to is Format.triton:
-        return scratch / f"{name}.onnx"
-    path = output or Path(f"{name}.onnx")
-    return path.with_suffix(".onnx") if to in ENGINES else path
-
-
-def _targets(name: str, to: Format, output: Path | None, with_onnx: bool) -> list[Path]:
-    """The files that will be written, as far as their names are known; in Triton's repository, one beside the model."""
-    if to is Format.triton:
-        return [(output or REPOSITORY) / "config.pbtxt"]
-    onnx = [_onnx_path(name, to, output, Path())] if with_onnx else []
-    return onnx + ([output or Path(f"{name}.engine")] if to in ENGINES else [])
-
-
-def _refuse(flags: Mapping[str, object], found: str, expected: str) -> None:
-    """Complain of the first flag that was given."""
-    for flag, given in flags.items():
-        if given:
-            raise typer.BadParameter(f"{flag}: found it {found}, {expected}")
-
-
-def _choice(text: str, flag: str, choices: tuple[str, ...]) -> str:
-    if text not in choices:
-        raise typer.BadParameter(f"{flag}: found {text!r}, expected {', '.join(choices[:-1])} or {choices[-1]}")
-    return text
-
-
-def _batch(text: str) -> tuple[int, int, int]:
+def _batch(text: str | None) -> tuple[int, int, int] | None:
     """Read "8" or "1:8:32"."""
+    if not text:
+        return None
     match = re.fullmatch(r"([1-9]\d{0,4})(?::([1-9]\d{0,4}):([1-9]\d{0,4}))?", text)
     numbers = [int(number) for number in match.groups() if number] if match else []
     if not numbers or numbers != sorted(numbers):
@@ -257,58 +140,6 @@ def _batch(text: str) -> tuple[int, int, int]:
             f"--batch: found {text!r}, expected a number of images such as 8, or smallest:optimal:largest as 1:8:32"
         )
     return numbers[0], numbers[len(numbers) // 2], numbers[-1]
-
-
-def _images(folder: Path, limit: int) -> list[Path]:
-    """The images of a folder; those that cannot be read are named and left out."""
-    from scalenet_zoo.cli.console import say
-    from scalenet_zoo.data.image_files import find_images
-
-    images, broken = find_images(folder, limit)
-    if broken:
-        names = ", ".join(path.name for path in broken)
-        say(f"{folder}: {len(broken)} images cannot be read and are left out: {names}", err=True)
-    return images
-
-
-def _export_onnx(
-    network: "nn.Module",
-    path: Path,
-    options: "OnnxOptions",
-    images: list[Path],
-    min_agreement: float | None,
-    trained: bool,
-) -> "Verification":
-    from scalenet_zoo.arch.spec import spec_of
-    from scalenet_zoo.cli.console import progress
-    from scalenet_zoo.export.onnx import export_onnx
-    from scalenet_zoo.export.verify import MIN_AGREEMENT
-
-    if min_agreement is None:  # without training nearly all outputs are equal: nothing to agree on
-        min_agreement = MIN_AGREEMENT[spec_of(network).task] if trained else 0.0
-    with progress(f"exporting {path.name}"):
-        return export_onnx(network, path, options, images, images, min_agreement=min_agreement)
-
-
-def _build_engine(
-    source: Path, path: Path, options: "EngineOptions", rebuild: bool, network: "nn.Module | None", images: list[Path]
-) -> "EngineRecord":
-    """Build an engine; one for this GPU is compared with the network, or with the ONNX file, before it appears."""
-    from functools import partial
-
-    from scalenet_zoo.cli.console import progress_bar
-    from scalenet_zoo.data.image_files import sample_photographs
-    from scalenet_zoo.export.onnx_network import OnnxNetwork
-    from scalenet_zoo.export.tensorrt.build import build_engine
-    from scalenet_zoo.export.tensorrt.network import EngineNetwork
-    from scalenet_zoo.export.verify import compare, run_torch
-
-    def check(engine: EngineNetwork) -> None:
-        reference = partial(run_torch, network.eval()) if network is not None else OnnxNetwork.load_inner(source)
-        compare(reference, engine, images or sample_photographs())
-
-    with progress_bar() as on_progress:
-        return build_engine(source, path, options, on_progress, rebuild, check)
 
 
 def _print_engine(record: "EngineRecord") -> None:

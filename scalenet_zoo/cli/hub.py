@@ -11,7 +11,7 @@ from scalenet_zoo.cli.options import Json
 Revision = Annotated[str | None, typer.Option(help="A branch, tag or commit; the main branch if not given.")]
 
 
-def pull(
+def pull_command(
     repository: Annotated[str, typer.Argument(help="As org/name, hf-hub:org/name, or either with @revision.")],
     revision: Revision = None,
     output: Annotated[Path | None, typer.Option(help="The folder to write; by default NAME in this folder.")] = None,
@@ -25,10 +25,9 @@ def pull(
     """
     from scalenet_zoo.cli.console import print_json
     from scalenet_zoo.core.quantities import format_count
-    from scalenet_zoo.zoo.publish import pull as fetch
+    from scalenet_zoo.zoo.publish import pull
 
-    folder = output or Path(repository.partition("@")[0].removeprefix("hf-hub:").rpartition("/")[2])
-    pulled = fetch(repository, folder, revision)  # the client shows its own progress
+    pulled = pull(repository, output, revision)  # the client shows its own progress
     spec = pulled.spec
     files = sorted(pulled.path.iterdir())
     if as_json:
@@ -50,7 +49,7 @@ def pull(
     typer.echo(f"for other commands: local-dir:{pulled.path}")
 
 
-def push(
+def push_command(
     folder: Annotated[Path, typer.Argument(help="A folder of `train` (its best network) or `pull`, or a checkpoint.")],
     repository: Annotated[str, typer.Argument(help="As org/name; made if there is none.")],
     private: Annotated[
@@ -74,11 +73,11 @@ def push(
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     from scalenet_zoo.cli.console import print_json
-    from scalenet_zoo.zoo.publish import push as upload
+    from scalenet_zoo.zoo.publish import push
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    commit = upload(folder, repository, private, revision, message, license)
+    commit = push(folder, repository, private, revision, message, license)
     if as_json:
         print_json({"repository": repository, "commit": commit.oid, "url": commit.commit_url})
         return

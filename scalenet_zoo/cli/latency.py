@@ -4,34 +4,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from scalenet_zoo.core.backends import check_backend
-from scalenet_zoo.core.quantities import format_count, format_ms, parse_ms
+from scalenet_zoo.core.quantities import format_count, format_ms
 
 if TYPE_CHECKING:
     from scalenet_zoo.latency.budget import LatencyChoice
-
-
-def check_latency_flags(latency: str, backend: str, precision: str | None) -> None:
-    """See that the words of a latency budget can be understood, before anything slow is imported.
-
-    Raises:
-        QuantityError: of the budget.
-        BackendError: of the back end.
-        BadParameter: of the precision.
-    """
-    parse_ms(latency, "--latency")
-    check_backend(backend)
-    check_precision(precision)
-
-
-def check_precision(precision: str | None) -> None:
-    """The same for a precision, if one is given.
-
-    Raises:
-        BadParameter: it is neither fp32 nor fp16.
-    """
-    if precision not in (None, "fp32", "fp16"):
-        raise typer.BadParameter(f"--precision: found {precision!r}, expected fp32 or fp16")
 
 
 def print_found(found: "LatencyChoice") -> None:

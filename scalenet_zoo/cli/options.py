@@ -31,6 +31,9 @@ class BuildFormat(StrEnum):
     onnx = "onnx"
 
 
+MODEL = "A name of the zoo, a spec's JSON file, hf-hub:org/name, a folder of `train`, an ONNX file or an engine."
+"""Help for commands that take any of them."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Pretrained = Annotated[bool, typer.Option("--pretrained", help="Load published weights from the Hugging Face Hub.")]
 WeightsOption = Annotated[Path | None, typer.Option(help="A safetensors file with the network's weights.")]
@@ -63,26 +66,20 @@ BoxScore = Annotated[float, typer.Option(help="Leave out boxes of lower scores."
 BrokenLimit = Annotated[int, typer.Option(min=0, help="Images that may be unreadable.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the initial weights.")]
 
-UNTRAINED = "the weights are initial, not trained: predictions mean nothing yet"
-"""What commands say of a network that nobody trained."""
+_FLAGS = {"source": "SPEC", "num_classes": "--classes", "img_size": "--size", "in_chans": "--in-channels"}
+"""What is called otherwise than in the library."""
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Read "288" or height x width as "288x384", in pixels."""
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Read "288" or height x width as "288x384", in pixels; None stays None."""
+    if text is None:
+        return None
     match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
     if not match:
         raise typer.BadParameter(f"--size: found {text!r}, expected pixels such as 288, or height x width as 288x384")
     return int(match[1]), int(match[2] or match[1])
 
 
-def parse_overlap(tile: bool, overlap: float | None) -> float | None:
-    """What --tile and --overlap say together: the overlap of tiles, or None for none."""
-    if overlap is not None and not tile:
-        raise typer.BadParameter(f"--overlap: found {overlap} without --tile, expected both")
-    if overlap is not None and not 0 <= overlap <= 0.9:
-        raise typer.BadParameter(f"--overlap: found {overlap}, expected 0 to 0.9")
-    if not tile:
-        return None
-    from scalenet_zoo.inference.tiling import OVERLAP
-
-    return OVERLAP if overlap is None else overlap
+def as_flags(text: str) -> str:
+    """A message of the library with the names of arguments, which it has in backticks, as this command line's flags."""
+    return re.sub(r"`(\w+)`", lambda found: _FLAGS.get(found[1]) or f"--{found[1].replace('_', '-')}", text)

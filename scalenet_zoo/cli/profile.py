@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
-from scalenet_zoo.cli.latency import check_precision
 from scalenet_zoo.cli.options import Json, TaskName, parse_size
 from scalenet_zoo.core.bounds import PROFILE_ITEMS, THREADS
 
 
-def profile(
+def profile_command(
     on: Annotated[str, typer.Option(help="The back end: ort-cpu, torch, tensorrt, ...; `doctor` lists them.")],
     task: Annotated[TaskName, typer.Option(help="What the networks are for.")] = TaskName.classification,
     family: Annotated[
@@ -50,7 +49,8 @@ def profile(
 
     Example: scalenet-zoo profile --on ort-cpu --threads 2
     """
-    check_precision(precision)
+    if precision not in ("fp32", "fp16"):
+        raise typer.BadParameter(f"--precision: found {precision!r}, expected fp32 or fp16")
     if task is TaskName.classification and size:
         raise typer.BadParameter("found --size with --task classification, expected it for segmentation or pose")
     if task is not TaskName.classification and divisor:
@@ -65,7 +65,7 @@ def profile(
     from scalenet_zoo.zoo.catalog import find_networks, latency_name
 
     check_backend(on)
-    sampled = find_networks(task.value, family, img_size=parse_size(size) if size else None)
+    sampled = find_networks(task.value, family, img_size=parse_size(size))
     check_writable(output or cache_folder() / "latency" / "model.json")
 
     import torch

@@ -8,7 +8,7 @@ import typer
 from scalenet_zoo.cli.options import Json
 
 
-def report(
+def report_command(
     run: Annotated[Path, typer.Argument(help="The folder of a search.")],
     output: Annotated[Path | None, typer.Option(help="The folder to write; RUN/report if not given.")] = None,
     as_json: Json = False,

@@ -1,17 +1,12 @@
 """`supernet train` and `search`: a family or a front of networks searched on one's own data."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from scalenet_zoo.cli.options import Json
-
-if TYPE_CHECKING:
-    from scalenet_zoo.search.config import MultipathConfig, SearchConfig
-    from scalenet_zoo.search.run import RunOptions
-    from scalenet_zoo.search.scalenas.run import MultipathRun
-    from scalenet_zoo.search.scalenet.run import SearchRun
+from scalenet_zoo.cli.processes import is_first, leave
 
 ConfigOption = Annotated[
     str, typer.Argument(help="A YAML file, or the name of one of the package: digits, imagenet, cityscapes, coco-pose.")
@@ -31,7 +26,7 @@ supernet = typer.Typer(help="The weight-sharing network of a search.", no_args_i
 
 
 @supernet.command("train")
-def train_supernet(
+def train_supernet_command(
     config: ConfigOption,
     data: Data = None,
     output: OutputOption = None,
@@ -46,26 +41,32 @@ def train_supernet(
     Example: scalenet-zoo supernet train digits
     """
     from scalenet_zoo.cli.console import print_json, progress_lines
+    from scalenet_zoo.search.run_search import train_supernet
 
-    chosen = _load(config, {"data": data})
-    from scalenet_zoo.search.run import RunOptions
-
-    first = _is_first()
-    with progress_lines(first) as on_step:
-        run = _open(chosen, output, RunOptions(workers, save_every, log_interval, cpu, on_step))
-        summary = run.train()
-    _leave()
+    first = is_first()
+    with progress_lines(first) as on_progress:
+        folder, summary = train_supernet(
+            config,
+            output,
+            data=data,
+            workers=workers,
+            save_every=save_every,
+            log_interval=log_interval,
+            cpu=cpu,
+            on_progress=on_progress,
+        )
+    leave()
     if not first:
         return
     if as_json:
-        print_json({"run": str(run.folder), **summary.model_dump(mode="json")})
+        print_json({"run": str(folder), **summary.model_dump(mode="json")})
         return
     typer.echo(f"{summary.images:,} images forward and backward in {summary.steps:,} steps, {summary.seconds:.0f} s")
-    typer.echo(f"wrote {run.folder / 'supernet'}")
+    typer.echo(f"wrote {folder / 'supernet'}")
 
 
 @supernet.command("extract")
-def extract_network(
+def extract_command(
     run: Annotated[Path, typer.Argument(help="The folder of a search of multipath networks (method: scalenas).")],
     network: Annotated[str, typer.Argument(help="A network that was found, such as NAME_0, or a spec's file.")],
     output: Annotated[Path, typer.Option(help="The model folder to write.")],
@@ -80,28 +81,17 @@ def extract_network(
     Example: scalenet-zoo supernet extract runs/streets streets_3 --output streets_3
     """
     from scalenet_zoo.cli.console import print_json, progress
-    from scalenet_zoo.core.errors import InputError
-    from scalenet_zoo.search.config import MultipathConfig
-    from scalenet_zoo.search.scalenas.state import find_spec
-    from scalenet_zoo.supernet.summary import trained_supernet
-
-    config = _load(str(run / "config.yaml"), {})
-    if not isinstance(config, MultipathConfig):
-        raise InputError(f"{run}: found a search of scalenet, expected one of scalenas")
-    trained_supernet(run)
-    spec = find_spec(run, network)
-    from scalenet_zoo.search.run import RunOptions
-    from scalenet_zoo.search.scalenas.run import MultipathRun
+    from scalenet_zoo.search.run_search import extract_found
 
     with progress("extracting"):
-        MultipathRun(config, run, RunOptions(workers=workers, cpu=cpu)).extract(spec, output)
+        spec = extract_found(run, network, output, workers=workers, cpu=cpu)
     if as_json:
         print_json({"network": spec.name, "folder": str(output)})
         return
     typer.echo(f"wrote {output}")
 
 
-def search(
+def search_command(
     config: ConfigOption,
     data: Data = None,
     output: OutputOption = None,
@@ -138,88 +128,36 @@ def search(
 
     from scalenet_zoo.arch.provenance import public_command
     from scalenet_zoo.cli.console import print_json, print_table, progress_lines
-    from scalenet_zoo.supernet.summary import trained_supernet
+    from scalenet_zoo.search.run_search import run_search
 
     amounts = {"macs": macs, "params": params, "latency": latency}
     limits: dict[str, Any] = {
         name: [part.strip() or None for part in text.split(",")] for name, text in amounts.items() if text is not None
     }
     limits |= {name: value for name, value in (("backend", on), ("threads", threads)) if value is not None}
-    chosen = _load(config, {"data": data, "limits": limits})
-    if supernet is not None:
-        trained_supernet(supernet)
-    from scalenet_zoo.search.run import RunOptions
-
-    about = {"command": public_command(["scalenet-zoo", *sys.argv[1:]])}
-    first = _is_first()
-    with progress_lines(first) as on_step:
-        options = RunOptions(workers, save_every, log_interval, cpu, on_step, about, supernet)
-        run = _open(chosen, output, options)
-        found = run.search()
-    _leave()
+    first = is_first()
+    with progress_lines(first) as on_progress:
+        found = run_search(
+            config,
+            output,
+            data=data,
+            limits=limits,
+            supernet=supernet,
+            workers=workers,
+            save_every=save_every,
+            log_interval=log_interval,
+            cpu=cpu,
+            about={"command": public_command(["scalenet-zoo", *sys.argv[1:]])},
+            on_progress=on_progress,
+        )
+    leave()
     if not first:
         return
-
-    from scalenet_zoo.search.report.page import write_report
-    from scalenet_zoo.search.scalenas.run import describe_front
-    from scalenet_zoo.search.scalenas.state import TopologyState
-    from scalenet_zoo.search.scalenet.run import describe
-
-    page = write_report(run.folder)
-    written = [run.folder / "specs", page]
-    if isinstance(found, TopologyState):
-        networks = [
-            {"name": name, **network.model_dump(mode="json")}
-            for (name, *_), network in zip(describe_front(found), found.found, strict=True)
-        ]
-        result: dict[str, Any] = {"networks": networks}
-    else:
-        written.insert(0, run.folder / "family.json")
-        result = {"family": found.model_dump(mode="json")}
+    written = found.written
     if as_json:
-        print_json({"run": str(run.folder), "report": str(page), **result})
+        print_json({"run": str(found.folder), "report": str(found.report), **written.values})
         return
-    if isinstance(found, TopologyState):
-        print_table(("network", "MACs", "params", "latency (ms)", "score"), describe_front(found), align="lrrrr")
-    else:
-        print_table(("network", "depth", "width", "pixels", "MACs", "params"), describe(found), align="lrrrrr")
+    print_table(written.columns, written.rows, align="l" + "r" * (len(written.columns) - 1))
     typer.echo("")
-    for path in written:
+    for path in (*written.paths, found.report):
         typer.echo(f"wrote {path}")
-
-
-def _load(config: str, changes: dict[str, Any]) -> "SearchConfig | MultipathConfig":
-    """A configuration with changes; what can be seen to be wrong is told before torch is imported."""
-    from scalenet_zoo.search.config import load_config
-
-    chosen = load_config(config, {name: value for name, value in changes.items() if value})
-    chosen.check()
-    return chosen
-
-
-def _open(
-    config: "SearchConfig | MultipathConfig", output: Path | None, options: "RunOptions"
-) -> "SearchRun | MultipathRun":
-    from scalenet_zoo.search.config import SearchConfig
-    from scalenet_zoo.search.scalenas.run import MultipathRun
-    from scalenet_zoo.search.scalenet.run import SearchRun
-
-    folder = output or Path("runs") / config.name
-    if isinstance(config, SearchConfig):
-        return SearchRun(config, folder, options)
-    return MultipathRun(config, folder, options)
-
-
-def _is_first() -> bool:
-    """Whether this process is the one that tells people."""
-    import os
-
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _leave() -> None:
-    """Leave the other processes, if there are some."""
-    import torch
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()

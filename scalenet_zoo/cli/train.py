@@ -1,35 +1,73 @@
 """`train`: a network trained on images; every value of a recipe is a flag."""
 
 import inspect
-import os
 import types
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
+import typer.core
 
-from scalenet_zoo.cli.models import check_model, has_weights, is_exported
 from scalenet_zoo.cli.options import IgnoreIndex, JointsOption, Json, Pretrained, WeightsOption, parse_size
-from scalenet_zoo.training.recipe import FIELDS, HINTS
 
 
-def with_recipe_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command a flag for each field of `Recipe`, in the place of its `**values`; those not given are None."""
-    own = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    flags = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(name))
-        for name in FIELDS
-    ]
-    command.__signature__ = inspect.Signature([*own, *flags])  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in [*own, *flags]}
+class TrainCommand(typer.core.TyperCommand):
+    """`train`, with a flag for each field of `Recipe`.
+
+    The flags are made when they are looked at: a recipe needs pydantic, for which `scalenet-zoo --help` does not wait.
+    """
+
+    def get_params(self, ctx: Any) -> Any:  # noqa: ANN401, D102 - typer's
+        return _with_recipe_flags().get_params(ctx)
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401, D102
+        return _with_recipe_flags().invoke(ctx)
+
+
+def _without_values(command: Callable[..., None]) -> Callable[..., None]:
+    """Hide the `**values` of a command from typer."""
+    _sign(command, [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD])
     return command
 
 
+def _sign(command: Callable[..., None], parameters: list[inspect.Parameter]) -> None:
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+@cache
+def _with_recipe_flags() -> Any:  # noqa: ANN401 - a command of typer's
+    """The command `train` with a flag for each field of `Recipe` as its `**values`; those not given are None."""
+    from scalenet_zoo.training.recipe import Recipe
+
+    def whole(**arguments: Any) -> None:  # noqa: ANN401
+        train_command(**arguments)
+
+    flags = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(name))
+        for name in Recipe.model_fields
+    ]
+    _sign(whole, [*inspect.signature(train_command).parameters.values(), *flags])
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command("train")(whole)
+    return typer.main.get_command(app)
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """The types of a recipe's values."""
+    from scalenet_zoo.training.recipe import Recipe
+
+    return get_type_hints(Recipe)
+
+
 def _annotation(name: str) -> Any:  # noqa: ANN401 - a type
-    kind = HINTS[name]
-    dashed, about = name.replace("_", "-"), FIELDS[name].metadata["about"]
-    tasks = FIELDS[name].metadata["tasks"]
+    from scalenet_zoo.training.recipe import Recipe, tasks_of
+
+    kind, tasks = _kinds()[name], tasks_of(name)
+    dashed, about = name.replace("_", "-"), Recipe.model_fields[name].description or ""
     about += f" For {' and '.join(tasks)}." if tasks else ""
     if kind is bool:
         return Annotated[bool | None, typer.Option(f"--{dashed}/--no-{dashed}", help=about)]
@@ -42,8 +80,8 @@ def _annotation(name: str) -> Any:  # noqa: ANN401 - a type
     return Annotated[kind | None, typer.Option(f"--{dashed}", help=about)]
 
 
-@with_recipe_flags
-def train(
+@_without_values
+def train_command(
     spec: Annotated[
         str, typer.Argument(help="A name of the zoo, a spec's JSON file, hf-hub:org/name, or a folder with a network.")
     ],
@@ -94,75 +132,38 @@ def train(
 
     from scalenet_zoo.arch.provenance import public_command
     from scalenet_zoo.cli.console import print_json, progress_lines, say
-    from scalenet_zoo.core.outputs import check_writable
-    from scalenet_zoo.data.forms import check_source
-    from scalenet_zoo.training.log import RUN_FILE, holds_run
-    from scalenet_zoo.training.recipe import load_recipe
-    from scalenet_zoo.zoo.sources import load_spec
+    from scalenet_zoo.cli.processes import is_first, leave
+    from scalenet_zoo.training.fit import fit
 
-    is_first = os.environ.get("RANK", "0") == "0"
-    # What takes no time is looked at first, in this order: quantities, names, paths, where the files go.
-    chosen = load_recipe(recipe)
-    given = {name: _parsed(name, value) for name, value in values.items() if value is not None}
-    chosen = chosen.replace(given, "flags")
-    image = parse_size(size) if size else None
-    if teacher and (is_exported(teacher) or not has_weights(teacher)):
-        raise typer.BadParameter(
-            f"--teacher: found {teacher}, expected hf-hub:org/name or a folder, which have weights"
+    with progress_lines(is_first()) as advance:
+        trained = fit(
+            spec,
+            data,
+            output=output,
+            recipe=recipe,
+            train_split=train_split,
+            val_split=val_split,
+            img_size=parse_size(size),
+            num_classes=classes,
+            pretrained=pretrained,
+            weights=weights,
+            teacher=teacher,
+            resume=resume,
+            ignore_index=ignore_index,
+            joints=joints,
+            limit=limit,
+            workers=workers,
+            keep=keep,
+            save_every=save_every,
+            log_interval=log_interval,
+            val_interval=val_interval,
+            cpu=cpu,
+            about={"command": public_command(["scalenet-zoo", *sys.argv[1:]])},
+            on_progress=advance,
+            **{name: _parsed(name, value) for name, value in values.items() if value is not None},
         )
-    check_source(data)
-    check_model(spec, weights=weights)
-    if teacher:
-        check_model(teacher)
-    folder = output or Path("runs") / Path(spec).stem
-    holds_run(folder, resume)
-    if is_first:
-        check_writable(folder / RUN_FILE)
-    task = load_spec(spec).task
-    check_source(data, task)
-    chosen.check_task(task, given, "flags")
-
-    import torch
-
-    from scalenet_zoo.data.sources import open_data
-    from scalenet_zoo.training.trainer import Options
-    from scalenet_zoo.training.trainer import train_network as run_training
-    from scalenet_zoo.zoo.create import create_model
-
-    training, validation = (
-        open_data(data, task, split, ignore_index=ignore_index, joints=joints, limit=limit)
-        for split in (train_split, val_split)
-    )
-    found = len(training.labels.names)
-    if classes and found not in (0, classes):
-        raise typer.BadParameter(f"found --classes {classes}, expected {found}, as {data} has")
-    torch.manual_seed(chosen.seed)
-    network: Any = create_model(
-        spec,
-        pretrained,
-        num_classes=found or classes,
-        img_size=image,
-        weights=weights,
-        drop_rate=chosen.drop,
-        drop_path_rate=chosen.drop_path,
-    )
-    about = {"command": public_command(["scalenet-zoo", *sys.argv[1:]])}
-    options = Options(workers, keep, save_every, log_interval, val_interval, cpu, about)
-    with progress_lines(is_first) as on_step:
-        trained = run_training(
-            network,
-            chosen,
-            training,
-            validation,
-            folder,
-            options,
-            create_model(teacher) if teacher else None,
-            resume,
-            on_step,
-        )
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    if not is_first:
+    leave()
+    if not is_first():
         return
     if as_json:
         print_json({**asdict(trained), "run": str(trained.run)})
@@ -176,11 +177,11 @@ def train(
 
 def _parsed(name: str, value: Any) -> Any:  # noqa: ANN401 - a field's value
     """The text of a value that may be none."""
-    if not isinstance(value, str) or get_origin(HINTS[name]) is not types.UnionType:
+    if not isinstance(value, str) or get_origin(_kinds()[name]) is not types.UnionType:
         return value
     if value == "none":
         return None
-    kind = next(kind for kind in get_args(HINTS[name]) if kind is not types.NoneType)
+    kind = next(kind for kind in get_args(_kinds()[name]) if kind is not types.NoneType)
     if get_origin(kind) is tuple:  # the one such field is a size
         return parse_size(value)
     try:

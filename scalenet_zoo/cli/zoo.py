@@ -9,7 +9,7 @@ from scalenet_zoo.cli.options import Json, TaskName
 TaskOption = Annotated[TaskName | None, typer.Option(help="Only entries for this task.")]
 
 
-def list_entries(
+def list_command(
     pattern: Annotated[str, typer.Argument(help="A shell pattern for names.")] = "*",
     task: TaskOption = None,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Only entries with published weights.")] = False,
@@ -47,7 +47,7 @@ def list_entries(
     )
 
 
-def show(
+def show_command(
     spec: Annotated[str, typer.Argument(help="A name of the zoo, a spec's JSON file, hf-hub:org/name or a folder.")],
     as_json: Json = False,
 ) -> None:

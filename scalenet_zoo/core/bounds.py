@@ -89,3 +89,6 @@ JOINTS = 1_000
 
 JSON_VALUES = 200_000
 """Of a spec, a family or a config.json: labels of ImageNet-21k, twice, are 44,000; each may be a complaint of 1 KB."""
+
+LEDGER_BYTES, LEDGER_VALUES = 64 * MIB, 2_000_000
+"""Of a search: ScaleNet's with the paper's settings scores 62,000 networks, which take 11 MB and 400,000 values."""

@@ -14,6 +14,13 @@ class ZooError(Exception):
         super().__init__(elide(printable(message), MESSAGE_CHARACTERS))
 
 
+class UsageError(ZooError, ValueError):
+    """Arguments do not go together, or not with the network.
+
+    The message has names of arguments in backticks; the command line shows their flags there, and exits with 2.
+    """
+
+
 class SpecError(ZooError, ValueError):
     """An architecture spec or family file is not valid."""
 

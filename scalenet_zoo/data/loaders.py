@@ -35,6 +35,7 @@ from scalenet_zoo.data.examples import (
     known_targets,
 )
 from scalenet_zoo.data.preparation import normalisation
+from scalenet_zoo.zoo.interface import Interface
 
 if TYPE_CHECKING:
     from scalenet_zoo.training.recipe import Recipe
@@ -142,14 +143,14 @@ class EvaluationSet(Dataset[LoadedImage | str]):
 
 
 def training_loader(
-    examples: Examples | Stream, spec: ArchSpec, cfg: dict[str, Any], recipe: "Recipe", batch_size: int, workers: int
+    examples: Examples | Stream, spec: ArchSpec, interface: Interface, recipe: "Recipe", batch_size: int, workers: int
 ) -> DataLoader[Any]:
     """Augmented batches in random order, without a last one that is not full.
 
     Args:
         examples: of the network's task.
         spec: of the network.
-        cfg: its `pretrained_cfg`.
+        interface: how its images are prepared.
         recipe: how to augment.
         batch_size: images of a batch.
         workers: processes that read images; 0: none beside this one.
@@ -171,15 +172,15 @@ def training_loader(
         raise InputError(f"{examples.source}: {found}, expected at least a batch of {batch_size}")
     check_classes_differ(examples)
     if isinstance(examples, Stream) or examples.task == "classification":
-        return _classification_loader(examples, spec, cfg, recipe, batch_size, workers)
+        return _classification_loader(examples, spec, interface, recipe, batch_size, workers)
     if examples.task == "segmentation":
         segmentation.check_masks(examples, least=2)
     augment: Callable[[Image.Image, Any], tuple[Tensor, Any]]
     if examples.task == "segmentation":
-        augment = segmentation.mask_augmentation(spec, cfg, recipe)
+        augment = segmentation.mask_augmentation(spec, interface, recipe)
     else:
-        make = people.people_augmentation if spec.bottom_up else pose.person_augmentation
-        augment = make(spec, cfg, recipe, examples.labels)
+        augmentation = people.people_augmentation if spec.bottom_up else pose.person_augmentation
+        augment = augmentation(spec, interface, recipe, examples.labels)
     return DataLoader(
         TrainingSet(examples, spec, recipe, augment),
         batch_size,
@@ -244,9 +245,9 @@ def evaluation_loader(
 
 
 def _classification_loader(
-    examples: Examples | Stream, spec: ArchSpec, cfg: dict[str, Any], recipe: "Recipe", batch_size: int, workers: int
+    examples: Examples | Stream, spec: ArchSpec, interface: Interface, recipe: "Recipe", batch_size: int, workers: int
 ) -> DataLoader[Any]:
-    mean, std = normalisation(spec, cfg)
+    mean, std = normalisation(spec, interface)
     size = recipe.train_size or (spec.input.height, spec.input.width)
     dataset: Any = (
         examples.dataset(spec.classes, training=True, batch_size=batch_size, seed=recipe.seed)
@@ -267,9 +268,9 @@ def _classification_loader(
         auto_augment=recipe.aa,
         re_prob=recipe.reprob,
         re_mode="pixel",
-        interpolation=cfg.get("interpolation", "bicubic"),
-        mean=cfg.get("mean", (0.485, 0.456, 0.406)),
-        std=cfg.get("std", (0.229, 0.224, 0.225)),
+        interpolation=interface.interpolation,
+        mean=interface.mean,
+        std=interface.std,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
     )

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.data.crops import PADDING, STRIDE, apply, crop_matrix, cut, draw_heatmaps, inverse
 from scalenet_zoo.data.examples import Examples, Part, People, Region
 from scalenet_zoo.data.pose import Persons, mirror_order, mirroring, picture_transform, read_sized
+from scalenet_zoo.zoo.interface import Interface
 
 if TYPE_CHECKING:
     from scalenet_zoo.training.recipe import Recipe
@@ -110,7 +111,7 @@ def fit_image(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, n
 
 
 def people_augmentation(
-    spec: ArchSpec, cfg: dict[str, Any], recipe: "Recipe", labels: Labels
+    spec: ArchSpec, interface: Interface, recipe: "Recipe", labels: Labels
 ) -> Callable[[Image.Image, People], tuple[Tensor, dict[str, Tensor]]]:
     """The training transform of an image with people: seen larger or smaller, turned, moved, mirrored.
 
@@ -121,7 +122,7 @@ def people_augmentation(
         InputError: the network takes neither 1 nor 3 channels.
     """
     recipe = mirroring(recipe, labels)
-    return partial(_augment, picture_transform(spec, cfg, recipe), spec, recipe, mirror_order(labels))
+    return partial(_augment, picture_transform(spec, interface, recipe), spec, recipe, mirror_order(labels))
 
 
 def _augment(

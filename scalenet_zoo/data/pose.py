@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from scalenet_zoo.data.detections import PERSON, Detection, read_detections
 from scalenet_zoo.data.examples import Person, Region, find_split
 from scalenet_zoo.data.joints import read_joints
 from scalenet_zoo.data.preparation import normalisation, read_oriented
+from scalenet_zoo.zoo.interface import Interface
 
 if TYPE_CHECKING:
     from scalenet_zoo.training.recipe import Recipe
@@ -54,7 +55,7 @@ class Persons:
         keypoints: float32 (persons, joints, 3), as `Person` has them.
         boxes: (persons, 4), areas: (persons,), image_ids and ids: integers (persons,).
         scores: (persons,): of the boxes.
-        truth: of persons that a detector found: the COCO document about everybody in the images, as `oks.coco_figures`
+        truth: of persons that a detector found: the COCO document about everybody in the images, as `oks.oks_figures`
             takes it.
         images: file, width and height of every image by its id, also of those with nobody in it.
         unlabelled: crowds and persons without joints, by the image's id.
@@ -319,7 +320,7 @@ def _truth(
     unlabelled: Mapping[int, Sequence[Region]],
     joints: Sequence[str],
 ) -> dict[str, Any]:
-    """Everybody in some images, as `oks.coco_figures` takes them: as of one category."""
+    """Everybody in some images, as `oks.oks_figures` takes them: as of one category."""
     within = set(images)
     nothing = np.zeros((len(joints), 3))
     everybody: list[tuple[int, Person | Region, np.ndarray, bool]] = [
@@ -374,7 +375,7 @@ def _detected(
 
 
 def person_augmentation(
-    spec: ArchSpec, cfg: dict[str, Any], recipe: "Recipe", labels: Labels
+    spec: ArchSpec, interface: Interface, recipe: "Recipe", labels: Labels
 ) -> Callable[[Image.Image, Person], tuple[Tensor, dict[str, Tensor]]]:
     """The training transform of a person: seen larger or smaller, turned, mirrored.
 
@@ -386,7 +387,7 @@ def person_augmentation(
         InputError: the network takes neither 1 nor 3 channels.
     """
     recipe = mirroring(recipe, labels)
-    return partial(_augment, picture_transform(spec, cfg, recipe), spec, recipe, mirror_order(labels))
+    return partial(_augment, picture_transform(spec, interface, recipe), spec, recipe, mirror_order(labels))
 
 
 def mirroring(recipe: "Recipe", labels: Labels) -> "Recipe":
@@ -399,10 +400,10 @@ def mirroring(recipe: "Recipe", labels: Labels) -> "Recipe":
         recipe.hflip,
         quoted(list(labels.names)),
     )
-    return replace(recipe, hflip=0.0)
+    return recipe.replace({"hflip": 0.0})
 
 
-def picture_transform(spec: ArchSpec, cfg: dict[str, Any], recipe: "Recipe") -> Callable[[Image.Image], Tensor]:
+def picture_transform(spec: ArchSpec, interface: Interface, recipe: "Recipe") -> Callable[[Image.Image], Tensor]:
     """A training image as float32 (channels, height, width), normalised, its colours changed as the recipe says.
 
     Raises:
@@ -414,7 +415,7 @@ def picture_transform(spec: ArchSpec, cfg: dict[str, Any], recipe: "Recipe") -> 
         v2.Grayscale() if spec.input.channels == 1 else None,
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(*normalisation(spec, cfg)),
+        v2.Normalize(*normalisation(spec, interface)),
         v2.ToPureTensor(),
     ]
     transform: Callable[[Image.Image], Tensor] = v2.Compose([step for step in steps if step])

@@ -27,6 +27,7 @@ from scalenet_zoo.data.examples import IGNORE, Examples, Part, find_split
 from scalenet_zoo.data.image_files import image_files, load_turned, opened, read_oriented, turn, unturn
 from scalenet_zoo.data.image_names import is_hidden
 from scalenet_zoo.data.preparation import normalisation
+from scalenet_zoo.zoo.interface import Interface
 
 if TYPE_CHECKING:
     from scalenet_zoo.training.recipe import Recipe
@@ -332,7 +333,7 @@ def check_masks(examples: Examples, least: int) -> None:
 
 
 def mask_augmentation(
-    spec: ArchSpec, cfg: dict[str, Any], recipe: "Recipe"
+    spec: ArchSpec, interface: Interface, recipe: "Recipe"
 ) -> Callable[[Image.Image, np.ndarray], tuple[Tensor, Tensor]]:
     """The training transform of an image and its mask: resized, turned, cropped and mirrored together.
 
@@ -345,9 +346,9 @@ def mask_augmentation(
     Raises:
         InputError: the network takes neither 1 nor 3 channels.
     """
-    mean, std = normalisation(spec, cfg)
+    mean, std = normalisation(spec, interface)
     void = {
-        Image.Image: tuple(round(255 * value) for value in cfg.get("mean", (0.485, 0.456, 0.406))),
+        Image.Image: tuple(round(255 * value) for value in interface.mean),
         tv_tensors.Mask: IGNORE,
     }
     size = recipe.train_size or (spec.input.height, spec.input.width)

@@ -66,6 +66,7 @@ class Evaluation:
         broken: images that could not be read, and why.
         metrics: shares from 0 to 1; see the meters in `metrics.py`.
         seconds: from the first image to the last.
+        noun: what is counted as an image: images, or persons.
     """
 
     task: Task
@@ -76,13 +77,14 @@ class Evaluation:
     broken: tuple[str, ...]
     metrics: Metrics
     seconds: float
+    noun: str = "images"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "noun"}
 
 
-def evaluate(
+def evaluate_network(
     network: "nn.Module | ExportedFile",
     examples: Examples | Stream,
     batch_size: int = 32,
@@ -185,7 +187,15 @@ def evaluate(
             network.train(training)
     seconds = time.perf_counter() - start
     return Evaluation(
-        spec.task, spec.name, examples.source, examples.split, images, tuple(broken.names), metrics, seconds
+        spec.task,
+        spec.name,
+        examples.source,
+        examples.split,
+        images,
+        tuple(broken.names),
+        metrics,
+        seconds,
+        "persons" if spec.task == "pose" and not spec.bottom_up else "images",
     )
 
 

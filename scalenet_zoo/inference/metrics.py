@@ -301,7 +301,7 @@ def coco_figures(found: Sequence[FoundPerson], sigmas: Sequence[float]) -> Metri
 
 
 def _document(images: Iterable[int], annotations: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The truth as `oks.coco_figures` takes it, annotations with ids from 1."""
+    """The truth as `oks.oks_figures` takes it, annotations with ids from 1."""
     return {
         "images": [{"id": image} for image in images],
         "categories": [{"id": 1, "name": "person"}],
@@ -386,7 +386,7 @@ def detected_figures(found: Sequence[FoundPerson], truth: dict[str, Any], sigmas
         areas = np.array([one.crop_area for one in persons])
         detections += [
             {**_detection(image, joints[i], float(scores[i])), "category_id": truth["categories"][0]["id"]}
-            for i in oks.different_persons(joints, scores, areas, sigmas)
+            for i in oks.oks_nms(joints, scores, areas, sigmas)
         ]
     return {**oks.oks_figures(truth, detections, sigmas)}
 

@@ -46,10 +46,10 @@ def person_score(joints: np.ndarray, box_score: float) -> float:
     return box_score * float(visible.mean()) if len(visible) else 0.0
 
 
-def different_persons(
+def oks_nms(
     joints: np.ndarray, scores: np.ndarray, areas: np.ndarray, sigmas: Sequence[float], same: float = SAME_PERSON
 ) -> list[int]:
-    """Which of an image's persons are not found twice (OKS non-maximum suppression), the highest score first.
+    """OKS non-maximum suppression: which of an image's persons are kept, the highest score first.
 
     Args:
         joints: (persons, joints, 2 or more): x and y.

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import ImageNetInfo
 
-from scalenet_zoo.arch.labels import Labels
+from scalenet_zoo.arch.labels import Labels, imagenet_labels
 from scalenet_zoo.arch.spec import ArchSpec, Task
 from scalenet_zoo.core.errors import InputError, WeightsError
 from scalenet_zoo.inference.decode import find_joints, pixel_classes, place_joints
@@ -27,7 +26,7 @@ BATCH = 8
 
 
 @torch.inference_mode()
-def predict(
+def predict_pictures(
     inference: "Inference", pictures: Sequence[Image.Image], boxes: "Sequence[Sequence[Box]] | None" = None
 ) -> list[np.ndarray]:
     """Show a network pictures, and read its outputs.
@@ -182,19 +181,16 @@ def _joints(spec: ArchSpec, output: torch.Tensor) -> np.ndarray:
     return joints
 
 
-def class_names(spec: ArchSpec, cfg: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+def class_names(spec: ArchSpec, labels: Labels | None = None) -> tuple[str, ...]:
     """Names of a network's classes or joints where they are known.
 
     Args:
         spec: of the network.
-        cfg: its `pretrained_cfg`; where that has none, a classifier of 1000 classes has ImageNet's.
+        labels: its own; where it has none, a classifier of 1000 classes has ImageNet's.
     """
-    if cfg and len(names := Labels.of(cfg).names) == spec.classes:
-        return names
-    if spec.task != "classification" or spec.classes != 1000:
-        return ()
-    info = ImageNetInfo()
-    return tuple(str(info.index_to_description(i)).split(",")[0] for i in range(1000))
+    if labels is not None and len(labels.names) == spec.classes:
+        return labels.names
+    return imagenet_labels().names if (spec.task, spec.classes) == ("classification", 1000) else ()
 
 
 def check_finite(spec: ArchSpec, finite: bool) -> None:

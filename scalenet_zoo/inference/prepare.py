@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -10,11 +10,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from scalenet_zoo.arch.labels import Labels
-from scalenet_zoo.arch.spec import ArchSpec, spec_of, unwrapped
+from scalenet_zoo.arch.spec import ArchSpec, spec_of
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.data.pose import mirror_order
 from scalenet_zoo.data.preparation import preprocessing
 from scalenet_zoo.inference.predict import class_names
+from scalenet_zoo.zoo.interface import Interface
 
 if TYPE_CHECKING:
     from scalenet_zoo.export.metadata import Output
@@ -26,7 +27,7 @@ class Inference:
 
     Attributes:
         spec: of the network.
-        cfg: its `pretrained_cfg`.
+        interface: how images are prepared for it, and what its outputs mean.
         names: of its classes or joints, or none where they are not known.
         transform: from an image to what `run` takes of it.
         run: a batch of those to outputs, on `device`.
@@ -37,7 +38,7 @@ class Inference:
     """
 
     spec: ArchSpec
-    cfg: dict[str, Any]
+    interface: Interface
     names: tuple[str, ...]
     transform: Callable[[Image.Image], Tensor | np.ndarray]
     run: Callable[[Tensor], Tensor]
@@ -49,7 +50,7 @@ class Inference:
     @property
     def labels(self) -> Labels:
         """Of the network's classes or joints."""
-        return Labels.of(self.cfg)
+        return self.interface.labels
 
     def batch_size(self, wished: int) -> int:
         """As many images at once as wished, within what the network takes."""
@@ -108,6 +109,7 @@ def prepare_inference(
 
     Raises:
         InputError: the network takes neither 1 nor 3 channels.
+        SpecError: its `pretrained_cfg` is not valid.
     """
     if not isinstance(network, nn.Module):
         return network.inference()
@@ -123,5 +125,6 @@ def prepare_inference(
             output: Tensor = network(images)
         return output
 
-    cfg: dict[str, Any] = unwrapped(network).pretrained_cfg  # type: ignore[assignment]
-    return Inference(spec, cfg, class_names(spec, cfg), preprocessing(spec, cfg), run, "raw", place)
+    interface = Interface.of_network(network)
+    names, transform = class_names(spec, interface.labels), preprocessing(spec, interface)
+    return Inference(spec, interface, names, transform, run, "raw", place)

@@ -175,7 +175,7 @@ def _filled(inference: "Inference", picture: Image.Image) -> Image.Image:
     size = inference.spec.input
     if picture.width >= size.width and picture.height >= size.height:
         return picture
-    red, green, blue = (round(255 * value) for value in inference.cfg.get("mean", (0.485, 0.456, 0.406)))
+    red, green, blue = (round(255 * value) for value in inference.interface.mean)
     filled = Image.new("RGB", (max(picture.width, size.width), max(picture.height, size.height)), (red, green, blue))
     filled.paste(picture)
     return filled

@@ -1,6 +1,6 @@
 """A latency budget: the best network of a family that meets it, by measurement.
 
-budget --Latency(model).fit_budget--> spec --create_model, prepare--> measured milliseconds
+budget --Latency(model).fit_budget--> spec --create_model, open_runner--> measured milliseconds
   ^                                                                     |
   +-- the next smaller as long as it is above, then larger ones --------+
 

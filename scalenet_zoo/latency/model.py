@@ -33,8 +33,8 @@ from scalenet_zoo.latency.terms import KIND_SLICES, TERMS, population_terms, tra
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scalenet_zoo.arch.cost import Population
     from scalenet_zoo.arch.family import Family
+    from scalenet_zoo.arch.population import Population
     from scalenet_zoo.zoo.catalog import Entries
 
     Floats = NDArray[np.float64]

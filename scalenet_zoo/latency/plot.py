@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from scalenet_zoo.core.files import replacing
 
 if TYPE_CHECKING:
-    from scalenet_zoo.latency.benchmark import BenchmarkResult
+    from scalenet_zoo.latency.cases import BenchmarkResult
 
 PLOT_FORMATS = (".png", ".svg", ".pdf")
 

@@ -24,10 +24,11 @@ import torch
 from pydantic import Field, JsonValue, model_validator
 from torch import nn
 
-from scalenet_zoo.arch.cost import Population, trace_layers
 from scalenet_zoo.arch.family import Family, Strategy
+from scalenet_zoo.arch.population import Population
 from scalenet_zoo.arch.scaling import apply_strategy, encode_kernels, fit_growth_law, macs_range
 from scalenet_zoo.arch.spec import ArchSpec, Document, MBConvNetwork, Module, MultipathNetwork, Name, Strict
+from scalenet_zoo.arch.trace import trace_layers
 from scalenet_zoo.core.backends import find_backend, machine
 from scalenet_zoo.core.bounds import THREADS
 from scalenet_zoo.core.errors import InputError

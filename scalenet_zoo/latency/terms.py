@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scalenet_zoo.arch.cost import squeeze_channels, trace
 from scalenet_zoo.arch.multipath_cost import BRANCHES
-from scalenet_zoo.arch.rounding import scale_depth
+from scalenet_zoo.arch.rounding import scale_depth, squeeze_channels
 from scalenet_zoo.arch.spec import FUSION_STEPS, Module, MultipathNetwork
+from scalenet_zoo.arch.trace import trace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scalenet_zoo.arch.cost import Population, Trace
+    from scalenet_zoo.arch.population import Population
     from scalenet_zoo.arch.rounding import Integers
     from scalenet_zoo.arch.spec import DenseHead, Input
+    from scalenet_zoo.arch.trace import Trace
 
     Floats = NDArray[np.float64]
     Values = float | NDArray[Any]  # one network's, or those of many

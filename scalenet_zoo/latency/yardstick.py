@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from scalenet_zoo.latency.benchmark import Lap, run_for
+from scalenet_zoo.latency.timing import Lap, run_for
 
 QUIET = 1.15
 """Largest time of the yardstick, as a multiple of its best, that counts as quiet."""

@@ -9,8 +9,8 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from scalenet_zoo.arch.cost import UPSCALED_BLOCKS
 from scalenet_zoo.arch.spec import Activation, Gate, Layer
+from scalenet_zoo.arch.trace import UPSCALED_BLOCKS
 from scalenet_zoo.core.errors import SpecError
 from scalenet_zoo.core.quoting import quoted
 

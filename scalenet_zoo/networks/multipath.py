@@ -19,8 +19,8 @@ from timm.models import checkpoint
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from scalenet_zoo.arch.cost import BOTTLENECK_CHANNELS, BOTTLENECKS, STEM_CHANNELS
 from scalenet_zoo.arch.spec import ArchSpec, Module
+from scalenet_zoo.arch.trace import BOTTLENECK_CHANNELS, BOTTLENECKS, STEM_CHANNELS
 from scalenet_zoo.networks.layers import (
     BasicBlock,
     Bottleneck,

@@ -1,1 +1,1 @@
-"""The search for base models and scaling strategies: spaces, constraints, scoring, evolution, reports."""
+"""The search engine, the methods that it runs, and the report of what they found."""

@@ -9,45 +9,36 @@
 
 `method` says which search: `scalenet` (as if nothing is said) or `scalenas`. A space is one of the package, a YAML file
 of one, or the space itself. Everything but `name`, `data` and `space` has a default; the sections are the settings of
-the modules that use them.
+the modules that use them. Here is what all methods are told; `scalenet.config` and `scalenas.config` have the rest.
 """
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, JsonValue
 
-from scalenet_zoo.arch.spec import Name, Strict, spec_errors
+from scalenet_zoo.arch.spec import Name, Strict, Task, spec_errors
 from scalenet_zoo.core.backends import require_backend
 from scalenet_zoo.core.errors import InputError, SpecError
 from scalenet_zoo.core.file_kinds import user_path
-from scalenet_zoo.core.files import read_json, regular_file
+from scalenet_zoo.core.files import read_json
 from scalenet_zoo.core.packaged import read_packaged
-from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data.forms import check_source
-from scalenet_zoo.search.scalenas.limits import MultipathLimits
-from scalenet_zoo.search.scalenas.state import TopologyBaseline
-from scalenet_zoo.search.scalenet.limits import Limits
-from scalenet_zoo.search.scalenet.record import scaled_stages
-from scalenet_zoo.search.scalenet.state import Baseline
-from scalenet_zoo.search.settings import (
-    LatencySettings,
-    MCEASettings,
-    MultipathLatencySettings,
-    MultipathScoring,
-    ScoringSettings,
-    TopologySettings,
-)
-from scalenet_zoo.spaces.scalenas import MultipathSpace
-from scalenet_zoo.spaces.scalenet import Space
-from scalenet_zoo.supernet.settings import MultipathSettings, SupernetSettings
+from scalenet_zoo.search.limits import SearchLimits
+from scalenet_zoo.search.settings import LatencySettings, ScoringSettings, SearchSettings
+from scalenet_zoo.spaces.space_file import SpaceFile
+from scalenet_zoo.supernet.settings import LoopSettings
+
+if TYPE_CHECKING:
+    from scalenet_zoo.training.recipe import Recipe
 
 
-class BaseConfig(Strict):
-    """What both kinds of search are told.
+class SearchConfig(Strict):
+    """What every search is told.
 
     Attributes:
         name: of what is found.
@@ -56,6 +47,12 @@ class BaseConfig(Strict):
         val_split: the part that networks are scored on.
         limit: use so many images of each part; null: all.
         space: the name of a space of the package, a YAML file, or the space itself.
+        limits: what networks may cost.
+        supernet: how it is trained.
+        scoring: how networks are scored.
+        search: how is searched.
+        latency: how it is modelled and measured, where it is limited.
+        baselines: other searches to compare with, each with as many networks scored.
     """
 
     name: Name
@@ -64,6 +61,12 @@ class BaseConfig(Strict):
     val_split: str = "val"
     limit: Annotated[int, Field(ge=1)] | None = None
     space: str | dict[str, JsonValue]
+    limits: SearchLimits
+    supernet: LoopSettings
+    scoring: ScoringSettings
+    search: SearchSettings
+    latency: LatencySettings
+    baselines: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, source: str | Path, changes: Mapping[str, Any] | None = None) -> Self:
@@ -77,166 +80,102 @@ class BaseConfig(Strict):
             InputError: there is no such file, or it is no YAML.
             SpecError: a field is missing, unknown or out of range.
         """
-        values = _read(source, changes or {})
+        return cls.from_values(read_config(source, changes or {}), str(source))
+
+    def changed(self, changes: Mapping[str, Any]) -> Self:
+        """The same with changes; see `load`.
+
+        Raises:
+            SpecError: a value is out of range.
+        """
+        return self.from_values(_change(self.model_dump(mode="json", exclude_unset=True), changes), self.name)
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any], source: str) -> Self:
+        """A configuration from what a YAML file holds; `source` names it in errors.
+
+        Raises:
+            SpecError: a field is missing, unknown or out of range.
+        """
         if values.get("method") == "scalenet":  # which has always been what is meant where nothing is said
             del values["method"]
-        with spec_errors(str(source)):
+        with spec_errors(source):
             return cls.model_validate_json(json.dumps(values))
 
-
-class SearchConfig(BaseConfig):
-    """A search of ScaleNet: base model and scaling strategies.
-
-    Attributes:
-        limits: what networks may cost.
-        supernet: how it is trained.
-        scoring: how networks are scored.
-        search: how is searched.
-        latency: how it is modelled and measured, where it is limited.
-        baselines: other searches to compare with, each with as many networks scored.
-        extrapolate: how many stages the family gets beyond those searched.
-    """
-
-    limits: Limits = Limits()
-    supernet: SupernetSettings = SupernetSettings()
-    scoring: ScoringSettings = ScoringSettings()
-    search: MCEASettings = MCEASettings()
-    latency: LatencySettings = LatencySettings()
-    baselines: tuple[Baseline, ...] = ()
-    extrapolate: Annotated[int, Field(ge=0, le=10)] = 2
-
-    def open_space(self) -> Space:
+    @abstractmethod
+    def open_space(self) -> SpaceFile:
         """The space.
 
         Raises:
             InputError: there is no such file, or it is no YAML.
             SpecError: the space is not valid.
         """
-        return Space.load(self.space) if isinstance(self.space, str) else Space.from_values(self.space, "space")
+
+    @property
+    @abstractmethod
+    def task(self) -> Task:
+        """What the networks are for."""
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the data are opened, beside their source, task and split: arguments of `open_data`."""
+        return {}
+
+    @abstractmethod
+    def make_recipe(self) -> "Recipe":
+        """The recipe that the supernet is trained by.
+
+        Raises:
+            InputError: a value is unknown or out of range.
+        """
 
     def check(self) -> None:
         """Refuse what cannot be run, as far as that can be known before the data are opened and torch is imported.
 
         Raises:
-            InputError: data or space are not there, or settings do not fit the space.
+            InputError: data or space are not there, or settings do not fit the space or the task.
             SpecError: the space is not valid.
-            BudgetError: there are more limits than stages.
+            BudgetError: the limits do not fit the space.
             BackendError: the back end whose latency is limited cannot run here.
         """
-        space = self.open_space()
-        check_source(self.data, "classification")
-        self.search.shares(scaled_stages(space))
-        self.supernet.make_recipe()
-        self.supernet.make_sampler(space)
-        for name in self.limits.given:
-            self.limits.amounts(name, [each.stage for each in space.scaling])
-        if self.limits.latency:
+        check_source(self.data, self.task)
+        self.make_recipe()
+        self.check_settings()
+        if self.limits.on_latency:
             require_backend(str(self.limits.backend))
 
-
-class MultipathConfig(BaseConfig):
-    """A search of ScaleNAS: topologies of multipath networks.
-
-    Attributes:
-        method: tells this kind from the other.
-        ignore_index: of segmentation masks: the value of void pixels; None: 255, where `classes.json` says nothing
-            else.
-        joints: of persons: a YAML file about their joints, beside the configuration.
-        limits: what networks may cost.
-        supernet: how it is trained.
-        scoring: how networks are scored.
-        search: how is searched.
-        latency: how it is modelled and measured, where it is limited.
-        baselines: other searches to compare with, each with as many networks scored.
-    """
-
-    method: Literal["scalenas"]
-    ignore_index: Annotated[int, Field(ge=0, le=255)] | None = None
-    joints: str | None = None
-    limits: MultipathLimits = MultipathLimits()
-    supernet: MultipathSettings = MultipathSettings()
-    scoring: MultipathScoring = MultipathScoring()
-    search: TopologySettings = TopologySettings()
-    latency: MultipathLatencySettings = MultipathLatencySettings()
-    baselines: tuple[TopologyBaseline, ...] = ()
-
-    def open_space(self) -> MultipathSpace:
-        """The space.
-
-        Raises:
-            InputError: there is no such file, or it is no YAML.
-            SpecError: the space is not valid.
-        """
-        if isinstance(self.space, str):
-            return MultipathSpace.load(self.space)
-        return MultipathSpace.from_values(self.space, "space")
-
-    def check(self) -> None:
-        """Refuse what cannot be run, as far as that can be known before the data are opened and torch is imported.
-
-        Raises:
-            InputError: data, joints or space are not there, or settings do not fit the task.
-            SpecError: the space is not valid.
-            BackendError: the back end whose latency is limited cannot run here.
-        """
-        space = self.open_space()
-        check_source(self.data, space.head)
-        if self.joints:
-            check_file(Path(self.joints))
-        self.scoring.metric_of(space.head)
-        self.supernet.teacher.make_recipe(self.supernet.make_recipe(space.head), space.head)
-        if self.limits.latency:
-            require_backend(str(self.limits.backend))
+    @abstractmethod
+    def check_settings(self) -> None:
+        """Refuse settings that fit neither each other nor the space; see `check`."""
 
 
-KINDS: Mapping[object, type[SearchConfig] | type[MultipathConfig]] = {
-    "scalenet": SearchConfig,
-    "scalenas": MultipathConfig,
-}
-
-
-def load_config(source: str | Path, changes: Mapping[str, Any] | None = None) -> SearchConfig | MultipathConfig:
-    """A configuration of either kind; see `BaseConfig.load`.
+def read_config(source: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration's file holds, with changes; see `SearchConfig.load`.
 
     Raises:
-        InputError: there is no such file, it is no YAML, or its method is unknown.
-        SpecError: a field is missing, unknown or out of range.
+        InputError: there is no such file, or it is no YAML.
     """
-    method = _read(source, {}).get("method", "scalenet")
-    if not isinstance(method, str) or method not in KINDS:
-        raise InputError(f"{source}: method: found {quoted(method)}, expected {' or '.join(map(str, KINDS))}")
-    return KINDS[method].load(source, changes)
-
-
-def check_file(path: Path) -> None:
-    """Look whether a file is there.
-
-    Raises:
-        InputError: it is not.
-    """
-    try:
-        regular_file(path)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-
-
-def _read(source: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration's file holds, with changes."""
     path, values = read_packaged(Path(str(files("scalenet_zoo.search"))) / "configs", source, "configuration")
     if not isinstance(values, dict):
         raise InputError(f"{source}: found no fields with values, expected a configuration with a name, data, space")
-    for name, value in changes.items():
-        if not isinstance(value, dict):
-            values[name] = value
-        elif isinstance(section := values.get(name) or {}, dict):  # else the file is wrong, as will be said
-            values[name] = {**section, **value}
+    _change(values, changes)
     for name in ("space", "joints"):
         if isinstance(file := values.get(name), str) and file.endswith((".yaml", ".yml")):
             values[name] = str((path.parent / user_path(file)).resolve())
     return values
 
 
-RUN_FILE = "run.json"
+def _change(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Take values instead of others: of a section, those that are named."""
+    for name, value in changes.items():
+        if not isinstance(value, dict):
+            values[name] = value
+        elif isinstance(section := values.get(name) or {}, dict):  # else the file is wrong, as will be said
+            values[name] = {**section, **value}
+    return values
+
+
+ABOUT_RUN = "run.json"
 
 
 class RunAbout(Strict):

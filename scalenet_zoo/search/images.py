@@ -32,7 +32,7 @@ from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.examples import Crop, Examples, Person, Target, check_class, known_targets
 from scalenet_zoo.data.loaders import evaluation_loader
 from scalenet_zoo.data.preparation import pixels
-from scalenet_zoo.zoo.preparation import pretrained_cfg
+from scalenet_zoo.zoo.interface import Interface
 
 _FORMAT = "2"
 """Of the files: folders of another one are left alone."""
@@ -180,7 +180,7 @@ def cached_images(
 
     Args:
         examples: of the network's task; `data.examples.Part` is how to take only some.
-        spec: of a network: its input's size and channels count, and what `pretrained_cfg` says of it.
+        spec: of a network: its input's size and channels count, and how images are prepared for it.
         folder: to keep them in.
         workers: processes that read images; 0: none beside this one.
         broken_limit: images that may be unreadable; they are left out.
@@ -190,7 +190,7 @@ def cached_images(
             the folder is damaged.
         OutputError: the folder cannot be written.
     """
-    cfg = pretrained_cfg(spec)
+    interface = Interface.of(spec)
     shape = (spec.input.channels, spec.input.height, spec.input.width)
     names = [examples.name(i) for i in range(len(examples))]
     known = [
@@ -200,8 +200,8 @@ def cached_images(
         examples.split,
         names,
         shape,
-        cfg["crop_pct"],
-        cfg.get("interpolation"),
+        interface.crop_pct,
+        interface.interpolation,
     ]
     path = folder / f"{shape[1]}-{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]}"
     if not path.is_dir():
@@ -226,7 +226,7 @@ def _write(examples: Examples, spec: ArchSpec, folder: Path, workers: int, broke
     targets, done = _TARGETS[spec.task](), 0
     broken = BrokenImages(broken_limit)
     with (folder / "images.bin").open("wb") as file:
-        for batch in evaluation_loader(examples, pixels(spec, pretrained_cfg(spec)), spec, _BATCH[spec.task], workers):
+        for batch in evaluation_loader(examples, pixels(spec, Interface.of(spec)), spec, _BATCH[spec.task], workers):
             broken.add(batch["broken"])
             if count := len(batch["target"]):
                 file.write(batch["image"].to(torch.uint8).contiguous().numpy().data)

@@ -1,27 +1,23 @@
-"""Scores: the accuracy that a supernet's weights give a network, batch-norm statistics estimated anew.
+"""Scores: the figure that a supernet's weights give a network, batch-norm statistics estimated anew.
 
-    candidate --extract--> both coupled paths --batch norm of training images--> validation images --> accuracy
-                                                                                                          |
-    scores.jsonl, one line a network: what was scored once costs nothing any more <-----------------------+
-
-The paths take channels from the left and from the right end of the supernet's; the sum of their logits is judged
-(ScaleNet, ECCV 2022, section 3.2, after BCNet, CVPR 2021). Networks are extracted, so the supernet stays as it is.
+key --spec--> network --Method.judge: batch norm of training images--> validation images --> figure
+|
+scores.jsonl, one line a network: what was scored once costs nothing any more <-----------------+
 """
 
 import json
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
-from scalenet_zoo.arch.spec import ArchSpec, Strict, Task, spec_errors
+from scalenet_zoo.arch.spec import ArchSpec, Strict, spec_errors
 from scalenet_zoo.core.bounds import QUOTED_CHARACTERS
 from scalenet_zoo.core.distributed import on_all_ranks, on_main_rank, rank_and_world
 from scalenet_zoo.core.errors import OutputError, SpecError, TrainingError
@@ -29,51 +25,17 @@ from scalenet_zoo.core.files import read_json_lines, replacing
 from scalenet_zoo.core.quoting import elide
 from scalenet_zoo.data.examples import Examples, Part
 from scalenet_zoo.data.preparation import normalisation
-from scalenet_zoo.inference.predict import check_finite
 from scalenet_zoo.search.images import CachedImages, cached_images, check_data
-from scalenet_zoo.search.scalenet.state import first_difference
-from scalenet_zoo.search.settings import ScoringSettings, SharedSettings
-from scalenet_zoo.spaces.candidates import Candidate
+from scalenet_zoo.search.ledger import first_difference
+from scalenet_zoo.search.method import Method
+from scalenet_zoo.search.settings import ScoringSettings
 from scalenet_zoo.supernet.batch_norm import fold_batch_norm, reestimate_batch_norm
-from scalenet_zoo.zoo.preparation import pretrained_cfg
+from scalenet_zoo.zoo.interface import Interface
 
 if TYPE_CHECKING:
     from scalenet_zoo.core.progress import OnProgress
-    from scalenet_zoo.spaces.scalenet import Space
-    from scalenet_zoo.spaces.space_file import SpaceFile
-    from scalenet_zoo.supernet.elastic import Side
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Supernet(Protocol):
-    """What networks are extracted from: `supernet.scalenet.ScaleNetSupernet`."""
-
-    @property
-    def space(self) -> "Space": ...  # noqa: D102
-    @property
-    def classes(self) -> int: ...  # noqa: D102
-    @property
-    def in_channels(self) -> int: ...  # noqa: D102
-
-    def extract(self, spec: ArchSpec, side: "Side" = "left") -> nn.Module:
-        """A stand-alone network with copies of the weights that `spec` has there."""
-        ...
-
-
-class CoupledPaths(nn.Module):
-    """Networks whose logits are added."""
-
-    def __init__(self, paths: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.paths = nn.ModuleList(paths)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, h, w) -> logits (n, classes)."""
-        total: Tensor = self.paths[0](x)
-        for path in self.paths[1:]:
-            total = total + path(x)
-        return total
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Calibrated:
@@ -95,15 +57,15 @@ class Calibrated:
         network: nn.Module,
         spec: ArchSpec,
         training: CachedImages,
-        settings: SharedSettings,
+        settings: ScoringSettings,
         fold: bool = True,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last).eval()
         self.device = next(network.parameters()).device
-        self.dtype = DTYPES.get(settings.amp)
+        self.dtype = AUTOCAST.get(settings.amp)
         self.mean, self.std = (
             255 * torch.tensor(values, device=self.device)[:, None, None]
-            for values in normalisation(spec, pretrained_cfg(spec))
+            for values in normalisation(spec, Interface.of(spec))
         )
         parts = -(-len(training) // settings.batch_size)
         with self._computing():  # every so many images: data lie sorted by class, and a batch should have them all
@@ -127,34 +89,7 @@ class Calibrated:
         return images.sub_(self.mean).div_(self.std)
 
 
-def score_network(
-    supernet: Supernet, spec: ArchSpec, training: CachedImages, validation: CachedImages, settings: ScoringSettings
-) -> float:
-    """The accuracy, 0 to 1, of a network with a supernet's weights.
-
-    Args:
-        supernet: stays as it is.
-        spec: of the network.
-        training: images that its batch-norm statistics are estimated from.
-        validation: images that it is judged by.
-        settings: paths, size of batches, type; not how many images.
-
-    Raises:
-        WeightsError: outputs are not finite.
-    """
-    paths = CoupledPaths([supernet.extract(spec, side) for side in _sides(settings)])
-    network = Calibrated(paths, spec, training, settings)
-    correct = torch.zeros((), dtype=torch.int64, device=network.device)
-    finite = torch.ones((), dtype=torch.bool, device=network.device)
-    for images, targets in validation.batches(settings.batch_size):
-        logits = network(images)
-        finite &= logits.isfinite().all()
-        correct += (logits.argmax(1) == targets.to(network.device, non_blocking=True)).sum()
-    check_finite(spec, bool(finite))
-    return int(correct) / len(validation)
-
-
-def validation_images(validation: Examples, settings: SharedSettings) -> Examples:
+def validation_images(validation: Examples, settings: ScoringSettings) -> Examples:
     """Those that networks are judged by."""
     return validation if settings.val_images is None else Part(validation, settings.val_images)
 
@@ -178,7 +113,7 @@ class Score(Strict):
         return self.network, self.resolution
 
 
-class Scored(Strict):
+class ScoredWith(Strict):
     """What scores depend on: the first line of `scores.jsonl`.
 
     Attributes:
@@ -198,28 +133,18 @@ class Scored(Strict):
     settings: dict[str, JsonValue]
 
 
-class AnyShared(Protocol):
-    """What all supernets have."""
-
-    @property
-    def space(self) -> "SpaceFile": ...  # noqa: D102
-
-
-AnySupernet = TypeVar("AnySupernet", bound=AnyShared)
-AnySettings = TypeVar("AnySettings", bound=SharedSettings)
 Line = TypeVar("Line", bound=Strict)
 
 
-class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
-    """What scorers have in common: images kept on disk, scores kept on disk, work divided among processes.
+class Scorer:
+    """Scores networks by a method's supernet: images kept on disk, scores kept on disk, work divided among processes.
 
     Processes of torch.distributed share the work: each calls `score` with the same networks, and gets all scores.
 
     Args:
-        supernet: trained, on the device to compute on.
+        method: whose networks these are; its supernet is trained, on the device to compute on.
         training: images for batch-norm statistics.
         validation: images to judge by.
-        settings: how.
         folder: that keeps scores (`scores.jsonl`) and images (`images`).
         identity: says which weights the supernet has: a hash of them, say.
         workers: processes that read images.
@@ -227,6 +152,7 @@ class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
         on_progress: told of every network.
 
     Attributes:
+        identity: as given.
         seconds: spent scoring, in this sitting.
 
     Raises:
@@ -235,43 +161,64 @@ class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
         OutputError: the folder cannot be written.
     """
 
-    @property
-    def task(self) -> Task:
-        """Of the networks."""
-        return "classification"
-
     def __init__(
         self,
-        supernet: AnySupernet,
+        method: Method[Any],
         training: Examples,
         validation: Examples,
-        settings: AnySettings,
         folder: Path,
         identity: str,
         workers: int = 0,
         broken_limit: int = 100,
         on_progress: "OnProgress" = lambda what, done, total: None,
     ) -> None:
-        self.supernet, self.settings, self.folder = supernet, settings, folder
-        training, validation = check_data(training, validation, task=self.task)
+        self.method, self.folder, self.identity = method, folder, identity
+        settings = method.config.scoring
+        training, validation = check_data(training, validation, task=method.config.task)
         self.training = Part(training, settings.bn_images)
         self.validation = validation_images(validation, settings)
         self.workers, self.broken_limit, self.on_progress = workers, broken_limit, on_progress
         self.path = folder / "scores.jsonl"
-        about = Scored(
+        about = ScoredWith(
             supernet=identity,
-            space=supernet.space.hash,
+            space=method.space.hash,
             training=(training.source, training.split, len(training)),
             validation=(validation.source, validation.split, len(validation)),
             settings=settings.model_dump(mode="json"),
         )
         self.scores = {score.key: score.score for score in on_main_rank(lambda: open_scores(self.path, about))}
         self.seconds = 0.0
+        self._names: dict[str, tuple[str, int]] = {}
         self._sets: dict[int, tuple[CachedImages, CachedImages]] = {}
 
-    @abstractmethod
-    def _judge(self, spec: ArchSpec, training: CachedImages, validation: CachedImages) -> float:
-        """The score of a network."""
+    @property
+    def images_each(self) -> int:
+        """Images that pass forward to score one network."""
+        return self.method.passes * (len(self.training) + len(self.validation))
+
+    def score(self, keys: Sequence[str]) -> list[float]:
+        """The figure, 0 to 1, of each network.
+
+        Raises:
+            InputError: too many images are broken, or the data are unfit.
+            WeightsError: outputs are not finite.
+            OutputError: scores or images cannot be written.
+        """
+        start = time.monotonic()
+        new = {}
+        for key in keys:
+            if self._names.get(key) not in self.scores:
+                name, spec = self.method.score_name(key), None
+                if name is None:
+                    spec = self.method.spec(key)
+                    name = spec.hash, spec.input.height
+                self._names[key] = name
+                if name not in self.scores:
+                    new[name] = spec or self.method.spec(key)
+        if new:
+            self._score_new(new)
+        self.seconds += time.monotonic() - start
+        return [self.scores[self._names[key]] for key in keys]
 
     def _score_new(self, networks: Mapping[tuple[str, int], ArchSpec]) -> None:
         """Score networks by turns of one a process; sorted by cost, those of a turn take about as long."""
@@ -294,7 +241,7 @@ class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
         if rank >= len(turn):
             return None
         (name, resolution), spec = turn[rank]
-        return Score(network=name, resolution=resolution, score=self._judge(spec, *sets[rank]))
+        return Score(network=name, resolution=resolution, score=self.method.judge(spec, *sets[rank]))
 
     def _prepared(self, spec: ArchSpec) -> tuple[CachedImages, CachedImages]:
         """Training and validation images of a network's resolution; the first process writes them."""
@@ -311,50 +258,7 @@ class BaseScorer(ABC, Generic[AnySupernet, AnySettings]):
         return training, validation
 
 
-class SupernetScorer(BaseScorer[Supernet, ScoringSettings]):
-    """Scores candidates by a super-supernet; see `search.candidates.Scorer`, and `BaseScorer` for the arguments."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of the base
-        super().__init__(*arguments, **options)
-        self._keys: dict[str, tuple[str, int]] = {}
-
-    @property
-    def images_each(self) -> int:
-        """Images that pass forward to score one network."""
-        return len(_sides(self.settings)) * (len(self.training) + len(self.validation))
-
-    def score(self, candidates: Sequence[Candidate]) -> list[float]:
-        """Accuracy, 0 to 1, of each.
-
-        Raises:
-            InputError: too many images are broken.
-            WeightsError: outputs are not finite.
-            OutputError: scores or images cannot be written.
-        """
-        start = time.monotonic()
-        new = {}
-        for candidate in candidates:
-            if self._keys.get(candidate.key) not in self.scores:
-                spec = self._spec(candidate)
-                self._keys[candidate.key] = key = spec.hash, spec.input.height
-                if key not in self.scores:
-                    new[key] = spec
-        if new:
-            self._score_new(new)
-        self.seconds += time.monotonic() - start
-        return [self.scores[self._keys[candidate.key]] for candidate in candidates]
-
-    def _spec(self, candidate: Candidate) -> ArchSpec:
-        supernet = self.supernet
-        return supernet.space.spec(
-            candidate.kernels, candidate.scaling, supernet.classes, in_channels=supernet.in_channels
-        )
-
-    def _judge(self, spec: ArchSpec, training: CachedImages, validation: CachedImages) -> float:
-        return score_network(self.supernet, spec, training, validation, self.settings)
-
-
-def open_scores(path: Path, about: Scored) -> list[Score]:
+def open_scores(path: Path, about: ScoredWith) -> list[Score]:
     """The scores in a file, which is begun if there is none; a last line that was cut off by a kill is dropped.
 
     Args:
@@ -370,7 +274,7 @@ def open_scores(path: Path, about: Scored) -> list[Score]:
         first, *rows = (read_json_lines(path) if path.exists() else []) or [about.model_dump(mode="json")]
     except ValueError as error:
         raise SpecError(f"{path}: {error}; delete the file to score anew") from None
-    found = _line(path, 1, Scored, first)
+    found = _line(path, 1, ScoredWith, first)
     if difference := first_difference(found.model_dump(mode="json"), about.model_dump(mode="json")):
         name, theirs, ours = difference
         raise TrainingError(
@@ -404,7 +308,3 @@ def append_scores(path: Path, scores: Sequence[Score]) -> None:
             file.writelines(score.model_dump_json() + "\n" for score in scores)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-def _sides(settings: ScoringSettings) -> "tuple[Side, ...]":
-    return ("left", "right") if settings.paths == "both" else ("left",)

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from scalenet_zoo.arch.spec import Document, Strict
+from scalenet_zoo.search.ledger import Share
 
-Share = Annotated[float, Field(ge=0, le=1)]
 StandaloneGroup = Literal["found", "compound", "random", "ageing", "known", "rank"]
 
 

@@ -1,16 +1,20 @@
-"""What is scored, a base model under a scaling strategy, and what scores it."""
+"""A network of ScaleNet's space: a base model under a scaling strategy."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from scalenet_zoo.spaces.scalenet import Scaling
 
 if TYPE_CHECKING:
     from scalenet_zoo.arch.rounding import Integers
-    from scalenet_zoo.spaces.scalenet import Scaling
+    from scalenet_zoo.spaces.scalenet import Space
+
+Kernels = tuple[tuple[int, ...], ...]
+"""A base model: the kernels of each stage's layers, as many as there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,31 +31,33 @@ class Candidate:
 
     @cached_property
     def key(self) -> str:
-        """Canonical JSON: kernels without the absent layers, depth, width, resolution; the same for the same network.
+        """Names the network: kernels of each stage, depth, width and resolution, such as `3-5.7-3@1.1x1.2x40`.
 
         The stage is left out: two stages that share a strategy share its scores.
         """
-        kernels = [[int(kernel) for kernel in row if kernel] for row in self.kernels]
-        return json.dumps(
-            [kernels, float(self.scaling.depth), float(self.scaling.width), int(self.scaling.resolution)],
-            separators=(",", ":"),
+        return candidate_key(to_kernels(self.kernels), self.scaling.depth, self.scaling.width, self.scaling.resolution)
+
+    @classmethod
+    def from_key(cls, space: Space, key: str) -> Candidate:
+        """The candidate of a name; its stage is the first that offers its strategy, or 0 where none does."""
+        stages, _, scaling = key.partition("@")
+        depth, width, resolution = scaling.split("x")
+        figures = float(depth), float(width), int(resolution)
+        offering = (
+            each.stage
+            for each in space.scaling
+            if figures[0] in each.depth and figures[1] in each.width and figures[2] in each.resolution
         )
+        kernels = space.to_array([[int(kernel) for kernel in stage.split(".")] for stage in stages.split("-")])
+        return cls(kernels, Scaling(next(offering, 0), *figures))
 
 
-class Scorer(Protocol):
-    """What scores networks and remembers the scores on disk.
+def candidate_key(kernels: Sequence[Sequence[int]], depth: float, width: float, resolution: int) -> str:
+    """The name of a base model under a strategy; see `Candidate.key`."""
+    stages = "-".join(".".join(map(str, stage)) for stage in kernels)
+    return f"{stages}@{float(depth)!r}x{float(width)!r}x{int(resolution)}"
 
-    Attributes:
-        seconds: spent scoring, in this sitting.
-    """
 
-    seconds: float
-
-    @property
-    def images_each(self) -> int:
-        """Images that pass forward to score one network: along all paths, and to estimate batch-norm statistics."""
-        ...
-
-    def score(self, candidates: Sequence[Candidate]) -> list[float]:
-        """Accuracy, 0 to 1, of each; they may repeat, and those that have a score cost nothing."""
-        ...
+def to_kernels(base: Integers) -> Kernels:
+    """A base model (stages, layers) without the layers that are not there."""
+    return tuple(tuple(int(kernel) for kernel in row if kernel) for row in base)

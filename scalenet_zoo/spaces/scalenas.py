@@ -34,7 +34,6 @@ from scalenet_zoo.arch.spec import (
     Input,
     Module,
     MultipathNetwork,
-    Name,
     Provenance,
     Strict,
 )
@@ -119,7 +118,6 @@ class MultipathSpace(SpaceFile):
     """
 
     packaged: ClassVar[str] = "scalenas"
-    name: Name
     width: Annotated[int, Field(ge=1, le=8_192)]
     head: Literal["segmentation", "pose"]
     modules: tuple[Annotated[int, Field(ge=1, le=20)], ...] = (1, 4, 3)
@@ -325,10 +323,10 @@ class MultipathSpace(SpaceFile):
         """One topology, as a network."""
         return MultipathNetwork(width=self.width, head=self.head, modules=self.to_modules(topology))
 
-    def spec(self, topology: Topologies, classes: int, name: str = "candidate") -> ArchSpec:
-        """One topology, as a spec."""
+    def spec(self, topology: Topologies, classes: int, name: str = "candidate", image: Input | None = None) -> ArchSpec:
+        """One topology, as a spec, for images of the space's size or of another."""
         provenance = Provenance(source=f"the space {self.name}")
-        return ArchSpec.create(name, self.head, self.input, classes, self.network(topology), provenance)
+        return ArchSpec.create(name, self.head, image or self.input, classes, self.network(topology), provenance)
 
     def cost(self, topologies: Topologies, classes: int) -> MultipathCost:
         """What the networks of n topologies cost."""

@@ -10,7 +10,7 @@
       - {stage: 1, depth: [1.04, 1.08], width: [1.04, 1.08], resolution: [224, 240, 256]}
 
 A base model is an integer array of its kernels, (stages, layers), 0 where a stage has no such layer: what
-`cost.Population` takes. A genome is the same as a vector of choices: for each stage the place of its depth among
+`Population` takes. A genome is the same as a vector of choices: for each stage the place of its depth among
 `depths`, then for each layer the place of its kernel among `kernels`, 0 where there is no such layer.
 """
 
@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeVar
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from scalenet_zoo.arch.cost import Population
 from scalenet_zoo.arch.family import BaseStage, Family, FamilyBase, Multiplier, Strategy
+from scalenet_zoo.arch.population import Population
 from scalenet_zoo.arch.rounding import scale_depth
 from scalenet_zoo.arch.scaling import apply_strategy, scale_network
 from scalenet_zoo.arch.spec import (
@@ -35,7 +35,6 @@ from scalenet_zoo.arch.spec import (
     Gate,
     Head,
     Kernel,
-    Name,
     Pixels,
     Provenance,
     Stem,
@@ -135,7 +134,6 @@ class Space(SpaceFile):
     """
 
     packaged: ClassVar[str] = "scalenet"
-    name: Name
     stem: Stem
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=32)]
     head: Head

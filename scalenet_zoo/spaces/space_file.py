@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar, Self
 
-from scalenet_zoo.arch.spec import Strict, spec_errors
+from scalenet_zoo.arch.spec import Name, Strict, spec_errors
 from scalenet_zoo.core.packaged import read_packaged
 
 
@@ -16,9 +16,11 @@ class SpaceFile(Strict):
 
     Attributes:
         packaged: the folder with the spaces of this kind that come with the package.
+        name: of the space.
     """
 
     packaged: ClassVar[str]
+    name: Name
 
     @classmethod
     def load(cls, source: str | Path) -> Self:

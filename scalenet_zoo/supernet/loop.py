@@ -1,62 +1,47 @@
-"""Training of a supernet, on one process or many: what ScaleNet's and ScaleNAS's have in common.
+"""Training of a supernet: the loop of `training/loop.py`, with what ScaleNet's and ScaleNAS's have in common.
 
-images --> the step's networks, one after another --losses--> windows' gradients --> optimiser --> shared weights
-                ^
-             sampler (seed, step)
+    batch --> the step's networks, one after another --losses--> windows' gradients --> optimiser --> shared weights
+                   ^
+                sampler (seed, step)
 
-Every process works on the same architectures in a step, each on its share of the images, or each on its own. As in
-`train.py` of stand-alone networks, nothing random outlives a step, so a run that was killed goes on as if it had never
-stopped.
+Every process works on the same architectures in a step, each on its share of the images, or each on its own.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from abc import abstractmethod
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
-from scalenet_zoo.arch.labels import Labels
-from scalenet_zoo.arch.spec import ArchSpec
-from scalenet_zoo.core.backends import machine
-from scalenet_zoo.core.errors import InputError, TrainingError, WeightsError
-from scalenet_zoo.core.files import file_sha256, read_json, replacing
-from scalenet_zoo.core.quantities import format_count, format_duration
-from scalenet_zoo.core.quoting import quoted
-from scalenet_zoo.data.broken import BrokenImages
-from scalenet_zoo.data.examples import Examples
-from scalenet_zoo.data.loaders import training_loader
-from scalenet_zoo.inference.evaluate import check_labels
+from scalenet_zoo.core.errors import WeightsError
+from scalenet_zoo.core.files import file_sha256, replacing
 from scalenet_zoo.networks.sync_batch_norm import share_statistics
-from scalenet_zoo.supernet.optimiser import Gradients
+from scalenet_zoo.supernet.gradients import Gradients
 from scalenet_zoo.supernet.summary import SUMMARY, SUPERNET_WEIGHTS, SupernetSummary
-from scalenet_zoo.training.accelerator import make_accelerator, seed_step
-from scalenet_zoo.training.checkpoint import Progress, newest, read_state, save_state
-from scalenet_zoo.training.log import TrainingLog
-from scalenet_zoo.training.losses import task_loss
-from scalenet_zoo.training.optimisation import check_batch_norm, make_scheduler, restore_layout
-from scalenet_zoo.zoo.preparation import pretrained_cfg
+from scalenet_zoo.training.accelerator import seed_step
+from scalenet_zoo.training.checkpoint import Checkpoint, Progress, newest, read_state, save_state
+from scalenet_zoo.training.loop import LoopOptions, TrainingLoop
+from scalenet_zoo.training.optimisation import make_scheduler
+from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.weights import read_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pydantic import JsonValue
+    from torch import Tensor
 
-    from scalenet_zoo.core.progress import OnProgress
+    from scalenet_zoo.arch.spec import ArchSpec
+    from scalenet_zoo.data.examples import Examples
     from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
     from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
     from scalenet_zoo.supernet.settings import LoopSettings
     from scalenet_zoo.training.recipe import Recipe
-
-SETTINGS = "settings.json"
 
 
 def load_supernet(supernet: ScaleNetSupernet | ScaleNASSupernet, run: Path) -> SupernetSummary:
@@ -79,10 +64,8 @@ def load_supernet(supernet: ScaleNetSupernet | ScaleNASSupernet, run: Path) -> S
     return summary
 
 
-class SupernetLoop(ABC):
-    """One run, in three phases: before, run_epochs, after.
-
-    A kind of supernet says which networks a step works on, how they learn, and with which optimiser.
+class SupernetLoop(TrainingLoop[SupernetSummary]):
+    """One run; a kind of supernet says which networks a step works on, how they learn, and with which optimiser.
 
     Args:
         supernet: to train.
@@ -91,17 +74,14 @@ class SupernetLoop(ABC):
         largest: the supernet's largest network.
         training: images to learn from.
         run: the folder: checkpoints, log.jsonl, in the end supernet.safetensors and summary.json.
-        workers: processes that load images, for each process that trains.
-        cpu: train on the CPU, GPU or not.
-
-    Attributes:
-        step: optimiser steps done.
-        total_steps: of the whole run.
+        options: where, and how often to save and to tell.
 
     Raises:
         InputError: recipe, data and supernet do not fit.
     """
 
+    record = "settings.json"
+    kind = "supernet: "
     supernet: ScaleNetSupernet | ScaleNASSupernet
     settings: LoopSettings
 
@@ -113,33 +93,14 @@ class SupernetLoop(ABC):
         largest: ArchSpec,
         training: Examples,
         run: Path,
-        workers: int,
-        cpu: bool,
+        options: LoopOptions,
     ) -> None:
-        self.supernet, self.settings, self.recipe = supernet, settings, recipe
-        self.training, self.folder = training, run
-        check_labels(largest, Labels(), training)
-        check_batch_norm(largest, recipe)
-        self.accelerator = make_accelerator(recipe, cpu)
-        self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
-        self.rank = self.accelerator.process_index
-        if recipe.batch_size % self.processes:
-            raise InputError(
-                f"batch_size: found {recipe.batch_size}, expected a multiple of {self.processes} processes"
-            )
-        loader = training_loader(training, largest, pretrained_cfg(largest), recipe, recipe.batch_size, workers)
-        self.steps_per_epoch = len(loader)
-        self.total_steps = self.steps_per_epoch * recipe.epochs
-        self.memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.model = self.supernet = supernet
+        self.settings, self.images, self.image_macs = settings, 0, 0
+        super().__init__(largest, Interface.of(largest), recipe, training, run, options)
         supernet.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = self.new_optimizer()
         self.scheduler = make_scheduler(self.optimizer, recipe, self.steps_per_epoch)
-        self.loader: Any = self.accelerator.prepare(loader)
-        self.loss = task_loss(largest.task, recipe, self._mean_count)
-        self.step, self.images, self.image_macs = 0, 0, 0
-        self.broken = BrokenImages(recipe.broken_limit)
-        self.began = time.monotonic()
-        self.doing = f"epoch 0 of {recipe.epochs}"
 
     # --- what kinds of supernets differ in -----------------------------------------------------------
 
@@ -169,71 +130,35 @@ class SupernetLoop(ABC):
             networks: of this process.
         """
 
-    def facts(self) -> dict[str, JsonValue]:
-        """What must be the same when a run is gone on with: settings, space and data."""
+    # --- what they have in common --------------------------------------------------------------------
+
+    def facts(self) -> dict[str, Any]:
+        """Settings, recipe, space and data."""
         return {
+            **super().facts(),
             "space": self.supernet.space.model_dump(mode="json", exclude={"name"}),
-            "classes": self.supernet.classes,
-            "training": [self.training.source, self.training.split, len(self.training)],
             **self.settings.model_dump(mode="json", exclude={"recipe"}),
             **{f"recipe.{name}": value for name, value in self.recipe.to_dict().items()},
         }
 
-    # --- what they have in common --------------------------------------------------------------------
-
-    def before(self) -> None:
-        """Take up the folder: a new run, or one that was stopped."""
-        exists = (self.folder / SETTINGS).exists()
-        self.accelerator.wait_for_everyone()  # before one of them writes it
-        self._check_or_write_settings(exists)
+    def load(self) -> Checkpoint | None:  # noqa: D102
         space = self.supernet.space
         checkpoint = newest(self.folder, lambda path: read_state(path, space.hash, f"space {space.name}"))
         if checkpoint is not None:
-            states = checkpoint.states
-            self.step, self.began = checkpoint.progress.step, time.monotonic() - checkpoint.progress.seconds
-            self.supernet.load_state_dict(states["supernet"])
-            self.optimizer.load_state_dict(states["optimizer"])
-            restore_layout(self.optimizer)
-            self.images, self.image_macs = states["counts"]
-            self.broken.add(checkpoint.progress.broken)
-        self.accelerator.wait_for_everyone()
-        self.log = TrainingLog(self.folder, self.step) if self.accelerator.is_main_process else None
+            self.supernet.load_state_dict(checkpoint.states["supernet"])
+            self.images, self.image_macs = checkpoint.states["counts"]
+        return checkpoint
 
-    def run_epochs(self, save_every: int | None, log_interval: int, on_step: OnProgress) -> None:
-        """Train from where the run is to the end.
+    def save(self, progress: Progress) -> None:  # noqa: D102
+        states = {
+            "supernet": dict(self.supernet.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "counts": [self.images, self.image_macs],
+        }
+        save_state(self.folder, self.supernet.space.hash, states, progress, self.options.keep)
 
-        Args:
-            save_every: steps between checkpoints, besides those after each epoch.
-            log_interval: steps between lines of the log.
-            on_step: told of every step: what is being done, how many are done, and of how many.
-
-        Raises:
-            TrainingError: the loss is not finite.
-        """
-        self.supernet.train()
-        losses: list[Tensor] = []
-        since = time.monotonic()
-        for epoch in range(self.step // self.steps_per_epoch, self.recipe.epochs):
-            for batch in self._batches(epoch, self.step - epoch * self.steps_per_epoch):
-                if self.scheduler is not None:
-                    self.scheduler.step_update(self.step)
-                networks = self.draw(self.step)
-                losses.append(self._train_step(batch, networks))
-                self.broken.add(batch["broken"])
-                self.step += 1
-                last = self.step % self.steps_per_epoch == 0
-                if self.step % log_interval == 0 or last:
-                    rate = len(losses) * self.recipe.batch_size / (time.monotonic() - since)
-                    self._tell(losses, networks[self.rank][0], rate)
-                    losses, since = [], time.monotonic()
-                on_step(self.doing, self.step, self.total_steps)
-                if last or (save_every and self.step % save_every == 0):
-                    self._save()
-
-    def after(self) -> SupernetSummary:
+    def finish(self) -> SupernetSummary:
         """Write the supernet."""
-        if self.log is not None:
-            self.log.close()
         if self.accelerator.is_main_process and not (self.folder / SUMMARY).exists():
             state = {name: tensor.cpu().contiguous() for name, tensor in self.supernet.state_dict().items()}
             with replacing(self.folder / SUPERNET_WEIGHTS) as temporary:
@@ -264,11 +189,10 @@ class SupernetLoop(ABC):
     def _draw(self, step: int, rank: int) -> list[ArchSpec]:
         return self.draw_networks(np.random.default_rng([self.recipe.seed, step, rank]))
 
-    def _batches(self, epoch: int, skip: int) -> Iterator[dict[str, Any]]:
-        """The epoch's batches, from the one after `skip`, on the device."""
-        self.loader.dataset.set_epoch(epoch)
-        self.loader.set_epoch(epoch)
-        yield from self.accelerator.skip_first_batches(self.loader, skip) if skip else self.loader
+    def take_step(self, batches: Iterator[dict[str, Any]]) -> tuple[Tensor, list[str]]:  # noqa: D102
+        batch, networks = next(batches), self.draw(self.step)
+        self.macs = networks[self.rank][0].cost.macs
+        return self._train_step(batch, networks), batch["broken"]
 
     def _train_step(self, batch: Mapping[str, Any], networks: Sequence[Sequence[ArchSpec]]) -> Tensor:
         """One optimiser step; the loss of the first network in this process."""
@@ -292,59 +216,3 @@ class SupernetLoop(ABC):
             self.images += len(images)
             self.image_macs += len(images) * spec.cost.macs
         return losses[0]
-
-    def _mean_count(self, count: Tensor) -> Tensor:
-        if self.processes == 1:
-            return count
-        mean: Tensor = self.accelerator.reduce(count.float(), "mean")
-        return mean
-
-    def _tell(self, losses: list[Tensor], network: ArchSpec, rate: float) -> None:
-        loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean").item())
-        if not np.isfinite(loss):
-            raise TrainingError(
-                f"{self.folder}: found the loss {loss} near step {self.step}, expected a finite one:"
-                " a lower lr, a longer warm-up or clip_grad may help"
-            )
-        epoch, macs = self.step / self.steps_per_epoch, network.cost.macs
-        lr = max(group["lr"] for group in self.optimizer.param_groups)
-        if self.log is not None:
-            values = {"epoch": epoch, "loss": loss, "lr": lr, "images_per_second": round(rate, 1), "macs": macs}
-            self.log.write(self.step, "train", values)
-        left = (self.total_steps - self.step) * self.recipe.batch_size / rate
-        self.doing = (
-            f"supernet: epoch {epoch:.2f} of {self.recipe.epochs}, loss {loss:.4g}, now {format_count(macs)} MACs,"
-            f" {rate:,.0f} images/s, {format_duration(left)} left"
-        )
-
-    def _save(self) -> None:
-        if self.accelerator.is_main_process:
-            states = {
-                "supernet": dict(self.supernet.state_dict()),
-                "optimizer": self.optimizer.state_dict(),
-                "counts": [self.images, self.image_macs],
-            }
-            seconds = time.monotonic() - self.began
-            progress = Progress(step=self.step, seconds=seconds, broken=tuple(self.broken.names))
-            save_state(self.folder, self.supernet.space.hash, states, progress)
-        self.accelerator.wait_for_everyone()
-
-    def _check_or_write_settings(self, exists: bool) -> None:
-        """Refuse to go on with other settings, space or data; of a new run, write them down."""
-        path, facts = self.folder / SETTINGS, self.facts()
-        if exists:
-            try:
-                before = read_json(path)
-                if not isinstance(before, dict):
-                    raise ValueError(f"found {quoted(before)}, expected an object")
-            except ValueError as error:
-                raise TrainingError(f"{path}: {error}") from None
-            for name, value in facts.items():
-                if before.get(name) != value:
-                    found, expected = quoted(before.get(name)), quoted(value)
-                    raise TrainingError(
-                        f"{self.folder}: {name}: found {found} in this run, expected {expected}, as now given"
-                    )
-        elif self.accelerator.is_main_process:
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps({**facts, "machine": machine()}, indent=2) + "\n", encoding="utf-8")

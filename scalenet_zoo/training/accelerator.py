@@ -49,7 +49,7 @@ def make_accelerator(recipe: Recipe, cpu: bool, has_dead_ends: bool = False) -> 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Let this run, all its processes together, be the only one at work in a folder; see `locks.hold`.
+    """Let this run, all its processes together, be the only one at work in a folder; see `run_folder.hold`.
 
     Raises:
         TrainingError: another run is at work in it; all processes of this one say so.

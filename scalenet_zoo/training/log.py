@@ -14,20 +14,25 @@ _FIGURES = {"train": ("epoch", "loss", "lr"), "val": ("epoch",)}
 """What a line of each kind has besides its step, all of them numbers."""
 
 
-def holds_run(folder: Path, resume: bool) -> bool:
+def holds_run(folder: Path, resume: bool, record: str = RUN_FILE) -> bool:
     """Whether a folder holds a training run, to go on with.
 
+    Args:
+        folder: to look at.
+        resume: whether somebody wants to go on with one.
+        record: the file that says what the run is.
+
     Raises:
-        TrainingError: it does, and nobody wants to go on with it; or something of one is left that has no RUN/run.json.
+        TrainingError: it does, and nobody wants to go on with it; or something of one is left that has no record.
         OutputError: it is no folder.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is a file, expected a folder to write")
-    exists = (folder / RUN_FILE).exists()
+    exists = (folder / record).exists()
     if exists and not resume:
         raise TrainingError(f"{folder}: found a run, expected a new folder, or --resume to go on with it")
     if not exists and any((folder / "checkpoints").glob("*")):
-        raise TrainingError(f"{folder}: found checkpoints without {RUN_FILE}, expected a run, or a new folder")
+        raise TrainingError(f"{folder}: found checkpoints without {record}, expected a run, or a new folder")
     return exists
 
 

@@ -8,8 +8,8 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 
-from scalenet_zoo.arch.cost import Op, trace
 from scalenet_zoo.arch.spec import ArchSpec, Input
+from scalenet_zoo.arch.trace import Op, trace
 from scalenet_zoo.core.distributed import rank_and_world
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.quoting import quoted

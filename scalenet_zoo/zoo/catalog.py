@@ -49,13 +49,18 @@ def _paths() -> dict[str, Path]:
 
 
 @cache
-def _entries() -> dict[str, ArchSpec]:
-    return {name: ArchSpec.load(path) for name, path in _paths().items() if not name.endswith(".family")}
+def _entry(name: str) -> ArchSpec:
+    return ArchSpec.load(_paths()[name])
 
 
-def entry_path(name: str) -> Path | None:
-    """The file of an entry; None: there is no such entry."""
-    return None if name.endswith(".family") else _paths().get(name)
+def is_entry(name: str) -> bool:
+    """Whether there is an entry of this name."""
+    return name in _paths() and not name.endswith(".family")
+
+
+def find_entry(name: str) -> ArchSpec | None:
+    """An entry, whose file is read once; None: there is no such entry."""
+    return _entry(name) if is_entry(name) else None
 
 
 def list_models(pattern: str = "*", task: Task | None = None, pretrained: bool = False) -> list[str]:
@@ -66,15 +71,17 @@ def list_models(pattern: str = "*", task: Task | None = None, pretrained: bool =
         task: only entries for this task.
         pretrained: only entries with published weights.
     """
+    names = (name for name in _paths() if is_entry(name) and fnmatch(name, pattern))
     return sorted(
-        name
-        for name, spec in _entries().items()
-        if fnmatch(name, pattern) and task in (None, spec.task) and (name in PUBLISHED or not pretrained)
+        name for name in names if (name in PUBLISHED or not pretrained) and (task is None or _entry(name).task == task)
     )
 
 
 def load_family(name: str) -> Family:
-    """A family of the zoo that has a base model, `scalenet` or `efficientnet`, or a family's JSON file.
+    """A family: a base model and how it is scaled.
+
+    Args:
+        name: `scalenet` or `efficientnet`, of the zoo, or a family's JSON file.
 
     Raises:
         ModelNotFoundError: there is no such family.
@@ -123,8 +130,8 @@ def find_networks(
     height, width = height_and_width(img_size)
     chosen = (
         spec.replace(classes=num_classes, channels=in_chans, height=height, width=width)
-        for spec in _entries().values()
-        if spec.task == task and (spec.name.startswith(family) if family else not spec.bottom_up)
+        for spec in map(_entry, list_models(task=task))
+        if (spec.name.startswith(family) if family else not spec.bottom_up)
     )
     name = "-".join(filter(None, (family, task, f"{height}x{width}" if height else None)))
     return Entries(name, tuple(sorted(chosen, key=lambda spec: spec.cost.macs)))
@@ -155,4 +162,4 @@ def height_and_width(img_size: int | Sequence[int] | None) -> tuple[int | None, 
 
 def published_weights(spec: ArchSpec) -> str | None:
     """Look up the timm model that has published weights for this very architecture, whatever its name here."""
-    return next((theirs for name, theirs in PUBLISHED.items() if _entries()[name].hash == spec.hash), None)
+    return next((theirs for name, theirs in PUBLISHED.items() if _entry(name).network == spec.network), None)

@@ -1,6 +1,7 @@
 """Networks made of specs, with or without weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,9 @@ from scalenet_zoo.core.memory import FLOAT_BYTES, check_memory
 from scalenet_zoo.core.quantities import format_count
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.zoo.catalog import height_and_width
+from scalenet_zoo.zoo.interface import pretrained_cfg
 from scalenet_zoo.zoo.model_folder import ModelFolder
-from scalenet_zoo.zoo.preparation import pretrained_cfg
-from scalenet_zoo.zoo.sources import open_source
+from scalenet_zoo.zoo.sources import NetworkSource, open_source
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def create_model(
-    source: str | Path | ArchSpec | ModelFolder,
+    source: NetworkSource,
     pretrained: bool = False,
     num_classes: int | None = None,
     in_chans: int | None = None,
@@ -84,9 +85,29 @@ def create_model(
     if features_only:
         model = FeatureGetterNet(model, out_indices=take_indices(len(model.feature_info), out_indices))  # type: ignore[arg-type]
     model.spec = spec  # type: ignore[assignment]
-    cfg = opened.pretrained_cfg(spec) if isinstance(opened, ModelFolder) else pretrained_cfg(spec)
+    cfg = opened.interface.to_timm(spec) if isinstance(opened, ModelFolder) else pretrained_cfg(spec)
     model.pretrained_cfg = model.default_cfg = cfg  # type: ignore[assignment]
     return model
+
+
+@contextmanager
+def with_seed(seed: int) -> Iterator[None]:
+    """Let torch's random numbers be a function of the seed; afterwards its random state is as before."""
+    import torch
+
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        yield
+
+
+def create_seeded(
+    source: NetworkSource,
+    seed: int = 0,
+    **kwargs: Any,  # noqa: ANN401 - as `create_model`
+) -> "nn.Module":
+    """`create_model` with initial weights that are a function of the seed."""
+    with with_seed(seed):
+        return create_model(source, **kwargs)
 
 
 def _trained(opened: ArchSpec | ModelFolder, spec: ArchSpec, weights: str | Path | None) -> "Weights | None":

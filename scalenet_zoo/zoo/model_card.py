@@ -39,7 +39,7 @@ def render_card(folder: ModelFolder, repository: str, license: str | None = None
     """
     spec = public_spec(folder.spec)
     provenance = spec.provenance
-    shown = folder.pretrained_cfg()
+    shown = folder.interface
     measured = [result for result in provenance.results if result.origin == "measured"]
     training = provenance.details.get("training")
     training = dict(training) if isinstance(training, dict) else {}
@@ -94,10 +94,10 @@ def render_card(folder: ModelFolder, repository: str, license: str | None = None
         preparation=_rows(
             {
                 "input": image,
-                "mean": shown["mean"],
-                "standard deviation": shown["std"],
-                "interpolation": shown["interpolation"],
-                "crop": f"{100 * shown['crop_pct']:g}%",
+                "mean": shown.mean,
+                "standard deviation": shown.std,
+                "interpolation": shown.interpolation,
+                "crop": f"{100 * shown.crop_pct:g}%",
                 what: ", ".join(names[:100]) + (", ..." if len(names) > 100 else ""),
             }
         ),

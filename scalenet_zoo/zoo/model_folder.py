@@ -8,10 +8,9 @@
 A folder may come from anywhere: it is read strictly, and what is unknown or does not fit is refused.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -24,14 +23,22 @@ from scalenet_zoo.arch.spec import (
     Pixels,
     Sha256,
     Strict,
-    spec_errors,
     spec_of,
     unwrapped,
 )
 from scalenet_zoo.core.errors import ModelNotFoundError, SpecError, WeightsError
 from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.core.files import file_sha256
-from scalenet_zoo.zoo.preparation import shown_as
+from scalenet_zoo.zoo.interface import (
+    DEVIATION,
+    INTERPOLATION,
+    MEAN,
+    CropShare,
+    Deviation,
+    Interface,
+    Interpolation,
+    Mean,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,21 +52,18 @@ HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"  # timm's
 TIMM_ENTRY = "scalenet_zoo"
 """What timm calls the architecture of every model folder; see `timm_registry.py`."""
 
-Shift = Annotated[float, Field(ge=-1e6, le=1e6)]
-Scale = Annotated[float, Field(gt=0, le=1e6)]
 
-
-class Preparation(Strict):
-    """How images are prepared, in timm's terms: the part of `pretrained_cfg` that weights depend on."""
+class TimmFields(Strict):
+    """What config.json says in timm's terms: how images are prepared, for which layers."""
 
     input_size: tuple[Channels, Pixels, Pixels]
     num_classes: Classes
     first_conv: Literal["stem.conv", "stem.0.conv"]
     classifier: Literal["classifier"] = "classifier"
-    crop_pct: Annotated[float, Field(gt=0, le=1)]
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bicubic"
-    mean: Annotated[tuple[Shift, ...], Field(min_length=1, max_length=3)] = (0.485, 0.456, 0.406)
-    std: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=3)] = (0.229, 0.224, 0.225)
+    crop_pct: CropShare
+    interpolation: Interpolation = INTERPOLATION
+    mean: Mean = MEAN
+    std: Deviation = DEVIATION
 
 
 class WeightsFile(Strict):
@@ -87,8 +91,17 @@ class FolderConfig(Document):
     num_classes: Classes
     num_features: Channels
     label_names: Annotated[tuple[str, ...], Field(max_length=1_000_000)] = ()
-    pretrained_cfg: Preparation
+    pretrained_cfg: TimmFields
     scalenet_zoo: Extras
+
+    def interface(self, spec: ArchSpec, source: str) -> Interface:
+        """How images are prepared for the network of a spec, and what its outputs mean.
+
+        Raises:
+            SpecError: it does not fit the spec; `source` names this file in the message.
+        """
+        cfg = self.pretrained_cfg.model_dump() | {"labels": self.scalenet_zoo.labels}
+        return Interface.of_timm(cfg, spec, f"{source}: pretrained_cfg")
 
     def check(self, spec: ArchSpec, source: str) -> None:
         """Compare with the spec beside it.
@@ -114,9 +127,7 @@ class FolderConfig(Document):
                 f"{source}: scalenet_zoo.weights.bytes: found {stated_bytes:,}, expected at most {most:,}"
                 f" for {spec.cost.params:,} parameters"
             )
-        for field, values in (("mean", stated.mean), ("std", stated.std)):
-            if len(values) not in (3, spec.input.channels):
-                raise SpecError(f"{source}: pretrained_cfg.{field}: found {len(values)} numbers, expected 3")
+        self.interface(spec, source)
         if self.label_names != labels.names:
             raise SpecError(f"{source}: label_names: found other names than in scalenet_zoo.labels, expected the same")
         if len(labels.names) not in (0, spec.classes):
@@ -130,7 +141,7 @@ class ModelFolder:
     Attributes:
         path: the folder.
         spec: of its network.
-        config: how images are prepared, labels, and what file the weights should be.
+        config: what else config.json says, and what file the weights should be.
     """
 
     path: Path
@@ -142,16 +153,10 @@ class ModelFolder:
         """The file of weights."""
         return self.path / WEIGHTS
 
-    def pretrained_cfg(self, spec: ArchSpec | None = None) -> dict[str, Any]:
-        """In timm's terms, with the labels, for the network or for the same with another class count or input."""
-        spec = spec or self.spec
-        labels = self.config.scalenet_zoo.labels
-        return shown_as(spec, self.config.pretrained_cfg.model_dump()) | {
-            "architecture": spec.name,
-            "input_size": (spec.input.channels, spec.input.height, spec.input.width),
-            "num_classes": spec.classes,
-            **({"labels": labels.to_cfg()} if labels.names and len(labels.names) == spec.classes else {}),
-        }
+    @property
+    def interface(self) -> Interface:
+        """How images are prepared, and what outputs mean."""
+        return self.config.interface(self.spec, str(self.path / CONFIG))
 
     def adapted(
         self,
@@ -238,7 +243,7 @@ def find_folder(path: str | Path) -> Path:
 def save_model(model: "nn.Module", folder: str | Path, state: "Mapping[str, Tensor] | None" = None) -> None:
     """Write a network's config.json, spec.json and model.safetensors into a folder that exists.
 
-    How images are prepared, and the labels, are those of its `pretrained_cfg`.
+    How images are prepared, and the labels, are as its `pretrained_cfg` says.
 
     Args:
         model: one of ours, wrapped or not.
@@ -249,32 +254,22 @@ def save_model(model: "nn.Module", folder: str | Path, state: "Mapping[str, Tens
         SpecError: its `pretrained_cfg` holds what a folder cannot, such as a crop of 200%.
         OutputError: a file cannot be written.
     """
-    from scalenet_zoo.zoo.preparation import pretrained_cfg
     from scalenet_zoo.zoo.weights import save_weights
 
     folder, spec, model = Path(folder), spec_of(model), unwrapped(model)
-    cfg: Any = shown_as(spec, getattr(model, "pretrained_cfg", None) or pretrained_cfg(spec))
-    with spec_errors(f"{spec.name}: pretrained_cfg: labels"):
-        labels = Labels.of(cfg)
-    labels = labels if len(labels.names) == spec.classes else Labels()  # reset_classifier leaves those of before
-    stated = {key: cfg[key] for key in ("crop_pct", "interpolation", "mean", "std") if key in cfg} | {
-        "input_size": (spec.input.channels, spec.input.height, spec.input.width),
-        "num_classes": spec.classes,
-        "first_conv": spec.first_conv,
-    }
-    with spec_errors(f"{spec.name}: pretrained_cfg"):
-        preparation = Preparation.model_validate_json(json.dumps(stated, default=str))
+    interface = Interface.of_network(model)
+    cfg = interface.to_timm(spec)
     weights = folder / WEIGHTS
     save_weights(model, weights, state)
     config = FolderConfig(
         num_classes=spec.classes,
         num_features=model.num_features,  # type: ignore[arg-type]
-        label_names=labels.names,
-        pretrained_cfg=preparation,
+        label_names=interface.labels.names,
+        pretrained_cfg=TimmFields.model_validate({name: cfg[name] for name in TimmFields.model_fields}),
         scalenet_zoo=Extras(
             spec_hash=spec.hash,
             weights=WeightsFile(bytes=weights.stat().st_size, sha256=file_sha256(weights)),
-            labels=labels,
+            labels=interface.labels,
         ),
     )
     config.check(spec, f"{spec.name}: {CONFIG}")

@@ -29,22 +29,22 @@ from scalenet_zoo.zoo.weights import read_weights
 FILES = (CONFIG, SPEC, WEIGHTS, CARD)
 
 
-def pull(repository: str, folder: str | Path, revision: str | None = None) -> ModelFolder:
+def pull(repository: str, folder: str | Path | None = None, revision: str | None = None) -> ModelFolder:
     """Download a repository's model folder and card into a folder, and check that its network can be built.
 
     Args:
         repository: as `org/name`, `hf-hub:org/name`, or either with `@revision`.
-        folder: new, empty, or a model folder, which is replaced.
+        folder: new, empty, or a model folder, which is replaced; None: NAME in this folder.
         revision: a branch, tag or commit; None: the main branch.
 
     Raises:
         WeightsError, SpecError: as `fetch_folder`; or the weights do not fit.
         OutputError: the folder holds other files, or cannot be written.
     """
-    path = user_path(folder)
+    name, revision = pinned(repository.removeprefix(HUB_PREFIX), revision)
+    path = user_path(folder) if folder else Path(name.rpartition("/")[2])
     if path.is_dir() and (others := sorted({file.name for file in path.iterdir()} - set(FILES))):
         raise OutputError(f"{path}: found {others[0]} in it, expected a new folder, or one with a network alone")
-    name, revision = pinned(repository.removeprefix(HUB_PREFIX), revision)
     fetched = fetch_folder(name, revision)
     create_model(fetched)
     with replacing_folder(path) as new:

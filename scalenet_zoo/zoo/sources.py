@@ -2,17 +2,95 @@
 
 import difflib
 import os
+import re
 from pathlib import Path
+from typing import TypeVar
 
 from scalenet_zoo.arch.spec import ArchSpec
-from scalenet_zoo.core.errors import ModelNotFoundError, SpecError
-from scalenet_zoo.core.file_kinds import is_folder, no_network, user_path
-from scalenet_zoo.zoo.catalog import entry_path, list_models
+from scalenet_zoo.core.errors import InputError, ModelNotFoundError, SpecError, UsageError, WeightsError
+from scalenet_zoo.core.file_kinds import exported_kind, is_folder, no_network, user_path
+from scalenet_zoo.core.files import regular_file
+from scalenet_zoo.zoo.catalog import find_entry, is_entry, list_models
 from scalenet_zoo.zoo.model_folder import FOLDER_PREFIX, HUB_PREFIX, ModelFolder, find_folder, read_folder
 
+NetworkSource = str | Path | ArchSpec | ModelFolder
+"""What `create_model` makes a network of: a name of the zoo, a spec or its file, `hf-hub:org/name`, a model folder."""
+_Model = TypeVar("_Model")
 
-def load_spec(source: str | Path | ArchSpec, revision: str | None = None) -> ArchSpec:
-    """The spec of a zoo entry's name, a JSON file, `hf-hub:org/name`, `local-dir:path` or a folder of `train`.
+UNTRAINED = "the weights are initial, not trained: predictions mean nothing yet"
+"""What is said of a network that nobody trained."""
+_REPOSITORY = re.compile(r"([\w.-]+/)?[\w.-]+(@[\w./-]+)?", re.ASCII)
+
+
+def is_exported(model: object) -> bool:
+    """Whether a name is of a file of `export`: an ONNX file or an engine; names of the zoo come before files."""
+    return isinstance(model, str | Path) and not is_entry(str(model)) and exported_kind(user_path(model)) is not None
+
+
+def has_weights(model: object) -> bool:
+    """Whether what somebody names as a model has weights of its own: names of the zoo and specs have none.
+
+    Networks, opened or not, exported files, folders and repositories do.
+    """
+    if isinstance(model, ArchSpec):
+        return False
+    if not isinstance(model, str | Path) or is_exported(model):
+        return True
+    name = str(model)
+    return name.startswith((HUB_PREFIX, FOLDER_PREFIX)) or (not is_entry(name) and user_path(name).is_dir())
+
+
+def check_model(
+    model: _Model, pretrained: bool = False, weights: str | Path | None = None
+) -> _Model | ArchSpec | ModelFolder:
+    """Look whether there is what has this name, and the file of weights; without torch, so that it takes no time.
+
+    Of repositories of the Hub only the name's form is looked at.
+
+    Args:
+        model: a name of the zoo, a spec, a file, a folder or a repository; a network is what it is.
+        pretrained: published weights are asked for.
+        weights: this file of weights is asked for.
+
+    Returns:
+        The spec or the folder that was opened, so that its files are read once; else the model as it was given.
+
+    Raises:
+        UsageError: weights are asked for what has its own.
+        ZooError: there is no such entry, file or folder, or it cannot be read.
+    """
+    opened: _Model | ArchSpec | ModelFolder = model
+    if is_exported(model):
+        if pretrained or weights:
+            raise UsageError("found `pretrained` or `weights`, expected neither: an exported file has its weights")
+        try:
+            regular_file(user_path(str(model)))
+        except ValueError as error:
+            raise InputError(f"{model}: {error}") from None
+    elif not isinstance(model, NetworkSource):
+        if pretrained or weights:
+            raise UsageError("found `pretrained` or `weights`, expected neither: a network has its weights")
+    elif isinstance(model, str) and model.startswith(HUB_PREFIX):
+        if not _REPOSITORY.fullmatch(name := model.removeprefix(HUB_PREFIX)):
+            raise ModelNotFoundError(
+                f"{model}: found {name!r}, expected org/name or org/name@revision after {HUB_PREFIX}"
+            )
+    else:
+        opened = open_source(model)
+    if weights is not None:
+        try:
+            regular_file(user_path(weights))
+        except ValueError as error:
+            raise WeightsError(f"{weights}: {error}") from None
+    return opened
+
+
+def load_spec(source: NetworkSource, revision: str | None = None) -> ArchSpec:
+    """The spec of a network: `load_spec("scalenet_s0")`.
+
+    Args:
+        source: a name of the zoo, a spec or its JSON file, `hf-hub:org/name`, `local-dir:path` or a folder of `train`.
+        revision: a branch, tag or commit of `hf-hub:org/name`.
 
     Raises:
         ModelNotFoundError: no entry and no file has this name; the message suggests the nearest.
@@ -24,7 +102,7 @@ def load_spec(source: str | Path | ArchSpec, revision: str | None = None) -> Arc
 
 
 def open_source(
-    source: str | Path | ArchSpec | ModelFolder, revision: str | None = None, with_weights: bool = True
+    source: NetworkSource, revision: str | None = None, with_weights: bool = True
 ) -> ArchSpec | ModelFolder:
     """What a source stands for, as `create_model` takes it.
 
@@ -41,8 +119,8 @@ def open_source(
     name = str(source)
     if revision is not None and not name.startswith(HUB_PREFIX):
         raise ModelNotFoundError(f"{name}: found the revision {revision} for it, expected it for hf-hub:org/name")
-    if path := entry_path(name):
-        return ArchSpec.load(path)
+    if entry := find_entry(name):
+        return entry
     if folder := open_folder(name, revision, with_weights):
         return folder
     file = user_path(name)

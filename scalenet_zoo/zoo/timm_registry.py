@@ -12,10 +12,11 @@ from typing import Any
 from timm.models import PretrainedCfg, generate_default_cfgs, is_model, register_model
 from torch import nn
 
+from scalenet_zoo.arch.spec import spec_of
 from scalenet_zoo.zoo.catalog import list_models
 from scalenet_zoo.zoo.create import create_model
+from scalenet_zoo.zoo.interface import pretrained_cfg
 from scalenet_zoo.zoo.model_folder import TIMM_ENTRY, read_folder
-from scalenet_zoo.zoo.preparation import pretrained_cfg
 from scalenet_zoo.zoo.sources import load_spec
 
 default_cfgs: dict[str, Any] = {}  # timm looks this up by name in the module of an entry point
@@ -59,7 +60,7 @@ def scalenet_zoo(
     if pretrained:
         return create_model(folder, **kwargs)
     model = create_model(folder.spec, **kwargs)
-    model.pretrained_cfg = model.default_cfg = folder.pretrained_cfg(model.spec)  # type: ignore[arg-type, assignment]
+    model.pretrained_cfg = model.default_cfg = folder.interface.to_timm(spec_of(model))  # type: ignore[assignment]
     return model
 
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from scalenet_zoo import ArchSpec, list_models, load_spec
-from scalenet_zoo.cli import main
 from scalenet_zoo.core.version import __version__
 from scalenet_zoo.data.preparation import sample_photographs
 from scalenet_zoo.export.onnx import OnnxNetwork
-from tests.arch.test_spec import BAD_MBCONV, BAD_MULTIPATH, corrupt
+from tests.helpers.bad_specs import BAD_MBCONV, BAD_MULTIPATH, corrupt
+from tests.helpers.command import COMMAND, Run
+from tests.helpers.networks import shallow
 
 PHOTOGRAPH = str(sample_photographs()[1])
-COMMAND = Path(sys.executable).with_name("scalenet-zoo")
 COMMANDS = [
     "list",
     "show",
@@ -38,39 +38,6 @@ COMMANDS = [
     "push",
     "doctor",
 ]
-
-
-class Run:
-    """Runs the command line in this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.monkeypatch, self.capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        self.monkeypatch.setattr(sys, "argv", ["scalenet-zoo", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        printed = self.capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
-
-    def json(self, *arguments: object) -> Any:
-        code, out, err = self(*arguments, "--json")
-        assert code == 0, err
-        return json.loads(out)
-
-    def error(self, *arguments: object) -> tuple[int, str]:
-        code, out, err = self(*arguments)
-        assert code != 0
-        assert out == ""
-        assert err.startswith("error: ")
-        assert err.count("\n") == 1
-        return code, err.removeprefix("error: ").rstrip()
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
-    return Run(monkeypatch, capsys)
 
 
 # --- help -----------------------------------------------------------------------------------------
@@ -207,7 +174,7 @@ def test_build_by_parameters_family_divisor_and_task(run: Run) -> None:
 
 
 def test_export_and_predict_joints(run: Run, tmp_path: Path) -> None:
-    spec = load_spec("hrnet_w18_pose").replace(name="tiny", height=64, width=64)
+    spec = shallow("hrnet_w18_pose").replace(name="tiny", height=64, width=64)
     spec.save(tmp_path / "tiny.json")
     exported = run.json("export", "tiny.json", "--to", "onnx")
     assert exported["files"] == {"onnx": "tiny.onnx"}
@@ -393,7 +360,7 @@ def test_a_name_of_two_lines_is_one_line(run: Run) -> None:
     assert run.error("show", "two\nlines")[1].startswith(r"two\nlines: found no such entry")
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_build_leaves_nothing_behind(tmp_path: Path, stop: signal.Signals) -> None:
     command = [str(COMMAND), "build", "--flops", "600M", "--export", "onnx", "--output", str(tmp_path)]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background

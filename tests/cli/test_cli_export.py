@@ -15,14 +15,15 @@ import pytest
 from PIL import Image
 
 from scalenet_zoo import load_spec
-from scalenet_zoo.cli.models import check_model, is_exported, open_model
 from scalenet_zoo.core.errors import ZooError
 from scalenet_zoo.data.preparation import sample_photographs
 from scalenet_zoo.export.metadata import Metadata
 from scalenet_zoo.export.tensorrt.record import read_engine
+from scalenet_zoo.models.opening import open_model
+from scalenet_zoo.zoo.sources import check_model, is_exported
 from scalenet_zoo.zoo.weights import save_weights
-from tests.cli.test_cli import Run, run  # noqa: F401 - a fixture
-from tests.helpers.networks import random_model, small
+from tests.helpers.command import Run
+from tests.helpers.networks import random_model, shallow, small
 
 PHOTOGRAPHS = sample_photographs()[0].parent
 
@@ -48,7 +49,7 @@ def shapes(path: Path) -> list[list[Any]]:
     ]
 
 
-def test_size_batch_preprocessing_and_probabilities(run: Run, network: list[str], tmp_path: Path) -> None:  # noqa: F811
+def test_size_batch_preprocessing_and_probabilities(run: Run, network: list[str], tmp_path: Path) -> None:
     printed = run.json(
         "export",
         *network,
@@ -73,7 +74,7 @@ def test_size_batch_preprocessing_and_probabilities(run: Run, network: list[str]
     assert best[0]["probability"] == pytest.approx(torch_best[0]["probability"], rel=1e-3)
 
 
-def test_a_fixed_batch_is_filled_up_in_predict(run: Run, network: list[str], tmp_path: Path) -> None:  # noqa: F811
+def test_a_fixed_batch_is_filled_up_in_predict(run: Run, network: list[str], tmp_path: Path) -> None:
     run.json("export", *network, "--batch", "3", "--precision", "fp16", "--io", "fp16", "--output", "three.onnx")
     assert shapes(tmp_path / "three.onnx") == [[3, 3, 64, 96], [3, 1000]]
     fixed = run.json("predict", PHOTOGRAPHS / "china.jpg", "--model", "three.onnx")
@@ -89,9 +90,9 @@ def test_a_fixed_batch_is_filled_up_in_predict(run: Run, network: list[str], tmp
         ("hrnet_w18_pose", "--with-joints", {"person", "joint", "x", "y", "score"}),
     ],
 )
-def test_dense_networks_decide_in_the_graph(run: Run, name: str, flag: str, keys: set[str], tmp_path: Path) -> None:  # noqa: F811
-    model = random_model(small(name))
-    small(name).save(tmp_path / "dense.json")
+def test_dense_networks_decide_in_the_graph(run: Run, name: str, flag: str, keys: set[str], tmp_path: Path) -> None:
+    model = random_model(shallow(name))
+    shallow(name).save(tmp_path / "dense.json")
     save_weights(model, tmp_path / "dense.safetensors")
     run.json("export", "dense.json", "--weights", "dense.safetensors", flag, "--output", "dense.onnx")
     (rows,) = run.json("predict", PHOTOGRAPHS / "china.jpg", "--model", "dense.onnx").values()
@@ -105,7 +106,7 @@ def test_dense_networks_decide_in_the_graph(run: Run, name: str, flag: str, keys
             assert ours["score"] == pytest.approx(theirs["score"], rel=1e-3)
 
 
-def test_int8_needs_images_and_reports_agreement(run: Run, network: list[str], tmp_path: Path) -> None:  # noqa: F811
+def test_int8_needs_images_and_reports_agreement(run: Run, network: list[str], tmp_path: Path) -> None:
     code, message = run.error("export", *network, "--precision", "int8")
     assert code == 2
     assert message.endswith("found int8 without --calibration, expected a folder of images with it")
@@ -129,7 +130,7 @@ def test_int8_needs_images_and_reports_agreement(run: Run, network: list[str], t
     assert (tmp_path / "q.onnx").stat().st_size < 0.35 * (tmp_path / "mine.safetensors").stat().st_size
 
 
-def test_engines_for_gpus_that_are_not_here(run: Run, network: list[str], tmp_path: Path) -> None:  # noqa: F811
+def test_engines_for_gpus_that_are_not_here(run: Run, network: list[str], tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     flags = ["--to", "tensorrt-rtx", "--compute-capability", "8.9,12.0", "--batch", "1:2:4", "--output", "a.engine"]
     code, out, err = run("export", *network, *flags)
@@ -150,7 +151,7 @@ def test_engines_for_gpus_that_are_not_here(run: Run, network: list[str], tmp_pa
     assert code == 1
 
 
-def test_a_model_repository(run: Run, network: list[str], tmp_path: Path) -> None:  # noqa: F811
+def test_a_model_repository(run: Run, network: list[str], tmp_path: Path) -> None:
     printed = run.json("export", *network, "--to", "triton", "--output", "repository")
     assert printed["files"] == {"triton": "repository/mine"}
     assert names(tmp_path / "repository") == ["mine/1/model.onnx", "mine/config.pbtxt", "mine/labels.txt"]
@@ -184,7 +185,7 @@ def test_a_model_repository(run: Run, network: list[str], tmp_path: Path) -> Non
         (["--weights", "none.safetensors"], "none.safetensors: cannot be read: No such file"),
     ],
 )
-def test_flags_that_make_no_sense(run: Run, arguments: list[str], message: str, tmp_path: Path) -> None:  # noqa: F811
+def test_flags_that_make_no_sense(run: Run, arguments: list[str], message: str, tmp_path: Path) -> None:
     if "tensorrt-rtx" in arguments:
         pytest.importorskip("tensorrt_rtx")
     size = [] if "--size" in arguments else ["--size", "64"]
@@ -211,7 +212,7 @@ MODELS = [
 
 
 @pytest.mark.parametrize(("model", "complaint"), MODELS)
-def test_names_of_models_that_lead_nowhere(run: Run, model: str, complaint: str, tmp_path: Path) -> None:  # noqa: F811
+def test_names_of_models_that_lead_nowhere(run: Run, model: str, complaint: str, tmp_path: Path) -> None:
     for folder in ("folder", "folder.onnx"):
         (tmp_path / folder).mkdir()
     os.mkfifo(tmp_path / "pipe.onnx")
@@ -224,7 +225,7 @@ def test_names_of_models_that_lead_nowhere(run: Run, model: str, complaint: str,
         open_model(model)
 
 
-def test_what_stands_before_a_file_of_the_same_name(run: Run, network: list[str], tmp_path: Path) -> None:  # noqa: F811
+def test_what_stands_before_a_file_of_the_same_name(run: Run, network: list[str], tmp_path: Path) -> None:
     """A name of the zoo comes first; an ONNX file is one whatever it is called."""
     run.json("export", *network, "--output", "a.ONNX")
     shutil.copy(tmp_path / "a.ONNX", tmp_path / "a")
@@ -275,7 +276,7 @@ def test_names_paths_and_quantities_are_looked_at_before_torch_is_imported(
         (["--to", "triton"], "a.onnx: cannot be read"),
     ],
 )
-def test_files_that_make_no_sense(run: Run, arguments: list[str], message: str, tmp_path: Path) -> None:  # noqa: F811
+def test_files_that_make_no_sense(run: Run, arguments: list[str], message: str, tmp_path: Path) -> None:
     if "tensorrt-rtx" in arguments:
         pytest.importorskip("tensorrt_rtx")
     (tmp_path / "a.onnx").write_bytes(b"\x08\x0a\x12 truncated")
@@ -285,7 +286,7 @@ def test_files_that_make_no_sense(run: Run, arguments: list[str], message: str, 
     assert names(tmp_path) == ["a.onnx"]
 
 
-def test_tensorrt_says_what_is_missing(run: Run, network: list[str], tmp_path: Path) -> None:  # noqa: F811
+def test_tensorrt_says_what_is_missing(run: Run, network: list[str], tmp_path: Path) -> None:
     try:
         import tensorrt  # noqa: F401
     except Exception:
@@ -307,7 +308,7 @@ def test_tensorrt_says_what_is_missing(run: Run, network: list[str], tmp_path: P
         (["--on", "ort-cpu", "--family", "resnet"], "resnet: found no such family"),
     ],
 )
-def test_profile_refuses(run: Run, arguments: list[str], message: str, tmp_path: Path) -> None:  # noqa: F811
+def test_profile_refuses(run: Run, arguments: list[str], message: str, tmp_path: Path) -> None:
     code, found = run.error("profile", *arguments)
     assert code in (1, 2)
     assert message in found
@@ -333,14 +334,14 @@ def test_profile_refuses(run: Run, arguments: list[str], message: str, tmp_path:
         ),
     ],
 )
-def test_build_at_a_latency_refuses(run: Run, arguments: list[str], message: str, tmp_path: Path) -> None:  # noqa: F811
+def test_build_at_a_latency_refuses(run: Run, arguments: list[str], message: str, tmp_path: Path) -> None:
     code, found = run.error("build", *arguments)
     assert code in (1, 2)
     assert message in found
     assert names(tmp_path) == []
 
 
-def test_truncated_pictures_are_told_by_name(run: Run, network: list[str], tmp_path: Path) -> None:  # noqa: F811
+def test_truncated_pictures_are_told_by_name(run: Run, network: list[str], tmp_path: Path) -> None:
     content = (PHOTOGRAPHS / "china.jpg").read_bytes()
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -1,16 +1,17 @@
 """Files appear whole or not at all; modules can be waited for."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from scalenet_zoo import create_model
 from scalenet_zoo.core.bounds import JSON_BYTES, MESSAGE_CHARACTERS, NESTING, YAML_BYTES
 from scalenet_zoo.core.errors import EngineError, InputError, OutputError, TrainingError, ZooError
 from scalenet_zoo.core.files import (
@@ -27,6 +28,8 @@ from scalenet_zoo.core.files import (
 from scalenet_zoo.core.import_hook import when_imported
 from scalenet_zoo.core.quoting import printable, quoted
 from scalenet_zoo.core.run_folder import LOCK, hold
+from scalenet_zoo.zoo.weights import save_weights
+from tests.helpers.processes import other_process
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -72,27 +75,14 @@ def test_files_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a file system that can be made small")
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
-    """A process of its own may write files of 1 MB at most: to it every larger one meets a full disk."""
-    program = f"""
-import resource, signal
-from pathlib import Path
-from scalenet_zoo import create_model
-from scalenet_zoo.core.errors import OutputError
-from scalenet_zoo.export.onnx import export_onnx
-from scalenet_zoo.zoo.weights import save_weights
-model = create_model("scalenet_s0", img_size=32)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-for write in (save_weights, export_onnx):
+    """This process may write files of 1 MB at most for a while: every larger one meets a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
     try:
-        write(model, Path({str(tmp_path)!r}) / "large")
-    except OutputError as error:
-        print(error)
-"""
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    lines = [line for line in result.stdout.splitlines() if "large: cannot be written: " in line]
-    assert len(lines) == 2, result.stdout
-    assert all("File too large" in line for line in lines)
+        with pytest.raises(OutputError, match="large: cannot be written: .*File too large"):
+            save_weights(create_model("scalenet_s0"), tmp_path / "large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,19 +122,6 @@ def test_an_action_runs_at_once_for_a_module_that_is_there() -> None:
     done: list[str] = []
     when_imported("sys", lambda: done.append("done"))
     assert done == ["done"]
-
-
-@contextmanager
-def other_process(program: str) -> Iterator["subprocess.Popen[str]"]:
-    """A process that runs a program until it is killed; it has begun when it has printed a line."""
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline().strip() == "ready"
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 WAIT = "print('ready', flush=True); time.sleep(100)"

@@ -22,17 +22,17 @@ from scalenet_zoo.data.loaders import evaluation_loader, training_loader
 from scalenet_zoo.data.people import MOST_PEOPLE, as_images, draw_people, fit_image
 from scalenet_zoo.data.sources import open_data
 from scalenet_zoo.inference.draw import draw
-from scalenet_zoo.inference.evaluate import evaluate
+from scalenet_zoo.inference.evaluate import evaluate_network
 from scalenet_zoo.inference.grouping import group_people, match_tags, merge_scales, split_output
 from scalenet_zoo.inference.metrics import BottomUp, make_meter
 from scalenet_zoo.inference.oks import COCO_FIGURES
-from scalenet_zoo.inference.predict import describe_output, predict
+from scalenet_zoo.inference.predict import describe_output, predict_pictures
 from scalenet_zoo.inference.prepare import prepare_inference
 from scalenet_zoo.training.log import read_log
 from scalenet_zoo.training.losses import people_loss, tag_loss, task_loss
 from scalenet_zoo.training.recipe import Recipe
 from scalenet_zoo.training.trainer import Options, train_network
-from tests.helpers.data_files import CFG, person, picture, write_coco
+from tests.helpers.data_files import INTERFACE, person, picture, write_coco
 from tests.helpers.shapes import SPECS
 
 SPEC = ArchSpec.create(
@@ -334,7 +334,7 @@ def test_training_batches_do_not_depend_on_workers(tmp_path: Path, workers: int)
     recipe = Recipe(rotation=20, train_size=(64, 64))
     batches = []
     for count in (workers, 0):
-        loader = training_loader(persons, COCO_SPEC, CFG, recipe, 2, count)
+        loader = training_loader(persons, COCO_SPEC, INTERFACE, recipe, 2, count)
         torch.manual_seed(0)
         loader.dataset.set_epoch(1)  # type: ignore[attr-defined]
         batches += list(loader)
@@ -470,7 +470,7 @@ def test_prediction_gives_everybody_in_each_picture_and_draws_them() -> None:
         [output_of(target_of(couples.read(i)[1], fit_image(pictures[i], (64, 64))[1]), [0.0, 3.0]) for i in range(2)]
     )
     object.__setattr__(inference, "run", lambda images: outputs)
-    decisions = predict(inference, pictures)
+    decisions = predict_pictures(inference, pictures)
     for i, (found, shown) in enumerate(zip(decisions, pictures, strict=True)):
         truth = np.stack([one.keypoints for one in couples.read(i)[1].persons])
         places = found[..., :2] * shown.size - 0.5
@@ -479,7 +479,7 @@ def test_prediction_gives_everybody_in_each_picture_and_draws_them() -> None:
             visible = one[:, 1] < shown.height - 4
             assert min(np.abs(place - one[:, :2])[visible].max() for place in places) < 2
     with pytest.raises(InputError, match="tiny_bottom_up: found boxes of persons, expected none: it finds the persons"):
-        predict(inference, pictures, [[], []])
+        predict_pictures(inference, pictures, [[], []])
     rows = describe_output(SPEC, decisions[1], form="joints", names=LABELS.names)
     assert [(row["person"], row["name"]) for row in rows] == [(i, name) for i in range(2) for name in LABELS.names]
     assert describe_output(SPEC, outputs[1].numpy(), names=LABELS.names)[0].keys() == rows[0].keys()
@@ -499,10 +499,10 @@ def test_training_lowers_the_loss_and_the_network_is_kept(tmp_path: Path) -> Non
     assert 0 <= trained.best <= 1
     best: Any = create_model(tmp_path / "run").eval()
     assert best.spec.bottom_up
-    found = evaluate(best, Couples(4, "val"))
+    found = evaluate_network(best, Couples(4, "val"))
     assert found.images == 4
     assert found.metrics["ap"] == pytest.approx(trained.best, abs=1e-6)
-    flipped = evaluate(best, Couples(4, "val"), flip=True).metrics["ap"]
+    flipped = evaluate_network(best, Couples(4, "val"), flip=True).metrics["ap"]
     assert 0 <= float(flipped) <= 1  # type: ignore[arg-type]
 
 

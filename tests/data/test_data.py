@@ -8,7 +8,6 @@ import pickle
 import random
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,10 @@ from scalenet_zoo.data.image_files import image_files
 from scalenet_zoo.data.loaders import TrainingSet, evaluation_loader, seeded, training_loader
 from scalenet_zoo.data.preparation import preprocessing, read_image, sample_photographs
 from scalenet_zoo.data.sources import open_data
-from scalenet_zoo.inference.evaluate import evaluate
+from scalenet_zoo.inference.evaluate import evaluate_network
 from scalenet_zoo.training.recipe import Recipe
 from tests.helpers.data_files import (
-    CFG,
+    INTERFACE,
     picture,
     pixels,
     png,
@@ -178,8 +177,8 @@ def test_tar_files_hold_what_folders_hold(pack: Any, workers: int, tmp_path: Pat
     assert sorted(pixels(packed)) == sorted(pixels(unpacked))
     spec = spec_of(packed)
     for loader in (
-        training_loader(packed, spec, CFG, Recipe(), 4, workers),
-        evaluation_loader(packed, preprocessing(spec, CFG), spec, 4, workers),
+        training_loader(packed, spec, INTERFACE, Recipe(), 4, workers),
+        evaluation_loader(packed, preprocessing(spec, INTERFACE), spec, 4, workers),
     ):
         assert [batch["broken"] for batch in loader] == [[], []]
 
@@ -334,10 +333,10 @@ def test_one_class_alone_teaches_nothing(tmp_path: Path) -> None:
             (tmp_path / "train").rename(tmp_path / "other")
         examples = open_data(str(tmp_path), "classification", split)
         with pytest.raises(InputError, match=f"split {split}: found images of the class '{name}' alone, expected two"):
-            training_loader(examples, SPECS["classification"], CFG, Recipe(), 2, 0)
+            training_loader(examples, SPECS["classification"], INTERFACE, Recipe(), 2, 0)
     digits = open_data("digits", "classification", "train", limit=1)
     with pytest.raises(InputError, match="found images of the class '[0-9]' alone"):
-        training_loader(digits, SPECS["classification"].replace(classes=10), CFG, Recipe(), 1, 0)
+        training_loader(digits, SPECS["classification"].replace(classes=10), INTERFACE, Recipe(), 1, 0)
 
 
 def test_bad_tar_files_are_named(tmp_path: Path) -> None:
@@ -366,14 +365,15 @@ def test_webdatasets_stream(shards: Path, workers: int) -> None:
     spec = SPECS["classification"]
     val = open_data(f"wds:{shards}", "classification", "val")
     assert isinstance(val, Stream)
-    batches = list(evaluation_loader(val, preprocessing(spec, CFG), spec, 4, workers))
+    batches = list(evaluation_loader(val, preprocessing(spec, INTERFACE), spec, 4, workers))
     seen = torch.cat([batch["image"] for batch in batches])
-    expected = torch.stack([preprocessing(spec, CFG)(picture(10 * shard + i)) for shard in range(2) for i in range(6)])
+    prepared = preprocessing(spec, INTERFACE)
+    expected = torch.stack([prepared(picture(10 * shard + i)) for shard in range(2) for i in range(6)])
     assert sorted(map(float, seen.mean((1, 2, 3)))) == pytest.approx(sorted(map(float, expected.mean((1, 2, 3)))))
     assert sorted(torch.cat([batch["target"] for batch in batches]).tolist()) == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
 
     train = open_data(f"wds:{shards}", "classification", "train")
-    loader = training_loader(train, spec, CFG, Recipe(), 3, workers)
+    loader = training_loader(train, spec, INTERFACE, Recipe(), 3, workers)
     loader.dataset.set_epoch(1)  # type: ignore[attr-defined]
     batches = list(loader)
     assert len(batches) == len(loader) == 4
@@ -414,12 +414,12 @@ def test_streams_keep_the_rules_of_files(
         return torch.stack([down, torch.zeros(len(images)), across], dim=1)
 
     network.forward = forward
-    found = evaluate(network, opened(), workers=0)
+    found = evaluate_network(network, opened(), workers=0)
     assert (found.images, found.metrics["top1"]) == (2, 1.0)
     assert ["found pixels of mode I;16" in broken for broken in found.broken] == [True]
     assert "found 2 of 4 images that its description tells of: the others cannot be read" in caplog.text
     with pytest.raises(InputError, match="found 2 of 4 images .*, expected at most 1 to be missing or broken"):
-        evaluate(network, opened(), workers=0, broken_limit=1)
+        evaluate_network(network, opened(), workers=0, broken_limit=1)
     for classes, names in (({"0": "steep", "1": "flat"}, ("steep", "flat")), ({"flat": 0, "a": 1}, ("flat", "a"))):
         info["class_names"] = classes
         assert opened().labels.names == names
@@ -429,8 +429,8 @@ def test_streams_keep_the_rules_of_files(
     del info["class_names"]
     spec = SPECS["classification"].replace(classes=1)
     for loader in (
-        training_loader(opened(), spec, CFG, Recipe(), 2, 0),
-        evaluation_loader(opened(), preprocessing(spec, CFG), spec, 2, 0),
+        training_loader(opened(), spec, INTERFACE, Recipe(), 2, 0),
+        evaluation_loader(opened(), preprocessing(spec, INTERFACE), spec, 2, 0),
     ):
         with pytest.raises(
             LoadingError, match="image 1 of its process: found the class 1, expected a number from 0 to 0$"
@@ -482,7 +482,7 @@ def test_bad_webdatasets_are_named(shards: Path) -> None:
     network: Any = random_model(SPECS["classification"])
     network.pretrained_cfg["labels"] = {"names": ["cat", "dog", "eel"]}
     with pytest.raises(LoadingError, match="image 2 of its process: found the class 2, expected a number from 0 to 1"):
-        evaluate(network, open_data(f"wds:{shards}", "classification", "val"))
+        evaluate_network(network, open_data(f"wds:{shards}", "classification", "val"))
     gc.collect()
     del info["splits"]["train"]["shard_lengths"]
     path.write_text(json.dumps(info))
@@ -515,7 +515,9 @@ def test_no_library_runs_postscript(kind: str, tmp_path: Path, monkeypatch: pyte
             (tmp_path / "val" / name / "0.png").write_bytes(content)
     split = {"name": "val", "num_samples": 3, "filenames": ["val-0.tar"], "shard_lengths": [3]}
     (tmp_path / "_info.json").write_text(json.dumps({"splits": {"val": split}}))
-    found = evaluate(random_model(SPECS["classification"]), open_data(f"{kind}:{tmp_path}", "classification", "val"))
+    found = evaluate_network(
+        random_model(SPECS["classification"]), open_data(f"{kind}:{tmp_path}", "classification", "val")
+    )
     assert (found.images, ran, EpsImagePlugin.gs_binary) == (2, [], "gs")
     gc.collect()
 
@@ -561,8 +563,8 @@ def test_hugging_face_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert stream.labels.names == ("cat", "dog")
     spec = SPECS["classification"]
     for loader in (
-        training_loader(stream, spec, CFG, Recipe(), 4, 0),
-        evaluation_loader(stream, preprocessing(spec, CFG), spec, 4, 0),
+        training_loader(stream, spec, INTERFACE, Recipe(), 4, 0),
+        evaluation_loader(stream, preprocessing(spec, INTERFACE), spec, 4, 0),
     ):
         targets = torch.cat([batch["target"] for batch in loader])
         assert sorted(targets.tolist()) == [0] * 4 + [1] * 4
@@ -666,7 +668,7 @@ def test_pictures_do_not_depend_on_workers(task: Task, tmp_path: Path) -> None:
     spec = spec_of(examples)
 
     def epochs(workers: int, recipe: Recipe = STRONG) -> Iterator[list[list[bytes]]]:
-        loader = training_loader(examples, spec, CFG, recipe, 1, workers)
+        loader = training_loader(examples, spec, INTERFACE, recipe, 1, workers)
         for epoch in (0, 1):
             loader.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
             batches = list(loader)
@@ -676,7 +678,7 @@ def test_pictures_do_not_depend_on_workers(task: Task, tmp_path: Path) -> None:
     first, second = epochs(0)
     assert list(epochs(1)) == list(epochs(2)) == [first, second]
     assert first != second
-    assert next(epochs(0, replace(STRONG, seed=1))) != first
+    assert next(epochs(0, STRONG.replace({"seed": 1}))) != first
 
 
 @pytest.mark.parametrize("task", ["classification", "segmentation", "pose"])
@@ -685,8 +687,8 @@ def test_workers_may_be_started_anew(task: Task, tmp_path: Path) -> None:
     examples = examples_of(task, tmp_path)
     spec = spec_of(examples)
     for loader in (
-        training_loader(examples, spec, CFG, STRONG, 1, 0),
-        evaluation_loader(examples, preprocessing(spec, CFG), spec, 1, 0),
+        training_loader(examples, spec, INTERFACE, STRONG, 1, 0),
+        evaluation_loader(examples, preprocessing(spec, INTERFACE), spec, 1, 0),
     ):
         dataset, collate = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
         one, other = loader.collate_fn([loader.dataset[0]]), collate([dataset[0]])
@@ -697,7 +699,7 @@ def test_workers_may_be_started_anew(task: Task, tmp_path: Path) -> None:
 def test_classifiers_see_what_timm_shows(tmp_path: Path) -> None:
     examples = examples_of("classification", tmp_path)
     spec = spec_of(examples)
-    loader = training_loader(examples, spec, CFG, STRONG, 4, 0)
+    loader = training_loader(examples, spec, INTERFACE, STRONG, 4, 0)
     loader.dataset.set_epoch(7)  # type: ignore[attr-defined]
     transform = create_transform(
         (3, 32, 32),
@@ -709,8 +711,8 @@ def test_classifiers_see_what_timm_shows(tmp_path: Path) -> None:
         re_prob=STRONG.reprob,
         re_mode="pixel",
         interpolation="bilinear",
-        mean=CFG["mean"],
-        std=CFG["std"],
+        mean=INTERFACE.mean,
+        std=INTERFACE.std,
     )
     for index in range(4):
         with seeded(STRONG.seed, 7, index):
@@ -722,7 +724,7 @@ def test_classifiers_see_what_timm_shows(tmp_path: Path) -> None:
 def test_training_may_use_another_size_and_grey_networks(task: Task, tmp_path: Path) -> None:
     examples = examples_of(task, tmp_path)
     spec = spec_of(examples, channels=1)
-    batch = next(iter(training_loader(examples, spec, CFG, replace(STRONG, train_size=(64, 96)), 2, 0)))
+    batch = next(iter(training_loader(examples, spec, INTERFACE, STRONG.replace({"train_size": (64, 96)}), 2, 0)))
     assert batch["image"].shape == (2, 1, 64, 96)
     assert abs(float(batch["image"].mean())) < 3
     shapes = [tuple(tensor.shape) for tensor in tensors(batch["target"])]
@@ -734,7 +736,7 @@ def test_training_may_use_another_size_and_grey_networks(task: Task, tmp_path: P
             "pose": [(2, 4, 16, 24), (2, 4)],
         }[task]
     )
-    whole = next(iter(evaluation_loader(examples, preprocessing(spec, CFG), spec, 2, 0)))
+    whole = next(iter(evaluation_loader(examples, preprocessing(spec, INTERFACE), spec, 2, 0)))
     assert whole["image"].shape == (2, 1, spec.input.height, spec.input.width)
 
 
@@ -744,8 +746,8 @@ def test_plain_augmentation_shows_a_classifier_the_image_itself(tmp_path: Path) 
     plain = Recipe(hflip=0.0, scale=(1.0, 1.0), ratio=(1.2, 1.2))  # the pictures' own shape
     for channels in (1, 3):
         seen = spec.replace(channels=channels)
-        loader = training_loader(examples, seen, CFG, plain, 8, 0)
-        squash = preprocessing(seen, {**CFG, "interpolation": "bilinear"})
+        loader = training_loader(examples, seen, INTERFACE, plain, 8, 0)
+        squash = preprocessing(seen, INTERFACE)
         image = loader.dataset[0][0]
         expected = squash(examples.read(0)[0].resize((32, 32), Image.Resampling.BILINEAR))
         assert torch.allclose(image, expected, atol=0.03)
@@ -773,7 +775,7 @@ def test_broken_images_are_named_and_replaced_or_left_out(task: Task, workers: i
     spec = spec_of(examples)
     spoil(examples.name(1))
     broken = BrokenImages(10)
-    loader = training_loader(examples, spec, CFG, STRONG, 1, workers)
+    loader = training_loader(examples, spec, INTERFACE, STRONG, 1, workers)
     for _ in range(2):
         for batch in loader:
             assert len(batch["image"]) == 1
@@ -785,12 +787,12 @@ def test_broken_images_are_named_and_replaced_or_left_out(task: Task, workers: i
     assert isinstance(dataset, TrainingSet)
     assert [len(dataset[i][2]) > 0 for i in range(len(examples))].count(True) in (1, 2)  # two persons share a file
 
-    batches = list(evaluation_loader(examples, preprocessing(spec, CFG), spec, 1, workers))
+    batches = list(evaluation_loader(examples, preprocessing(spec, INTERFACE), spec, 1, workers))
     lost = [len(batch["image"]) == 0 for batch in batches]
     assert lost == [bool(batch["broken"]) for batch in batches]
     assert 1 <= sum(lost) <= 2
     assert all(len(batch["target"]) == len(batch["image"]) for batch in batches)
-    whole = list(evaluation_loader(examples, preprocessing(spec, CFG), spec, len(examples), workers))
+    whole = list(evaluation_loader(examples, preprocessing(spec, INTERFACE), spec, len(examples), workers))
     assert len(whole[0]["image"]) == len(whole[0]["target"]) == len(examples) - sum(lost)
 
 
@@ -799,7 +801,7 @@ def test_too_many_broken_images_are_an_error_of_one_line(workers: int, tmp_path:
     examples = examples_of("classification", tmp_path)
     for i in range(len(examples)):
         spoil(examples.name(i))
-    loader = training_loader(examples, spec_of(examples), CFG, STRONG, 1, workers)
+    loader = training_loader(examples, spec_of(examples), INTERFACE, STRONG, 1, workers)
     with pytest.raises(
         LoadingError, match=r"^found 4 images that cannot be used, expected at most 3: .*png: .* \(and 3 more\)$"
     ):
@@ -833,8 +835,8 @@ def test_classes_that_the_network_lacks_are_named(task: Task, tmp_path: Path) ->
     examples = examples_of(task, tmp_path)
     spec = SPECS[task].replace(classes=1)
     for loader in (
-        training_loader(examples, spec, CFG, STRONG, len(examples), 0),
-        evaluation_loader(examples, preprocessing(spec, CFG), spec, len(examples), 0),
+        training_loader(examples, spec, INTERFACE, STRONG, len(examples), 0),
+        evaluation_loader(examples, preprocessing(spec, INTERFACE), spec, len(examples), 0),
     ):
         with pytest.raises(LoadingError, match="^[^\n]*png: found the class [12], expected a number from 0 to 0$"):
             list(loader)
@@ -843,7 +845,7 @@ def test_classes_that_the_network_lacks_are_named(task: Task, tmp_path: Path) ->
 def test_less_than_a_batch_is_an_error() -> None:
     examples = open_data("digits", "classification", "val", limit=3)
     with pytest.raises(InputError, match="digits: found 3 images of val, expected at least a batch of 4"):
-        training_loader(examples, SPECS["classification"], CFG, Recipe(), 4, 0)
+        training_loader(examples, SPECS["classification"], INTERFACE, Recipe(), 4, 0)
 
 
 @cache

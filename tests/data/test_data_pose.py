@@ -4,7 +4,6 @@ import json
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from scalenet_zoo.data.sources import open_data
 from scalenet_zoo.inference.decode import find_joints, place_joints
 from scalenet_zoo.inference.metrics import Pose
 from scalenet_zoo.training.recipe import Recipe
-from tests.helpers.data_files import CFG, JOINTS, person, write_coco
+from tests.helpers.data_files import INTERFACE, JOINTS, person, write_coco
 from tests.helpers.shapes import SPECS
 
 SPEC = SPECS["pose"].replace(classes=4, height=64, width=48)
@@ -460,19 +459,19 @@ def test_nobody_is_mirrored_whose_left_and_right_are_not_known(
     write_coco(tmp_path, category={**SIGMAS, "keypoints": names})
     (tmp_path / "joints.yaml").write_text(said)
     examples = persons(tmp_path, joints=tmp_path / "joints.yaml" if said else None)
-    recipe = Recipe(resize=(1.0, 1.0), hflip=1.0)
+    recipe, unmirrored = (Recipe(resize=(1.0, 1.0), hflip=hflip) for hflip in (1.0, 0.0))
     if head == "top_down":
         image, someone = examples.read(0)
-        seen, target = person_augmentation(SPEC, CFG, recipe, examples.labels)(image, someone)
-        plain, still = person_augmentation(SPEC, CFG, replace(recipe, hflip=0.0), examples.labels)(image, someone)
+        seen, target = person_augmentation(SPEC, INTERFACE, recipe, examples.labels)(image, someone)
+        plain, still = person_augmentation(SPEC, INTERFACE, unmirrored, examples.labels)(image, someone)
     else:
         spec, everybody = SPEC.replace(width=64), as_images(examples, all_images=False)
         image, people = everybody.read(0)
         assert isinstance(people, People)
         with seeded(0):
-            seen, target = augment_people(spec, CFG, recipe, examples.labels)(image, people)
+            seen, target = augment_people(spec, INTERFACE, recipe, examples.labels)(image, people)
         with seeded(0):
-            plain, still = augment_people(spec, CFG, replace(recipe, hflip=0.0), examples.labels)(image, people)
+            plain, still = augment_people(spec, INTERFACE, unmirrored, examples.labels)(image, people)
     assert torch.equal(seen, plain) != mirrored
     maps = "heatmaps" if head == "top_down" else "coarse"
     if mirrored and not said.endswith("[]"):
@@ -511,7 +510,7 @@ def test_joints_at_the_edge_and_joints_without_a_label_may_lie_outside(tmp_path:
     examples = persons(write_coco(tmp_path, people=[whole, person(2, 10, keypoints=keypoints, bbox=[30, 20, 30, 30])]))
     assert examples.read(0)[1].keypoints.ravel().tolist() == [-1, 70, 2, 90, -1, 1, 0, 0, 0, 45, 35, 2]
     for index, weights in ((0, [1, 1, 0, 1]), (1, [0, 0, 0, 1])):
-        _, target = person_augmentation(SPEC, CFG, Recipe(hflip=0.0, resize=(1.0, 1.0)), examples.labels)(
+        _, target = person_augmentation(SPEC, INTERFACE, Recipe(hflip=0.0, resize=(1.0, 1.0)), examples.labels)(
             *examples.read(index)
         )
         assert target["weights"].tolist() == weights
@@ -663,7 +662,7 @@ def test_augmented_joints_are_found_again_in_the_image(seed: int, index: int, tm
         zoom, turn = float(torch.empty(()).uniform_(0.7, 1.3)), float(torch.empty(()).uniform_(-60, 60))
         mirrored = float(torch.rand(())) < 0.5
     with seeded(seed):
-        pixels, target = person_augmentation(SPEC, CFG, STRONG, examples.labels)(image, someone)
+        pixels, target = person_augmentation(SPEC, INTERFACE, STRONG, examples.labels)(image, someone)
     assert pixels.shape == (3, 64, 48)
     assert target["heatmaps"].shape == (4, 16, 12)
     matrix = crop_matrix(someone.box, SIZE, zoom, turn, mirrored)
@@ -680,7 +679,7 @@ def test_a_mirrored_crop_is_the_mirror_image_with_joints_exchanged(tmp_path: Pat
     examples = persons(write_coco(tmp_path))
     image, someone = examples.read(2)
     plain, flipped = (
-        person_augmentation(SPEC, CFG, Recipe(resize=(1.0, 1.0), hflip=hflip), examples.labels)(image, someone)
+        person_augmentation(SPEC, INTERFACE, Recipe(resize=(1.0, 1.0), hflip=hflip), examples.labels)(image, someone)
         for hflip in (0.0, 1.0)
     )
     assert torch.allclose(flipped[0].flip(2), plain[0], atol=0.05)
@@ -688,7 +687,7 @@ def test_a_mirrored_crop_is_the_mirror_image_with_joints_exchanged(tmp_path: Pat
     assert torch.allclose(flipped[1]["heatmaps"].flip(2)[order], plain[1]["heatmaps"], atol=1e-5)
     assert torch.equal(flipped[1]["weights"][order], plain[1]["weights"])
     crop = crop_person(image, someone.box, SIZE)[0]
-    assert torch.allclose(plain[0], preprocessing(SPEC, CFG)(crop), atol=1e-6)
+    assert torch.allclose(plain[0], preprocessing(SPEC, INTERFACE)(crop), atol=1e-6)
 
 
 @given(st.integers(2, 30).flatmap(lambda count: st.tuples(st.just(count), st.permutations(range(count)))))
@@ -715,14 +714,15 @@ def test_a_mirrored_crops_heatmaps_are_mirrored_to_the_pixel(points: Any, width:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_gives_crops_that_lead_back(workers: int, tmp_path: Path) -> None:
     examples = persons(write_coco(tmp_path))
-    (batch,) = evaluation_loader(examples, preprocessing(SPEC, CFG), SPEC, 8, workers)
+    (batch,) = evaluation_loader(examples, preprocessing(SPEC, INTERFACE), SPEC, 8, workers)
     assert batch["image"].shape == (3, 3, 64, 48)
     for index, crop in enumerate(batch["target"]):
         assert isinstance(crop, Crop)
         image, someone = examples.read(index)
         assert (crop.person.id, crop.person.box) == (someone.id, someone.box)
         assert np.array_equal(crop.person.keypoints, someone.keypoints)
-        assert torch.equal(batch["image"][index], preprocessing(SPEC, CFG)(crop_person(image, someone.box, SIZE)[0]))
+        crop_alone = crop_person(image, someone.box, SIZE)[0]
+        assert torch.equal(batch["image"][index], preprocessing(SPEC, INTERFACE)(crop_alone))
         labelled = someone.keypoints[:, 2] > 0
         points = apply(inverse(crop.to_image), someone.keypoints[:, :2])
         maps, weights = draw_heatmaps(points, labelled, (64, 48), 2.0)
@@ -733,7 +733,7 @@ def test_evaluation_gives_crops_that_lead_back(workers: int, tmp_path: Path) -> 
 
 def test_training_batches(tmp_path: Path) -> None:
     examples = persons(write_coco(tmp_path))
-    loader = training_loader(examples, SPEC, CFG, replace(STRONG, heatmap_sigma=1.0), 3, 0)
+    loader = training_loader(examples, SPEC, INTERFACE, STRONG.replace({"heatmap_sigma": 1.0}), 3, 0)
     (batch,) = loader
     assert batch["image"].shape == (3, 3, 64, 48)
     assert {name: tuple(tensor.shape) for name, tensor in batch["target"].items()} == {
@@ -741,6 +741,6 @@ def test_training_batches(tmp_path: Path) -> None:
         "weights": (3, 4),
     }
     assert batch["target"]["heatmaps"].dtype == torch.float32
-    wide = next(iter(training_loader(examples, SPEC, CFG, STRONG, 3, 0)))["target"]["heatmaps"]
+    wide = next(iter(training_loader(examples, SPEC, INTERFACE, STRONG, 3, 0)))["target"]["heatmaps"]
     assert wide.sum() > 2 * batch["target"]["heatmaps"].sum()
     assert isinstance(examples.read(0)[1], Person)

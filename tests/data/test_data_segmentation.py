@@ -5,7 +5,6 @@ import re
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,10 @@ from scalenet_zoo.data.loaders import evaluation_loader, seeded, training_loader
 from scalenet_zoo.data.preparation import preprocessing
 from scalenet_zoo.data.segmentation import Masks, in_tiles, mask_augmentation
 from scalenet_zoo.data.sources import open_data
-from scalenet_zoo.inference.evaluate import evaluate
+from scalenet_zoo.inference.evaluate import evaluate_network
 from scalenet_zoo.training.losses import pixel_loss
 from scalenet_zoo.training.recipe import Recipe
-from tests.helpers.data_files import CFG, COLOURS, blobs, write_masks
+from tests.helpers.data_files import COLOURS, INTERFACE, blobs, write_masks
 from tests.helpers.shapes import SPECS
 
 SPEC = SPECS["segmentation"].replace(height=60, width=80)
@@ -44,7 +43,7 @@ def masks(root: Path, **kwargs: Any) -> Masks:
 
 def pixels(image: Tensor) -> Tensor:
     """A normalised image (3, h, w) as values from 0 to 255."""
-    mean, std = (torch.tensor(CFG[name])[:, None, None] for name in ("mean", "std"))
+    mean, std = (torch.tensor(getattr(INTERFACE, name))[:, None, None] for name in ("mean", "std"))
     return (image * std + mean) * 255
 
 
@@ -162,14 +161,14 @@ def test_where_everything_is_broken_the_first_reason_is_told(tmp_path: Path) -> 
         Image.new("RGB", (80, 60)).save(tmp_path / "masks" / f"{i}.png")
     complaint = r"^found no image that can be used: .*.png: found a mask of mode RGB, expected .* \(and 2 more\)$"
     with pytest.raises(InputError, match=complaint):
-        next(iter(training_loader(examples, SPEC, CFG, STILL, 3, 0)))
+        next(iter(training_loader(examples, SPEC, INTERFACE, STILL, 3, 0)))
     model = create_model(SPEC, num_classes=3)
     with pytest.raises(InputError, match=complaint):
-        evaluate(model, examples)
+        evaluate_network(model, examples)
     with pytest.raises(
         InputError, match=r"^found 3 images that cannot be used, expected at most 2: .*0.png: found a m"
     ):
-        evaluate(model, examples, broken_limit=2)
+        evaluate_network(model, examples, broken_limit=2)
 
 
 def test_images_in_tiles_may_be_larger(tmp_path: Path) -> None:
@@ -235,14 +234,14 @@ def test_one_class_alone_is_nothing_to_learn(listed: bool, tmp_path: Path) -> No
         Image.fromarray((255 * (blobs(i, (60, 80)) > 1)).astype(np.uint8)).save(tmp_path / "masks" / f"{i}.png")
     examples = masks(tmp_path)
     if listed:
-        (batch,) = training_loader(examples, SPEC, CFG, STILL, 3, 0)
+        (batch,) = training_loader(examples, SPEC, INTERFACE, STILL, 3, 0)
         assert set(batch["target"].unique().tolist()) == {0, 1}
         return
     with pytest.raises(
         InputError, match="found pixels of the class 0 alone in 3 masks of val, expected two classes or"
     ):
-        training_loader(examples, SPEC, CFG, STILL, 3, 0)
-    assert len(evaluation_loader(examples, preprocessing(SPEC, CFG), SPEC, 3, 0)) == 1
+        training_loader(examples, SPEC, INTERFACE, STILL, 3, 0)
+    assert len(evaluation_loader(examples, preprocessing(SPEC, INTERFACE), SPEC, 3, 0)) == 1
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -388,8 +387,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
 @given(seed=st.integers(0, 1000), index=st.integers(0, 2), rotation=st.sampled_from([0.0, 40.0]))
 def test_masks_move_with_their_images(examples: Examples, seed: int, index: int, rotation: float) -> None:
     """A pixel's colour tells its class; only at edges between classes, which resizing blurs, may they differ."""
-    recipe = replace(STILL, hflip=0.5, resize=(0.5, 2.0), rotation=rotation, train_size=(48, 64))
-    augment = mask_augmentation(SPEC, CFG, recipe)
+    recipe = STILL.replace({"hflip": 0.5, "resize": (0.5, 2.0), "rotation": rotation, "train_size": (48, 64)})
+    augment = mask_augmentation(SPEC, INTERFACE, recipe)
     with seeded(seed):
         image, mask = augment(*examples.read(index))  # type: ignore[arg-type]
     assert image.shape == (3, 48, 64)
@@ -399,7 +398,7 @@ def test_masks_move_with_their_images(examples: Examples, seed: int, index: int,
         (pixels(image) - torch.tensor(COLOURS.T[..., None, None], dtype=torch.float32).transpose(0, 1)).abs().amax(1)
     )
     void = distances.argmin(0) == 3
-    mean = torch.tensor([round(255 * value) for value in CFG["mean"]])[:, None, None]
+    mean = torch.tensor([round(255 * value) for value in INTERFACE.mean])[:, None, None]
     padded = (pixels(image) - mean).abs().amax(0) < 2
     clear = (distances.amin(0) < 8) | padded
     assert clear.float().mean() > 0.6
@@ -409,9 +408,9 @@ def test_masks_move_with_their_images(examples: Examples, seed: int, index: int,
 
 def test_without_augmentation_training_shows_what_evaluation_shows(examples: Examples) -> None:
     image, mask = examples.read(0)
-    shown, target = mask_augmentation(SPEC, CFG, STILL)(image, mask)  # type: ignore[arg-type]
-    assert torch.allclose(shown, preprocessing(SPEC, CFG)(image), atol=1e-6)
-    mirrored, turned = mask_augmentation(SPEC, CFG, replace(STILL, hflip=1.0))(image, mask)  # type: ignore[arg-type]
+    shown, target = mask_augmentation(SPEC, INTERFACE, STILL)(image, mask)  # type: ignore[arg-type]
+    assert torch.allclose(shown, preprocessing(SPEC, INTERFACE)(image), atol=1e-6)
+    mirrored, turned = mask_augmentation(SPEC, INTERFACE, STILL.replace({"hflip": 1.0}))(image, mask)  # type: ignore[arg-type]
     assert torch.equal(mirrored.flip(2), shown)
     assert torch.equal(turned.flip(1), target)
     nearest = Image.fromarray(mask).resize((80, 60), Image.Resampling.NEAREST)  # type: ignore[arg-type]
@@ -419,9 +418,9 @@ def test_without_augmentation_training_shows_what_evaluation_shows(examples: Exa
 
 
 def test_training_for_tiles_shows_images_at_their_own_resolution(examples: Examples) -> None:
-    recipe = replace(STILL, own_resolution=True, train_size=(48, 64))
+    recipe = STILL.replace({"own_resolution": True, "train_size": (48, 64)})
     image, mask = examples.read(0)
-    shown, target = mask_augmentation(SPEC, CFG, recipe)(image, mask)  # type: ignore[arg-type]
+    shown, target = mask_augmentation(SPEC, INTERFACE, recipe)(image, mask)  # type: ignore[arg-type]
     original = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
     places = [
         (top, left)
@@ -431,7 +430,8 @@ def test_training_for_tiles_shows_images_at_their_own_resolution(examples: Examp
         and np.array_equal(target, mask[top : top + 48, left : left + 64])  # type: ignore[index]
     ]
     assert places
-    twice, _ = mask_augmentation(SPEC, CFG, replace(recipe, resize=(2.0, 2.0), train_size=(180, 200)))(image, mask)  # type: ignore[arg-type]
+    twofold = recipe.replace({"resize": (2.0, 2.0), "train_size": (180, 200)})
+    twice, _ = mask_augmentation(SPEC, INTERFACE, twofold)(image, mask)  # type: ignore[arg-type]
     assert torch.allclose(
         pixels(twice),
         torch.from_numpy(np.array(image.resize((200, 180), Image.Resampling.BILINEAR))).permute(2, 0, 1).float(),
@@ -441,7 +441,7 @@ def test_training_for_tiles_shows_images_at_their_own_resolution(examples: Examp
 
 def test_small_images_are_padded_with_void(examples: Examples) -> None:
     image, mask = examples.read(0)
-    shown, target = mask_augmentation(SPEC, CFG, replace(STILL, resize=(0.5, 0.5)))(image, mask)  # type: ignore[arg-type]
+    shown, target = mask_augmentation(SPEC, INTERFACE, STILL.replace({"resize": (0.5, 0.5)}))(image, mask)  # type: ignore[arg-type]
     assert (target != IGNORE).sum() <= 30 * 40
     rows, columns = torch.nonzero(target != IGNORE).unbind(1)
     inside = torch.zeros_like(target, dtype=torch.bool)
@@ -453,7 +453,7 @@ def test_small_images_are_padded_with_void(examples: Examples) -> None:
 
 def test_evaluation_keeps_masks_as_they_are(examples: Examples) -> None:
     for workers in (0, 2):
-        (batch,) = evaluation_loader(examples, preprocessing(SPEC, CFG), SPEC, 8, workers)
+        (batch,) = evaluation_loader(examples, preprocessing(SPEC, INTERFACE), SPEC, 8, workers)
         assert batch["image"].shape == (3, 3, 60, 80)
         for index, target in enumerate(batch["target"]):
             assert target.dtype == torch.int64
@@ -466,7 +466,7 @@ def test_masks_without_a_labelled_pixel(tmp_path: Path) -> None:
     for i in (0, 1):
         Image.new("L", (80, 60), 11).save(tmp_path / "masks" / f"{i}.png")
     some = masks(tmp_path)
-    (batch,) = training_loader(some, SPEC, CFG, replace(STILL, ohem_threshold=0.7), 3, 0)
+    (batch,) = training_loader(some, SPEC, INTERFACE, STILL.replace({"ohem_threshold": 0.7}), 3, 0)
     void = (batch["target"] == IGNORE).flatten(1).all(1)
     assert void.tolist().count(True) == 2
     logits = torch.zeros(3, 3, 15, 20, requires_grad=True)
@@ -478,16 +478,16 @@ def test_masks_without_a_labelled_pixel(tmp_path: Path) -> None:
     Image.new("L", (80, 60), 11).save(tmp_path / "masks" / "2.png")
     complaint = r"masks:.*: found no labelled pixel in 3 masks of val, expected some"
     with pytest.raises(InputError, match=complaint):
-        training_loader(some, SPEC, CFG, STILL, 3, 0)
+        training_loader(some, SPEC, INTERFACE, STILL, 3, 0)
     with pytest.raises(InputError, match=complaint):
-        evaluation_loader(some, preprocessing(SPEC, CFG), SPEC, 3, 0)
+        evaluation_loader(some, preprocessing(SPEC, INTERFACE), SPEC, 3, 0)
     (tmp_path / "masks" / "1.png").write_bytes(b"")
     with pytest.raises(InputError, match="found no labelled pixel in 2 masks of val"):  # broken ones are the loader's
-        training_loader(some, SPEC, CFG, STILL, 3, 0)
+        training_loader(some, SPEC, INTERFACE, STILL, 3, 0)
 
 
 def test_training_batches(examples: Examples) -> None:
-    (batch,) = training_loader(examples, SPEC, CFG, Recipe(), 3, 0)
+    (batch,) = training_loader(examples, SPEC, INTERFACE, Recipe(), 3, 0)
     assert batch["image"].shape == (3, 3, 60, 80)
     assert batch["target"].shape == (3, 60, 80)
     assert batch["target"].dtype == torch.int64

@@ -301,7 +301,7 @@ def test_of_persons_alike_the_surest_stays(seed: int, count: int, spread: float,
             similarities.append(np.exp(-off / ((areas[one] + areas[other]) / 2) / (2 * sigma) ** 2 / 2))
         return float(np.mean(similarities))
 
-    kept = oks.different_persons(joints, scores, areas, LABELS.sigmas, same)
+    kept = oks.oks_nms(joints, scores, areas, LABELS.sigmas, same)
     assert scores[kept].tolist() == sorted(scores[kept], reverse=True)
     for one in range(count):
         better = [other for other in kept if scores[other] > scores[one]]

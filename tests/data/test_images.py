@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +27,8 @@ from scalenet_zoo.data.preparation import normalisation, preprocessing
 from scalenet_zoo.export.inputs import file_transform
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.inference.predict import describe_output, row_text
+from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.model_folder import save_model
-from scalenet_zoo.zoo.preparation import pretrained_cfg
 from tests.helpers.shapes import SPECS
 
 
@@ -41,15 +42,16 @@ def test_photographs_are_real_and_differ() -> None:
 
 @pytest.mark.parametrize("name", ["scalenet_s0", "efficientnet_b0", "efficientnet_b2"])
 def test_classifiers_see_what_timm_shows_them(name: str) -> None:
-    spec, cfg = load_spec(name), create_model(name).pretrained_cfg
+    model: Any = create_model(name)
+    spec, cfg = model.spec, model.pretrained_cfg
     picture = read_image(sample_photographs()[0])
     theirs = timm.data.create_transform(**timm.data.resolve_data_config(pretrained_cfg=cfg))(picture)
-    torch.testing.assert_close(preprocessing(spec, cfg)(picture), theirs, rtol=1e-5, atol=1e-5)  # type: ignore[arg-type]
+    torch.testing.assert_close(preprocessing(spec, Interface.of_network(model))(picture), theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_dense_networks_see_the_whole_picture() -> None:
     spec = load_spec("hrnet_w18_pose")
-    tensor = preprocessing(spec, pretrained_cfg(spec))(Image.new("RGB", (640, 427), (255, 0, 0)))
+    tensor = preprocessing(spec, Interface.of(spec))(Image.new("RGB", (640, 427), (255, 0, 0)))
     assert tensor.shape == (3, 256, 192)
     assert tensor[0].min() == tensor[0].max()
     assert tensor[0, 0, 0].item() == pytest.approx((1 - 0.485) / 0.229)
@@ -58,10 +60,10 @@ def test_dense_networks_see_the_whole_picture() -> None:
 def test_grey_networks_see_grey() -> None:
     spec = load_spec("scalenet_s0").replace(channels=1, height=32, width=32)
     picture = read_image(sample_photographs()[0])
-    tensor = preprocessing(spec, pretrained_cfg(spec))(picture)
+    tensor = preprocessing(spec, Interface.of(spec))(picture)
     assert tensor.shape == (1, 32, 32)
     with pytest.raises(InputError, match="takes 4 channels, expected 1 or 3"):
-        preprocessing(spec.replace(channels=4), pretrained_cfg(spec))
+        preprocessing(spec.replace(channels=4), Interface.of(spec))
 
 
 TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -185,10 +187,10 @@ def test_images_are_prepared_as_the_saved_configuration_says(tmp_path: Path, tas
         assert cfg["crop_pct"] == 1
         shown = picture.resize((width, height), how)
     expected = (np.asarray(shown) / 255 - cfg["mean"]) / cfg["std"]
-    found = preprocessing(spec, model.pretrained_cfg)(picture)  # type: ignore[arg-type]
+    found = preprocessing(spec, Interface.of_network(model))(picture)
     np.testing.assert_allclose(found.permute(1, 2, 0).numpy(), expected, atol=1e-5)
     options = OnnxOptions(preprocess=True)
-    bytes_shown = file_transform(Metadata(spec, cfg, options))(picture)
+    bytes_shown = file_transform(Metadata(spec, Interface.of_timm(cfg, spec), options))(picture)
     np.testing.assert_array_equal(bytes_shown, np.asarray(shown))
 
 
@@ -270,5 +272,5 @@ def test_joints_are_peaks_moved_by_a_quarter_pixel() -> None:
 @pytest.mark.parametrize("mean", [(0.2,), (0.1, 0.2, 0.3)])
 def test_grey_networks_see_the_mean_that_their_configuration_states(mean: tuple[float, ...]) -> None:
     spec = SPECS["classification"].replace(channels=1)
-    (found,), (deviation,) = normalisation(spec, {"mean": mean, "std": (0.5,) * len(mean)})
+    (found,), (deviation,) = normalisation(spec, Interface(mean=mean, std=(0.5,) * len(mean)))
     assert (found, deviation) == pytest.approx((0.2, 0.5))

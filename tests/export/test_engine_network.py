@@ -6,7 +6,6 @@ The fake's engines run on the CPU, and the host's memory stands for the GPU's.
 import json
 import shutil
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,25 +27,10 @@ from scalenet_zoo.export.tensorrt.build import EngineNetwork, build_engine, chec
 from scalenet_zoo.export.tensorrt.record import Device, EngineOptions, read_engine
 from scalenet_zoo.export.tensorrt.summary import EngineSummary
 from scalenet_zoo.export.verify import Comparison, compare, run_torch
-from tests.helpers.fake_tensorrt import fake_tensorrt, read_header
+from tests.helpers.fake_tensorrt import HERE, fake_tensorrt, read_header
 from tests.helpers.networks import random_model, randomise, small
 from tests.helpers.onnx_files import tiny
-from tests.helpers.tensorrt_bindings import find_bindings, read_bindings, read_signatures
-
-VERSIONS = tuple(read_signatures())
-HERE = Device(name="NVIDIA Fake 4000", compute_capability="8.9")
-
-
-@pytest.fixture
-def fake_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A GPU whose memory is the host's, and a cache folder of its own."""
-    for module in (engine_network, tensorrt_library):
-        monkeypatch.setattr(module, "find_gpu", lambda: HERE)
-    monkeypatch.setattr(engine_network, "_current_device", lambda: torch.device("cpu"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    tensorrt_library.open_library.cache_clear()
-    yield
-    tensorrt_library.open_library.cache_clear()
+from tests.helpers.tensorrt_bindings import VERSIONS, find_bindings, read_bindings, read_signatures
 
 
 @pytest.fixture(params=VERSIONS)
@@ -135,7 +119,7 @@ def test_an_engine_computes_what_its_onnx_file_does(trt: Any, s0: Path, tmp_path
     build_engine(s0, tmp_path / "x.engine")
     network = EngineNetwork.load(tmp_path / "x.engine")
     exported = OnnxNetwork.load(s0)
-    assert (network.spec, network.metadata.pretrained_cfg) == (exported.spec, exported.metadata.pretrained_cfg)
+    assert (network.spec, network.metadata.interface) == (exported.spec, exported.metadata.interface)
     generator = np.random.default_rng(0)
     for size in (1, 5, 1, 32):
         images = generator.standard_normal((size, 3, 64, 96), dtype=np.float32)

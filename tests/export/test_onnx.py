@@ -28,10 +28,12 @@ from scalenet_zoo.export.onnx import OnnxNetwork, export_onnx
 from scalenet_zoo.export.onnx_file import OnnxFile
 from scalenet_zoo.export.tensorrt.source import EngineSource
 from scalenet_zoo.export.verify import TOLERANCES, run_torch
-from scalenet_zoo.latency.benchmark import Subject
+from scalenet_zoo.latency.cases import Subject
 from scalenet_zoo.spaces.scalenas import Groups, MultipathSpace
+from scalenet_zoo.zoo.interface import Interface
 from tests.helpers.networks import random_model, small
 from tests.helpers.onnx_files import PLACES, with_external_data
+from tests.helpers.shapes import SPECS
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +73,25 @@ def test_metadata_hold_the_spec_and_the_preprocessing(exported: tuple[nn.Module,
     assert json.loads(metadata["scalenet_zoo.versions"])["torch"] == torch.__version__
     network = OnnxNetwork.load(path)
     assert network.spec == model.spec
-    assert network.metadata.pretrained_cfg["input_size"] == [3, 64, 96]
+    assert json.loads(metadata["scalenet_zoo.preprocessing"])["input_size"] == [3, 64, 96]
+    assert network.metadata.interface == Interface.of(load_spec("scalenet_s0"))
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["scalenet_s0", *(pytest.param(f"scalenet_s{i}", marks=pytest.mark.slow) for i in (1, 2, 3))],
+    "spec",
+    [
+        SPECS["classification"],
+        *(pytest.param(small(f"scalenet_s{i}"), marks=pytest.mark.slow) for i in (0, 1, 2, 3)),
+    ],
+    ids=lambda spec: spec.name,
 )
-def test_untrained_networks_export(name: str, tmp_path: Path) -> None:
+def test_untrained_networks_export(spec: ArchSpec, tmp_path: Path) -> None:
     """Their folded biases are zeros, which torch leaves out."""
-    check = export_onnx(create_model(load_spec(name).replace(height=32, width=32)), tmp_path / "untrained.onnx")
+    check = export_onnx(create_model(spec), tmp_path / "untrained.onnx")
     assert check.relative < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["scalenas_s1", "scalenas_p1"])
 def test_dense_networks_export(name: str, tmp_path: Path) -> None:
     spec = small(name).replace(height=66, width=100)  # sizes that no power of two divides
@@ -123,17 +130,17 @@ def test_any_topology_exports(head: DenseHead, precision: Precision, batch: Any,
 
 
 def test_training_mode_and_other_channels_survive(tmp_path: Path) -> None:
-    model = random_model(small("scalenet_s0"), in_chans=4, num_classes=3).train()
+    model = random_model(SPECS["classification"], in_chans=4).train()
     export_onnx(model, tmp_path / "four.onnx")
     assert model.training
     assert OnnxNetwork.load(tmp_path / "four.onnx").spec.input.channels == 4
 
 
 def test_wrapped_networks_are_exported_as_what_is_in_them(tmp_path: Path) -> None:
-    model = random_model(small("scalenet_s0"), num_classes=3)
+    model = random_model(SPECS["classification"])
     compiled: Any = torch.compile(model)
     export_onnx(nn.DataParallel(compiled), tmp_path / "a.onnx")
-    images = np.random.default_rng(0).standard_normal((2, 3, 64, 96), dtype=np.float32)
+    images = np.random.default_rng(0).standard_normal((2, 3, 32, 32), dtype=np.float32)
     np.testing.assert_allclose(OnnxNetwork.load(tmp_path / "a.onnx")(images), run_torch(model, images), atol=1e-4)
 
 
@@ -277,16 +284,16 @@ def test_networks_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("batch", "dim"), [((1, 4, 8), "batch"), ((1, 1, 1), 1)])
 def test_ranges_and_fixed_batches(batch: Any, dim: Any, tmp_path: Path) -> None:
-    model = random_model(small("scalenet_s0"))
+    model = random_model(SPECS["classification"])
     check = export_onnx(model, tmp_path / "a.onnx", OnnxOptions(batch=batch))
     assert check.batch_sizes == tuple(sorted(set(batch)))
     network = OnnxNetwork.load(tmp_path / "a.onnx")
-    assert network.session.get_inputs()[0].shape == [dim, 3, 64, 96]
+    assert network.session.get_inputs()[0].shape == [dim, 3, 32, 32]
     assert network.metadata.options.batch == batch
 
 
 def test_bytes_in_and_probabilities_out(tmp_path: Path) -> None:
-    model = random_model(small("scalenet_s0"))
+    model = random_model(SPECS["classification"], num_classes=1000)
     options = OnnxOptions(precision="fp16", io="fp16", preprocess=True, output="softmax", keep_fp32=("Gemm",))
     export_onnx(model, tmp_path / "a.onnx", options, class_names=[f"name {i}" for i in range(1000)])
     network = OnnxNetwork.load(tmp_path / "a.onnx")
@@ -294,7 +301,7 @@ def test_bytes_in_and_probabilities_out(tmp_path: Path) -> None:
     assert network.metadata.options == options
     assert network.metadata.class_names[999] == "name 999"
     source, result = network.session.get_inputs()[0], network.session.get_outputs()[0]
-    assert (source.type, source.shape) == ("tensor(uint8)", ["batch", 64, 96, 3])
+    assert (source.type, source.shape) == ("tensor(uint8)", ["batch", 32, 32, 3])
     assert (result.type, result.name) == ("tensor(float16)", "probabilities")
     images = file_input(network.metadata, sample_photographs(), 2)
     expected = torch.from_numpy(run_torch(model, network_input(network.metadata, sample_photographs(), 2))).softmax(1)
@@ -307,7 +314,7 @@ def test_imagenets_names_are_in_a_classifier_of_a_thousand_classes(exported: tup
 
 
 def test_fp16_and_int8_files_are_small(tmp_path: Path) -> None:
-    model = random_model("scalenet_s0")
+    model = random_model(small("scalenet_s0"))
     sizes: dict[Precision, int] = {}
     for precision in TOLERANCES:
         path = tmp_path / f"{precision}.onnx"
@@ -348,7 +355,7 @@ def test_batches_out_of_order_are_refused(batch: Any) -> None:
 
 def test_two_exports_to_one_path_at_once(tmp_path: Path) -> None:
     """Torch's exporter is not for several threads at once: here they meet at the file."""
-    one, other = (random_model(small("scalenet_s0"), num_classes=n) for n in (3, 5))
+    one, other = (random_model(SPECS["classification"], num_classes=n) for n in (3, 5))
     path = tmp_path / "a.onnx"
     lock = threading.Lock()
     trace, exports = trace_graph, []
@@ -610,9 +617,11 @@ def test_only_regular_files_are_opened(make: Callable[[Path], object], tmp_path:
 NETWORKS = [*list_models("scalenet_s[0-3]"), "scalenas_s1", "scalenas_p2", "efficientnet_b0", "hrnet_w18"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", TOLERANCES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "scalenet_s0" else pytest.mark.nightly) for name in NETWORKS],
+)
 def test_every_network_keeps_within_the_tolerances(name: str, precision: Precision, tmp_path: Path) -> None:
     check = export_onnx(random_model(name), tmp_path / "a.onnx", OnnxOptions(precision=precision), sample_photographs())
     print(f"{name} {precision}: largest {check.relative:.2g}, noise {check.noise:.2g}, {check.agreement}")

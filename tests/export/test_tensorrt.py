@@ -71,7 +71,7 @@ def test_a_record_says_what_the_engine_is(built: tuple[Path, EngineRecord], s0: 
     assert record.options.compute_capabilities == ("8.9", "12.0")
     assert record.device is None
     assert record.spec_hash == record.metadata.spec.hash == spec.hash
-    assert record.metadata.pretrained_cfg == OnnxNetwork.load(s0).metadata.pretrained_cfg
+    assert record.metadata.interface == OnnxNetwork.load(s0).metadata.interface
     assert path.stat().st_size == record.engine_bytes
     summary = record.summary
     assert summary is not None
@@ -95,7 +95,7 @@ def shallow(name: str) -> ArchSpec:
     return ArchSpec.create(name, spec.task, spec.input, spec.classes, network, spec.provenance)
 
 
-@pytest.mark.parametrize("name", ["scalenet_s0", "shallow", pytest.param("hrnet_w18_pose", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["scalenet_s0", "shallow", pytest.param("hrnet_w18_pose", marks=pytest.mark.nightly)])
 def test_engines_in_three_precisions_for_two_kinds_of_gpu(name: str, s0: Path, tmp_path: Path) -> None:
     """TensorRT-RTX keeps the source of its kernels, a large text: compressed alone are files as small as promised."""
     model = random_model(shallow("hrnet_w18_pose") if name == "shallow" else small(name))
@@ -561,6 +561,7 @@ def test_a_killed_build_leaves_no_engine(s0: Path, tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.engine", "x.engine.json"]
 
 
+@pytest.mark.slow
 def test_two_builds_of_one_engine_at_once(s0: Path, tmp_path: Path) -> None:
     """They meet in the middle, and go on at the same time."""
     path = tmp_path / "x.engine"

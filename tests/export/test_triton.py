@@ -12,13 +12,15 @@ import torch
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from scalenet_zoo import create_model
-from scalenet_zoo.arch.spec import spec_of
+from scalenet_zoo.arch.spec import ArchSpec, spec_of
 from scalenet_zoo.core.errors import ExportError, InputError, OutputError
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.tensorrt.record import EngineOptions, EngineRecord
 from scalenet_zoo.export.triton import configuration, write_model_repository
-from tests.helpers.networks import random_model, small
+from scalenet_zoo.zoo.interface import Interface
+from tests.helpers.networks import random_model, shallow, small
+from tests.helpers.shapes import SPECS
 
 FIELDS = {  # of Triton's model_config.proto: those used here
     "Input": {"name": "s", "data_type": "s", "dims": "i*"},
@@ -59,24 +61,24 @@ def parse(text: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("spec", "options"),
     [
-        ("scalenet_s0", OnnxOptions()),
-        ("scalenet_s0", OnnxOptions(batch=(1, 4, 16), preprocess=True, output="softmax")),
-        ("scalenet_s0", OnnxOptions(batch=(2, 2, 2), precision="fp16", io="fp16")),
-        ("hrnet_w18", OnnxOptions(output="argmax")),
-        ("hrnet_w18_pose", OnnxOptions(output="joints")),
-        ("hrnet_w18_pose", OnnxOptions()),
+        (SPECS["classification"], OnnxOptions()),
+        (SPECS["classification"], OnnxOptions(batch=(1, 4, 16), preprocess=True, output="softmax")),
+        (SPECS["classification"], OnnxOptions(batch=(2, 2, 2), precision="fp16", io="fp16")),
+        (shallow("hrnet_w18"), OnnxOptions(output="argmax")),
+        (shallow("hrnet_w18_pose"), OnnxOptions(output="joints")),
+        (shallow("hrnet_w18_pose"), OnnxOptions()),
     ],
 )
-def test_the_configuration_says_what_the_file_says(name: str, options: OnnxOptions, tmp_path: Path) -> None:
+def test_the_configuration_says_what_the_file_says(spec: ArchSpec, options: OnnxOptions, tmp_path: Path) -> None:
     path = tmp_path / "network.onnx"
-    export_onnx(random_model(small(name)), path, options)
+    export_onnx(random_model(spec), path, options)
     folder = write_model_repository(path, tmp_path / "repository")
     config = parse((folder / "config.pbtxt").read_text())
     session = onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
     (image,), (output,) = session.get_inputs(), session.get_outputs()
-    assert (config.name, config.backend) == (name, "onnxruntime")
+    assert (config.name, config.backend) == (spec.name, "onnxruntime")
     for ours, theirs in ((config.input[0], image), (config.output[0], output)):
         assert ours.name == theirs.name
         assert TYPES[ours.data_type] == theirs.type
@@ -98,18 +100,11 @@ def test_the_output_has_the_networks_shape(name: str, classes: int) -> None:
     with torch.device("meta"):
         model = create_model(small(name), num_classes=classes).eval()
         found = model(torch.zeros(1, 3, 64, 96)).shape[1:]
-    assert Metadata(spec_of(model), {}, OnnxOptions()).output.shape == tuple(found)
+    assert Metadata(spec_of(model), Interface(), OnnxOptions()).output.shape == tuple(found)
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("exported") / "scalenet_s0.onnx"
-    export_onnx(random_model(small("scalenet_s0")), path)
-    return path
-
-
-def test_labels_are_the_class_names(exported: Path, tmp_path: Path) -> None:
-    folder = write_model_repository(exported, tmp_path / "repository")
+def test_labels_are_the_class_names(s0: Path, tmp_path: Path) -> None:
+    folder = write_model_repository(s0, tmp_path / "repository")
     assert folder == tmp_path / "repository" / "scalenet_s0"
     assert sorted(str(file.relative_to(folder)) for file in folder.rglob("*")) == [
         "1",
@@ -125,7 +120,7 @@ def test_labels_are_the_class_names(exported: Path, tmp_path: Path) -> None:
 
 def test_a_label_is_a_line_whatever_it_is_called(tmp_path: Path) -> None:
     names = ("cat", "", " ", "two\nlines", "\x1b[31mred", "a\u2028b", "\u202eright to left", "Größe", "r\r")
-    model = random_model(small("scalenet_s0"), num_classes=len(names))
+    model = random_model(SPECS["classification"], num_classes=len(names))
     export_onnx(model, tmp_path / "a.onnx", class_names=names)
     assert Metadata.read(tmp_path / "a.onnx").class_names == names  # in JSON they stay as they are
     folder = write_model_repository(tmp_path / "a.onnx", tmp_path / "repository")
@@ -142,23 +137,23 @@ def test_a_label_is_a_line_whatever_it_is_called(tmp_path: Path) -> None:
     ]
 
 
-def test_names_are_escaped_in_the_configuration(exported: Path) -> None:
+def test_names_are_escaped_in_the_configuration(s0: Path) -> None:
     name = 'a"b\\c\nd\x1be'
-    assert parse(configuration(name, Metadata.read(exported))).name == name
+    assert parse(configuration(name, Metadata.read(s0))).name == name
 
 
-def test_an_older_model_is_replaced_and_others_stay(exported: Path, tmp_path: Path) -> None:
+def test_an_older_model_is_replaced_and_others_stay(s0: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     (repository / "scalenet_s0" / "7").mkdir(parents=True)
     (repository / "other").mkdir()
-    write_model_repository(exported, repository)
+    write_model_repository(s0, repository)
     assert sorted(path.name for path in repository.iterdir()) == ["other", "scalenet_s0"]
     assert not (repository / "scalenet_s0" / "7").exists()
 
 
-def test_external_data_come_along(exported: Path, tmp_path: Path) -> None:
+def test_external_data_come_along(s0: Path, tmp_path: Path) -> None:
     path = tmp_path / "large.onnx"
-    onnx.save(onnx.load(exported), path, save_as_external_data=True, location="weights.bin", size_threshold=1024)
+    onnx.save(onnx.load(s0), path, save_as_external_data=True, location="weights.bin", size_threshold=1024)
     folder = write_model_repository(path, tmp_path / "repository")
     assert (folder / "1" / "weights.bin").exists()
     onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
@@ -174,11 +169,11 @@ def test_external_data_come_along(exported: Path, tmp_path: Path) -> None:
     ],
 )
 def test_external_data_stay_in_the_models_folder(
-    location: str, complaint: str | None, exported: Path, tmp_path: Path
+    location: str, complaint: str | None, s0: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "source" / "large.onnx"
     (source.parent / "below").mkdir(parents=True)
-    onnx.save(onnx.load(exported), source, save_as_external_data=True, location="w", size_threshold=1024)
+    onnx.save(onnx.load(s0), source, save_as_external_data=True, location="w", size_threshold=1024)
     (source.parent / "w").rename(source.parent / location)
     model = onnx.load(source, load_external_data=False)
     for tensor in model.graph.initializer:
@@ -219,27 +214,27 @@ def engine(folder: Path, source: Path, library: str) -> Path:
     return path
 
 
-def test_an_engine_of_tensorrt(exported: Path, tmp_path: Path) -> None:
-    folder = write_model_repository(engine(tmp_path, exported, "tensorrt"), tmp_path / "repository")
+def test_an_engine_of_tensorrt(s0: Path, tmp_path: Path) -> None:
+    folder = write_model_repository(engine(tmp_path, s0, "tensorrt"), tmp_path / "repository")
     assert (folder / "1" / "model.plan").read_bytes() == b"plan"
     config = parse((folder / "config.pbtxt").read_text())
     assert (config.backend, config.max_batch_size) == ("tensorrt", 8)
     assert list(config.dynamic_batching.preferred_batch_size) == [4, 8]
 
 
-def test_what_triton_cannot_serve_is_refused(exported: Path, tmp_path: Path) -> None:
+def test_what_triton_cannot_serve_is_refused(s0: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="found an engine of tensorrt-rtx, expected one of tensorrt"):
-        write_model_repository(engine(tmp_path, exported, "tensorrt-rtx"), tmp_path / "repository")
+        write_model_repository(engine(tmp_path, s0, "tensorrt-rtx"), tmp_path / "repository")
     (tmp_path / "text.onnx").write_text("no protobuf")
     with pytest.raises(InputError, match=r"text.onnx: cannot be read as ONNX"):
         write_model_repository(tmp_path / "text.onnx", tmp_path / "repository")
     assert not (tmp_path / "repository").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot be written: "):
-        write_model_repository(exported, tmp_path / "file")
+        write_model_repository(s0, tmp_path / "file")
 
 
-def test_the_configuration_is_stable(exported: Path) -> None:
-    text = configuration("a", Metadata.read(exported))
-    assert text == configuration("a", Metadata.read(exported))
+def test_the_configuration_is_stable(s0: Path) -> None:
+    text = configuration("a", Metadata.read(s0))
+    assert text == configuration("a", Metadata.read(s0))
     assert text.endswith("}\n")

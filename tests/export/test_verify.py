@@ -25,7 +25,9 @@ from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.onnx_network import OnnxNetwork
 from scalenet_zoo.export.verify import Agreement, agree, batch_sizes, compare, differences, processed, run_torch, verify
 from scalenet_zoo.inference.predict import describe_output
+from scalenet_zoo.zoo.interface import Interface
 from tests.helpers.networks import random_model, small
+from tests.helpers.shapes import SPECS
 
 PHOTOGRAPHS = sample_photographs()
 MODULES = tuple(
@@ -128,11 +130,11 @@ def test_files_that_hold_something_else_are_found_out(exported: tuple[nn.Module,
 
     other = load_spec("scalenet_s1").replace(height=64, width=96)
     with pytest.raises(VerificationError, match=r"found 4,426,268 parameters in the file, expected 7,"):
-        check_graph(path, Metadata(other, metadata.pretrained_cfg, metadata.options))
+        check_graph(path, Metadata(other, metadata.interface, metadata.options))
     with pytest.raises(VerificationError, match=r"of type FLOAT, expected FLOAT16"):
-        check_graph(path, Metadata(metadata.spec, {}, OnnxOptions(precision="fp16")))
+        check_graph(path, Metadata(metadata.spec, Interface(), OnnxOptions(precision="fp16")))
     with pytest.raises(VerificationError, match=r"of type FLOAT, expected INT8"):
-        check_graph(path, Metadata(metadata.spec, {}, OnnxOptions(precision="int8")))
+        check_graph(path, Metadata(metadata.spec, Interface(), OnnxOptions(precision="int8")))
 
 
 @pytest.mark.parametrize("name", ["scalenet_s0", "efficientnet_b0", "scalenas_p1", "scalenas_p2", "hrnet_w18"])
@@ -195,7 +197,7 @@ class Made:
     """Stands for an exported network that gives what it is told, image by image."""
 
     def __init__(self, spec: ArchSpec, output: Output, answers: np.ndarray) -> None:
-        self.metadata = Metadata(spec, {"crop_pct": 1.0}, OnnxOptions(output=output))
+        self.metadata = Metadata(spec, Interface(), OnnxOptions(output=output))
         self.answers = list(answers)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -217,6 +219,14 @@ def test_agreement_is_counted_by_task() -> None:
     assert found.measure == "mIoU"
     assert found.share == pytest.approx((8 / 9 + 7 / 8) / 2)  # classes that nobody sees do not count
 
+    maps = np.zeros((4, 5, 2, 2), np.float32)
+    maps[:, 1] = 1
+    maps[0, 2, 0, 0] = 2  # a class of one pixel in all
+    found = agree(
+        Made(tiny("segmentation"), "raw", maps), Made(tiny("segmentation"), "argmax", maps.argmax(1)), [*paths]
+    )
+    assert found == Agreement("mIoU", 1.0, 4)
+
     heat = np.zeros((4, 5, 10, 14), np.float32)
     heat[:, :, 4, 4] = 1
     moved = np.roll(heat, 1, axis=2)
@@ -225,8 +235,25 @@ def test_agreement_is_counted_by_task() -> None:
     assert found == Agreement("keypoints", 18 / 20, 4)
 
 
+@pytest.mark.parametrize(("precision", "times"), [("fp32", 0), ("fp16", 1)])
+def test_an_fp16_file_is_checked_as_halves_compute_too(
+    precision: Any, times: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """ONNX Runtime's CPU provider does not round between operators; other runtimes do."""
+    rounded: list[onnx.ModelProto] = []
+    honest = checks.rounded
+
+    def counted(graph: onnx.ModelProto) -> onnx.ModelProto:
+        rounded.append(graph)
+        return honest(graph)
+
+    monkeypatch.setattr(checks, "rounded", counted)
+    export_onnx(random_model(SPECS["classification"]), tmp_path / "x.onnx", OnnxOptions(precision=precision))
+    assert len(rounded) == times
+
+
 def test_too_little_agreement_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    model = random_model(small("scalenet_s0"))
+    model = random_model(SPECS["classification"])
     options = OnnxOptions(precision="int8")
     check = export_onnx(model, tmp_path / "a.onnx", options, PHOTOGRAPHS, min_agreement=0.5)
     assert check.agreement == Agreement("top-1", 1.0, 2)

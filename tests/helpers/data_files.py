@@ -11,13 +11,9 @@ import numpy as np
 from PIL import Image
 
 from scalenet_zoo.data.examples import Examples
+from scalenet_zoo.zoo.interface import Interface
 
-CFG: dict[str, Any] = {
-    "mean": (0.485, 0.456, 0.406),
-    "std": (0.229, 0.224, 0.225),
-    "interpolation": "bilinear",
-    "crop_pct": 1.0,
-}
+INTERFACE = Interface(interpolation="bilinear", crop_pct=1.0)
 
 
 def picture(seed: int, width: int = 24, height: int = 20) -> Image.Image:

@@ -19,10 +19,12 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from scalenet_zoo.export.tensorrt.record import Device
 from tests.helpers.tensorrt_bindings import read_signatures
 
 TYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8}
 ONNX_TYPES = {np.dtype(value): key for key, value in TYPES.items()}
+HERE = Device(name="NVIDIA Fake 4000", compute_capability="8.9")
 
 
 def fake_tensorrt(version: str, name: str = "tensorrt", members: dict[str, list[str]] | None = None) -> Any:

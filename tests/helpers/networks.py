@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from scalenet_zoo import create_model
-from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.arch.spec import FUSION_STEPS, ArchSpec, Module, MultipathNetwork
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -35,6 +35,21 @@ def small(name: str) -> ArchSpec:
     from scalenet_zoo import load_spec
 
     return load_spec(name).replace(height=64, width=96)
+
+
+def shallow(name: str) -> ArchSpec:
+    """As `small`, but of few layers: one a stage, or one narrow block a branch. It is exported in little time."""
+    spec = small(name)
+    network = spec.network
+    if isinstance(network, MultipathNetwork):
+        modules = []
+        for n in (2, 3, 4):
+            fusion = tuple((tuple(int(i == j) for j in range(n)), *[(0,) * n] * (FUSION_STEPS - 1)) for i in range(n))
+            modules.append(Module(depth=(1,) * n, fusion=fusion))
+        network = network.model_copy(update={"width": 4, "modules": tuple(modules)})
+    else:
+        network = network.model_copy(update={"stages": tuple(stage[:1] for stage in network.stages)})
+    return ArchSpec.create(name, spec.task, spec.input, spec.classes, network, spec.provenance)
 
 
 def random_model(spec: ArchSpec | str, **kwargs: object) -> nn.Module:

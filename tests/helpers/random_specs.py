@@ -5,8 +5,8 @@ from typing import Literal
 import numpy as np
 from hypothesis import strategies as st
 
-from scalenet_zoo.arch.cost import Population
 from scalenet_zoo.arch.family import Strategy
+from scalenet_zoo.arch.population import Population
 from scalenet_zoo.arch.scaling import apply_strategy, encode_kernels
 from scalenet_zoo.arch.spec import (
     FUSION_STEPS,

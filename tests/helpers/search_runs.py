@@ -1,24 +1,20 @@
 """A made-up run of a search in a tiny space: every file of it, through the real classes; figures are invented."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from scalenet_zoo.arch.family import Family
 from scalenet_zoo.arch.scaling import apply_strategy, fit_growth_law
 from scalenet_zoo.arch.spec import Provenance
-from scalenet_zoo.search.scalenet.state import (
-    Found,
-    Generation,
-    HalfStep,
-    LatencyRound,
-    Measured,
-    ScoredBase,
-    ScoredScaling,
-    SearchState,
-)
+from scalenet_zoo.search.ledger import LatencyRound, ScoredNetwork, TimedNetwork
+from scalenet_zoo.search.scalenet.ledger import Generation, HalfStep, ScaleNetLedger, ScoredBase, ScoredScaling
+from scalenet_zoo.search.scalenet.limits import Bounds, Limits
 from scalenet_zoo.search.standalone import Standalone, StandaloneRow
+from scalenet_zoo.spaces.candidates import Candidate, to_kernels
 from scalenet_zoo.spaces.scalenet import Scaling, Space
 from scalenet_zoo.supernet.summary import SUMMARY, SupernetSummary
 
@@ -53,34 +49,43 @@ def _score(macs: float, shift: float = 0.0) -> float:
     return round(0.5 + 0.05 * float(np.log2(macs / 1e6)) + 0.003 * (macs % 7) + shift, 4)
 
 
-def _kernels(kernels: np.ndarray) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(int(kernel) for kernel in row if kernel) for row in kernels)
-
-
-def _found(kernels: np.ndarray, scaling: Scaling, shift: float, latency: bool) -> Found:
-    spec = SPACE.spec(kernels, scaling, CLASSES)
-    return Found(
-        stage=scaling.stage,
-        kernels=_kernels(kernels),
-        scaling=scaling,
-        score=_score(spec.cost.macs, shift),
-        macs=spec.cost.macs,
-        params=spec.cost.params,
-        latency_ms=round(spec.cost.macs / 5e5, 3) if latency else None,
+def _scored(
+    count: int, candidates: Sequence[Candidate], found: Sequence[Candidate], latency: bool, shift: float = 0.0
+) -> Any:
+    """`networks` and `chosen` of a ledger: so many were scored; those that were found are timed and scored higher."""
+    ends = list(dict.fromkeys(candidate.key for candidate in found))
+    keys = list(dict.fromkeys([*(candidate.key for candidate in candidates), *ends]))
+    rng = np.random.default_rng(count)
+    while len(keys) < count:
+        if (key := Candidate(SPACE.sample(rng, 1)[0], SPACE.unscaled).key) not in keys:
+            keys.append(key)
+    costs = Bounds(SPACE, CLASSES, Limits()).costs(keys)
+    networks = tuple(
+        ScoredNetwork(
+            key=key,
+            generation=0,
+            score=_score(macs, shift if key in ends else 0.0),
+            macs=macs,
+            params=params,
+            measured_ms=round(macs / 5e5, 3) if latency and key in ends else None,
+        )
+        for key, macs, params in zip(keys, costs.macs.tolist(), costs.params.tolist(), strict=True)
     )
+    return {"networks": networks, "chosen": tuple(map(keys.index, ends))}
 
 
-def joint_state(rounds: int = 3, ended: bool = True, latency: bool = True, seed: int = 0) -> SearchState:
+def joint_ledger(rounds: int = 3, ended: bool = True, latency: bool = True, seed: int = 0) -> ScaleNetLedger:
     """A joint search of so many rounds, each with three generations."""
     rng = np.random.default_rng(seed)
     steps: list[HalfStep] = []
+    scored_networks: list[Candidate] = []
     scalings = tuple(SPACE.scalings(stage)[0] for stage in STAGES)
     for r in range(rounds + 1):
         bases = SPACE.sample(rng, 6)
         if r:
             scored = [
                 ScoredBase(
-                    kernels=_kernels(kernels),
+                    kernels=to_kernels(kernels),
                     macs=_macs(kernels, SPACE.unscaled),
                     fitness=float(np.mean(scores)),
                     scores=scores,
@@ -88,6 +93,7 @@ def joint_state(rounds: int = 3, ended: bool = True, latency: bool = True, seed:
                 for kernels in bases
                 for scores in [tuple(_score(_macs(kernels, scaling)) for scaling in scalings)]
             ]
+            scored_networks += [Candidate(kernels, scaling) for kernels in bases for scaling in scalings]
             scored.sort(key=lambda base: -base.fitness)
             best, mean = scored[0].fitness, float(np.mean([base.fitness for base in scored]))
             generations = tuple(
@@ -104,76 +110,67 @@ def joint_state(rounds: int = 3, ended: bool = True, latency: bool = True, seed:
         scalings = tuple(of_stage[r % 2].scaling for of_stage in ranked)
         steps.append(HalfStep(round=r, kind="strategies", scalings=scalings, ranked=tuple(ranked)))
     best_base = SPACE.sample(np.random.default_rng(seed), 1)[0]
+    found = [Candidate(best_base, scaling) for scaling in (SPACE.unscaled, *scalings)] if ended else []
     measured = tuple(
         LatencyRound(
             round=r,
             networks=tuple(
-                Measured(
-                    kernels=_kernels(best_base), scaling=scaling, predicted=ms * (1 + 0.3 / r * wrong), measured=ms
-                )
+                TimedNetwork(key=Candidate(best_base, scaling).key, predicted=ms * (1 + 0.3 / r * wrong), measured=ms)
                 for scaling, ms, wrong in zip(SPACE.scalings(1), np.linspace(1, 4, 8), rng.normal(size=8), strict=False)
             ),
         )
         for r in range(1, rounds + 1)
     )
-    return SearchState(
-        method="joint",
+    return ScaleNetLedger(
+        method="scalenet",
+        search="joint",
         name="tiny",
-        space=SPACE.name,
+        space=SPACE.model_dump(mode="json"),
         space_hash=SPACE.hash,
         settings={"search": {"population": 6, "generations": 3, "rounds": rounds, "seed": seed}, "classes": CLASSES},
-        stages=STAGES,
         half_steps=tuple(steps),
         latency_rounds=measured if latency else (),
-        evaluations=123,
         images=456_789,
         seconds=1000.0,
         scoring_seconds=985.0,
         drawn=2000,
         wasted=130,
         ended=ended,
-        found=tuple(_found(best_base, s, 0.02, latency) for s in (SPACE.unscaled, *scalings)) if ended else (),
+        **_scored(123, scored_networks, found, latency, 0.02),
     )
 
 
-def baseline_state(method: str, seed: int) -> SearchState:
+def baseline_ledger(search: str, seed: int) -> ScaleNetLedger:
     """A baseline that has ended; `random` has generations."""
     rng = np.random.default_rng(seed)
     bases = SPACE.sample(rng, 3)
-    if method != "separate":
+    if search != "separate":
         bases[:] = bases[0]
     scalings = (SPACE.unscaled, *(SPACE.scalings(stage)[-2] for stage in STAGES))
     generations = tuple(Generation(best=float(best), mean=0.5, scored=6) for best in rng.uniform(0.5, 0.6, 9))
     step = HalfStep(round=1, kind="bases", scalings=scalings[1:], generations=generations)
-    return SearchState.from_dict(
-        {
-            "method": method,
-            "name": f"tiny_{method}",
-            "space": SPACE.name,
-            "space_hash": SPACE.hash,
-            "settings": {"seed": seed},
-            "stages": STAGES,
-            "half_steps": [step.model_dump(mode="json")] if method == "random" else [],
-            "evaluations": 120,
-            "images": 400_000,
-            "seconds": 900.0,
-            "scoring_seconds": 890.0,
-            "ended": True,
-            "found": [
-                _found(kernels, scaling, 0.0, method != "separate").model_dump(mode="json")
-                for kernels, scaling in zip(bases, scalings, strict=True)
-            ],
-        },
-        method,
+    found = [Candidate(base, scaling) for base, scaling in zip(bases, scalings, strict=True)]
+    return ScaleNetLedger(
+        method="scalenet",
+        search=search,
+        name=f"tiny_{search}",
+        space=SPACE.model_dump(mode="json"),
+        space_hash=SPACE.hash,
+        settings={"seed": seed},
+        half_steps=(step,) if search == "random" else (),
+        images=400_000,
+        seconds=900.0,
+        scoring_seconds=890.0,
+        ended=True,
+        **_scored(120, [], found, search != "separate"),
     )
 
 
-def found_family(joint: SearchState) -> Family:
+def found_family(joint: ScaleNetLedger) -> Family:
     """What the joint search found, and stages 3 and 4 by the growth law."""
-    longest = max(map(len, joint.found[0].kernels))
-    kernels = np.array([[*row, *[0] * (longest - len(row))] for row in joint.found[0].kernels])
+    found = joint.candidates(SPACE)
     provenance = Provenance(source="a made-up search", method="joint search")
-    family = SPACE.family(kernels, [f.scaling for f in joint.found], CLASSES, joint.name, provenance)
+    family = SPACE.family(found[0].kernels, [each.scaling for each in found], CLASSES, joint.name, provenance)
     law = fit_growth_law(family.strategies, SPACE.resolution)
     larger = []
     for stage in (3, 4):
@@ -183,15 +180,15 @@ def found_family(joint: SearchState) -> Family:
     return family.model_copy(update={"strategies": (*family.strategies, *larger)})
 
 
-def trained_alone(states: list[SearchState], seeds: int = 2) -> Standalone:
+def trained_alone(ledgers: list[ScaleNetLedger], seeds: int = 2) -> Standalone:
     """The networks that searches found and 12 others, each trained with some seeds."""
     rng = np.random.default_rng(1)
     groups = {"joint": "found", "random": "random", "compound": "compound"}
     networks = [
-        (groups[state.method], f"{state.name}_s{f.stage}", f.stage, f.macs, f.params, f.score, f.latency_ms)
-        for state in states
-        if state.method in groups
-        for f in state.found
+        (groups[each.search], f"{each.name}_s{stage}", stage, f.macs, f.params, f.score, f.measured_ms)
+        for each in ledgers
+        if each.search in groups
+        for stage, f in enumerate(each.found)
     ]
     for i, kernels in enumerate(SPACE.sample(rng, 12)):
         spec = SPACE.spec(kernels, SPACE.scalings(i % 3)[0], CLASSES)
@@ -248,17 +245,15 @@ def write_supernet(run: Path, steps: int = 400) -> None:
 def write_run(run: Path) -> Path:
     """A whole run."""
     write_supernet(run)
-    states = [
-        joint_state(),
-        *(baseline_state(name, seed) for seed, name in enumerate(("random", "compound", "separate"))),
-    ]
-    for state in states:
-        state.save(run / "search" / f"{state.method}.json")
-    family = found_family(states[0])
+    baselines = [baseline_ledger(name, seed) for seed, name in enumerate(("random", "compound", "separate"))]
+    ledgers = [joint_ledger(), *baselines]
+    for ledger in ledgers:
+        ledger.save(run / "search" / f"{ledger.search}.json")
+    family = found_family(ledgers[0])
     family.save(run / "family.json")
     for strategy in family.strategies:
         apply_strategy(family, strategy).save(run / "specs" / f"{strategy.name}.json")
-    trained_alone(states).save(run / "standalone.json")
+    trained_alone(ledgers).save(run / "standalone.json")
     (run / "config.yaml").write_text("name: tiny\nspace: tiny\nsearch: {population: 6}\n", encoding="utf-8")
     machine = {"versions": {"scalenet_zoo": "0.5.0", "torch": "2.9.0"}, "cpu": "a made-up one", "cores": 2}
     about = {"config": {"name": "tiny"}, "machine": machine}

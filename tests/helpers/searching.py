@@ -4,17 +4,22 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from scalenet_zoo.arch.population import Population
 from scalenet_zoo.arch.spec import spec_errors
+from scalenet_zoo.search.ledger import AnyLedger
+from scalenet_zoo.search.record import Record
+from scalenet_zoo.search.scalenet.baselines import search_baseline
+from scalenet_zoo.search.scalenet.config import Baseline, MCEASettings
+from scalenet_zoo.search.scalenet.ledger import ScaleNetLedger
 from scalenet_zoo.search.scalenet.limits import Bounds, Limits
 from scalenet_zoo.search.scalenet.mcea import MCEA
 from scalenet_zoo.search.scalenet.sampling import FeasibleSampler
-from scalenet_zoo.search.scalenet.state import SearchState
-from scalenet_zoo.search.settings import MCEASettings
 from scalenet_zoo.spaces.candidates import Candidate
 from scalenet_zoo.spaces.scalenet import Scaling, Space
 
@@ -30,7 +35,7 @@ SMALL = Space.from_values(
         "head": {"channels": 64},
         "scaling": [
             {"stage": 0, "depth": [1.0], "width": [1.0], "resolution": [32]},
-            {"stage": 1, "depth": [1.1, 1.2, 1.3], "width": [1.1, 1.2, 1.3], "resolution": [32, 36, 40]},
+            {"stage": 1, "depth": [1.1, 1.2, 1.3], "width": [1.1, 1.2, 1.3], "resolution": [32, 36, 38]},
             {"stage": 2, "depth": [1.3, 1.5, 1.7], "width": [1.3, 1.5, 1.7], "resolution": [40, 48]},
         ],
     },
@@ -52,15 +57,28 @@ def bounds(given: Limits = LIMITS, space: Space = SMALL) -> Bounds:
     return Bounds(space, 10, given)
 
 
+@dataclass(frozen=True)
+class Machine:
+    """Latency by multiply-adds, and something that is no sum over layers."""
+
+    speed: float = 1e6
+
+    def predict(self, population: Population) -> np.ndarray:
+        macs = population.cost.macs / self.speed
+        return np.asarray(macs * (1 + 0.02 * np.sin(macs * 20)))
+
+
 class Made:
     """A scorer by a formula, which keeps its scores as lines of a file, as the real one does.
 
     Attributes:
         asked: networks that were computed in this sitting, one after the other.
+        space: that they are of.
     """
 
     images_each = 100
     seconds = 0.0
+    space = SMALL
 
     def __init__(self, formula: Callable[[Candidate], float], cache: Path | None = None, pause: float = 0.0) -> None:
         self.formula, self.cache, self.pause = formula, cache, pause
@@ -71,16 +89,59 @@ class Made:
             rows = [line.split("\t") for line in lines if line.endswith("\n")]  # the last may have been cut off
             self.known = {key: float(score) for key, score in rows}
 
-    def score(self, candidates: Sequence[Candidate]) -> list[float]:
-        for candidate in candidates:
-            if candidate.key not in self.known:
+    def score(self, keys: Sequence[str]) -> list[float]:
+        for key in keys:
+            if key not in self.known:
                 time.sleep(self.pause)
-                self.asked.append(candidate.key)
-                self.known[candidate.key] = self.formula(candidate)
+                self.asked.append(key)
+                self.known[key] = self.formula(Candidate.from_key(self.space, key))
                 if self.cache:
                     with self.cache.open("a") as file:
-                        file.write(f"{candidate.key}\t{self.known[candidate.key]!r}\n")
-        return [self.known[candidate.key] for candidate in candidates]
+                        file.write(f"{key}\t{self.known[key]!r}\n")
+        return [self.known[key] for key in keys]
+
+
+def make_record(
+    path: Path,
+    search: str = "joint",
+    scorer: Any = None,
+    judged: Bounds | None = None,
+    settings: MCEASettings = SETTINGS,
+    context: dict[str, Any] | None = None,
+    **given: Any,
+) -> Record[ScaleNetLedger, Bounds]:
+    """The record of a search in a folder."""
+    judged, scorer = judged or bounds(), scorer or Made(hashed)
+    scorer.space = judged.space
+    asked: dict[str, Any] = {
+        "search": settings.model_dump(mode="json", exclude_none=True),
+        "limits": judged.limits.model_dump(mode="json", exclude_none=True),
+        "classes": judged.classes,
+    }
+    first = ScaleNetLedger(
+        method="scalenet",
+        search=search,
+        name="small",
+        space=judged.space.model_dump(mode="json"),
+        space_hash=judged.space.hash,
+        settings=asked | (context or {}),
+    )
+    return Record(path / f"{search}.json", first, scorer, judged, **given)
+
+
+def joint_search(path: Path, scorer: Any = None, settings: MCEASettings = SETTINGS, **given: Any) -> ScaleNetLedger:
+    """A joint search in a folder, to its end."""
+    record = make_record(path, "joint", scorer, settings=settings, **given)
+    return record.run(lambda: MCEA(record, settings).run())
+
+
+def baseline_search(
+    search: Baseline, path: Path, scorer: Any = None, evaluations: int = 201, **given: Any
+) -> ScaleNetLedger:
+    """A search to compare with, in a folder, to its end."""
+    settings = given.get("settings", SETTINGS)
+    record = make_record(path, search, scorer, context={"evaluations": evaluations}, **given)
+    return record.run(lambda: search_baseline(search, record, settings, evaluations))
 
 
 def hashed(candidate: Candidate) -> float:
@@ -112,14 +173,13 @@ def nearness(base: np.ndarray, scalings: dict[int, Scaling]) -> Callable[[Candid
     return score
 
 
-def same_but_for_time(state: SearchState) -> SearchState:
-    return state.model_copy(update={"seconds": 0.0, "scoring_seconds": 0.0})
+def same_but_for_time(ledger: AnyLedger) -> AnyLedger:
+    return ledger.model_copy(update={"seconds": 0.0, "scoring_seconds": 0.0})
 
 
 def main(folder: str) -> None:
     """A slow search, to be killed."""
-    scorer = Made(hashed, Path(folder) / "scores.tsv", pause=0.002)
-    MCEA(bounds(), scorer, SETTINGS, Path(folder) / "joint.json", "small").run()
+    joint_search(Path(folder), Made(hashed, Path(folder) / "scores.tsv", pause=0.002))
 
 
 if __name__ == "__main__":

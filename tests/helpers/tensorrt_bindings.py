@@ -95,5 +95,8 @@ def read_signatures() -> dict[str, dict[str, list[str]]]:
     return signatures
 
 
+VERSIONS = tuple(read_signatures())
+
+
 if __name__ == "__main__":
     SIGNATURES.write_text(format_json(dict(read_bindings(Path(folder)) for folder in sys.argv[1:])) + "\n")

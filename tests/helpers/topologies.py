@@ -2,17 +2,19 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scalenet_zoo.arch.spec import spec_errors
-from scalenet_zoo.search.scalenas.limits import MultipathLimits, TopologyBounds
+from scalenet_zoo.search.ledger import Ledger
+from scalenet_zoo.search.record import Record
+from scalenet_zoo.search.scalenas.config import TopologySettings
+from scalenet_zoo.search.scalenas.limits import TopologyBounds, TopologyLimits
 from scalenet_zoo.search.scalenas.search import TopologySearch
-from scalenet_zoo.search.scalenas.state import TopologyMethod, TopologyState
-from scalenet_zoo.search.settings import TopologySettings
-from scalenet_zoo.spaces.scalenas import MultipathSpace, Topologies
+from scalenet_zoo.spaces.scalenas import MultipathSpace
 from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
 from tests.helpers.networks import randomise
 
@@ -44,14 +46,14 @@ def random_supernet(head: str, classes: int = CLASSES) -> ScaleNASSupernet:
     return supernet.eval()
 
 
-def limits(**values: Any) -> MultipathLimits:
+def limits(**values: Any) -> TopologyLimits:
     """Limits as in a YAML file."""
     with spec_errors("limits"):
-        return MultipathLimits.model_validate(values)
+        return TopologyLimits.model_validate(values)
 
 
-def bounds(given: MultipathLimits | None = None) -> TopologyBounds:
-    return TopologyBounds(SPACE, CLASSES, given or MultipathLimits())
+def bounds(given: TopologyLimits | None = None) -> TopologyBounds:
+    return TopologyBounds(SPACE, CLASSES, given or TopologyLimits())
 
 
 class Formula:
@@ -76,9 +78,9 @@ class Formula:
             rows = [line.split("\t") for line in lines if line.endswith("\n")]  # the last may have been cut off
             self.known = {key: float(score) for key, score in rows}
 
-    def score(self, topologies: Topologies) -> list[float]:
+    def score(self, keys: Sequence[str]) -> list[float]:
+        topologies = SPACE.from_keys(keys)
         values = (topologies.depth * self.depth).sum((1, 2)) + (topologies.fusion * self.fusion).sum((1, 2, 3, 4))
-        keys = SPACE.keys(topologies)
         for key, value in zip(keys, values.tolist(), strict=True):
             if key not in self.known:
                 time.sleep(self.pause)
@@ -90,18 +92,43 @@ class Formula:
         return [self.known[key] for key in keys]
 
 
-def make_search(path: Path, scorer: Any = None, method: TopologyMethod = "evolution", **changes: Any) -> TopologySearch:
-    options = {"bounds": bounds(), "settings": SETTINGS, "name": "tiny", "context": {"supernet": "weights"}, **changes}
-    return TopologySearch(method=method, scorer=scorer or Formula(), path=path, **options)
+def search_topologies(
+    path: Path,
+    scorer: Any = None,
+    search: str = "evolution",
+    judged: TopologyBounds | None = None,
+    settings: TopologySettings = SETTINGS,
+    context: dict[str, Any] | None = None,
+    every: int = 2,
+    measured: int = 4,
+    **given: Any,
+) -> Ledger:
+    """A search in a file, to its end."""
+    judged = judged or bounds()
+    first = Ledger(
+        method="scalenas",
+        search=search,
+        name="tiny",
+        space=SPACE.model_dump(mode="json"),
+        space_hash=SPACE.hash,
+        settings={
+            "search": settings.model_dump(mode="json"),
+            "limits": judged.limits.model_dump(mode="json", exclude_none=True),
+            "classes": CLASSES,
+            **(context or {"supernet": "weights"}),
+        },
+    )
+    record = Record(path, first, scorer or Formula(), judged, **given)
+    return record.run(lambda: TopologySearch(search, record, settings, every, measured).run())
 
 
-def same_but_for_time(state: TopologyState) -> TopologyState:
-    return state.model_copy(update={"seconds": 0.0, "scoring_seconds": 0.0})
+def same_but_for_time(ledger: Ledger) -> Ledger:
+    return ledger.model_copy(update={"seconds": 0.0, "scoring_seconds": 0.0})
 
 
 def main(folder: str) -> None:
     """A slow search, to be killed."""
-    make_search(Path(folder) / "evolution.json", Formula(Path(folder) / "scores.tsv", pause=0.01)).run()
+    search_topologies(Path(folder) / "evolution.json", Formula(Path(folder) / "scores.tsv", pause=0.01))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import nn
 
@@ -22,21 +23,21 @@ from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.onnx_network import OnnxNetwork
 from scalenet_zoo.export.tensorrt.build import EngineNetwork, EngineOptions, build_engine
-from scalenet_zoo.inference.evaluate import Evaluation, check_labels, evaluate
+from scalenet_zoo.inference.evaluate import Evaluation, check_labels, evaluate_network
 from scalenet_zoo.inference.predict import DECISIONS
 from scalenet_zoo.inference.prepare import prepare_inference
 from scalenet_zoo.training.recipe import Recipe
 from scalenet_zoo.training.trainer import Options, train_network
 from scalenet_zoo.zoo.model_folder import save_model
 from scalenet_zoo.zoo.publish import push
-from tests.cli.test_cli import Run, run  # noqa: F401 - a fixture
-from tests.export.test_engine_network import VERSIONS, fake_gpu  # noqa: F401 - a fixture
+from tests.helpers.command import Run
 from tests.helpers.data_files import write_shards
 from tests.helpers.fake_tensorrt import fake_tensorrt
 from tests.helpers.hub_server import TOKEN, Hub
 from tests.helpers.networks import random_model
 from tests.helpers.processes import run_processes
 from tests.helpers.shapes import SPECS, Shapes
+from tests.helpers.tensorrt_bindings import VERSIONS
 
 TASKS: tuple[Task, ...] = ("classification", "segmentation", "pose")
 EPOCHS = {"classification": 2, "segmentation": 16, "pose": 4}
@@ -44,17 +45,20 @@ EPOCHS = {"classification": 2, "segmentation": 16, "pose": 4}
 
 def fitted(task: Task, folder: Path) -> nn.Module:
     """A small network that has learned something of `Shapes`."""
-    torch.manual_seed(0)
-    recipe = Recipe(epochs=EPOCHS[task], batch_size=8, lr=1e-2, scale=(0.8, 1.0), hflip=0.0)
-    data = Shapes(task, 64)
-    network = create_model(SPECS[task], num_classes=len(data.labels.names))
-    train_network(network, recipe, data, Shapes(task, 16, "val"), folder, Options(workers=0, cpu=True))
+    if not (folder / "best").exists():
+        torch.manual_seed(0)
+        recipe = Recipe(epochs=EPOCHS[task], batch_size=8, lr=1e-2, scale=(0.8, 1.0), hflip=0.0)
+        data = Shapes(task, 64)
+        network = create_model(SPECS[task], num_classes=len(data.labels.names))
+        train_network(network, recipe, data, Shapes(task, 16, "val"), folder, Options(workers=0, cpu=True))
     return create_model(f"local-dir:{folder / 'best'}")
 
 
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[Task, nn.Module]:
-    return {task: fitted(task, tmp_path_factory.mktemp(task)) for task in TASKS}
+def networks(shared: Path) -> dict[Task, nn.Module]:
+    """Trained once for all processes."""
+    with FileLock(shared / "evaluate.lock"):
+        return {task: fitted(task, shared / "evaluate" / task) for task in TASKS}
 
 
 def same(ours: Evaluation, theirs: Evaluation, tolerance: float = 1e-6) -> bool:
@@ -102,7 +106,7 @@ def test_what_networks_have_learned_is_measured(networks: dict[Task, nn.Module])
         ("segmentation", "miou", 0.4, 0.99),
         ("pose", "ap", 0.5, 0.99),
     ):
-        found = evaluate(networks[task], Shapes(task, 30, "val"))  # type: ignore[index, arg-type]
+        found = evaluate_network(networks[task], Shapes(task, 30, "val"))  # type: ignore[index, arg-type]
         assert low < found.metrics[metric] < high  # type: ignore[operator]
         assert (found.task, found.model, found.data, found.split) == (task, networks[task].spec.name, "shapes", "val")  # type: ignore[index, union-attr]
         assert (found.images, found.broken) == (30, ())
@@ -113,10 +117,10 @@ def test_what_networks_have_learned_is_measured(networks: dict[Task, nn.Module])
 @pytest.mark.parametrize("task", TASKS)
 def test_batches_workers_and_memory_formats_make_no_difference(networks: dict[Task, nn.Module], task: Task) -> None:
     network, data = networks[task], Shapes(task, 13, "val")
-    alone = evaluate(network, data, batch_size=13)
-    assert same(evaluate(network, data, batch_size=4, workers=2), alone, 1e-5)
+    alone = evaluate_network(network, data, batch_size=13)
+    assert same(evaluate_network(network, data, batch_size=4, workers=2), alone, 1e-5)
     network.to(memory_format=torch.channels_last)
-    assert same(evaluate(network, data, batch_size=5), alone, 1e-5)
+    assert same(evaluate_network(network, data, batch_size=5), alone, 1e-5)
 
 
 def test_a_classifier_is_measured_as_a_loop_would(networks: dict[Task, nn.Module]) -> None:
@@ -126,29 +130,29 @@ def test_a_classifier_is_measured_as_a_loop_would(networks: dict[Task, nn.Module
     with torch.inference_mode():
         logits = network(torch.stack([torch.as_tensor(transform(image)) for image, _ in pairs]))
     right = logits.argmax(1) == torch.tensor([target for _, target in pairs])
-    assert evaluate(network, data, batch_size=7).metrics["top1"] == pytest.approx(float(right.float().mean()))
+    assert evaluate_network(network, data, batch_size=7).metrics["top1"] == pytest.approx(float(right.float().mean()))
 
 
 def test_a_network_is_left_as_it_was_found() -> None:
     network: Any = random_model(SPECS["classification"]).train()
     state = {name: value.clone() for name, value in network.state_dict().items()}
     strides = [value.stride() for value in network.parameters()]
-    evaluate(network, Shapes("classification", 4))
+    evaluate_network(network, Shapes("classification", 4))
     assert network.training
     assert all(value.equal(state[name]) for name, value in network.state_dict().items())
     assert [value.stride() for value in network.parameters()] == strides
     network(torch.zeros(2, 3, 32, 32)).sum().backward()  # it can still be trained
     network.pretrained_cfg["labels"] = {"names": ["dark", "green", "tail"]}
     with pytest.raises(InputError):
-        evaluate(network.eval(), Shapes("classification", 4))
+        evaluate_network(network.eval(), Shapes("classification", 4))
     assert not network.training
 
 
 def test_autocast_loses_little(networks: dict[Task, nn.Module]) -> None:
     network, data = networks["segmentation"], Shapes("segmentation", 6, "val")
-    half = evaluate(network, data, dtype=torch.bfloat16)
-    assert half.metrics != evaluate(network, data).metrics
-    assert same(half, evaluate(network, data), 0.02)
+    half = evaluate_network(network, data, dtype=torch.bfloat16)
+    assert half.metrics != evaluate_network(network, data).metrics
+    assert same(half, evaluate_network(network, data), 0.02)
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's
@@ -157,8 +161,8 @@ def test_a_stream_of_unknown_order_is_evaluated(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     data = open_data(f"wds:{write_shards(tmp_path)}", "classification", "val")
     network = random_model(SPECS["classification"])
-    found = evaluate(network, data, batch_size=5, on_progress=lambda *told_: told.append(told_))
-    again = evaluate(network, data, batch_size=12)
+    found = evaluate_network(network, data, batch_size=5, on_progress=lambda *told_: told.append(told_))
+    again = evaluate_network(network, data, batch_size=12)
     assert found.images == again.images == 12
     assert same(found, again, 1e-5)
     assert [done for _, done, _ in told] == [1, 2, 3]
@@ -168,7 +172,7 @@ def test_a_stream_of_unknown_order_is_evaluated(tmp_path: Path) -> None:
 def test_progress_is_told() -> None:
     told: list[tuple[str, int, int]] = []
     network: Any = random_model(SPECS["classification"])
-    evaluate(network, Shapes("classification", 7), batch_size=3, on_progress=lambda *told_: told.append(told_))
+    evaluate_network(network, Shapes("classification", 7), batch_size=3, on_progress=lambda *told_: told.append(told_))
     assert told == [("evaluating tiny", i, 3) for i in (1, 2, 3)]
 
 
@@ -208,9 +212,9 @@ def test_a_mirrored_data_set_has_the_same_figures_with_flip(networks: dict[Task,
 
     network = networks[task]
     plain, mirrored = Shapes(task, 12, "val"), Mirrored(task, 12, "val")
-    assert same(evaluate(network, plain, flip=True), evaluate(network, mirrored, flip=True), 1e-4)
+    assert same(evaluate_network(network, plain, flip=True), evaluate_network(network, mirrored, flip=True), 1e-4)
     if task != "classification":
-        assert not same(evaluate(network, plain), evaluate(network, mirrored), 1e-6)
+        assert not same(evaluate_network(network, plain), evaluate_network(network, mirrored), 1e-6)
 
 
 # --- tiles and boxes ------------------------------------------------------------------------------
@@ -232,21 +236,22 @@ class Large(Shapes):
 def test_large_images_are_evaluated_in_tiles(networks: dict[Task, nn.Module]) -> None:
     """Tiles that do not overlap are the four images that the network knows."""
     network = networks["segmentation"]
-    tiled = evaluate(network, Large("segmentation", 3, "val"), overlap=0.0, batch_size=3)
+    tiled = evaluate_network(network, Large("segmentation", 3, "val"), overlap=0.0, batch_size=3)
     assert tiled.images == 3
-    assert same(replace(tiled, images=12), evaluate(network, Shapes("segmentation", 12, "val")), 1e-3)
-    squeezed = evaluate(network, Large("segmentation", 3, "val"))
-    assert squeezed.metrics["miou"] < evaluate(network, Large("segmentation", 3, "val"), overlap=0.25).metrics["miou"]  # type: ignore[operator]
-    flipped = evaluate(network, Large("segmentation", 3, "val"), overlap=0.25, flip=True, workers=1)
+    assert same(replace(tiled, images=12), evaluate_network(network, Shapes("segmentation", 12, "val")), 1e-3)
+    squeezed = evaluate_network(network, Large("segmentation", 3, "val"))
+    overlapping = evaluate_network(network, Large("segmentation", 3, "val"), overlap=0.25)
+    assert squeezed.metrics["miou"] < overlapping.metrics["miou"]  # type: ignore[operator]
+    flipped = evaluate_network(network, Large("segmentation", 3, "val"), overlap=0.25, flip=True, workers=1)
     assert flipped.metrics["miou"] == pytest.approx(tiled.metrics["miou"], abs=0.2)
-    broken = evaluate(network, Broken(Large("segmentation", 3, "val")), overlap=0.25)
+    broken = evaluate_network(network, Broken(Large("segmentation", 3, "val")), overlap=0.25)
     assert (broken.images, broken.broken) == (2, ("shape 1: cannot be read",))
 
 
 def test_classes_of_a_file_are_evaluated_in_tiles(networks: dict[Task, nn.Module], deciding: dict[Task, Path]) -> None:
     data = Large("segmentation", 2, "val")
     found, expected = (
-        evaluate(one, data, overlap=0.25)
+        evaluate_network(one, data, overlap=0.25)
         for one in (OnnxNetwork.load(deciding["segmentation"]), networks["segmentation"])
     )
     assert "ece" not in found.metrics
@@ -256,12 +261,12 @@ def test_classes_of_a_file_are_evaluated_in_tiles(networks: dict[Task, nn.Module
 def test_only_segmentations_have_tiles(networks: dict[Task, nn.Module]) -> None:
     for task in ("classification", "pose"):
         with pytest.raises(InputError, match="found a network for .*, expected segmentation for pictures in tiles"):
-            evaluate(networks[task], Shapes(task, 2), overlap=0.25)
+            evaluate_network(networks[task], Shapes(task, 2), overlap=0.25)
 
 
 def test_what_cannot_be_averaged_is_refused(networks: dict[Task, nn.Module], deciding: dict[Task, Path]) -> None:
     with pytest.raises(InputError, match="tiny_pose: found joints as output, expected raw outputs for a flip test"):
-        evaluate(OnnxNetwork.load(deciding["pose"]), Shapes("pose", 2), flip=True)
+        evaluate_network(OnnxNetwork.load(deciding["pose"]), Shapes("pose", 2), flip=True)
     with pytest.raises(InputError, match="found no pairs of left and right joints"):
         prepare_inference(networks["pose"]).mirrored(Labels())
 
@@ -284,8 +289,8 @@ def test_a_file_has_its_networks_figures(
 ) -> None:
     data = Shapes(task, 13, "val")
     export_onnx(networks[task], tmp_path / "x.onnx", options)
-    found = evaluate(OnnxNetwork.load(tmp_path / "x.onnx"), data)
-    assert same(found, evaluate(networks[task], data), 1e-2 if options.precision == "fp16" else 1e-4)
+    found = evaluate_network(OnnxNetwork.load(tmp_path / "x.onnx"), data)
+    assert same(found, evaluate_network(networks[task], data), 1e-2 if options.precision == "fp16" else 1e-4)
     assert Metadata.read(tmp_path / "x.onnx").class_names == data.labels.names  # as training left them
 
 
@@ -295,7 +300,7 @@ def test_files_that_decide_have_nearly_their_networks_figures(
     found = {}
     for task, path in deciding.items():
         data = Shapes(task, 20, "val")
-        found[task] = evaluate(OnnxNetwork.load(path), data), evaluate(networks[task], data)
+        found[task] = evaluate_network(OnnxNetwork.load(path), data), evaluate_network(networks[task], data)
     assert same(*found["classification"], 1e-4)
     assert same(*found["pose"], 1e-4)
     ours, theirs = (evaluation.metrics for evaluation in found["segmentation"])
@@ -313,14 +318,14 @@ def test_what_int8_loses_is_measured(networks: dict[Task, nn.Module], task: Task
         Shapes(task, 16).read(i)[0].save(tmp_path / f"{i}.png")
     images = sorted(tmp_path.glob("*.png"))
     export_onnx(networks[task], tmp_path / "x.onnx", OnnxOptions(precision="int8"), images)
-    found, plain = evaluate(OnnxNetwork.load(tmp_path / "x.onnx"), data), evaluate(networks[task], data)
+    found, plain = evaluate_network(OnnxNetwork.load(tmp_path / "x.onnx"), data), evaluate_network(networks[task], data)
     assert found.metrics != plain.metrics
     assert same(found, plain, 0.12)
 
 
 def test_an_engine_has_its_networks_figures(
     networks: dict[Task, nn.Module],
-    fake_gpu: None,  # noqa: F811
+    fake_gpu: None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -329,8 +334,8 @@ def test_an_engine_has_its_networks_figures(
     export_onnx(networks["pose"], tmp_path / "x.onnx")
     build_engine(tmp_path / "x.onnx", tmp_path / "x.engine", EngineOptions(batch=(2, 3, 4)))
     data = Shapes("pose", 9, "val")  # two batches of 4, and one that is filled up
-    found = evaluate(EngineNetwork.load(tmp_path / "x.engine"), data)
-    assert same(found, evaluate(networks["pose"], data), 1e-4)
+    found = evaluate_network(EngineNetwork.load(tmp_path / "x.engine"), data)
+    assert same(found, evaluate_network(networks["pose"], data), 1e-4)
 
 
 # --- classes and joints, found by name ------------------------------------------------------------
@@ -362,10 +367,12 @@ def test_the_order_of_classes_and_joints_makes_no_difference(
     networks: dict[Task, nn.Module], deciding: dict[Task, Path], task: Task
 ) -> None:
     for network in (networks[task], OnnxNetwork.load(deciding[task])):
-        same_names, others = (evaluate(network, data(task, 9, "val"), 4) for data in (Shapes, Renumbered))
+        same_names, others = (evaluate_network(network, data(task, 9, "val"), 4) for data in (Shapes, Renumbered))
         assert same(same_names, others)
         assert "top1_of_these" not in others.metrics
-    same_names, others = (evaluate(networks[task], data(task, 9, "val"), flip=True) for data in (Shapes, Renumbered))
+    same_names, others = (
+        evaluate_network(networks[task], data(task, 9, "val"), flip=True) for data in (Shapes, Renumbered)
+    )
     assert same(same_names, others)
 
 
@@ -394,7 +401,7 @@ def test_a_folder_of_other_classes_is_measured_by_name(tmp_path: Path, caplog: p
     same_classes = open_data(
         write_colours(tmp_path / "A", {k: RGB[k] for k in ("cat", "dog", "horse")}), "classification", "val"
     )
-    assert evaluate(network, same_classes).metrics["top1"] == 1.0
+    assert evaluate_network(network, same_classes).metrics["top1"] == 1.0
     assert not caplog.messages
     unknown = open_data(
         write_colours(tmp_path / "B", {k: RGB[k] for k in ("ant", "cat", "dog")}), "classification", "val"
@@ -402,13 +409,13 @@ def test_a_folder_of_other_classes_is_measured_by_name(tmp_path: Path, caplog: p
     with pytest.raises(
         InputError, match="B: found the class 'ant', which tiny does not know, expected among cat, dog, horse$"
     ):
-        evaluate(network, unknown)
+        evaluate_network(network, unknown)
     # One of three horses is as green as a dog: that is wrong; one of three dogs is red as a cat, which these are not.
     fewer = {"DOG ": RGB["dog"], "horse": RGB["horse"]}
     source = write_colours(tmp_path / "C", fewer)
     Image.new("RGB", (32, 32), RGB["dog"]).save(tmp_path / "C" / "val" / "horse" / "0.png")
     Image.new("RGB", (32, 32), (255, 200, 0)).save(tmp_path / "C" / "val" / "DOG " / "0.png")
-    metrics = evaluate(network, open_data(source, "classification", "val")).metrics
+    metrics = evaluate_network(network, open_data(source, "classification", "val")).metrics
     assert metrics["top1"] == pytest.approx(4 / 6)
     assert metrics["top1_of_these"] == pytest.approx(5 / 6)
     assert "C: has 2 of the 3 classes that tiny knows" in caplog.text
@@ -416,7 +423,10 @@ def test_a_folder_of_other_classes_is_measured_by_name(tmp_path: Path, caplog: p
 
 def test_one_class_alone_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = write_colours(tmp_path, {"dog": RGB["dog"]})
-    assert evaluate(colour_network(("cat", "dog", "horse")), open_data(source, "classification", "val")).images == 3
+    assert (
+        evaluate_network(colour_network(("cat", "dog", "horse")), open_data(source, "classification", "val")).images
+        == 3
+    )
     assert "val shows the class 'dog' alone: whoever always names it is right" in caplog.text
     caplog.clear()
 
@@ -425,7 +435,7 @@ def test_one_class_alone_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtur
             image, mask = super().read(index)
             return image, np.where(mask > 0, np.uint8(1), np.uint8(255))
 
-    evaluate(random_model(SPECS["segmentation"]), Void("segmentation", 2))
+    evaluate_network(random_model(SPECS["segmentation"]), Void("segmentation", 2))
     assert "shapes: split train shows the class 'red' alone" in caplog.text
 
 
@@ -453,7 +463,7 @@ def test_imagenets_classes_are_found_by_their_synsets(tmp_path: Path, labelled: 
     network.forward = forward
     source = write_colours(tmp_path, dict(zip(SYNSETS, ((255, 0, 0), (0, 255, 0), (0, 0, 255)), strict=True)))
     Image.new("RGB", (32, 32), (0, 0, 140)).save(tmp_path / "val" / "n03126707" / "0.png")
-    metrics = evaluate(network, open_data(source, "classification", "val")).metrics
+    metrics = evaluate_network(network, open_data(source, "classification", "val")).metrics
     assert metrics["top1"] == pytest.approx(8 / 9)
     assert metrics["top1_of_these"] == 1.0
 
@@ -462,7 +472,7 @@ def test_words_of_imagenet_that_two_classes_have_are_refused(tmp_path: Path) -> 
     network: Any = random_model(SPECS["classification"], num_classes=1000)
     source = write_colours(tmp_path, {"tench": RGB["cat"], "crane": RGB["dog"]}, count=1)
     with pytest.raises(InputError, match="found the class 'crane' more than once in tiny, expected it once"):
-        evaluate(network, open_data(source, "classification", "val"))
+        evaluate_network(network, open_data(source, "classification", "val"))
 
 
 def test_data_without_names_go_by_number(caplog: pytest.LogCaptureFixture) -> None:
@@ -473,7 +483,7 @@ def test_data_without_names_go_by_number(caplog: pytest.LogCaptureFixture) -> No
 
     network: Any = random_model(SPECS["segmentation"])
     network.pretrained_cfg["labels"] = Shapes("segmentation", 1).labels.to_cfg()
-    plain, nameless = (evaluate(network, data("segmentation", 3)) for data in (Shapes, Nameless))
+    plain, nameless = (evaluate_network(network, data("segmentation", 3)) for data in (Shapes, Nameless))
     assert plain.metrics["miou"] == nameless.metrics["miou"]
     assert "shapes: has no names of classes: they are matched to those of tiny_segmentation by number" in caplog.text
 
@@ -510,7 +520,7 @@ def test_other_names_are_refused(task: Task, names: list[str], complaint: str) -
     network: Any = random_model(SPECS[task], num_classes=len(names))
     network.pretrained_cfg["labels"] = {"names": names}
     with pytest.raises(InputError, match=complaint):
-        evaluate(network, Shapes(task, 4))
+        evaluate_network(network, Shapes(task, 4))
 
 
 def test_other_counts_and_tasks_are_refused() -> None:
@@ -520,15 +530,15 @@ def test_other_counts_and_tasks_are_refused() -> None:
         ("classification", 0, "tiny: found a network without a classifier"),
     ):
         with pytest.raises(InputError, match=complaint):
-            evaluate(random_model(SPECS[task], num_classes=classes), Shapes(task, 4))  # type: ignore[index, arg-type]
+            evaluate_network(random_model(SPECS[task], num_classes=classes), Shapes(task, 4))  # type: ignore[index, arg-type]
     with pytest.raises(InputError, match="shapes: found data for segmentation, expected classification"):
-        evaluate(random_model(SPECS["classification"]), Shapes("segmentation", 4))
+        evaluate_network(random_model(SPECS["classification"]), Shapes("segmentation", 4))
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_broken_images_are_named_and_left_out(networks: dict[Task, nn.Module], task: Task) -> None:
     data = Shapes(task, 10, "val")
-    found = evaluate(networks[task], Broken(data), batch_size=1)
+    found = evaluate_network(networks[task], Broken(data), batch_size=1)
     assert found.images == 7
     assert found.broken == ("shape 1: cannot be read", "shape 5: cannot be read", "shape 9: cannot be read")
 
@@ -536,15 +546,15 @@ def test_broken_images_are_named_and_left_out(networks: dict[Task, nn.Module], t
         def read(self, index: int) -> tuple[Image.Image, Any]:
             return super().read([0, 2, 3, 4, 6, 7, 8][index])
 
-    assert same(found, evaluate(networks[task], Whole(task, 7, "val")), 1e-5)
+    assert same(found, evaluate_network(networks[task], Whole(task, 7, "val")), 1e-5)
     with pytest.raises(InputError, match=r"found 3 images .* expected at most 2: shape 1: cannot be read"):
-        evaluate(networks[task], Broken(data), broken_limit=2)
+        evaluate_network(networks[task], Broken(data), broken_limit=2)
 
 
 def test_nothing_to_look_at() -> None:
     network: Any = random_model(SPECS["classification"])
     with pytest.raises(InputError, match="shapes: found no images in the split train, expected some"):
-        evaluate(network, Shapes("classification", 0))
+        evaluate_network(network, Shapes("classification", 0))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -553,7 +563,7 @@ def test_outputs_that_are_no_numbers(task: Task, value: float) -> None:
     network: Any = random_model(SPECS[task], num_classes=len(Shapes(task, 1).labels.names))
     list(network.parameters())[-1].data.fill_(value)
     with pytest.raises(WeightsError, match="found outputs that are not finite, expected numbers"):
-        evaluate(network, Shapes(task, 3))
+        evaluate_network(network, Shapes(task, 3))
 
 
 # --- several processes ----------------------------------------------------------------------------
@@ -564,13 +574,15 @@ def _evaluate_share(rank: int, world: int, count: int, broken: bool) -> list[Any
     for task in TASKS:
         data: Any = Shapes(task, count, "val")
         network: Any = random_model(SPECS[task], num_classes=len(data.labels.names))
-        evaluation = evaluate(network, Broken(data) if broken else data, 2, rank=rank, world=world)
+        evaluation = evaluate_network(network, Broken(data) if broken else data, 2, rank=rank, world=world)
         found.append((evaluation.metrics, evaluation.images, sorted(evaluation.broken)))
     return found
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize(("count", "broken"), [(7, False), (7, True), (1, False)])
+@pytest.mark.parametrize(
+    ("count", "broken"), [(7, True), (1, False), pytest.param(7, False, marks=pytest.mark.nightly)]
+)
 def test_two_processes_find_what_one_does(count: int, broken: bool, tmp_path: Path) -> None:
     alone = _evaluate_share(0, 1, count, broken)
     for of_process in run_processes(_evaluate_share, 2, tmp_path, count, broken):
@@ -634,7 +646,7 @@ SOURCES = {"classification": "imagefolder", "segmentation": "masks", "pose": "co
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_folder_and_a_file_on_the_command_line(
-    run: Run,  # noqa: F811
+    run: Run,
     folders: Path,
     deciding: dict[Task, Path],
     task: Task,
@@ -659,7 +671,7 @@ def test_a_folder_and_a_file_on_the_command_line(
 
 
 def test_fewer_classes_on_the_command_line(
-    run: Run,  # noqa: F811
+    run: Run,
     folders: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -674,7 +686,7 @@ def test_fewer_classes_on_the_command_line(
     assert f"{data}: has 2 of the 3 classes that tiny knows" in caplog.text
 
 
-def test_tiles_on_the_command_line(run: Run, folders: Path) -> None:  # noqa: F811
+def test_tiles_on_the_command_line(run: Run, folders: Path) -> None:
     arguments = ["evaluate", folders / "segmentation", "--data", folders / "segmentation_data", "--workers", 0]
     plain, tiled = (run.json(*arguments, *more) for more in ((), ("--tile", "--overlap", 0.5)))
     for metric in ("miou", "pixel_accuracy", "ece"):  # images of the network's size are one tile
@@ -682,7 +694,7 @@ def test_tiles_on_the_command_line(run: Run, folders: Path) -> None:  # noqa: F8
     assert run.error(*arguments, "--overlap", 0.5)[1].startswith("Invalid value: --overlap: found 0.5 without --tile")
 
 
-def test_a_detectors_boxes_on_the_command_line(run: Run, folders: Path) -> None:  # noqa: F811
+def test_a_detectors_boxes_on_the_command_line(run: Run, folders: Path) -> None:
     boxes = [
         {"image_id": i, "category_id": 1, "bbox": [0, 0, 64, 64], "score": score}
         for i, score in ((0, 0.9), (1, 0.9), (2, 0.9), (3, 0.9), (4, 0.9), (4, 0.9), (5, 0.05))
@@ -699,7 +711,7 @@ def test_a_detectors_boxes_on_the_command_line(run: Run, folders: Path) -> None:
     assert limited["images"] == 4  # boxes in the images 0, 2, 4 and 6
 
 
-def test_broken_images_on_the_command_line(run: Run, folders: Path) -> None:  # noqa: F811
+def test_broken_images_on_the_command_line(run: Run, folders: Path) -> None:
     data = folders / "classification_data"
     path = next(data.rglob("*.png"))
     path.write_bytes(b"no picture")
@@ -715,7 +727,7 @@ def test_broken_images_on_the_command_line(run: Run, folders: Path) -> None:  # 
     assert "found 1 image that cannot be used, expected at most 0" in message
 
 
-def test_a_folder_is_exported_with_its_weights_and_labels(run: Run, folders: Path) -> None:  # noqa: F811
+def test_a_folder_is_exported_with_its_weights_and_labels(run: Run, folders: Path) -> None:
     data = folders / "classification_data"
     exported = run.json("export", folders / "classification", "--output", "x.onnx")
     assert exported["trained"] is True
@@ -726,7 +738,7 @@ def test_a_folder_is_exported_with_its_weights_and_labels(run: Run, folders: Pat
     assert ours["metrics"] == pytest.approx(theirs["metrics"], abs=1e-4)
 
 
-def test_digits_and_limits_on_the_command_line(run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_digits_and_limits_on_the_command_line(run: Run, tmp_path: Path) -> None:
     spec = SPECS["classification"].replace(classes=10)
     spec.save(tmp_path / "ten.json")
     code, out, err = run("evaluate", "ten.json", "--data", "digits", "--limit", 20, "--workers", 0, "--flip")
@@ -758,13 +770,13 @@ def test_digits_and_limits_on_the_command_line(run: Run, tmp_path: Path) -> None
     ],
     ids=lambda x: " ".join(x)[:40] if isinstance(x, list) else "",
 )  # fmt: skip
-def test_errors_are_one_line(run: Run, arguments: list[str], code: int, message: str) -> None:  # noqa: F811
+def test_errors_are_one_line(run: Run, arguments: list[str], code: int, message: str) -> None:
     found_code, found = run.error("evaluate", *arguments)
     assert (found_code, found[: len(message)]) == (code, message)
 
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the Hub's client
-def test_a_repository_on_the_command_line(run: Run, folders: Path, hub: Hub) -> None:  # noqa: F811
+def test_a_repository_on_the_command_line(run: Run, folders: Path, hub: Hub) -> None:
     push(folders / "segmentation", "somebody/shapes", token=TOKEN)
     data = f"masks:{folders / 'segmentation_data'}"
     ours, theirs = (

@@ -372,7 +372,7 @@ def _share_of(rank: int, world: int) -> list[Any]:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.nightly)])
 def test_several_processes_give_what_one_gives(world: int, tmp_path: Path) -> None:
     alone = _share_of(0, 1)
     assert 0 < alone[2]["ap"] < 1

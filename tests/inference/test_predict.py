@@ -12,17 +12,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from scalenet_zoo.arch.labels import Labels
 from scalenet_zoo.arch.spec import Task
-from scalenet_zoo.core.errors import InputError, WeightsError
+from scalenet_zoo.core.errors import InputError, SpecError, WeightsError
 from scalenet_zoo.data.preparation import read_image, sample_photographs
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.onnx_network import OnnxNetwork
 from scalenet_zoo.inference.draw import LARGEST_LEGEND, draw, draw_classes, draw_joints, palette
-from scalenet_zoo.inference.predict import DECISIONS, class_names, describe_output, predict
+from scalenet_zoo.inference.predict import DECISIONS, class_names, describe_output, predict_pictures
 from scalenet_zoo.inference.prepare import Inference, prepare_inference
+from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.model_folder import save_model
-from tests.cli.test_cli import Run, run  # noqa: F401 - a fixture
+from tests.helpers.command import Run
 from tests.helpers.networks import random_model
 from tests.helpers.shapes import SPECS, Shapes
 
@@ -53,7 +55,7 @@ def seeing(task: Task, function: Any) -> Inference:
 def test_a_classifiers_decisions_are_probabilities() -> None:
     inference = prepare_inference(network("classification"))
     pictures = [read_image(path) for path in PHOTOGRAPHS]
-    found = predict(inference, pictures)
+    found = predict_pictures(inference, pictures)
     logits = inference.run(torch.stack([torch.as_tensor(inference.transform(picture)) for picture in pictures]))
     np.testing.assert_allclose(np.stack(found), logits.double().softmax(1).detach().numpy(), rtol=1e-6)
     rows = describe_output(inference.spec, found[0], 3, "softmax", inference.names)
@@ -68,7 +70,9 @@ def test_a_segmentation_has_a_class_for_each_of_the_pictures_own_pixels() -> Non
         return logits
 
     pictures = [Image.new("RGB", (100, 60)), Image.new("RGB", (31, 77))]
-    for picture, classes in zip(pictures, predict(seeing("segmentation", left_and_right), pictures), strict=True):
+    for picture, classes in zip(
+        pictures, predict_pictures(seeing("segmentation", left_and_right), pictures), strict=True
+    ):
         assert classes.shape == (picture.height, picture.width)
         half = picture.width // 2
         assert (classes[:, : half - 3] == 1).all()
@@ -87,7 +91,7 @@ def test_joints_are_found_where_they_are_in_the_picture(size: tuple[int, int]) -
         spots = images[:, :2] - images[:, :2].amin((2, 3), keepdim=True)
         return nn.functional.avg_pool2d(spots, 5, 1, 2)
 
-    ((found,),) = predict(seeing("pose", bright), [picture])
+    ((found,),) = predict_pictures(seeing("pose", bright), [picture])
     pixels = found[:, :2] * picture.size - 0.5
     np.testing.assert_allclose(pixels, [red, green], atol=2.5 * 1.25 * max(size) / 64)  # pixels of the crop
 
@@ -107,7 +111,7 @@ def test_several_persons_are_found_in_their_boxes() -> None:
 
     boxes = [(190.0, 20.0, 60.0, 90.0), (50.0, 50.0, 50.0, 60.0)]
     inference = replace(seeing("pose", bright), largest=3)
-    first, nobody, third = predict(inference, [picture] * 3, [boxes, [], boxes])
+    first, nobody, third = predict_pictures(inference, [picture] * 3, [boxes, [], boxes])
     assert sizes == [3, 1]
     assert nobody.shape == (0, 2, 3)
     np.testing.assert_array_equal(first, third)
@@ -127,7 +131,8 @@ def test_a_file_decides_as_its_network(task: Task, tmp_path: Path) -> None:
     export_onnx(model, tmp_path / "x.onnx", OnnxOptions(preprocess=True, output=DECISIONS[task], batch=(1, 2, 4)))
     pictures = [read_image(path) for path in PHOTOGRAPHS]
     ours, theirs = (
-        predict(prepare_inference(opened), pictures) for opened in (OnnxNetwork.load(tmp_path / "x.onnx"), model)
+        predict_pictures(prepare_inference(opened), pictures)
+        for opened in (OnnxNetwork.load(tmp_path / "x.onnx"), model)
     )
     for found, expected in zip(ours, theirs, strict=True):
         if task == "segmentation":  # the file's classes are of blocks of pixels
@@ -140,24 +145,26 @@ def test_outputs_that_are_no_numbers() -> None:
     for task in TASKS:
         shape = (1, 3) if task == "classification" else (1, 3, 4, 4)
         with pytest.raises(WeightsError, match="found outputs that are not finite"):
-            predict(seeing(task, lambda images, shape=shape: torch.full(shape, torch.nan)), [Image.new("RGB", (9, 9))])
+            predict_pictures(
+                seeing(task, lambda images, shape=shape: torch.full(shape, torch.nan)), [Image.new("RGB", (9, 9))]
+            )
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_features(task: Task) -> None:
     model = random_model(SPECS[task], num_classes=0)
     features = prepare_inference(model)
-    (found,) = predict(features, [read_image(PHOTOGRAPHS[0])])
+    (found,) = predict_pictures(features, [read_image(PHOTOGRAPHS[0])])
     assert found.shape[0] == model.num_features
     assert describe_output(features.spec, found, form="softmax")[0]["features"] == found.size
 
 
 def test_names_are_those_of_the_labels_or_of_imagenet() -> None:
     spec = SPECS["classification"]
-    assert class_names(spec, {"labels": {"names": ["a", "b", "c"]}}) == ("a", "b", "c")
-    assert class_names(spec, {"labels": {"names": ["a", "b"]}}) == ()  # of another class count
+    assert class_names(spec, Labels(names=("a", "b", "c"))) == ("a", "b", "c")
+    assert class_names(spec, Labels(names=("a", "b"))) == ()  # of another class count
     assert class_names(spec) == ()
-    assert class_names(spec.replace(classes=1000), {})[0] == "tench"
+    assert class_names(spec.replace(classes=1000), Labels())[0] == "tench"
 
 
 # --- drawings -------------------------------------------------------------------------------------
@@ -231,7 +238,7 @@ def test_networks_without_names_are_drawn_too(task: Task) -> None:
     model: Any = random_model(SPECS[task])
     picture = read_image(PHOTOGRAPHS[1]).resize((64, 48))
     inference = prepare_inference(model)
-    (decision,) = predict(inference, [picture])
+    (decision,) = predict_pictures(inference, [picture])
     sheet = draw(inference, picture, decision)
     assert sheet.width > 64
     assert (np.asarray(sheet)[:48, :64] != np.asarray(picture)).any() or task == "pose"
@@ -259,7 +266,7 @@ def saved(task: Task, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("task", ["segmentation", "pose"])
-def test_a_folder_of_pictures_is_drawn(run: Run, pictures: Path, tmp_path: Path, task: Task) -> None:  # noqa: F811
+def test_a_folder_of_pictures_is_drawn(run: Run, pictures: Path, tmp_path: Path, task: Task) -> None:
     model = saved(task, tmp_path / "model")
     code, out, err = run("predict", "pictures", "--model", model, "--output", "drawn")
     assert code == 0
@@ -281,14 +288,14 @@ def test_a_folder_of_pictures_is_drawn(run: Run, pictures: Path, tmp_path: Path,
     assert {row["name"] for row in found["pictures/a.png"]} <= names
 
 
-def test_drawings_within_the_folder_are_not_drawn_again(run: Run, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_drawings_within_the_folder_are_not_drawn_again(run: Run, pictures: Path, tmp_path: Path) -> None:
     model = saved("pose", tmp_path / "model")
     for _ in range(2):
         assert run("predict", "pictures", "--model", model, "--output", "pictures/drawn")[0] == 0
     assert len(list((pictures / "drawn").rglob("*.png"))) == 2
 
 
-def test_files_and_folders_together(run: Run, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_files_and_folders_together(run: Run, pictures: Path, tmp_path: Path) -> None:
     model = saved("classification", tmp_path / "model")
     found = run.json("predict", PHOTOGRAPHS[0], pictures / "far", pictures / "far" / "b.jpg", "--model", model)
     assert list(found) == [str(PHOTOGRAPHS[0]), str(pictures / "far" / "b.jpg")]
@@ -296,7 +303,7 @@ def test_files_and_folders_together(run: Run, pictures: Path, tmp_path: Path) ->
     assert found[str(PHOTOGRAPHS[0])] == alone
 
 
-def test_a_file_for_several_images_is_filled_up(run: Run, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_file_for_several_images_is_filled_up(run: Run, pictures: Path, tmp_path: Path) -> None:
     model = saved("classification", tmp_path / "model")
     run.json("export", model, "--batch", 3, "--output", "three.onnx")
     ours, theirs = (run.json("predict", pictures, *PHOTOGRAPHS, "--model", opened) for opened in ("three.onnx", model))
@@ -307,7 +314,7 @@ def test_a_file_for_several_images_is_filled_up(run: Run, pictures: Path, tmp_pa
             assert row["probability"] == pytest.approx(expected["probability"], rel=1e-3)
 
 
-def test_persons_in_boxes(run: Run, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_persons_in_boxes(run: Run, pictures: Path, tmp_path: Path) -> None:
     model = saved("pose", tmp_path / "model")
     boxes = [("far/b.jpg", 0.9), ("b", 0.8), ("b", 0.1), (17, 0.9)]
     (tmp_path / "boxes.json").write_text(
@@ -326,7 +333,7 @@ def test_persons_in_boxes(run: Run, pictures: Path, tmp_path: Path) -> None:  # 
     assert (tmp_path / "drawn" / "a.png").exists()
 
 
-def test_large_pictures_are_seen_in_tiles(run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_large_pictures_are_seen_in_tiles(run: Run, tmp_path: Path) -> None:
     model = saved("segmentation", tmp_path / "model")
     read_image(PHOTOGRAPHS[0]).crop((0, 0, 150, 100)).save(tmp_path / "large.png")
     arguments = ("predict", "large.png", "--model", model)
@@ -344,7 +351,7 @@ def test_large_pictures_are_seen_in_tiles(run: Run, tmp_path: Path) -> None:  # 
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_pictures_shown_otherwise_than_in_training_are_told(run: Run, tmp_path: Path, own: bool) -> None:  # noqa: F811
+def test_pictures_shown_otherwise_than_in_training_are_told(run: Run, tmp_path: Path, own: bool) -> None:
     model = network("segmentation")
     training = {"training": {"recipe": {"own_resolution": own}}}
     provenance = model.spec.provenance.model_copy(update={"details": training})
@@ -365,7 +372,7 @@ def test_pictures_shown_otherwise_than_in_training_are_told(run: Run, tmp_path: 
 
 
 def test_a_log_says_how_far_a_large_picture_is(
-    run: Run,  # noqa: F811
+    run: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -377,7 +384,7 @@ def test_a_log_says_how_far_a_large_picture_is(
     assert err.splitlines() == ["rows of large.png: 36 of 100", "rows of large.png: 100 of 100", "predicting: 1 of 1"]
 
 
-def test_names_of_files_do_nothing_to_a_terminal(run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_names_of_files_do_nothing_to_a_terminal(run: Run, tmp_path: Path) -> None:
     model = saved("segmentation", tmp_path / "model")
     names = ["a\x1b[31m.png", "b\nc.png", os.fsdecode(b"d\xff.png")]
     (tmp_path / "pictures").mkdir()
@@ -395,7 +402,7 @@ def test_names_of_files_do_nothing_to_a_terminal(run: Run, tmp_path: Path) -> No
     assert list(found) == [f"pictures/{name}" for name in (*names, "e\x1b.png")]
 
 
-def test_what_is_no_picture_is_told_before_anything_is_run(run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_no_picture_is_told_before_anything_is_run(run: Run, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.png")
     (tmp_path / "hidden" / ".ipynb_checkpoints").mkdir(parents=True)
     (tmp_path / "hidden" / ".ipynb_checkpoints" / "a.png").touch()
@@ -418,7 +425,7 @@ def test_labels_in_a_legend_take_a_line_each() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_flip_test_is_the_mean_with_the_mirror_image(run: Run, tmp_path: Path, task: Task) -> None:  # noqa: F811
+def test_a_flip_test_is_the_mean_with_the_mirror_image(run: Run, tmp_path: Path, task: Task) -> None:
     model = saved(task, tmp_path / "model")
     Shapes(task, 1).read(0)[0].save(tmp_path / "a.png")
     Image.open(tmp_path / "a.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "b.png")
@@ -430,7 +437,7 @@ def test_a_flip_test_is_the_mean_with_the_mirror_image(run: Run, tmp_path: Path,
             assert row[key] == pytest.approx(other[key], abs=1e-3)
 
 
-def test_what_predict_refuses(run: Run, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_what_predict_refuses(run: Run, pictures: Path, tmp_path: Path) -> None:
     model, classifier = saved("pose", tmp_path / "pose"), saved("classification", tmp_path / "classifier")
     (tmp_path / "empty").mkdir()
     (pictures / "far" / "b.png").write_bytes((pictures / "a.png").read_bytes())
@@ -464,6 +471,10 @@ def test_what_predict_refuses(run: Run, pictures: Path, tmp_path: Path) -> None:
 def test_labels_that_are_not_valid_are_refused() -> None:
     model: Any = network("classification")
     model.pretrained_cfg["labels"] = {"names": ["a", "b", "c"], "colours": [[1, 2, 300]]}
-    metadata = Metadata(SPECS["classification"], model.pretrained_cfg, OnnxOptions())
-    with pytest.raises(InputError, match="x.onnx: found metadata that are not valid: preprocessing: "):
-        Metadata.parse(metadata.entries(), "x.onnx")
+    entries = Metadata(SPECS["classification"], Interface(), OnnxOptions()).entries()
+    entries["scalenet_zoo.preprocessing"] = json.dumps(model.pretrained_cfg)
+    complaint = r"labels: colours.0.2: found 300, expected"
+    with pytest.raises(InputError, match=f"x.onnx: found metadata that are not valid: preprocessing: {complaint}"):
+        Metadata.parse(entries, "x.onnx")
+    with pytest.raises(SpecError, match=f"tiny: pretrained_cfg: {complaint}"):
+        prepare_inference(model)

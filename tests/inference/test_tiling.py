@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
@@ -20,8 +20,8 @@ from scalenet_zoo.data.preparation import normalisation
 from scalenet_zoo.export.metadata import OnnxOptions
 from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.onnx_network import OnnxNetwork
-from scalenet_zoo.inference.evaluate import evaluate
-from scalenet_zoo.inference.predict import predict
+from scalenet_zoo.inference.evaluate import evaluate_network
+from scalenet_zoo.inference.predict import predict_pictures
 from scalenet_zoo.inference.prepare import Inference, prepare_inference
 from scalenet_zoo.inference.tiling import (
     OVERLAP,
@@ -34,7 +34,7 @@ from scalenet_zoo.inference.tiling import (
 )
 from scalenet_zoo.training.recipe import Recipe
 from scalenet_zoo.training.trainer import Options, train_network
-from tests.helpers.networks import random_model
+from tests.helpers.networks import random_model, shallow
 from tests.helpers.shapes import SPECS, Shapes
 
 lengths = st.integers(1, 400)
@@ -55,7 +55,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 def normalised(inference: Inference, picture: Image.Image) -> Tensor:
     """The whole picture as a network would see it."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in normalisation(inference.spec, inference.cfg))
+    mean, std = (torch.tensor(values)[:, None, None] for values in normalisation(inference.spec, inference.interface))
     return (torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255 - mean) / std
 
 
@@ -104,6 +104,7 @@ def test_the_border_of_a_tile_counts_nothing_unless_it_is_the_pictures(length: i
     assert jumps < np.pi / (0.9 * overlap * 64)  # of a cosine over half the overlap: no seam
 
 
+@settings(max_examples=40)
 @given(width=st.integers(1, 200), height=st.integers(1, 150), overlap=st.floats(0, 0.7), batch_size=st.integers(1, 9))
 def test_a_function_of_each_pixel_has_the_untiled_result(
     width: int, height: int, overlap: float, batch_size: int
@@ -169,7 +170,7 @@ def test_classes_are_those_of_the_tile_whose_middle_is_nearest() -> None:
 def test_a_picture_of_the_networks_size_is_seen_whole() -> None:
     inference = prepare_inference(random_model(SPECS["segmentation"]))
     picture = noise(64, 64)
-    assert np.array_equal(segment(inference, picture), predict(inference, [picture])[0])
+    assert np.array_equal(segment(inference, picture), predict_pictures(inference, [picture])[0])
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_a_picture_of_the_networks_size_is_seen_whole() -> None:
     ids=["raw", "argmax"],
 )
 def test_a_file_segments_as_its_network(options: OnnxOptions, tmp_path: Path) -> None:
-    model = random_model(SPECS["segmentation"])
+    model = random_model(shallow("hrnet_w18").replace(height=64, width=64))
     export_onnx(model, tmp_path / "x.onnx", options)
     picture = noise(150, 100).resize((75, 50)).resize((150, 100))
     ours, theirs = (
@@ -223,7 +224,9 @@ def test_a_training_for_tiles_is_judged_in_tiles(tmp_path: Path) -> None:
     trained = train_network(random_model(spec), recipe, shapes, other, tmp_path / "run", Options(workers=0, cpu=True))
     best: Any = create_model(str(tmp_path / "run" / "best"))
     assert (
-        trained.best == evaluate(best, other, overlap=OVERLAP).metrics["miou"] != evaluate(best, other).metrics["miou"]
+        trained.best
+        == evaluate_network(best, other, overlap=OVERLAP).metrics["miou"]
+        != evaluate_network(best, other).metrics["miou"]
     )
     assert {result.data for result in best.spec.provenance.results} == {"shapes val, in tiles"}
     assert learnt_own_resolution(best.spec) is True

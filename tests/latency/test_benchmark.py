@@ -29,19 +29,11 @@ from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.tensorrt.build import EngineOptions, build_engine
 from scalenet_zoo.export.verify import run_torch
 from scalenet_zoo.latency import runners
-from scalenet_zoo.latency.benchmark import (
-    BenchmarkResult,
-    MeasuredLatency,
-    Ratio,
-    Timing,
-    benchmark,
-    measure,
-    plan,
-    run_for,
-)
+from scalenet_zoo.latency.cases import BenchmarkResult, measure_cases, plan
 from scalenet_zoo.latency.plot import plot_latencies
 from scalenet_zoo.latency.runners import Runner, gpu_providers, open_runner
-from tests.cli.test_cli import Run
+from scalenet_zoo.latency.timing import MeasuredLatency, Ratio, Timing, measure, run_for
+from tests.helpers.command import Run
 from tests.helpers.networks import random_model, small
 from tests.helpers.onnx_files import tiny, with_external_data
 
@@ -190,9 +182,9 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="is about a m
     [
         ("scalenet_s0", "torch"),
         ("scalenet_s0", "ort-cpu"),
-        pytest.param("scalenet_s0", "torch-compile", marks=pytest.mark.slow),
+        pytest.param("scalenet_s0", "torch-compile", marks=pytest.mark.nightly),
         ("scalenas_p1", "torch"),
-        pytest.param("scalenas_p1", "ort-cpu", marks=pytest.mark.slow),
+        pytest.param("scalenas_p1", "ort-cpu", marks=pytest.mark.nightly),
     ],
 )
 def test_a_runner_computes_what_the_network_does(name: str, backend: str) -> None:
@@ -229,7 +221,7 @@ def test_precision_and_the_order_of_the_axes_change_little(backend: str, precisi
         np.testing.assert_allclose(runner(), expected, atol=1e-5 if precision == "fp32" else 1e-2)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_many_compiled_networks_of_one_class_stay_compiled() -> None:
     with ExitStack() as stack:
         images = torch.randn(1, 4, 8, 8)
@@ -573,7 +565,9 @@ def test_networks_and_files_are_measured_in_turn(exported: Path, monkeypatch: py
     (cases,) = plan(["scalenet_s0", str(exported)], ["ort-cpu"], batches=[2])
     cases[0] = replace(cases[0], subject=replace(cases[0].subject, spec=small("scalenet_s0")))
     told: list[str] = []
-    network, file = benchmark(cases, threads=1, timing=QUICK, on_progress=lambda what, done, total: told.append(what))
+    network, file = measure_cases(
+        cases, threads=1, timing=QUICK, on_progress=lambda what, done, total: told.append(what)
+    )
     assert told[:2] == ["preparing scalenet_s0 on ort-cpu", "preparing s0.onnx on ort-cpu"]
     assert set(told[2:]) == {"measuring"}
     assert (network.model, file.model) == ("scalenet_s0", "s0.onnx")
@@ -600,7 +594,7 @@ def test_a_batch_that_memory_cannot_hold_is_refused() -> None:
 
 def test_more_pixels_take_longer() -> None:
     (cases,), (more,) = (plan(["scalenet_s0"], ["torch"], sizes=[size]) for size in ((64, 64), (256, 256)))
-    small_images, large_images = benchmark(cases + more, threads=1, timing=Timing(0.1, 0.2, 8, 4))
+    small_images, large_images = measure_cases(cases + more, threads=1, timing=Timing(0.1, 0.2, 8, 4))
     assert large_images.ratio.median > 1.5
     assert large_images.macs > 12 * small_images.macs
 
@@ -644,7 +638,7 @@ def test_an_engine_runs_on_the_library_that_built_it(
     build_engine(exported, path, options)  # a real one, ahead of time: it needs no GPU
     with pytest.raises(InputError, match=r"s0.engine: found the back end ort-cpu, expected tensorrt-rtx$"):
         plan([str(path)], ["ort-cpu"])
-    monkeypatch.setattr("scalenet_zoo.latency.benchmark.require_backend", lambda name: None)  # as if there were a GPU
+    monkeypatch.setattr("scalenet_zoo.latency.cases.require_backend", lambda name: None)  # as if there were a GPU
     ((case,),) = plan([str(path)], ["tensorrt-rtx"], batches=[4])
     assert (case.subject.name, case.subject.path, case.subject.spec) == ("s0.engine", path, small("scalenet_s0"))
     assert case.images().shape == (4, 3, 64, 96)
@@ -683,12 +677,6 @@ def test_results_are_drawn(tmp_path: Path) -> None:
 
 
 # --- the command ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
-    return Run(monkeypatch, capsys)
 
 
 FAST = ("--seconds", 0, "--runs", 4, "--repeats", 2, "--warmup", 0, "--threads", 1)
@@ -766,7 +754,7 @@ def test_what_a_sweep_measured_before_it_failed_is_printed(
             raise BackendError("torch: out of memory with a batch of 2")
         return open_runner(model, images, *rest)
 
-    monkeypatch.setattr("scalenet_zoo.latency.benchmark.prepare", limited)  # a fake lack of memory
+    monkeypatch.setattr("scalenet_zoo.latency.cases.open_runner", limited)  # a fake lack of memory
     arguments = ("--on", "torch", "--resolution", "32", "--batch", "1,2", "--output", "all.json", *FAST)
     code, out, err = run("benchmark", "scalenet_s0", *arguments)
     assert code == 1

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from scalenet_zoo import build, list_models
 from scalenet_zoo.arch.constraints import Latency, Macs, Params
-from scalenet_zoo.arch.cost import Population, trace_layers
-from scalenet_zoo.arch.family import Family
 from scalenet_zoo.arch.multipath_cost import BRANCHES
+from scalenet_zoo.arch.population import Population
 from scalenet_zoo.arch.scaling import MACS_RANGE, TIGHTNESS, encode_kernels, expand, fit_budget
 from scalenet_zoo.arch.spec import FUSION_STEPS, ArchSpec, Input, MBConvNetwork, spec_of
+from scalenet_zoo.arch.trace import trace_layers
 from scalenet_zoo.cli.latency import print_found
 from scalenet_zoo.core.errors import BudgetError, InputError, ModelNotFoundError, OutputError, SpecError, TrainingError
 from scalenet_zoo.core.outputs import check_writable
@@ -42,7 +42,6 @@ from scalenet_zoo.latency.budget import (
 )
 from scalenet_zoo.latency.model import LatencyModel, accuracy, fit_latency_model, make_latency_model, model_path
 from scalenet_zoo.latency.profile import (
-    Measurement,
     Plan,
     Profile,
     Settings,
@@ -56,42 +55,11 @@ from scalenet_zoo.spaces.scalenas import MultipathSpace
 from scalenet_zoo.zoo import catalog as zoo
 from scalenet_zoo.zoo.catalog import Entries, find_networks, load_family
 from scalenet_zoo.zoo.sources import load_spec
-from tests.cli.test_cli import Run, run  # noqa: F401 - a fixture
+from tests.helpers.command import Run
+from tests.helpers.latency import SCALENET, SETTINGS, law, made_up_profile
 from tests.helpers.random_specs import HEADS, mbconv_specs, multipath_specs, populations
 
-SCALENET = load_family("scalenet")
-SETTINGS = Settings(family="scalenet", backend="ort-cpu", threads=1)
 TINY = Plan(layers=2, networks=4, held_out=2)
-
-
-def law(terms: np.ndarray) -> np.ndarray:
-    """A made-up machine: milliseconds (...) for terms (terms, ...)."""
-    weights = {
-        "widen.blocks": 6e-9,
-        "narrow.macs": 8e-9,
-        "depthwise.k2": 4e-8,
-        "widen.written": 4e-7,
-        "dense.macs": 5e-9,
-        "elementwise.elements": 2e-7,
-        "resize.elements": 3e-7,
-        "graph.calls": 0.05,
-    }
-    return np.asarray(sum(weight * terms[TERMS.index(term)] for term, weight in weights.items()))
-
-
-MADE_UP = Plan(layers=60, networks=60, held_out=20)
-
-
-def made_up_profile(noise: float = 0.0, plan: Plan = MADE_UP, of: Family | Entries = SCALENET) -> Profile:
-    """A profile of the made-up machine: nothing is measured."""
-    rng = np.random.default_rng(1)
-    measurements = []
-    for item in sample_items(of, plan, divisor=8):
-        ms = float(law(item.terms) * math.exp(noise * rng.standard_normal()))
-        terms = tuple(map(float, item.terms))
-        measurements.append(Measurement(role=item.role, terms=terms, macs=item.macs, visits=((ms, 1.0, 1.0),)))
-    settings = SETTINGS.model_copy(update={"family": of.name})
-    return Profile(settings=settings, plan=plan, machine={}, terms=TERMS, measurements=tuple(measurements))
 
 
 @pytest.fixture(scope="module")
@@ -499,6 +467,7 @@ def small_range(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yardstick, "REST", 0.01)
 
 
+@pytest.mark.slow
 def test_a_real_profile_predicts_in_the_right_range(small_range: None, tmp_path: Path) -> None:
     told = []
     model = make_latency_model(SCALENET, SETTINGS, TINY, tmp_path / "model.json", lambda *what: told.append(what))
@@ -528,6 +497,7 @@ profile.measure_profile(load_family("scalenet"), settings, plan, Path(sys.argv[1
 """
 
 
+@pytest.mark.slow
 def test_a_killed_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     with subprocess.Popen([sys.executable, "-c", PROGRAM, path], stdout=subprocess.PIPE, text=True) as process:
@@ -623,7 +593,7 @@ def fake_back_end(monkeypatch: pytest.MonkeyPatch, slow: list[float]) -> list[fl
     def fake_yardstick(*_: object, **__: object) -> Iterator[FakeYardstick]:
         yield FakeYardstick()
 
-    monkeypatch.setattr(latency_budget, "prepare", fake_prepare)
+    monkeypatch.setattr(latency_budget, "open_runner", fake_prepare)
     monkeypatch.setattr(latency_budget, "prepare_yardstick", fake_yardstick)
     monkeypatch.setattr(latency_budget, "PAUSE", 0.0)
     return factors
@@ -795,7 +765,7 @@ def test_a_model_of_another_family_is_refused(made_up: LatencyModel) -> None:
 
 def tiny_entries(monkeypatch: pytest.MonkeyPatch) -> Entries:
     """The zoo's networks for pose, a module a stage and a quarter as wide, for small images."""
-    entries = dict(zoo._entries())
+    entries = {name: load_spec(name) for name in list_models()}
     for name, spec in entries.items():
         if spec.network.type == "multipath" and spec.task == "pose":
             network = spec.network.model_copy(
@@ -806,7 +776,7 @@ def tiny_entries(monkeypatch: pytest.MonkeyPatch) -> Entries:
             )
             size = Input(height=32, width=32)
             entries[name] = ArchSpec.create(name, "pose", size, spec.classes, network, spec.provenance)
-    monkeypatch.setattr(zoo, "_entries", lambda: entries)
+    monkeypatch.setattr(zoo, "_entry", entries.__getitem__)
     found = find_networks("pose")
     assert isinstance(found, Entries)
     return found
@@ -866,7 +836,7 @@ def test_a_model_of_the_entries_saves_measurements(
 
 
 def test_the_command_line_from_profile_to_dense_network(
-    run: Run,  # noqa: F811
+    run: Run,
     small_range: None,
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -901,7 +871,7 @@ def test_a_cached_model_is_found(made_up: LatencyModel, cache: Path) -> None:
     assert model_path(SETTINGS.model_copy(update={"threads": 2})) != model_path(SETTINGS)
 
 
-def test_the_command_line_from_profile_to_network(run: Run, small_range: None, cache: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_line_from_profile_to_network(run: Run, small_range: None, cache: Path, tmp_path: Path) -> None:
     few = ["--layers", "2", "--networks", "6", "--held-out", "2"]
     code, out, err = run("profile", "--on", "torch", "--threads", "1", *few)
     assert code == 0, err

@@ -17,7 +17,7 @@ from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.errors import SpecError
 from scalenet_zoo.networks import MBConvNet, MultipathNet
 from scalenet_zoo.networks.layers import upsample
-from tests.helpers.networks import random_model, small
+from tests.helpers.networks import random_model, shallow, small
 from tests.helpers.random_specs import HEADS, mbconv_specs, multipath_specs
 from tests.helpers.shapes import SPECS
 
@@ -61,7 +61,7 @@ def reference_mbconv(spec: ArchSpec, state: dict[str, Tensor], x: Tensor) -> Ten
     return F.linear(x, state["classifier.weight"], state["classifier.bias"]) if spec.classes else x
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(mbconv_specs())
 def test_mbconv_computes_what_the_spec_says(spec: ArchSpec) -> None:
     model = random_model(spec)
@@ -111,7 +111,7 @@ def reference_multipath(spec: ArchSpec, model: MultipathNet, x: Tensor) -> Tenso
     return out
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(multipath_specs(HEADS))
 def test_multipath_computes_what_the_masks_say(spec: ArchSpec) -> None:
     model = random_model(spec)
@@ -157,7 +157,7 @@ def test_every_entry_has_the_shapes_of_its_task(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_forward_is_head_of_features(name: str) -> None:
-    model: Any = random_model(small(name))
+    model: Any = random_model(shallow(name))
     x = image(model.spec)
     with torch.no_grad():
         torch.testing.assert_close(model.forward_head(model.forward_features(x)), model(x))
@@ -165,14 +165,14 @@ def test_forward_is_head_of_features(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_features_only_gives_the_listed_channels_and_strides(name: str) -> None:
-    model: Any = create_model(small(name), features_only=True).eval()
+    model: Any = create_model(shallow(name), features_only=True).eval()
     x = image(model.spec)
     features = model(x)
     assert model.feature_info.reduction() == [2, 4, 8, 16, 32]
     assert [f.shape[1] for f in features] == model.feature_info.channels()
     assert [f.shape[-1] for f in features] == [96 // 2**i for i in range(1, 6)]
 
-    chosen: Any = create_model(small(name), features_only=True, out_indices=(1, -1)).eval()
+    chosen: Any = create_model(shallow(name), features_only=True, out_indices=(1, -1)).eval()
     chosen.load_state_dict({key: value for key, value in model.state_dict().items() if key in chosen.state_dict()})
     ours = chosen(x)
     assert len(ours) == 2
@@ -233,13 +233,13 @@ def test_features_only_of_a_shallow_network_gives_all_there_are() -> None:
 
 
 def test_features_only_drops_what_features_do_not_need() -> None:
-    whole, shallow = create_model("scalenet_s0"), create_model("scalenet_s0", features_only=True, out_indices=(0, 1))
-    assert sum(p.numel() for p in shallow.parameters()) < 0.01 * sum(p.numel() for p in whole.parameters())
+    whole, early = create_model("scalenet_s0"), create_model("scalenet_s0", features_only=True, out_indices=(0, 1))
+    assert sum(p.numel() for p in early.parameters()) < 0.01 * sum(p.numel() for p in whole.parameters())
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_intermediates_come_with_the_final_features(name: str) -> None:
-    model: Any = random_model(small(name))
+    model: Any = random_model(shallow(name))
     x = image(model.spec)
     with torch.no_grad():
         final, features = model.forward_intermediates(x)
@@ -254,7 +254,7 @@ def test_intermediates_come_with_the_final_features(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_reset_classifier_changes_the_network_and_its_spec(name: str) -> None:
-    model: Any = create_model(small(name)).eval()
+    model: Any = create_model(shallow(name)).eval()
     x = image(model.spec)
     model.reset_classifier(7)
     assert model.num_classes == model.spec.classes == 7
@@ -273,7 +273,7 @@ def test_reset_classifier_changes_the_network_and_its_spec(name: str) -> None:
 def test_group_matcher_covers_every_parameter(name: str, coarse: bool) -> None:
     from timm.models import group_parameters
 
-    model: Any = create_model(small(name))
+    model: Any = create_model(shallow(name))
     groups = group_parameters(model, model.group_matcher(coarse))
     grouped = {parameter for members in groups.values() for parameter in members}
     assert grouped == {parameter for parameter, _ in model.named_parameters()}
@@ -290,7 +290,7 @@ def test_group_matcher_covers_every_parameter(name: str, coarse: bool) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_checkpointing_changes_neither_output_nor_gradients(name: str) -> None:
-    plain: Any = random_model(small(name)).train()
+    plain: Any = random_model(shallow(name)).train()
     thrifty: Any = copy.deepcopy(plain)
     thrifty.set_grad_checkpointing()
     x = image(plain.spec, 2)

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -17,69 +16,21 @@ from scalenet_zoo.arch.family import Family
 from scalenet_zoo.arch.scaling import apply_strategy
 from scalenet_zoo.core.errors import InputError, OutputError, SpecError, TrainingError, ZooError
 from scalenet_zoo.core.quantities import format_count
-from scalenet_zoo.search.report.data import Run as ReportedRun
 from scalenet_zoo.search.report.data import read_run
 from scalenet_zoo.search.report.drawing import KERNEL_COLOURS, draw_architectures
 from scalenet_zoo.search.report.page import write_report
-from scalenet_zoo.search.report.sections import _evolved, _front
-from scalenet_zoo.search.scalenet.baselines import search_baseline
-from scalenet_zoo.search.scalenet.mcea import MCEA
-from scalenet_zoo.search.scalenet.state import SearchState
+from scalenet_zoo.search.report.scalenet import ScaleNetReport, _front
+from scalenet_zoo.search.scalenet.ledger import ScaleNetLedger
 from scalenet_zoo.search.standalone import Standalone, over_seeds
-from tests.cli.test_cli import Run, run  # noqa: F401 - a fixture
-from tests.helpers import searching
-from tests.helpers.search_runs import CLASSES, SPACE, joint_state, write_run, write_supernet
-from tests.helpers.searching import SETTINGS, Made, hashed
+from tests.helpers.command import Run
+from tests.helpers.pages import Page
+from tests.helpers.search_runs import CLASSES, SPACE, joint_ledger, write_run, write_supernet
+from tests.helpers.searching import baseline_search, joint_search
 
 FIGURES = {
     *("accuracy_supernet", "accuracy_standalone", "latency_supernet", "latency_standalone", "progress", "strategies"),
     *("architectures", "latency_prediction", "rank_correlation", "supernet_training"),
 }
-
-
-class Page(HTMLParser):
-    """A page taken apart.
-
-    Attributes:
-        tables: rows of cells, header included, of every table, by the section that it is in.
-        text: of every section.
-        addresses: all that an attribute points to.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tables: dict[str, list[list[list[str]]]] = {}
-        self.text: dict[str, str] = {"": ""}
-        self.addresses: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.section, self.cell = "", False
-        self.source = path.read_text(encoding="utf-8")
-        self.feed(self.source)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        self.tags.append((tag, values))
-        names = ("src", "href", "srcset", "data", "action", "poster", "background", "xlink:href")
-        self.addresses += [values[name] or "" for name in names if name in values]
-        if tag == "section":
-            self.section = values["id"] or ""
-            self.text[self.section] = ""
-        elif tag == "table":
-            self.tables.setdefault(self.section, []).append([])
-        elif tag == "tr":
-            self.tables[self.section][-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[self.section][-1][-1].append("")
-            self.cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self.cell = False
-
-    def handle_data(self, data: str) -> None:
-        self.text[self.section] += data
-        if self.cell:
-            self.tables[self.section][-1][-1][-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +58,7 @@ def page(whole: Path) -> Page:
 
 
 def test_the_family_is_what_the_files_say(whole: Path, page: Page) -> None:
-    joint, family = SearchState.load(whole / "search" / "joint.json"), Family.load(whole / "family.json")
+    joint, family = ScaleNetLedger.load(whole / "search" / "joint.json"), Family.load(whole / "family.json")
     trained = [t for t in over_seeds(Standalone.load(whole / "standalone.json").rows) if t.first.group == "found"]
     head, *rows = page.tables["family"][0]
     assert len(rows) == len(family.strategies) == 5
@@ -126,7 +77,7 @@ def test_the_family_is_what_the_files_say(whole: Path, page: Page) -> None:
     for row, found, alone in zip(rows, joint.found, trained, strict=False):
         cells = dict(zip(head, row, strict=True))
         assert float(cells["supernet score (%)"]) == pytest.approx(100 * (found.score or 0), abs=0.01)
-        assert float(cells["latency (ms)"]) == found.latency_ms
+        assert float(cells["latency (ms)"]) == found.measured_ms
         assert cells["stand-alone accuracy (%)"] == f"{100 * alone.reached:.2f} ± {100 * alone.spread:.2f} (2)"
     assert rows[4][-3:] == ["-", "-", "-"]
 
@@ -142,7 +93,7 @@ def test_seeds_are_averaged(whole: Path) -> None:
 
 
 def test_half_steps_and_strategies(whole: Path, page: Page) -> None:
-    joint = SearchState.load(whole / "search" / "joint.json")
+    joint = ScaleNetLedger.load(whole / "search" / "joint.json")
     (_, *steps), (_, *ranked) = page.tables["progress"][0], page.tables["strategies"][0]
     assert [(int(row[0]), row[1]) for row in steps] == [(step.round, step.kind) for step in joint.half_steps]
     assert float(steps[1][4]) == pytest.approx(100 * joint.half_steps[1].generations[-1].best, abs=0.01)
@@ -153,7 +104,7 @@ def test_half_steps_and_strategies(whole: Path, page: Page) -> None:
 
 
 def test_latency_errors_are_those_of_the_rounds(whole: Path, page: Page) -> None:
-    joint = SearchState.load(whole / "search" / "joint.json")
+    joint = ScaleNetLedger.load(whole / "search" / "joint.json")
     _, *rows = page.tables["prediction"][0]
     for row, each in zip(rows, joint.latency_rounds, strict=True):
         predicted = np.array([network.predicted for network in each.networks])
@@ -196,11 +147,8 @@ def test_provenance(page: Page) -> None:
 
 
 def test_a_real_search_is_told_of(tmp_path: Path) -> None:
-    search = tmp_path / "search"
-    joint = MCEA(searching.bounds(), Made(hashed), SETTINGS, search / "joint.json", "small").run()
-    compound = search_baseline(
-        "compound", searching.bounds(), Made(hashed), SETTINGS, joint.evaluations, search / "compound.json", "small"
-    )
+    joint = joint_search(tmp_path / "search")
+    compound = baseline_search("compound", tmp_path / "search", evaluations=joint.evaluations)
     assert compound.found[1].score is None  # the rule need not stay in the space
     page = Page(write_report(tmp_path))
     assert {path.stem for path in (tmp_path / "report").glob("*.png")} == {"accuracy_supernet", "progress"}
@@ -213,10 +161,9 @@ def test_a_real_search_is_told_of(tmp_path: Path) -> None:
 
 
 def test_the_front_is_not_beaten(whole: Path) -> None:
-    found = read_run(whole)
-    assert isinstance(found, ReportedRun)
-    points = _evolved(found)
-    step = found.last_step("bases")
+    report = ScaleNetReport(read_run(whole))
+    points = report.evolved()
+    step = report.own.last_step("bases") if report.own else None
     assert step
     assert len(points) == len(step.bases) * 2
     last = step.bases[-1]
@@ -224,7 +171,7 @@ def test_the_front_is_not_beaten(whole: Path) -> None:
     for row, layers in zip(kernels, last.kernels, strict=True):
         row[: len(layers)] = layers
     assert points[-1, 0] == SPACE.spec(kernels, step.scalings[-1], CLASSES).cost.macs
-    assert points[-1, 1] == last.scores[-1]
+    assert points[-1, 1] == 100 * last.scores[-1]
     front = _front(points)
     for macs, score in points:
         beaten = ((front[:, 0] <= macs) & (front[:, 1] >= score)).any()
@@ -299,20 +246,20 @@ def _keep(*kept: str) -> Callable[[Path], None]:
 
 def _unended(folder: Path) -> None:
     _keep("config.yaml", "supernet")(folder)
-    state = joint_state(rounds=1, ended=False, latency=False)
+    state = joint_ledger(rounds=1, ended=False, latency=False)
     halves = state.half_steps[:-1]  # in the middle of a round
     state.model_copy(update={"half_steps": halves}).save(folder / "search" / "joint.json")
 
 
 def _just_begun(folder: Path) -> None:
     _unended(folder)
-    state = SearchState.load(folder / "search" / "joint.json")
+    state = ScaleNetLedger.load(folder / "search" / "joint.json")
     state.model_copy(update={"half_steps": ()}).save(folder / "search" / "joint.json")
 
 
 def _one_network(folder: Path) -> None:
     _keep("search/joint", "family", "standalone")(folder)
-    joint = SearchState.load(folder / "search" / "joint.json")
+    joint = ScaleNetLedger.load(folder / "search" / "joint.json")
     rounds = tuple(each.model_copy(update={"networks": each.networks[:1]}) for each in joint.latency_rounds)
     joint.model_copy(update={"latency_rounds": rounds}).save(folder / "search" / "joint.json")
     rows = Standalone.load(folder / "standalone.json").rows[:1]
@@ -364,8 +311,8 @@ def test_hostile_text_is_shown_not_run(whole: Path, tmp_path: Path) -> None:
     evil = "</code></pre><script>alert('$x_{')</script><img src=//example.org onerror=alert(1)>"
     (folder / "config.yaml").write_text(f"name: {evil}\n", encoding="utf-8")
     (folder / "run.json").write_text(json.dumps({"config": {evil: [evil]}, "machine": {}}), encoding="utf-8")
-    joint = SearchState.load(folder / "search" / "joint.json")
-    joint.model_copy(update={"space": evil, "settings": {evil: evil}}).save(folder / "search" / "joint.json")
+    joint = ScaleNetLedger.load(folder / "search" / "joint.json")
+    joint.model_copy(update={"settings": {evil: evil}}).save(folder / "search" / "joint.json")
     rows = Standalone.load(folder / "standalone.json").rows
     Standalone(rows=(rows[0].model_copy(update={"name": evil}), *rows)).save(folder / "standalone.json")
     page = Page(write_report(folder))
@@ -393,6 +340,11 @@ def _damaged(name: str, content: str | bytes) -> Callable[[Path], Path]:
     return prepare
 
 
+def _spaceless(folder: Path) -> Path:
+    joint_ledger(rounds=1).model_copy(update={"space": {}}).save(folder / "search" / "joint.json")
+    return folder
+
+
 @pytest.mark.parametrize(
     ("prepare", "error", "message"),
     [
@@ -400,6 +352,12 @@ def _damaged(name: str, content: str | bytes) -> Callable[[Path], Path]:
         (_no_run, InputError, r"found nothing that a search writes, expected supernet/log.jsonl, .*"),
         (_damaged("search/joint.json", "{"), SpecError, r".*joint.json: is not valid JSON.*"),
         (_damaged("search/joint.json", "{}"), SpecError, r".*joint.json: method: is missing.*"),
+        (
+            _damaged("search/joint.json", '{"format": "scalenet-zoo/search", "version": 1}'),
+            SpecError,
+            r".*joint.json: version: found 1, as scalenet-zoo 0.1 writes it, expected 2; run `scalenet-zoo search` .*",
+        ),
+        (_spaceless, SpecError, r".*joint.json: space: name: is missing.*"),
         (_damaged("run.json", "[1]"), SpecError, r".*run.json: .*expected a valid dictionary.*"),
         (_damaged("run.json", '{"config": []}'), SpecError, r".*run.json: config: found \[\], expected .*"),
         (_damaged("supernet/summary.json", '{"images": []}'), SpecError, r".*summary.json: space_hash: is missing.*"),
@@ -437,7 +395,7 @@ def test_only_a_report_is_replaced(begun: Path, tmp_path: Path) -> None:
 # --- the command ----------------------------------------------------------------------------------
 
 
-def test_command(run: Run, begun: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_command(run: Run, begun: Path, tmp_path: Path) -> None:
     printed = run.json("report", begun, "--output", tmp_path / "out")
     assert printed["page"] == str(tmp_path / "out" / "index.html")
     assert {Path(path).stem for path in printed["figures"]} == {"supernet_training"}

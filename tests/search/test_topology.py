@@ -14,9 +14,10 @@ from scipy.stats import binomtest
 
 from scalenet_zoo.core.errors import BudgetError
 from scalenet_zoo.search.scalenas import topology
+from scalenet_zoo.search.scalenas.config import TopologySettings
 from scalenet_zoo.search.scalenas.topology import (
     Judge,
-    Scored,
+    ScoredTopologies,
     ageing_evolution,
     change_one,
     cross,
@@ -24,7 +25,6 @@ from scalenet_zoo.search.scalenas.topology import (
     random_search,
     topology_evolution,
 )
-from scalenet_zoo.search.settings import TopologySettings
 from scalenet_zoo.spaces.scalenas import MultipathSpace, Topologies
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ MOST = float(SPACE.cost(SPACE.largest[None], CLASSES).macs[0])
 SEARCHES = [topology_evolution, random_search, ageing_evolution]
 searches = pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search.__name__)
 
-Search = Callable[..., Iterator[Scored]]
+Search = Callable[..., Iterator[ScoredTopologies]]
 
 
 class Made:
@@ -63,11 +63,11 @@ class Made:
         return scores
 
 
-def run(search: Search, judge: Judge, settings: TopologySettings = SETTINGS) -> Scored:
-    return Scored.joined(list(search(SPACE, CLASSES, judge, settings)))
+def run(search: Search, judge: Judge, settings: TopologySettings = SETTINGS) -> ScoredTopologies:
+    return ScoredTopologies.joined(list(search(SPACE, CLASSES, judge, settings)))
 
 
-def assert_same(found: Scored, expected: Scored) -> None:
+def assert_same(found: ScoredTopologies, expected: ScoredTopologies) -> None:
     assert SPACE.keys(found.topologies) == SPACE.keys(expected.topologies)
     np.testing.assert_array_equal(found.scores, expected.scores)
     np.testing.assert_array_equal(found.macs, expected.macs)
@@ -109,10 +109,10 @@ def test_a_search_that_was_killed_does_the_same_again(search: Search) -> None:
             assert_same(next(sitting), expected)
         known = set(judge.asked)
         again = Made(0)
-        assert_same(run(search, again), Scored.joined(whole))
+        assert_same(run(search, again), ScoredTopologies.joined(whole))
         assert known == set(again.asked[: len(known)])  # so what was scored before the kill is asked for first
     other = run(search, Made(0), SETTINGS.model_copy(update={"seed": 1}))
-    assert not set(SPACE.keys(other.topologies)) & set(SPACE.keys(Scored.joined(whole).topologies))
+    assert not set(SPACE.keys(other.topologies)) & set(SPACE.keys(ScoredTopologies.joined(whole).topologies))
 
 
 def test_random_search_begins_as_evolution_does() -> None:
@@ -141,7 +141,7 @@ def test_ageing_evolution_changes_one_thing_of_the_best_of_the_young() -> None:
         modules = (winners.depth != child.topologies.depth).any(axis=2)
         modules |= (winners.fusion != child.topologies.fusion).any(axis=(2, 3, 4))
         assert modules.sum(axis=1).min() == 1
-        known = Scored.joined([known, child])
+        known = ScoredTopologies.joined([known, child])
 
 
 @searches
@@ -150,7 +150,7 @@ def test_only_feasible_networks_are_scored(search: Search) -> None:
         return np.asarray(SPACE.cost(topologies, CLASSES).macs < 0.5 * MOST)
 
     settings = SETTINGS.model_copy(update={"evaluations": 90})
-    scored = Scored.joined(list(search(SPACE, CLASSES, Made(0), settings, feasible)))
+    scored = ScoredTopologies.joined(list(search(SPACE, CLASSES, Made(0), settings, feasible)))
     assert len(scored) == 90
     assert feasible(scored.topologies).all()
 
@@ -179,14 +179,14 @@ def test_limits_may_be_judged_anew(limit: float) -> None:
 
 @searches
 def test_limits_that_nothing_keeps_are_an_error(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topology, "ATTEMPTS", 200)
+    monkeypatch.setattr(topology, "MOST_DRAWS", 200)
     with pytest.raises(BudgetError, match="limits: found no network of the space scalenas_pose that keeps them among"):
         list(search(SPACE, CLASSES, Made(0), SETTINGS, lambda topologies: np.zeros(len(topologies), dtype=bool)))
 
 
 @searches
 def test_a_small_space_is_searched_through(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topology, "ATTEMPTS", 500)
+    monkeypatch.setattr(topology, "MOST_DRAWS", 500)
     space = MultipathSpace.from_values(
         {
             "name": "one",
@@ -207,7 +207,7 @@ def test_a_small_space_is_searched_through(search: Search, monkeypatch: pytest.M
     def no_paths(topologies: Topologies) -> Bools:
         return np.asarray(space.cost(topologies, 2).macs == space.cost(space.smallest[None], 2).macs)
 
-    scored = Scored.joined(list(search(space, 2, judge, settings, no_paths)))
+    scored = ScoredTopologies.joined(list(search(space, 2, judge, settings, no_paths)))
     assert space.keys(scored.topologies) == space.keys(space.smallest[None])
 
 
@@ -252,8 +252,8 @@ def test_one_change_is_one_depth_or_one_path() -> None:
 # --- fronts ---------------------------------------------------------------------------------------
 
 
-def made_up(scores: Floats, macs: list[int]) -> Scored:
-    return Scored(SPACE.sample(np.random.default_rng(0), len(macs)), scores, np.array(macs))
+def made_up(scores: Floats, macs: list[int]) -> ScoredTopologies:
+    return ScoredTopologies(SPACE.sample(np.random.default_rng(0), len(macs)), scores, np.array(macs))
 
 
 points = st.integers(1, 12).flatmap(

@@ -1,12 +1,14 @@
 """Recipes: files, flags, and values that are not valid."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from timm.optim import list_optimizers
 
 from scalenet_zoo.core.errors import InputError
-from scalenet_zoo.training.recipe import FIELDS, Recipe, load_recipe, recipe_names
+from scalenet_zoo.training.recipe import Recipe, load_recipe, recipe_names
 
 
 def test_the_package_has_the_recipes_that_the_help_names() -> None:
@@ -32,31 +34,36 @@ def test_a_recipe_survives_its_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("lr: fast", "lr: found 'fast', expected a number, 0 or more"),
-        ("epochs: 0", "epochs: found 0, expected a whole number, 1 or more"),
-        ("epochs: 2.5", "epochs: found 2.5, expected a whole number"),
-        ("lr: .nan", "lr: found nan"),
-        ("hflip: 2", "hflip: found 2, expected a number, 0 to 1"),
+        ("lr: fast", "lr: found 'fast', expected a valid number"),
+        ("epochs: 0", "epochs: found 0, expected greater than or equal to 1"),
+        ("epochs: 2.5", "epochs: found 2.5, expected a valid integer"),
+        ("lr: .nan", "lr: found nan, expected a finite number"),
+        ("hflip: 2", "hflip: found 2, expected less than or equal to 1"),
         ("scale: 0.5", "scale: found 0.5, expected two numbers"),
-        ("scale: [1.0, 0.5]", "expected the smaller number first"),
-        ("amp: fp8", "amp: found 'fp8', expected one of no, bf16, fp16"),
-        ("channels_last: 1", "channels_last: found 1, expected true or false"),
-        ("opt: 3", "opt: found 3, expected a text"),
+        ("scale: [1.0]", "scale: found [1.0], expected two numbers"),
+        ("scale: [small, 1.0]", "scale.0: found 'small', expected a valid number"),
+        ("scale: [1.0, 0.5]", "scale: found [1.0, 0.5], expected the smaller number first"),
+        ("ratio: [0, 0.5]", "ratio.0: found 0, expected greater than or equal to 0.001"),
+        ("clip_grad: some", "clip_grad: found 'some', expected a valid number"),
+        ("lr: -1\nepochs: 0", "epochs: found 0, expected greater than or equal to 1 (and 1 more)"),
+        ("amp: fp8", "amp: found 'fp8', expected 'no', 'bf16' or 'fp16'"),
+        ("channels_last: 1", "channels_last: found 1, expected a valid boolean"),
+        ("opt: 3", "opt: found 3, expected a valid string"),
         ("epoch: 3", "epoch: found no such field; did you mean epochs"),
         ("Batch-Size: 3", "Batch-Size: found no such field; did you mean batch_size"),
         (f"{'x' * 300}: 1", "found no such field; `train --help` shows them"),
-        ("seed: -1", "seed: found -1, expected a whole number, 0 to 2,147,483,647"),
+        ("seed: -1", "seed: found -1, expected greater than or equal to 0"),
         ("- 3", "found no fields with values"),
         ("3: 4", "found 3 as the name of a value, expected a text"),
         ("a: [", "is not valid YAML"),
         ("lr: .inf", "lr: found inf"),
         ("lr: 1.0e400", "lr: found inf"),
         (f"epochs: {'9' * 400}", "expected a number, integers of 64 bits"),
-        (f"lr: {'9' * 300}.0", "lr: found 1e+300, expected a number, 0 or more, below 1.8e+19"),
-        ("train_size: [100000, 32]", "train_size: found 100000, expected a whole number, 1 to 65,536"),
+        (f"lr: {'9' * 300}.0", "lr: found 1e+300, expected less than 18446744073709552000"),
+        ("train_size: [100000, 32]", "train_size.0: found 100000, expected less than or equal to 65536"),
         ("name: &a [*a]", "found a value within itself"),
         ("2024-01-01: 3", "2024-01-01: found no such field"),
-        ("lr: 2024-01-01", "lr: found '2024-01-01', expected a number"),
+        ("lr: 2024-01-01", "lr: found '2024-01-01', expected a valid number"),
         ("lr: 1.0\nlr: 2.0", "found the name 'lr' twice"),
         ("aa: rand-m9-x3", "aa: found 'rand-m9-x3', expected one such as rand-m9-mstd0.5"),
         (f"opt: [{', '.join(['x' * 100] * 100)}]", "opt: found ['xxx"),
@@ -82,7 +89,7 @@ def test_a_recipe_is_read_as_people_write_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [10**400, -(10**400), 2**64, float("inf"), float("nan"), True, "3", None])
 @pytest.mark.parametrize("name", ["epochs", "lr"])
 def test_numbers_beyond_all_bounds_are_refused(name: str, value: object) -> None:
-    with pytest.raises(InputError, match=rf"recipe: {name}: found .{{1,130}}, expected a (whole )?number") as caught:
+    with pytest.raises(InputError, match=rf"recipe: {name}: found .{{1,80}}, expected (a|less|greater) ") as caught:
         Recipe().replace({name: value})
     assert len(str(caught.value)) < 250
 
@@ -111,4 +118,11 @@ def test_values_for_another_task_are_refused() -> None:
 
 
 def test_every_field_says_what_it_means() -> None:
-    assert all(field.metadata["about"].endswith(".") for field in FIELDS.values())
+    assert all(str(field.description).endswith(".") for field in Recipe.model_fields.values())
+
+
+def test_a_recipe_is_read_without_torch_and_numpy() -> None:
+    program = "import sys, scalenet_zoo.training.recipe as r; r.load_recipe('quick');"
+    program += "print([name for name in ('torch', 'timm', 'numpy') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

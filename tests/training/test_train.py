@@ -10,8 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,9 +44,11 @@ from scalenet_zoo.training.checkpoint import (
 )
 from scalenet_zoo.training.doubts import doubts, guessing
 from scalenet_zoo.training.log import read_log
+from scalenet_zoo.training.losses import task_loss, teacher_loss
 from scalenet_zoo.training.optimisation import check_batch_norm, make_scheduler
 from scalenet_zoo.training.recipe import Recipe
 from scalenet_zoo.training.trainer import Fitted, Options, Trainer, train_network
+from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.pretrained import from_timm
 from scalenet_zoo.zoo.weights import read_weights
 from tests.helpers.data_files import spoil, write_image_folder, write_shards
@@ -52,6 +57,11 @@ from tests.helpers.shapes import SPECS, Shapes
 
 QUICK = Recipe(epochs=3, batch_size=8, lr=3e-3, warmup_epochs=0.0, scale=(0.5, 1.0), clip_grad=5.0)
 HERE = Options(workers=0, log_interval=1, cpu=True)
+
+
+def altered(recipe: Recipe, **values: Any) -> Recipe:
+    """A recipe with other values."""
+    return recipe.replace(values)
 
 
 def tiny(task: Task, classes: int, seed: int = 0, **kwargs: Any) -> nn.Module:
@@ -71,11 +81,13 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.mark.parametrize("task", ["classification", "segmentation", "pose"])
 def test_each_task_learns_and_leaves_a_network_that_says_how(task: Task, tmp_path: Path) -> None:
-    recipe = replace(QUICK, epochs=4, lr=5e-3, hflip=0.5)
+    recipe = altered(QUICK, epochs=4, lr=5e-3, hflip=0.5)
     trained = run(tmp_path / "run", task, recipe, count=64)
     history = losses(tmp_path / "run")
     assert len(history) == 4 * 8
     assert np.mean(history[-8:]) < 0.8 * np.mean(history[:4])
+    values = [line[trained.metric] for line in read_log(tmp_path / "run") if line["kind"] == "val"]
+    assert (trained.best, trained.epoch) == (max(values), 1 + values.index(max(values)))
     best: Any = create_model(f"local-dir:{tmp_path / 'run' / 'best'}")
     names = Shapes(task, 1).labels.names
     assert tuple(best.pretrained_cfg["labels"]["names"]) == names
@@ -93,7 +105,7 @@ def test_each_task_learns_and_leaves_a_network_that_says_how(task: Task, tmp_pat
 
 def test_everything_at_once(tmp_path: Path) -> None:
     """Mixup, cutmix, smoothing, RandAugment, erasing, EMA, drop path, accumulation, bf16, layer decay, a teacher."""
-    recipe = replace(
+    recipe = altered(
         QUICK, mixup=0.2, cutmix=1.0, smoothing=0.1, aa="rand-m5-mstd0.5", reprob=0.3, color_jitter=0.2,
         model_ema_decay=0.9, drop=0.1, drop_path=0.1, grad_accum_steps=2, amp="bf16", distill_temperature=2.0,
         layer_decay=0.8, channels_last=False,
@@ -105,7 +117,7 @@ def test_everything_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["segmentation", "pose"])
 def test_everything_of_dense_tasks_at_once(task: Task, tmp_path: Path) -> None:
-    recipe = replace(
+    recipe = altered(
         QUICK, rotation=20.0, resize=(0.7, 1.4), hflip=0.5, color_jitter=0.3, train_size=(32, 48), layer_decay=0.9,
         model_ema_decay=0.9, drop=0.1, drop_path=0.1, grad_accum_steps=2, amp="bf16", sched="poly", opt="sgd",
         ohem_threshold=0.7 if task == "segmentation" else None,
@@ -115,21 +127,81 @@ def test_everything_of_dense_tasks_at_once(task: Task, tmp_path: Path) -> None:
     assert trained.metric == {"segmentation": "miou", "pose": "ap"}[task]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
     for name, compiled in (("plain", False), ("compiled", True)):
-        run(tmp_path / name, recipe=replace(QUICK, epochs=1, torchcompile=compiled))
+        run(tmp_path / name, recipe=altered(QUICK, epochs=1, torchcompile=compiled))
     np.testing.assert_allclose(losses(tmp_path / "compiled"), losses(tmp_path / "plain"), rtol=1e-3)
 
 
-def test_a_perfect_teacher_alone_is_followed(tmp_path: Path) -> None:
-    recipe = replace(QUICK, distill_weight=100.0)
-    run(tmp_path / "far", "pose", recipe, teacher=tiny("pose", 2, seed=3))
-    run(tmp_path / "none", "pose", recipe)
-    assert losses(tmp_path / "far")[0] > losses(tmp_path / "none")[0]
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_a_caller_s_network_keeps_its_own_description(average: float | None, tmp_path: Path) -> None:
+    """Though the data's labels are others: what the run writes has those, and says how it was trained."""
+    network: Any = tiny("classification", 3)
+    network.pretrained_cfg["labels"] = Labels(names=("green", "dark", "blue")).to_cfg()
+    cfg, spec = network.pretrained_cfg, network.spec
+    before = deepcopy((cfg, spec))
+    data = Shapes("classification", 16), Shapes("classification", 8, "val")
+    trained = train_network(network, altered(QUICK, epochs=1, model_ema_decay=average), *data, tmp_path, HERE)
+    assert network.pretrained_cfg is network.default_cfg is cfg
+    assert network.spec is spec
+    assert (cfg, spec) == before
+    best, last = (create_model(folder) for folder in (tmp_path / "best", checkpoints(tmp_path)[0]))
+    for written in (best, last):
+        assert Interface.of_network(written).labels.names == ("dark", "red", "green")
+        assert spec_of(written).provenance.details["training"]["steps"] == 2  # type: ignore[index,call-overload]
+    measured = {result.metric: result.value for result in spec_of(best).provenance.results}
+    assert measured == {"top1": trained.best, "ece": trained.last["ece"]}
+    assert not spec_of(last).provenance.results
+    if average is None:  # the caller's network is the one that was trained
+        assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in best.state_dict().items())
 
 
 # --- the same as others compute -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("weight", [0.0, 2.5])
+@pytest.mark.parametrize("task", ["classification", "segmentation", "pose"])
+def test_a_step_follows_the_task_s_loss_and_the_teacher_s(
+    task: Task, weight: float, parts: int, tmp_path: Path
+) -> None:
+    recipe = Recipe(
+        batch_size=4 * parts, grad_accum_steps=parts, distill_weight=weight, distill_temperature=3.0, opt="sgd",
+        ohem_threshold=0.4 if task == "segmentation" else None, smoothing=0.2, channels_last=False,
+    )  # fmt: skip
+    classes = len(Shapes(task, 1).labels.names)
+    network, teacher = tiny(task, classes), tiny(task, classes, seed=1).train()
+    alone, judge = deepcopy(network).train(), deepcopy(teacher).eval()
+    trainer = Trainer(network, recipe, Shapes(task, 8), Shapes(task, 4, "val"), tmp_path, HERE, teacher)
+    batches = list(trainer._batches(0, 0))[:parts]
+    trainer.model.train()
+    found, _ = trainer.take_step(iter(batches))
+    expected = torch.zeros(())
+    for batch in batches:
+        output = alone(batch["image"])
+        with torch.no_grad():
+            taught = judge(batch["image"])
+        loss = task_loss(task, recipe)(output, batch["target"]) + weight * teacher_loss(task, 3.0)(output, taught)
+        expected = expected + loss / parts
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-6)
+    expected.backward()  # type: ignore[no-untyped-call]
+    for (name, ours), theirs in zip(network.named_parameters(), alone.parameters(), strict=True):
+        if theirs.grad is not None:
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6, msg=name)
+    for name, tensor in judge.state_dict().items():
+        assert torch.equal(teacher.state_dict()[name], tensor), name  # it does not learn
+
+
+@pytest.mark.parametrize("norm", [1e-3, 1e6])
+def test_gradients_are_shortened_to_a_norm(norm: float, tmp_path: Path) -> None:
+    network, recipe = tiny("classification", 3), altered(QUICK, opt="sgd", clip_grad=norm)
+    trainer = Trainer(
+        network, recipe, Shapes("classification", 8), Shapes("classification", 4, "val"), tmp_path, HERE, None
+    )
+    trainer.take_step(trainer._batches(0, 0))
+    found = torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None]).item()
+    assert found == pytest.approx(norm, rel=1e-2) if norm < 1 else 1e-3 < found < 1e6
 
 
 def test_twenty_steps_are_timms(tmp_path: Path) -> None:
@@ -143,7 +215,7 @@ def test_twenty_steps_are_timms(tmp_path: Path) -> None:
         ours, recipe, Shapes("classification", 8), Shapes("classification", 4, "val"), tmp_path, HERE, None
     )
     assert trainer.steps_per_epoch == 2
-    trainer.before(resume=False)
+    trainer.take_up(resume=False)
 
     theirs.train().to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(theirs, "rmsproptf", 1e-3, recipe.weight_decay, recipe.momentum)
@@ -163,13 +235,28 @@ def test_twenty_steps_are_timms(tmp_path: Path) -> None:
         loss.backward()
         optimizer.step()
         trainer.scheduler.step_update(step)
-        found, _ = trainer._step(step, iter([batch]))
+        found, _ = trainer.take_step(iter([batch]))
+        trainer.step += 1
         assert found.item() == pytest.approx(loss.item(), rel=1e-4), step
+
+
+def test_the_moving_average_follows_as_timm_s_with_its_warm_up(tmp_path: Path) -> None:
+    network, recipe = tiny("classification", 3), altered(QUICK, model_ema_decay=0.9)
+    data = Shapes("classification", 16), Shapes("classification", 4, "val")
+    trainer = Trainer(network, recipe, *data, tmp_path, HERE, None)
+    batches, weights = trainer._batches(0, 0), []
+    for step in range(2):
+        trainer.step = step
+        trainer.take_step(batches)
+        weights.append(network.classifier.weight.detach().clone())  # type: ignore[union-attr,operator]
+    share = 1 - 2 ** (-2 / 3)  # of what was before, in the second step; in the first none
+    average = share * weights[0] + (1 - share) * weights[1]
+    torch.testing.assert_close(trainer.result.classifier.weight, average)  # type: ignore[union-attr]
 
 
 # --- stopped and resumed --------------------------------------------------------------------------
 
-WHOLE = replace(QUICK, epochs=4, drop=0.2, drop_path=0.2, model_ema_decay=0.9, mixup=0.4, reprob=0.5, hflip=0.5)
+WHOLE = altered(QUICK, epochs=4, drop=0.2, drop_path=0.2, model_ema_decay=0.9, mixup=0.4, reprob=0.5, hflip=0.5)
 
 
 def weights(run_folder: Path) -> dict[str, Tensor]:
@@ -206,12 +293,12 @@ def stopper(step: int) -> Any:
         (3, {}),
         (5, {"opt": "rmsproptf", "sched": "step", "decay_epochs": 0.6}),
         (8, {"opt": "lamb", "sched": "multistep", "decay_milestones": (1.0, 2.0)}),
-        (11, {"opt": "lookahead_sgd", "sched": "poly", "grad_accum_steps": 2}),
+        (13, {"opt": "lookahead_sgd", "sched": "poly", "grad_accum_steps": 2}),
         (19, {"opt": "adafactor", "sched": "none", "model_ema_decay": None}),
     ],
 )
 def test_a_stopped_run_ends_as_one_that_was_not(step: int, changes: dict[str, Any], tmp_path: Path) -> None:
-    recipe, options = replace(WHOLE, **changes), replace(HERE, save_every=2)
+    recipe, options = altered(WHOLE, **changes), replace(HERE, save_every=2)
     run(tmp_path / "whole", recipe=recipe, options=options)
     with pytest.raises(StoppedError):
         run(tmp_path / "stopped", recipe=recipe, options=options, on_step=stopper(step))
@@ -266,7 +353,7 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("amp", ["no", "bf16", "fp16"])
 def test_a_gpu_trains_and_resumes(amp: Any, tmp_path: Path) -> None:
-    recipe, options = replace(WHOLE, amp=amp), replace(HERE, cpu=False, workers=2)
+    recipe, options = altered(WHOLE, amp=amp), replace(HERE, cpu=False, workers=2)
     with pytest.raises(StoppedError):
         run(tmp_path, recipe=recipe, options=options, on_step=stopper(8))
     trained = run(tmp_path, recipe=recipe, options=options, resume=True)
@@ -278,18 +365,20 @@ def test_a_gpu_trains_and_resumes(amp: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("task", ["classification", "segmentation", "pose"])
+@pytest.mark.parametrize(
+    "task", ["classification", *(pytest.param(task, marks=pytest.mark.nightly) for task in ("segmentation", "pose"))]
+)
 def test_two_processes_with_half_the_batch_are_one_with_the_whole(task: Task, tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import sys\nfrom pathlib import Path\nimport torch\n"
-        "from tests.training.test_train import HERE, QUICK, Shapes, replace, tiny, train_network\n"
+        "from tests.training.test_train import HERE, QUICK, Shapes, altered, tiny, train_network\n"
         "torch.set_num_threads(1)\n"
         f"data = Shapes({task!r}, 40), Shapes({task!r}, 16, 'val')\n"
         # In double precision: batch norms of a few pixels amplify what rounding is left of a sum in another order.
         f"network = tiny({task!r}, len(data[0].labels.names)).double()\n"
         "network.register_forward_pre_hook(lambda module, images: tuple(image.double() for image in images))\n"
-        "train_network(network, replace(QUICK, lr=1e-2, opt='sgd'), *data, Path(sys.argv[1]), HERE)\n"
+        "train_network(network, altered(QUICK, lr=1e-2, opt='sgd'), *data, Path(sys.argv[1]), HERE)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
     one = subprocess.run(
@@ -437,7 +526,7 @@ def test_a_damaged_checkpoint_does_not_outlive_those_that_are_written_after_it(t
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None:
-    run(tmp_path, recipe=replace(QUICK, epochs=1))
+    run(tmp_path, recipe=altered(QUICK, epochs=1))
     other = create_model("scalenet_s0", num_classes=3, img_size=32)
     with pytest.raises(
         WeightsError, match=r"found a checkpoint of another architecture \(hash \w{12}\), expected scalenet_s0"
@@ -446,18 +535,18 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None
 
 
 def test_a_run_is_not_overwritten_or_changed(tmp_path: Path) -> None:
-    run(tmp_path, recipe=replace(QUICK, epochs=1))
+    run(tmp_path, recipe=altered(QUICK, epochs=1))
     with pytest.raises(TrainingError, match="found a run, expected a new folder, or --resume"):
-        run(tmp_path, recipe=replace(QUICK, epochs=1))
+        run(tmp_path, recipe=altered(QUICK, epochs=1))
     with pytest.raises(TrainingError, match=r"lr: found 0.003 in this run, expected 0.1, as now given"):
-        run(tmp_path, recipe=replace(QUICK, epochs=1, lr=0.1), resume=True)
+        run(tmp_path, recipe=altered(QUICK, epochs=1, lr=0.1), resume=True)
     with pytest.raises(TrainingError, match="training: found"):
-        run(tmp_path, recipe=replace(QUICK, epochs=1), count=48, resume=True)
+        run(tmp_path, recipe=altered(QUICK, epochs=1), count=48, resume=True)
 
 
 def test_a_run_goes_on_with_the_same_classes_alone(tmp_path: Path) -> None:
     """Though the path and the number of images be the same: a folder may have been renamed."""
-    recipe, source = replace(QUICK, epochs=1), f"imagefolder:{write_image_folder(tmp_path / 'data', count=8)}"
+    recipe, source = altered(QUICK, epochs=1), f"imagefolder:{write_image_folder(tmp_path / 'data', count=8)}"
 
     def go_on(resume: bool) -> Fitted:
         data = [open_data(source, "classification", split) for split in ("train", "val")]
@@ -482,7 +571,7 @@ def test_a_run_goes_on_with_the_same_classes_alone(tmp_path: Path) -> None:
 def test_figures_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").touch()
     with pytest.raises(OutputError, match="tensorboard: cannot be written: "):
-        run(tmp_path, recipe=replace(QUICK, epochs=1))
+        run(tmp_path, recipe=altered(QUICK, epochs=1))
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's, where an epoch ends within a file
@@ -504,6 +593,7 @@ def test_a_stream_of_which_nothing_can_be_used_ends(workers: int, tmp_path: Path
     [
         ("run.json", b"{", r"run\.json: is not valid JSON"),
         ("run.json", b"[]", r"run\.json: found \[\], expected an object"),
+        ("run.json", b"{}", r"classes: found None in this run, expected 3, as now given"),
         ("run.json", None, r"found checkpoints without run\.json"),
         ("recipe.yaml", b"lr: \xff", r"recipe\.yaml: is not UTF-8 text"),
         ("recipe.yaml", b"lr: 0.1", r"epochs: found 100 in this run, expected 3, as now given"),
@@ -603,6 +693,18 @@ def test_workers_of_a_killed_run_do_not_keep_its_folder(tmp_path: Path) -> None:
     killed.communicate()
 
 
+def test_the_log_has_a_line_so_often_and_at_the_end_of_each_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on by a second whenever it is looked at."""
+    monkeypatch.setattr("scalenet_zoo.training.loop.time", SimpleNamespace(monotonic=count().__next__))
+    run(tmp_path, options=replace(HERE, log_interval=3, val_interval=2))
+    lines = [line for line in read_log(tmp_path) if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [3, 5, 6, 9, 10, 12, 15]
+    assert [line["images_per_second"] for line in lines] == [8 * steps for steps in (3, 2, 1, 3, 1, 2, 3)]
+    assert [line["step"] for line in read_log(tmp_path) if line["kind"] == "val"] == [10, 15]
+
+
 def test_only_so_many_checkpoints_are_kept(tmp_path: Path) -> None:
     run(tmp_path, options=replace(HERE, save_every=1, keep=3))
     assert [int(path.name) for path in checkpoints(tmp_path)] == [15, 14, 13]
@@ -622,7 +724,7 @@ def test_only_so_many_checkpoints_are_kept(tmp_path: Path) -> None:
 )
 def test_recipes_that_do_not_fit_are_refused(changes: dict[str, Any], complaint: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        run(tmp_path, recipe=replace(QUICK, **changes))
+        run(tmp_path, recipe=altered(QUICK, **changes))
     assert complaint in str(caught.value)
 
 
@@ -632,7 +734,7 @@ def test_recipes_that_do_not_fit_are_refused(changes: dict[str, Any], complaint:
 def test_single_images_are_refused_where_a_batch_norm_would_see_one_value(
     task: Task, changes: dict[str, Any], size: int
 ) -> None:
-    network, recipe = tiny(task, 3), replace(QUICK, train_size=(size, size), **changes)
+    network, recipe = tiny(task, 3), altered(QUICK, train_size=(size, size), **changes)
     images = torch.randn(recipe.batch_size // recipe.grad_accum_steps, 3, size, size)
     try:
         network.train()(images)
@@ -645,7 +747,7 @@ def test_single_images_are_refused_where_a_batch_norm_would_see_one_value(
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"found the loss (nan|inf) near step \d+, expected a finite one"):
-        run(tmp_path, recipe=replace(QUICK, lr=1e18, opt="sgd", clip_grad=None))
+        run(tmp_path, recipe=altered(QUICK, lr=1e18, opt="sgd", clip_grad=None))
 
 
 def test_teachers_of_other_classes_are_refused(tmp_path: Path) -> None:
@@ -659,7 +761,7 @@ def test_teachers_of_other_classes_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("epochs", [4, 6])
 @pytest.mark.parametrize("sched", ["cosine", "step", "poly"])
 def test_a_warm_up_that_never_ends_is_told(epochs: int, sched: str, caplog: pytest.LogCaptureFixture) -> None:
-    recipe = replace(QUICK, epochs=epochs, warmup_epochs=5.0, lr=0.1, sched=sched)
+    recipe = altered(QUICK, epochs=epochs, warmup_epochs=5.0, lr=0.1, sched=sched)
     optimizer = create_optimizer_v2(tiny("classification", 3), "sgd", recipe.lr)
     scheduler = make_scheduler(optimizer, recipe, 100)
     highest = 0.0
@@ -700,7 +802,7 @@ def test_what_guessing_reaches() -> None:
 
 
 def test_few_steps_and_chance_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run(tmp_path / "few", recipe=replace(QUICK, epochs=1, lr=1e-9), count=40)
+    run(tmp_path / "few", recipe=altered(QUICK, epochs=1, lr=1e-9), count=40)
     assert "few: found 5 steps of training, expected some 100 or more, and 59% of batch norm's" in caplog.text
     assert "no better than guessing (0.569): more epochs, another lr or a trained network to begin with" in caplog.text
 
@@ -722,7 +824,8 @@ def test_a_head_begins_with_the_classes_that_it_knows(
     weight, bias = network.classifier.weight.detach().clone(), torch.arange(3.0)
     with torch.no_grad():
         network.classifier.bias.copy_(bias)
-    Trainer(network, QUICK, Shapes("classification", 8), Shapes("classification", 8, "val"), tmp_path, HERE, None)
+    data = Shapes("classification", 8), Shapes("classification", 8, "val")
+    trainer = Trainer(network, QUICK, *data, tmp_path, HERE, None)
     assert (said in caplog.text) if said else not caplog.text
     if kept is None:
         assert not torch.equal(network.classifier.weight, weight)
@@ -730,7 +833,8 @@ def test_a_head_begins_with_the_classes_that_it_knows(
     else:
         assert torch.equal(network.classifier.weight, weight[kept])
         assert torch.equal(network.classifier.bias, bias[kept])
-    assert network.pretrained_cfg["labels"]["names"] == ["dark", "red", "green"]
+    assert network.pretrained_cfg["labels"]["names"] == list(names)  # the caller's description stays
+    assert Interface.of_network(trainer._described()).labels.names == ("dark", "red", "green")
 
 
 # --- data sets of other kinds ---------------------------------------------------------------------
@@ -739,7 +843,7 @@ def test_a_head_begins_with_the_classes_that_it_knows(
 def train_on(source: str, folder: Path, **kwargs: Any) -> Fitted:
     training, validation = (open_data(source, "classification", split) for split in ("train", "val"))
     network = tiny("classification", len(training.labels.names))
-    recipe = replace(QUICK, epochs=2, batch_size=4, **kwargs)
+    recipe = altered(QUICK, epochs=2, batch_size=4, **kwargs)
     return train_network(network, recipe, training, validation, folder, HERE)
 
 
@@ -758,7 +862,7 @@ def test_streams_are_trained_on(tmp_path: Path) -> None:
     write_shards(tmp_path)
     data = [open_data(f"wds:{tmp_path}", "classification", split) for split in ("train", "val")]
     train_network(
-        tiny("classification", 3), replace(QUICK, epochs=2, batch_size=4), data[0], data[1], tmp_path / "run", HERE
+        tiny("classification", 3), altered(QUICK, epochs=2, batch_size=4), data[0], data[1], tmp_path / "run", HERE
     )
     history = losses(tmp_path / "run")
     assert len(history) == 6

@@ -22,11 +22,11 @@ from scalenet_zoo.core.errors import OutputError, SpecError, WeightsError, ZooEr
 from scalenet_zoo.zoo.model_card import render_card
 from scalenet_zoo.zoo.model_folder import CARD, CONFIG, SPEC, WEIGHTS, read_folder, save_model
 from scalenet_zoo.zoo.publish import pull, push
-from tests.cli.test_cli import Run, run  # noqa: F401 - a fixture
+from tests.helpers.command import Run
 from tests.helpers.hub_server import TOKEN, Fault, Hub
+from tests.helpers.model_folders import HOSTILE, LABELS, TIMMS, network, put, same_outputs
 from tests.helpers.networks import random_model
 from tests.helpers.shapes import SPECS
-from tests.zoo.test_model_folder import HOSTILE, LABELS, TIMMS, network, put, same_outputs
 
 # Of the client's own upload, by its HTTP library.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -582,7 +582,7 @@ def test_tables_of_a_card_are_whole(spec: ArchSpec, tmp_path: Path) -> None:
 # --- the command line -----------------------------------------------------------------------------
 
 
-def test_the_command_line(hub: Hub, logged_in: None, run: Run, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_line(hub: Hub, logged_in: None, run: Run, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     shutil.move(folder, tmp_path / "run" / "best")
     pushed = run.json("push", "run", NAME, "--licence", "mit", "--private", "--message", "Mine")
@@ -605,7 +605,7 @@ def test_the_command_line(hub: Hub, logged_in: None, run: Run, folder: Path, tmp
     assert hub.files("org/copy")[CARD] == hub.files(NAME)[CARD]
 
 
-def test_errors_of_the_command_line(hub: Hub, run: Run, folder: Path) -> None:  # noqa: F811
+def test_errors_of_the_command_line(hub: Hub, run: Run, folder: Path) -> None:
     assert run.error("pull", "org/none")[1].startswith("org/none: cannot fetch config.json from the Hugging Face Hub")
     assert run.error("push", "nothing", NAME)[1].startswith("nothing: found no such folder, expected a folder that")
     assert run.error("export", "hf-hub:org/none")[1].startswith("org/none: cannot fetch config.json")

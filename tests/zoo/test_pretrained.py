@@ -8,7 +8,6 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save
-from torch import nn
 
 from scalenet_zoo import create_model, load_spec
 from scalenet_zoo.arch.spec import ArchSpec
@@ -16,14 +15,10 @@ from scalenet_zoo.core.errors import WeightsError
 from scalenet_zoo.zoo.catalog import PUBLISHED
 from scalenet_zoo.zoo.pretrained import from_timm
 from tests.helpers.hub_server import Hub
-from tests.helpers.networks import randomise
+from tests.helpers.pretrained import publish, timm_model
 
 EFFICIENTNETS = [name for name in PUBLISHED if name.startswith("efficientnet")]
 HRNETS = [name for name in PUBLISHED if name.startswith("hrnet")]
-
-
-def timm_model(name: str, **kwargs: Any) -> Any:
-    return randomise(timm.create_model(PUBLISHED[name], **kwargs)).eval()
 
 
 @pytest.mark.parametrize("name", EFFICIENTNETS)
@@ -79,14 +74,6 @@ def test_entries_without_published_weights_say_so(name: str) -> None:
 
 
 # --- through the Hub's client, against a server on this machine -----------------------------------
-
-
-def publish(hub: Hub, name: str) -> nn.Module:
-    """Serve a random timm model's weights as those that timm publishes."""
-    model: nn.Module = timm_model(name)
-    repository = timm.get_pretrained_cfg(PUBLISHED[name]).hf_hub_id
-    hub.publish(repository, {"model.safetensors": save(dict(model.state_dict()))})
-    return model
 
 
 def test_pretrained_weights_come_from_the_hub(hub: Hub) -> None:

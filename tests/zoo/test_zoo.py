@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,9 +27,11 @@ from scalenet_zoo.budgets import spec_for
 from scalenet_zoo.core.errors import BackendError, BudgetError, InputError, ModelNotFoundError, SpecError, WeightsError
 from scalenet_zoo.data.forms import check_source
 from scalenet_zoo.inference.prepare import prepare_inference
+from scalenet_zoo.zoo import catalog
 from scalenet_zoo.zoo.catalog import PUBLISHED, find_networks, latency_name, load_family
+from scalenet_zoo.zoo.interface import Interface, pretrained_cfg
 from scalenet_zoo.zoo.model_folder import save_model
-from scalenet_zoo.zoo.preparation import pretrained_cfg
+from scalenet_zoo.zoo.sources import check_model, has_weights
 from scalenet_zoo.zoo.weights import load_weights, read_weights, save_weights
 from tests.helpers.networks import random_model, small
 from tests.helpers.shapes import SPECS
@@ -53,6 +56,30 @@ def test_the_zoo_is_complete() -> None:
     assert list_models("scalenas_*", task="pose") == sorted(POSE[:4])
     assert list_models(pretrained=True) == sorted(PUBLISHED)
     assert list_models("nothing_*") == []
+
+
+def test_names_are_told_without_reading_specs(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(catalog, "_entry", read.append)
+    assert list_models(pretrained=True) == sorted(PUBLISHED)
+    assert has_weights("hf-hub:org/name")
+    assert not has_weights("scalenet_s0")
+    assert not read
+    assert catalog.find_entry("scalenet.family") is catalog.find_entry("nothere") is None
+    monkeypatch.undo()
+    assert load_spec("scalenet_s0") is load_spec("scalenet_s0")  # a file is read once
+
+
+def test_what_was_checked_is_not_read_again(tmp_path: Path) -> None:
+    spec, file, folder = SPECS["pose"], tmp_path / "tiny.json", tmp_path / "folder"
+    spec.save(file)
+    folder.mkdir()
+    save_model(create_model(spec), folder)
+    opened = [check_model(str(file)), check_model(folder)]
+    file.unlink()
+    shutil.rmtree(folder)
+    assert [load_spec(each).network for each in opened] == [spec.network] * 2
+    assert check_model("hf-hub:org/name") == "hf-hub:org/name"
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -182,7 +209,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 def test_timm_knows_every_entry_and_keeps_its_own() -> None:
     for name in list_models():
-        ours = name if name in timm.list_models(module="_timm") else f"zoo_{name}"
+        ours = name if name in timm.list_models(module="timm_registry") else f"zoo_{name}"
         assert timm.is_model(ours)
     assert type(timm.create_model("efficientnet_b0")).__module__ == "timm.models.efficientnet"
     assert set(timm.list_models("zoo_*", pretrained=True)) == {
@@ -207,19 +234,24 @@ def test_timm_create_model_makes_our_networks() -> None:
         timm.create_model("scalenet_s0", pretrained=True)
 
 
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "import scalenet_zoo, timm",
-        "import timm, scalenet_zoo",
-        "import scalenet_zoo.zoo.catalog, timm.models",
-        "import scalenet_zoo",
-    ],
-)
-def test_names_are_registered_whichever_is_imported_first(imports: str) -> None:
-    program = f"{imports}; import timm; print(timm.is_model('scalenet_s0'), timm.is_model('zoo_efficientnet_b0'))"
+def test_names_are_registered_whichever_is_imported_first() -> None:
+    """Each order in a process of its own, all children of one that has imported torch, which takes the most time."""
+    program = """
+import os, torch
+for imports in (
+    "import scalenet_zoo, timm",
+    "import timm, scalenet_zoo",
+    "import scalenet_zoo.zoo.catalog, timm.models",
+    "import scalenet_zoo",
+):
+    if os.fork() == 0:
+        exec(f"{imports}; import timm")
+        print(imports, timm.is_model("scalenet_s0"), timm.is_model("zoo_efficientnet_b0"), flush=True)
+        os._exit(0)
+    os.wait()
+"""
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["True", "True"]
+    assert [line.split()[-2:] for line in result.stdout.splitlines()] == [["True", "True"]] * 4
 
 
 def test_importing_the_package_imports_neither_torch_nor_timm() -> None:
@@ -231,8 +263,8 @@ def test_importing_the_package_imports_neither_torch_nor_timm() -> None:
 
 
 def test_listing_and_costing_need_no_torch() -> None:
-    program = "import sys; from scalenet_zoo.zoo.catalog import spec_for, list_models; list_models(); spec_for('600M');"
-    program += "print('torch' in sys.modules)"
+    program = "import sys; from scalenet_zoo.budgets import spec_for; from scalenet_zoo.zoo.catalog import list_models;"
+    program += "list_models(); spec_for('600M'); print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
 
@@ -287,7 +319,7 @@ def test_wrapped_networks_are_taken_as_the_network(wrap: Any, task: Task, tmp_pa
     state = {key: value.clone() for key, value in ours.state_dict().items()}
     wrapped = wrap(ours)
     save_weights(wrapped, tmp_path / "saved.safetensors")
-    assert prepare_inference(wrapped).cfg == ours.pretrained_cfg
+    assert prepare_inference(wrapped).interface == Interface.of_network(ours)
     assert read_weights(tmp_path / "saved.safetensors")[0].keys() == state.keys()
     save_weights(ours, tmp_path / "state.safetensors", wrapped.state_dict())
     save_file(wrapped.state_dict(), tmp_path / "theirs.safetensors")  # as others would write it

@@ -6,6 +6,8 @@ a row a branch, and a line a path.
 
 from collections.abc import Sequence
 
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -36,33 +38,21 @@ def draw_architectures(specs: Sequence[ArchSpec]) -> Figure:
     kernels = sorted({layer.kernel for network in networks for stage in network.stages for layer in stage})
     colours = {kernel: KERNEL_COLOURS[min(i, len(KERNEL_COLOURS) - 1)] for i, kernel in enumerate(kernels)}
 
-    figure = Figure(figsize=(11, 1.05 * len(specs) + 0.9), layout="constrained")
-    panels = figure.subplots(len(specs), 1, squeeze=False)[:, 0]
+    figure, panels = _panels(11, 1.05, specs)
     for axes, spec, network in zip(panels, specs, networks, strict=True):
         for start, stage in zip(starts, network.stages, strict=True):
             for i, layer in enumerate(stage):
                 height = 0.12 + 0.88 * layer.channels / most
                 axes.bar(start + i, height, 0.9, align="edge", color=colours[layer.kernel], edgecolor="#333333", lw=0.6)
             axes.text(start, -0.06, str(stage[0].channels), ha="left", va="top", fontsize=9)
-        axes.text(
-            -0.6,
-            0.5,
-            f"{spec.name}\n{spec.input.height} px, {format_count(spec.cost.macs)} MACs",
-            ha="right",
-            va="center",
-            fontsize=10,
-        )
+        name = f"{spec.name}\n{spec.input.height} px, {format_count(spec.cost.macs)} MACs"
+        axes.text(-0.6, 0.5, name, ha="right", va="center", fontsize=10)
         axes.set(xlim=(-0.3, max(width, NARROWEST) + 0.1), ylim=(-0.32, 1.05))
         axes.axis("off")
     for s, (start, stage) in enumerate(zip(starts, networks[0].stages, strict=True)):
         halved = ", /2" if stage[0].stride == 2 else ""
         panels[0].text(start, 1.1, f"stages.{s}{halved}", fontsize=9, color="#444444", va="bottom")
-    figure.legend(
-        handles=[Patch(facecolor=colours[k], edgecolor="#333333", label=f"{k}x{k} kernel") for k in kernels],
-        loc="outside lower center",
-        ncols=len(kernels),
-        frameon=False,
-    )
+    _explain(figure, [Patch(facecolor=colours[k], edgecolor="#333333", label=f"{k}x{k} kernel") for k in kernels])
     figure.suptitle("Layers of the networks; height and number: output channels; /2: the stage halves the resolution")
     return figure
 
@@ -76,9 +66,7 @@ def draw_topologies(specs: Sequence[ArchSpec]) -> Figure:
     networks = [spec.network for spec in specs if spec.network.type == "multipath"]
     steps = max(max(module.depth) for network in networks for module in network.modules)
     pitch = steps + GAP
-    figure = Figure(figsize=(max(11, 0.16 * pitch * len(networks[0].modules)), 1.6 * len(specs) + 0.9))
-    figure.set_layout_engine("constrained")
-    panels = figure.subplots(len(specs), 1, squeeze=False)[:, 0]
+    figure, panels = _panels(max(11, 0.16 * pitch * len(networks[0].modules)), 1.6, specs)
     for axes, spec, network in zip(panels, specs, networks, strict=True):
         for m, module in enumerate(network.modules):
             for branch, depth in enumerate(module.depth):
@@ -99,14 +87,17 @@ def draw_topologies(specs: Sequence[ArchSpec]) -> Figure:
         axes.set_yticks([0, -1, -2, -3], ["/4", "/8", "/16", "/32"])
         axes.set_xticks([])
         axes.grid(visible=False)
-    figure.legend(
-        handles=[
-            Line2D([], [], marker="s", ls="none", color=KERNEL_COLOURS[2], label="block"),
-            Line2D([], [], color=UPWARD, label="path to a higher resolution"),
-            Line2D([], [], color=DOWNWARD, label="path to a lower resolution"),
-        ],
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
-    )
+    block = Line2D([], [], marker="s", ls="none", color=KERNEL_COLOURS[2], label="block")
+    upward = Line2D([], [], color=UPWARD, label="path to a higher resolution")
+    _explain(figure, [block, upward, Line2D([], [], color=DOWNWARD, label="path to a lower resolution")])
     return figure
+
+
+def _panels(width: float, height: float, specs: Sequence[ArchSpec]) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel a network, so many inches wide and high."""
+    figure = Figure(figsize=(width, height * len(specs) + 0.9), layout="constrained")
+    return figure, list(figure.subplots(len(specs), 1, squeeze=False)[:, 0])
+
+
+def _explain(figure: Figure, handles: Sequence[Artist]) -> None:
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)

@@ -1,14 +1,16 @@
 """A run as one HTML page with everything in it, RUN/report/index.html, and its figures as PNG files.
 
-    run's folder --report_data--> Run --report_sections--> text, tables, figures --report.html--> page
+    run's folder --data--> run --sections, scalenet or scalenas--> text, tables, figures --report.html--> page
 
 The page asks for nothing outside itself: figures are in it as SVG, and there are no scripts.
 """
 
 from base64 import b64encode
+from collections.abc import Mapping
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from jinja2 import Environment, StrictUndefined
@@ -16,11 +18,13 @@ from matplotlib.figure import Figure
 
 from scalenet_zoo.core.errors import OutputError
 from scalenet_zoo.core.files import replacing_folder
-from scalenet_zoo.search.report import scalenas as report_multipath
-from scalenet_zoo.search.report.data import Run, TopologyRun, read_run
+from scalenet_zoo.search.report.data import read_run
 from scalenet_zoo.search.report.plots import STYLE
-from scalenet_zoo.search.report.sections import SECTIONS
+from scalenet_zoo.search.report.scalenas import ScaleNASReport
+from scalenet_zoo.search.report.scalenet import ScaleNetReport
+from scalenet_zoo.search.report.sections import MethodReport, Picture
 
+REPORTS: Mapping[str, type[MethodReport[Any]]] = {"scalenet": ScaleNetReport, "scalenas": ScaleNASReport}
 PAGE = "index.html"
 GENERATOR = "scalenet-zoo report"
 """Stands in the page: a folder with such a page may be replaced."""
@@ -44,21 +48,17 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     output = output or run / "report"
     _check_output(output)
     found = read_run(run)
+    report = REPORTS[found.method](found)
     with matplotlib.rc_context(STYLE), replacing_folder(output) as folder:
-        if isinstance(found, TopologyRun):
-            title, summary = report_multipath.title(found), report_multipath.summary(found)
-            sections = [make(found) for make in report_multipath.SECTIONS]
-        else:
-            title, summary = _title(found), _summary(found)
-            sections = [make(found) for make in SECTIONS]
-        pictures = [picture for section in sections for picture in section.pictures]
+        sections = report.sections()
+        pictures = [part for section in sections for part in section.parts if isinstance(part, Picture)]
         for picture in pictures:
             picture.figure.savefig(folder / f"{picture.name}.png", metadata={"Software": None})
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
         template = files("scalenet_zoo.search.report").joinpath("report.html").read_text(encoding="utf-8")
         page = environment.from_string(template).render(
-            title=title,
-            summary=summary,
+            title=report.title,
+            summary=report.summary,
             sections=sections,
             images={picture.name: _embed(picture.figure) for picture in pictures},
             generator=GENERATOR,
@@ -82,18 +82,3 @@ def _embed(figure: Figure) -> tuple[str, int, int]:
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     width, height = figure.get_size_inches() * 96
     return f"data:image/svg+xml;base64,{b64encode(buffer.getvalue()).decode()}", round(width), round(height)
-
-
-def _title(run: Run) -> str:
-    name = run.family.name if run.family else run.joint.name if run.joint else run.folder.resolve().name
-    return f"{name}: report of a search"
-
-
-def _summary(run: Run) -> str:
-    if not run.joint:
-        return "There is no joint search in this run yet."
-    joint = run.joint
-    scored = f"{joint.evaluations:,} networks have been scored with {joint.images:,} images"
-    if not joint.ended:
-        return f"The search in the space {joint.space} has not ended; what follows is what is known so far. {scored}."
-    return f"Base model and scaling strategies were searched together in the space {joint.space}: {scored}."

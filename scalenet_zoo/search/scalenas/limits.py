@@ -10,9 +10,11 @@ import numpy as np
 from pydantic import BeforeValidator
 
 from scalenet_zoo.arch.constraints import Constraint, Latency, Macs, Params
-from scalenet_zoo.search.scalenet.limits import SharedLimits, check_within, parse_amount
+from scalenet_zoo.search.limits import Costs, SearchLimits, check_within, parse_amount
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from scalenet_zoo.arch.constraints import Floats
     from scalenet_zoo.arch.multipath_cost import MultipathCost
     from scalenet_zoo.latency.model import LatencyModel
@@ -30,7 +32,7 @@ def _one(value: object) -> object:
 Amount = Annotated[str | None, BeforeValidator(_one)]
 
 
-class MultipathLimits(SharedLimits):
+class TopologyLimits(SearchLimits):
     """What people ask of the networks, as YAML.
 
         limits: {macs: 20G, latency: 40ms, backend: ort-cpu}
@@ -108,7 +110,7 @@ class TopologyBounds:
 
     space: MultipathSpace
     classes: int
-    limits: MultipathLimits
+    limits: TopologyLimits
     model: LatencyModel | None = None
 
     def check(self) -> None:
@@ -143,9 +145,11 @@ class TopologyBounds:
         """Topologies, to be costed."""
         return TopologyPopulation(self.space, topologies, self.classes)
 
-    def predict(self, topologies: Topologies) -> Floats | None:
-        """Milliseconds of n topologies, (n,); None: there is no model."""
-        return None if self.model is None else TopologyPredictor(self.model).predict(self.population(topologies))
+    def costs(self, keys: Sequence[str]) -> Costs:
+        """What topologies cost, by their keys."""
+        population = self.population(self.space.from_keys(keys))
+        predicted = None if self.model is None else TopologyPredictor(self.model).predict(population)
+        return Costs(population.cost.macs, population.cost.params, predicted)
 
     def feasible(self, topologies: Topologies) -> Bools:
         """Which of n topologies keep all limits, (n,)."""

@@ -23,13 +23,13 @@ from pymoo.operators.survival.rank_and_crowding.metrics import get_crowding_func
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from scalenet_zoo.core.errors import BudgetError
-from scalenet_zoo.search.scalenet.record import rng_at
+from scalenet_zoo.search.record import rng_at
 from scalenet_zoo.spaces.scalenas import Topologies
 
 if TYPE_CHECKING:
     from scalenet_zoo.arch.constraints import Floats
     from scalenet_zoo.arch.rounding import Integers
-    from scalenet_zoo.search.settings import TopologySettings
+    from scalenet_zoo.search.scalenas.config import TopologySettings
     from scalenet_zoo.spaces.scalenas import Bools, MultipathSpace
 
 Judge = Callable[[Topologies], "Floats"]
@@ -38,12 +38,12 @@ Feasible = Callable[[Topologies], "Bools"]
 """Which of n topologies keep the limits, (n,); these may be judged anew from one generation to the next."""
 Draw = Callable[[], Topologies]
 
-ATTEMPTS = 20_000
+MOST_DRAWS = 20_000
 """Draws in a row without a new feasible network, after which a search gives up."""
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ScoredTopologies:
     """Topologies with what they scored and cost.
 
     Attributes:
@@ -59,11 +59,11 @@ class Scored:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, which: slice | Integers | Bools) -> Scored:
-        return Scored(self.topologies[which], self.scores[which], self.macs[which])
+    def __getitem__(self, which: slice | Integers | Bools) -> ScoredTopologies:
+        return ScoredTopologies(self.topologies[which], self.scores[which], self.macs[which])
 
     @classmethod
-    def joined(cls, parts: Sequence[Scored]) -> Scored:
+    def joined(cls, parts: Sequence[ScoredTopologies]) -> ScoredTopologies:
         """All of several, in order."""
         return cls(
             Topologies.joined([part.topologies for part in parts]),
@@ -72,7 +72,7 @@ class Scored:
         )
 
     @property
-    def front(self) -> Scored:
+    def front(self) -> ScoredTopologies:
         """Those that no other one beats in both score and MACs, from the cheapest."""
         return self[self.front_places]
 
@@ -82,7 +82,7 @@ class Scored:
         front: Integers = NonDominatedSorting().do(self._losses, only_non_dominated_front=True)
         return front[np.lexsort((-self.scores[front], self.macs[front]))]
 
-    def best(self, number: int) -> Scored:
+    def best(self, number: int) -> ScoredTopologies:
         """As many as are asked for, front by front, those of a front with the widest gaps around them first."""
         order: list[int] = []
         for front in NonDominatedSorting().do(self._losses, n_stop_if_ranked=number):
@@ -131,7 +131,7 @@ def change_one(space: MultipathSpace, rng: np.random.Generator, topologies: Topo
 
 def topology_evolution(
     space: MultipathSpace, classes: int, judge: Judge, settings: TopologySettings, feasible: Feasible | None = None
-) -> Iterator[Scored]:
+) -> Iterator[ScoredTopologies]:
     """Search by multi-scale topology evolution.
 
     Args:
@@ -148,7 +148,7 @@ def topology_evolution(
         BudgetError: no feasible network is found.
     """
 
-    def breed(rng: np.random.Generator, known: Scored) -> Draw:
+    def breed(rng: np.random.Generator, known: ScoredTopologies) -> Draw:
         parents = known.best(settings.parents).topologies
         return lambda: mutate(space, rng, cross(rng, parents, settings.crossover), settings.mutation)
 
@@ -158,13 +158,13 @@ def topology_evolution(
 
 def random_search(
     space: MultipathSpace, classes: int, judge: Judge, settings: TopologySettings, feasible: Feasible | None = None
-) -> Iterator[Scored]:
+) -> Iterator[ScoredTopologies]:
     """Draw networks from the groups; the first are those that `topology_evolution` begins with.
 
     Arguments, yields and errors are those of `topology_evolution`.
     """
 
-    def breed(rng: np.random.Generator, _: Scored) -> Draw:
+    def breed(rng: np.random.Generator, _: ScoredTopologies) -> Draw:
         return lambda: space.sample(rng, settings.parents)
 
     search = _Search(space, classes, judge, settings, feasible)
@@ -173,7 +173,7 @@ def random_search(
 
 def ageing_evolution(
     space: MultipathSpace, classes: int, judge: Judge, settings: TopologySettings, feasible: Feasible | None = None
-) -> Iterator[Scored]:
+) -> Iterator[ScoredTopologies]:
     """Search by regularised evolution: the population is always the youngest networks.
 
     As there are two objectives, a tournament is won by one of those that no other one in it beats in both.
@@ -183,7 +183,7 @@ def ageing_evolution(
         What was scored: first the population, then one child at a time.
     """
 
-    def breed(rng: np.random.Generator, population: Scored) -> Draw:
+    def breed(rng: np.random.Generator, population: ScoredTopologies) -> Draw:
         def child() -> Topologies:
             entrants = population[rng.permutation(len(population))[: settings.tournament]]
             winners = entrants.front.topologies
@@ -208,11 +208,11 @@ class _Search:
     ) -> None:
         self.space, self.classes, self.judge, self.settings, self.feasible = space, classes, judge, settings, feasible
         self.known: set[str] = set()
-        self.parts: list[Scored] = []
+        self.parts: list[ScoredTopologies] = []
 
     def run(
-        self, first: int, each: int, memory: int, breed: Callable[[np.random.Generator, Scored], Draw]
-    ) -> Iterator[Scored]:
+        self, first: int, each: int, memory: int, breed: Callable[[np.random.Generator, ScoredTopologies], Draw]
+    ) -> Iterator[ScoredTopologies]:
         """Score the first networks, drawn from the groups, then `each` a generation, until all evaluations are spent.
 
         Args:
@@ -235,9 +235,9 @@ class _Search:
                 return
             yield self._score(born)
 
-    def _youngest(self, number: int) -> Scored:
+    def _youngest(self, number: int) -> ScoredTopologies:
         """Of the last so many networks, those that keep the limits as they are now judged."""
-        scored = Scored.joined(self.parts[-number:])[-number:]
+        scored = ScoredTopologies.joined(self.parts[-number:])[-number:]
         return scored if self.feasible is None else scored[self.feasible(scored.topologies)]
 
     def _new(self, draw: Draw, number: int) -> Topologies:
@@ -249,7 +249,7 @@ class _Search:
         missing = min(number, self.settings.evaluations - len(self.known))
         kept: list[Topologies] = []
         misses = 0
-        while missing and misses < ATTEMPTS:
+        while missing and misses < MOST_DRAWS:
             drawn = draw()
             new = drawn if self.feasible is None else drawn[self.feasible(drawn)]
             keys = self.space.keys(new)
@@ -265,8 +265,8 @@ class _Search:
             )
         return Topologies.joined(kept)
 
-    def _score(self, topologies: Topologies) -> Scored:
+    def _score(self, topologies: Topologies) -> ScoredTopologies:
         scores = np.asarray(self.judge(topologies), dtype=np.float64)
-        scored = Scored(topologies, scores, self.space.cost(topologies, self.classes).macs)
+        scored = ScoredTopologies(topologies, scores, self.space.cost(topologies, self.classes).macs)
         self.parts.append(scored)
         return scored

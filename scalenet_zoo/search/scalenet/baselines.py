@@ -10,8 +10,7 @@ Each is recorded, and gone on with after a kill, as the joint search is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,9 +18,10 @@ import numpy as np
 from scalenet_zoo.arch.scaling import GrowthLaw, follow_law
 from scalenet_zoo.arch.spec import Provenance
 from scalenet_zoo.core.errors import BudgetError, InputError
-from scalenet_zoo.search.scalenet.record import OnStep, Record, first_state, found_network, rng_at, scored_bases
+from scalenet_zoo.search.record import Record, rng_at
+from scalenet_zoo.search.scalenet.ledger import Generation, HalfStep, ScaleNetLedger, scored_bases
+from scalenet_zoo.search.scalenet.limits import Bounds, scaled_stages
 from scalenet_zoo.search.scalenet.sampling import FeasibleSampler
-from scalenet_zoo.search.scalenet.state import Found, Generation, HalfStep, SearchState
 from scalenet_zoo.search.scalenet.variation import evolve
 from scalenet_zoo.spaces.candidates import Candidate
 from scalenet_zoo.spaces.scalenet import Scaling
@@ -29,10 +29,7 @@ from scalenet_zoo.spaces.scalenet import Scaling
 if TYPE_CHECKING:
     from scalenet_zoo.arch.constraints import Floats
     from scalenet_zoo.arch.rounding import Integers
-    from scalenet_zoo.search.scalenet.limits import Bounds
-    from scalenet_zoo.search.scalenet.state import Baseline
-    from scalenet_zoo.search.settings import MCEASettings
-    from scalenet_zoo.spaces.candidates import Scorer
+    from scalenet_zoo.search.scalenet.config import Baseline, MCEASettings
 
 COMPOUND = GrowthLaw(math.log(1.2), math.log(1.1), math.log(1.15))
 """EfficientNet's rule (ICML 2019): depth 1.2^phi, width 1.1^phi, resolution 1.15^phi."""
@@ -43,37 +40,16 @@ PATIENCE = 20
 class _Baseline:
     """What the three have in common: the record, the sampler, the budget of evaluations."""
 
-    def __init__(
-        self,
-        method: Baseline,
-        bounds: Bounds,
-        scorer: Scorer,
-        settings: MCEASettings,
-        evaluations: int,
-        path: Path,
-        name: str,
-        context: Mapping[str, object] | None,
-        on_step: OnStep | None,
-    ) -> None:
-        state = first_state(method, name, bounds, settings, {"evaluations": evaluations, **(context or {})})
-        if evaluations <= len(state.stages):
+    def __init__(self, record: Record[ScaleNetLedger, Bounds], settings: MCEASettings, evaluations: int) -> None:
+        self.record, self.bounds, self.space = record, record.bounds, record.bounds.space
+        self.settings, self.budget, self.stages = settings, evaluations, scaled_stages(self.space)
+        if evaluations <= len(self.stages):
             raise InputError(
-                f"evaluations: found {evaluations}, expected more than {len(state.stages)}, the stages to scale to"
+                f"evaluations: found {evaluations}, expected more than {len(self.stages)}, the stages to scale to"
             )
-        self.bounds, self.space, self.settings, self.budget = bounds, bounds.space, settings, evaluations
-        self.record = Record(path, state, scorer, on_step)
-        self.stages = state.stages
-        self.sampler = FeasibleSampler(bounds)
+        self.sampler = FeasibleSampler(self.bounds)
 
-    def run(self, search: Callable[[], list[Found]]) -> SearchState:
-        """Search to the end; what was ended before is given as it is."""
-        if self.record.earlier and self.record.earlier.ended:
-            return self.record.earlier
-        found = search()
-        self._save(ended=True, found=tuple(found))
-        return self.record.state
-
-    def random(self) -> list[Found]:
+    def random(self) -> list[str]:
         """Draw base models and strategies; one evaluation is kept for the best base model by itself."""
         shares = self.settings.shares(self.stages)
         trials: dict[str, tuple[float, Integers, list[Scaling], list[float]]] = {}
@@ -87,15 +63,14 @@ class _Baseline:
             if not trials and not drawn:
                 for stage in self.stages:
                     self.bounds.some_admissible(stage, bases[:1])
-            candidates = [Candidate(base, scaling) for base, scalings in drawn for scaling in scalings]
+            keys = [Candidate(base, scaling).key for base, scalings in drawn for scaling in scalings]
             # The last trial may be cut off: what is left of the budget is spent, and the trial counts for nothing.
-            scores = self.record.score(candidates[: self.record.affordable(candidates, budget)])
+            scores = self.record.score(keys[: self.record.affordable(keys, budget)])
             fitness = []
             for i in range(len(scores) // len(self.stages)):
                 own = slice(i * len(self.stages), (i + 1) * len(self.stages))
                 fitness.append(float(shares @ scores[own]))
-                key = " ".join(candidate.key for candidate in candidates[own])
-                trials[key] = (fitness[-1], *drawn[i], scores[own])
+                trials[" ".join(keys[own])] = (fitness[-1], *drawn[i], scores[own])
             best = max(trials.values(), key=lambda trial: trial[0], default=None)
             scored = self.record.evaluations - scored_before
             generations.append(
@@ -110,35 +85,33 @@ class _Baseline:
             number, idle = number + 1, 0 if scored else idle + 1
         if not trials:
             raise BudgetError("limits: found no base model with an admissible strategy for every stage")
-        own_scores = self.record.score([Candidate(base, self.space.unscaled)])
-        return [
-            found_network(self.bounds, base, scaling, score)
-            for scaling, score in zip([self.space.unscaled, *scalings], own_scores + its_scores, strict=True)
-        ]
+        found = [Candidate(base, scaling).key for scaling in (self.space.unscaled, *scalings)]
+        self.record.score(found[:1])
+        return found
 
-    def compound(self) -> list[Found]:
+    def compound(self) -> list[str]:
         """Evolve a base model by itself, then scale it by the rule."""
-        base, _, score = self._evolve_size(0, 0, self.budget)
+        base, _ = self._evolve_size(0, 0, self.budget)
         provenance = Provenance(source=f"the space {self.space.name}")
         every = [scaling for stage in self.stages for scaling in self.space.scalings(stage)]
         family = self.space.family(base, every, self.bounds.classes, "compound", provenance)
-        found = [found_network(self.bounds, base, self.space.unscaled, score)]
+        found = [Candidate(base, self.space.unscaled).key]
         for stage in self.stages:
             strategy = follow_law(family, COMPOUND, stage, 2.0 * stage, f"compound_s{stage}")
             scaling = Scaling(stage, strategy.depth, strategy.width, strategy.resolution)
-            found.append(found_network(self.bounds, base, scaling, None))
+            found.append(Candidate(base, scaling).key)
         return found
 
-    def separate(self) -> list[Found]:
+    def separate(self) -> list[str]:
         """Evolve each size, one after the other, each with an equal part of the budget."""
         found = []
         stages = [0, *self.stages]
         for place, stage in enumerate(stages):
-            base, scaling, score = self._evolve_size(place, stage, self.budget * (place + 1) // len(stages))
-            found.append(found_network(self.bounds, base, scaling, score))
+            base, scaling = self._evolve_size(place, stage, self.budget * (place + 1) // len(stages))
+            found.append(Candidate(base, scaling).key)
         return found
 
-    def _evolve_size(self, place: int, stage: int, budget: int) -> tuple[Integers, Scaling, float]:
+    def _evolve_size(self, place: int, stage: int, budget: int) -> tuple[Integers, Scaling]:
         """The best base model and strategy of a stage, by their score, when there were `budget` evaluations.
 
         A genome is the base model's and the strategy's number.
@@ -157,11 +130,11 @@ class _Baseline:
                 own = chosen == i
                 violation[own] = self.bounds.violation(bases[own], list({self.space.unscaled, scalings[i]}))
             good = np.flatnonzero(violation == 0.0)
-            candidates = [Candidate(bases[i], scalings[chosen[i]]) for i in good]
-            count = self.record.affordable(candidates, budget)
+            keys = [Candidate(bases[i], scalings[chosen[i]]).key for i in good]
+            count = self.record.affordable(keys, budget)
             violation[good[count:]] = 1.0  # not to be scored any more
             fitness = np.zeros(len(bases))
-            fitness[good[:count]] = self.record.score(candidates[:count])
+            fitness[good[:count]] = self.record.score(keys[:count])
             return fitness, violation
 
         def begin(number: int, best: Integers) -> Iterator[tuple[Integers, Floats]]:
@@ -193,7 +166,7 @@ class _Baseline:
             raise BudgetError(
                 f"limits: found no network of stage {stage} that keeps them in {len(generations)} generations"
             )
-        return kept[0], scalings[genomes[0, -1]], float(fitness[0])
+        return kept[0], scalings[genomes[0, -1]]
 
     def _draw_scalings(self, rng: np.random.Generator, base: Integers) -> list[Scaling]:
         """A strategy for each stage, drawn from those admissible for a base model (stages, layers), or none at all."""
@@ -216,23 +189,16 @@ class _Baseline:
             generations=tuple(generations),
             bases=scored_bases(self.bounds, bases, scores, fitness),
         )
-        self._save(half_steps=(*self.record.state.half_steps[:place], half_step))
-
-    def _save(self, **changes: object) -> None:
-        self.record.save(drawn=self.sampler.drawn, wasted=self.sampler.wasted, **changes)
+        self.record.save(
+            half_steps=(*self.record.ledger.half_steps[:place], half_step),
+            drawn=self.sampler.drawn,
+            wasted=self.sampler.wasted,
+        )
 
 
 def search_baseline(
-    method: Baseline,
-    bounds: Bounds,
-    scorer: Scorer,
-    settings: MCEASettings,
-    evaluations: int,
-    path: Path,
-    name: str,
-    context: Mapping[str, object] | None = None,
-    on_step: OnStep | None = None,
-) -> SearchState:
+    method: Baseline, record: Record[ScaleNetLedger, Bounds], settings: MCEASettings, evaluations: int
+) -> list[str]:
     """Search in another way than the joint one.
 
     Args:
@@ -241,19 +207,18 @@ def search_baseline(
             large as 2^s times the base model's MACs allow; these networks have no scores: they need not be of the
             space. `separate`: each size by itself, base model and strategy evolved together by the score of the
             scaled network; every stage, 0 included, has an equal part of the evaluations.
-        bounds: the space and its limits.
-        scorer: scores networks.
+        record: of the search, with its space and limits.
         settings: population, weights and seed; the rest does not matter.
         evaluations: networks to be scored, each counted once.
-        path: of the state; an unfinished search is gone on with.
-        name: of the family.
-        context: what else the results depend on, JSON values.
-        on_step: called with every new state.
+
+    Returns:
+        The keys of the networks that it ends with, one a stage.
 
     Raises:
-        TrainingError: `path` holds a search with other settings.
         BudgetError: the limits cannot be kept.
         InputError: there are too few evaluations for the stages.
     """
-    search = _Baseline(method, bounds, scorer, settings, evaluations, path, name, context, on_step)
-    return search.run({"random": search.random, "compound": search.compound, "separate": search.separate}[method])
+    search = _Baseline(record, settings, evaluations)
+    found = {"random": search.random, "compound": search.compound, "separate": search.separate}[method]()
+    record.note(drawn=search.sampler.drawn, wasted=search.sampler.wasted)
+    return found

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from scalenet_zoo.arch.constraints import Constraint, Latency, Macs, Params
-from scalenet_zoo.arch.spec import Strict
-from scalenet_zoo.core.errors import BudgetError, QuantityError
-from scalenet_zoo.core.quantities import format_range, parse_count, parse_ms
+from scalenet_zoo.core.errors import BudgetError, InputError
+from scalenet_zoo.core.quantities import format_range
+from scalenet_zoo.search.limits import Costs, SearchLimits, check_within, parse_amount
+from scalenet_zoo.spaces.candidates import Candidate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from scalenet_zoo.arch.constraints import Floats, Predictor
-    from scalenet_zoo.arch.cost import Population
+    from scalenet_zoo.arch.population import Population
     from scalenet_zoo.arch.rounding import Integers
     from scalenet_zoo.spaces.scalenet import Scaling, Space
 
@@ -34,40 +34,13 @@ def _one_a_stage(value: object) -> object:
     return tuple(value)
 
 
+TOGETHER = 256
+"""Candidates that are costed at once: all their base models under all their strategies."""
 Amounts = Annotated[tuple[str | None, ...], BeforeValidator(_one_a_stage)]
 """A quantity, for the base model, or a list of them, for stages 0, 1, ...; null where a stage has no limit."""
 
 
-class SharedLimits(Strict):
-    """Limits of networks of either kind.
-
-    Attributes:
-        backend: that latency is of; YAML would read `on` as a truth value.
-        threads: that it may use; None: its own choice.
-    """
-
-    backend: str | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
-
-    @property
-    @abstractmethod
-    def given(self) -> dict[str, tuple[str | None, ...]]:
-        """The quantities asked for, as they are written, by what they are of: `macs`, `params`, `latency`."""
-
-    @model_validator(mode="after")
-    def _readable(self) -> Self:
-        for name, amounts in self.given.items():
-            for amount in filter(None, amounts):
-                try:
-                    parse_amount(name, amount)
-                except QuantityError as error:
-                    raise ValueError(str(error)) from None
-        if any(self.given["latency"]) and self.backend is None:
-            raise ValueError("latency: found no back end, expected one in `backend`, such as ort-cpu")
-        return self
-
-
-class Limits(SharedLimits):
+class Limits(SearchLimits):
     """What people ask of the networks, as YAML.
 
         limits: {macs: 306M, tolerance: 0.08, latency: [4ms, null, 9ms], backend: ort-cpu}
@@ -106,15 +79,6 @@ class Limits(SharedLimits):
         return {stage: parse_amount(name, text) for stage, text in zip(stages, given, strict=False) if text is not None}
 
 
-def parse_amount(name: str, amount: str) -> float:
-    """A limit on `macs`, `params` or `latency` (milliseconds).
-
-    Raises:
-        QuantityError: it cannot be read.
-    """
-    return parse_ms(amount, name) if name == "latency" else parse_count(amount, name)
-
-
 @dataclass(frozen=True)
 class Bounds:
     """Limits on the networks of a space.
@@ -123,8 +87,7 @@ class Bounds:
         space: whose networks are judged.
         classes: of the networks.
         limits: to be kept.
-        model: that predicts latency, where it is limited.
-        in_channels: of the image.
+        model: that predicts latency; None: a limit on latency counts for nothing yet.
 
     Raises:
         BudgetError: a limit cannot be kept by any network of the space, or contradicts another.
@@ -134,7 +97,6 @@ class Bounds:
     classes: int
     limits: Limits
     model: Predictor | None = None
-    in_channels: int = 3
 
     def __post_init__(self) -> None:
         for stage, constraints in self.constraints.items():
@@ -154,15 +116,42 @@ class Bounds:
             found[stage] += (Macs(amount * (1 + slack), floor=0.0 if stage else amount * (1 - slack)),)
         for stage, amount in self.limits.amounts("params", list(found)).items():
             found[stage] += (Params(amount),)
-        for stage, amount in self.limits.amounts("latency", list(found)).items():
-            if self.model is None:
-                raise ValueError("found a limit on latency without a model that predicts it")
-            found[stage] += (Latency(amount, self.model),)
+        if self.model is not None:
+            for stage, amount in self.limits.amounts("latency", list(found)).items():
+                found[stage] += (Latency(amount, self.model),)
         return found
 
     def population(self, bases: Integers, scalings: Sequence[Scaling]) -> Population:
         """Base models (n, stages, layers) under m strategies, to be costed."""
-        return self.space.population(bases, scalings, self.classes, self.in_channels)
+        return self.space.population(bases, scalings, self.classes)
+
+    def costs(self, keys: Sequence[str]) -> Costs:
+        """What candidates cost, by their keys."""
+        macs, params = np.zeros((2, len(keys)), dtype=np.int64)
+        latency = np.zeros(len(keys))
+        for start in range(0, len(keys), TOGETHER):
+            candidates = [Candidate.from_key(self.space, key) for key in keys[start : start + TOGETHER]]
+            bases = {candidate.kernels.tobytes(): candidate.kernels for candidate in candidates}
+            scalings = list(dict.fromkeys(candidate.scaling for candidate in candidates))
+            row = {name: i for i, name in enumerate(bases)}
+            column = {scaling: i for i, scaling in enumerate(scalings)}
+            places = tuple(np.array([(row[c.kernels.tobytes()], column[c.scaling]) for c in candidates]).T)
+            population, part = self.population(np.stack(list(bases.values())), scalings), slice(start, start + TOGETHER)
+            macs[part], params[part] = population.cost.macs[places], population.cost.params[places]
+            if self.model is not None:
+                latency[part] = self.model.predict(population)[places]
+        return Costs(macs, params, None if self.model is None else latency)
+
+    def predict(self, keys: Sequence[str]) -> list[float]:
+        """Milliseconds of candidates as the model predicts them."""
+        predicted = self.costs(keys).latency_ms
+        assert predicted is not None
+        return list(map(float, predicted))
+
+    @property
+    def budgets(self) -> dict[int, float]:
+        """The most milliseconds of each limited stage."""
+        return self.limits.amounts("latency", [each.stage for each in self.space.scaling])
 
     def violation(self, bases: Integers, scalings: Sequence[Scaling]) -> Floats:
         """How far base models (n, stages, layers) are from keeping all limits: (n,), 0 for those that keep them.
@@ -205,7 +194,7 @@ class Bounds:
             return found
         excess = self._excess(stage, bases)
         closest = self.space.scalings(stage)[int(excess.argmin())]
-        rules = [describe(constraint) for constraint in self.constraints[stage]]
+        rules = [in_words(constraint) for constraint in self.constraints[stage]]
         if self.limits.growth is not None:
             rules.insert(0, f"{2**stage} times the base models' MACs, give or take {self.limits.growth:.0%}")
         raise BudgetError(
@@ -247,34 +236,20 @@ class Bounds:
                 )
 
 
-def check_within(constraint: Constraint, smallest: Floats, largest: Floats, where: str, space: str) -> None:
-    """Refuse a limit that no network can keep.
-
-    Args:
-        constraint: the limit.
-        smallest, largest: what the smallest and the largest networks of the space have of what it limits.
-        where: what it is a limit of, for messages.
-        space: the name of the space.
-
-    Raises:
-        BudgetError: the smallest exceed it, or the largest fall short of it.
-    """
-    name, write = constraint.measure_name, constraint.format
-    least, most = float(smallest.min()), float(largest.max())
-    if least > constraint.budget:
-        raise BudgetError(
-            f"limits.{name}: found at most {write(constraint.budget)}{where}, expected {write(least)} or more,"
-            f" as the smallest network of the space {space} has"
-        )
-    if most < constraint.floor:
-        raise BudgetError(
-            f"limits.{name}: found at least {write(constraint.floor)}{where}, expected {write(most)} or less,"
-            f" as the largest network of the space {space} has"
-        )
-
-
-def describe(constraint: Constraint) -> str:
+def in_words(constraint: Constraint) -> str:
     """A limit in words."""
     if constraint.floor:
         return f"{constraint.measure_name} {format_range(constraint.floor, constraint.budget, constraint.format)}"
     return f"{constraint.measure_name} of at most {constraint.format(constraint.budget)}"
+
+
+def scaled_stages(space: Space) -> tuple[int, ...]:
+    """Those above 0.
+
+    Raises:
+        InputError: there are none.
+    """
+    stages = tuple(each.stage for each in space.scaling if each.stage > 0)
+    if not stages:
+        raise InputError(f"scaling: found only stage 0 in the space {space.name}, expected a stage above 0")
+    return stages

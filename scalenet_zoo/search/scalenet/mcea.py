@@ -10,30 +10,25 @@ exceeding the MACs of their stage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scalenet_zoo.core.errors import BudgetError
-from scalenet_zoo.search.scalenet.record import OnStep, Record, first_state, found_network, rng_at, scored_bases
+from scalenet_zoo.search.record import Record, rng_at
+from scalenet_zoo.search.scalenet.latency import to_measure, verify_budgets
+from scalenet_zoo.search.scalenet.ledger import Generation, HalfStep, ScaleNetLedger, ScoredScaling, scored_bases
+from scalenet_zoo.search.scalenet.limits import Bounds, scaled_stages
 from scalenet_zoo.search.scalenet.sampling import FeasibleSampler
-from scalenet_zoo.search.scalenet.state import Generation, HalfStep, LatencyRound, ScoredScaling, SearchState
 from scalenet_zoo.search.scalenet.variation import evolve
 from scalenet_zoo.spaces.candidates import Candidate
 
 if TYPE_CHECKING:
     from scalenet_zoo.arch.constraints import Floats
     from scalenet_zoo.arch.rounding import Integers
-    from scalenet_zoo.search.scalenet.limits import Bounds
-    from scalenet_zoo.search.settings import MCEASettings
-    from scalenet_zoo.spaces.candidates import Scorer
+    from scalenet_zoo.search.scalenet.config import MCEASettings
     from scalenet_zoo.spaces.scalenet import Scaling
-
-AfterRound = Callable[[SearchState], "tuple[LatencyRound, Bounds] | None"]
-"""Called after every round above 0 with the state, in which `latency_rounds` has this round, too, if an earlier sitting
-measured it; gives what was measured and the limits judged anew, or None where latency is not limited."""
 
 DRAWS = 20
 """Times that base models are drawn so as to keep the limits of all stages, before others are taken as well."""
@@ -43,37 +38,21 @@ class MCEA:
     """A joint search for a base model and a strategy for each stage above 0; call `run`.
 
     Args:
-        bounds: the space and its limits.
-        scorer: scores networks.
+        record: of the search, with its space and limits.
         settings: of the search.
-        path: of the state, written after every generation and half-step; an unfinished search is gone on with.
-        name: of the family.
-        context: what else the results depend on, JSON values: how networks are scored, say.
-        after_round: measures latency and judges the limits anew.
-        on_step: called with every new state.
+        measured: networks of each limited stage to measure after a round, if latency is limited.
 
     Raises:
-        TrainingError: `path` holds a search with other settings.
         BudgetError: the limits cannot be kept.
         InputError: the space or the weights do not fit a search.
     """
 
-    def __init__(
-        self,
-        bounds: Bounds,
-        scorer: Scorer,
-        settings: MCEASettings,
-        path: Path,
-        name: str,
-        context: Mapping[str, object] | None = None,
-        after_round: AfterRound | None = None,
-        on_step: OnStep | None = None,
-    ) -> None:
-        self.space, self.settings, self.after_round = bounds.space, settings, after_round
-        self.record = Record(path, first_state("joint", name, bounds, settings, context or {}), scorer, on_step)
-        self.stages = self.record.state.stages
+    def __init__(self, record: Record[ScaleNetLedger, Bounds], settings: MCEASettings, measured: int = 4) -> None:
+        self.record, self.settings, self.measured = record, settings, measured
+        self.sampler = FeasibleSampler(record.bounds)
+        self.space = self.bounds.space
+        self.stages = scaled_stages(self.space)
         self.shares = settings.shares(self.stages)
-        self.sampler = FeasibleSampler(bounds)
         self.bases: Integers = np.zeros((0, len(self.space.stages), self.space.longest), dtype=np.int64)
         self.ranked: list[list[ScoredScaling]] = []
 
@@ -87,10 +66,8 @@ class MCEA:
         """The strategies that base models are scored with, one a stage above 0."""
         return [ranked[0].scaling for ranked in self.ranked]
 
-    def run(self) -> SearchState:
-        """Search, or go on with the search, to the end; what was ended before is given as it is."""
-        if self.record.earlier and self.record.earlier.ended:
-            return self.record.earlier
+    def run(self) -> list[str]:
+        """Search to the end; the keys of the networks that it ends with, one a stage."""
         self.before()
         for number in range(1, self.settings.rounds + 1):
             self.evolve_bases(number)
@@ -112,7 +89,7 @@ class MCEA:
             BudgetError: no base model is found that keeps all limits.
         """
         generations: list[Generation] = []
-        half_steps = self.record.state.half_steps
+        half_steps = self.record.ledger.half_steps
         evolution = evolve(
             self.space.encode(self._with_newcomers(number)),
             self.space.gene_options,
@@ -139,11 +116,11 @@ class MCEA:
                 generations=tuple(generations),
                 bases=scored_bases(self.bounds, bases, self._scores(bases), fitness[: len(bases)]),
             )
-            self._save(half_steps=(*half_steps, half_step))
+            self._save((*half_steps, half_step))
         if not len(bases):
             raise BudgetError(
                 "limits: found no base model that keeps them under the strategies"
-                f" {', '.join(map(_describe, self.scalings))}; wider limits or another seed may help"
+                f" {', '.join(map(_in_words, self.scalings))}; wider limits or another seed may help"
             )
         self.bases = bases
 
@@ -160,22 +137,21 @@ class MCEA:
             scalings=tuple(self.scalings),
             ranked=tuple(map(tuple, self.ranked)),
         )
-        self._save(half_steps=(*self.record.state.half_steps, half_step))
+        self._save((*self.record.ledger.half_steps, half_step))
 
     def judge_anew(self, number: int) -> None:
         """Have latency measured; drop what does not keep the limits as they are judged then."""
-        if self.after_round is None:
+        if self.record.latency is None:
             return
-        before = self.record.state.latency_rounds
-        known = (*before, *self.record.measured_earlier(number))
-        judged = self.after_round(self.record.state.model_copy(update={"latency_rounds": known}))
-        if judged is None:
-            return
-        measured, bounds = judged
+        best = self.record.ledger.last_step("bases")
+        bases = [] if best is None else [self.space.to_array(each.kernels) for each in best.bases]
+        scalings = [self.space.unscaled, *self.scalings]
+        self.record.measure(number, to_measure(self.bounds, bases, scalings, self.record.times, self.measured))
+        bounds = self.record.bounds
         sampler = FeasibleSampler(bounds)
         sampler.drawn, sampler.wasted = self.sampler.drawn, self.sampler.wasted
         self.sampler = sampler
-        self._save(latency_rounds=(*before, measured))
+        self._save(self.record.ledger.half_steps)
         for i in np.flatnonzero(bounds.feasible(self.bases, [self.space.unscaled])):
             ranked = [self._still_admissible(stage, place, self.bases[i]) for place, stage in enumerate(self.stages)]
             if all(ranked):
@@ -184,25 +160,42 @@ class MCEA:
                 return
         self.before(number)
 
-    def after(self) -> SearchState:
-        """End the search with the best base model under the strategies.
+    def after(self) -> list[str]:
+        """The best base model under the strategies; where latency is limited, one that keeps the limits as measured.
 
         Raises:
-            BudgetError: it does not keep the limits.
+            BudgetError: none keeps the limits.
         """
         base = self.bases[self.bounds.feasible(self.bases, [self.space.unscaled, *self.scalings])][:1]
         if not len(base):
             raise BudgetError("limits: found no base model that keeps them, as judged after the last measurements")
-        scalings = [self.space.unscaled, *self.scalings]
-        scores = self.record.score([Candidate(base[0], scaling) for scaling in scalings])
-        found = [
-            found_network(self.bounds, base[0], scaling, score) for scaling, score in zip(scalings, scores, strict=True)
-        ]
-        self._save(ended=True, found=tuple(found))
-        return self.record.state
+        found = [Candidate(base[0], scaling) for scaling in (self.space.unscaled, *self.scalings)]
+        if self.record.latency is not None:
+            found = self._verified(found)
+        keys = [candidate.key for candidate in found]
+        self.record.score(keys)
+        return keys
 
-    def _save(self, **changes: object) -> None:
-        self.record.save(drawn=self.sampler.drawn, wasted=self.sampler.wasted, **changes)
+    def _verified(self, found: list[Candidate]) -> list[Candidate]:
+        """Networks in place of those found that meet their budgets when they are measured; see `verify_budgets`."""
+        record, ledger = self.record, self.record.ledger
+        assert record.latency is not None
+        bases, strategies = ledger.last_step("bases"), ledger.last_step("strategies")
+        others = [self.space.to_array(each.kernels) for each in bases.bases] if bases else []
+        ranked = strategies.ranked if strategies else ()
+        options = [
+            list(dict.fromkeys((first.scaling, *(each.scaling for each in stage))))
+            for first, stage in zip(found[1:], ranked, strict=True)
+        ]
+        chosen, tried = verify_budgets(
+            self.bounds, [found[0].kernels, *others], [[self.space.unscaled], *options], record.latency, record.times
+        )
+        if new := [key for key in tried if key not in record.times]:
+            record.measure(ledger.half_steps[-1].round + 1, new)
+        return chosen
+
+    def _save(self, half_steps: tuple[HalfStep, ...]) -> None:
+        self.record.save(half_steps=half_steps, drawn=self.sampler.drawn, wasted=self.sampler.wasted)
 
     def _with_newcomers(self, number: int) -> Integers:
         """The base models handed on, filled up to a population with new ones, as far as possible within all limits."""
@@ -217,12 +210,12 @@ class MCEA:
             bases, others = np.concatenate([bases, drawn[good]]), np.concatenate([others, drawn[~good]])
         return np.concatenate([bases, others])[: self.settings.population]
 
-    def _candidates(self, bases: Integers) -> list[Candidate]:
-        return [Candidate(base, scaling) for base in bases for scaling in self.scalings]
+    def _keys(self, bases: Integers) -> list[str]:
+        return [Candidate(base, scaling).key for base in bases for scaling in self.scalings]
 
     def _scores(self, bases: Integers) -> Floats:
         """Scores of base models (n, stages, layers) under the strategies, (n, stages above 0)."""
-        return np.reshape(self.record.score(self._candidates(bases)), (len(bases), len(self.stages)))
+        return np.reshape(self.record.score(self._keys(bases)), (len(bases), len(self.stages)))
 
     def _judge(self, genomes: Integers) -> tuple[Floats, Floats]:
         bases = self.space.decode(genomes)
@@ -247,8 +240,8 @@ class MCEA:
 
     def _means(self, bases: Integers, scalings: Sequence[Scaling]) -> Floats:
         """Mean scores of strategies over base models, (m,)."""
-        candidates = [Candidate(base, scaling) for scaling in scalings for base in bases]
-        means: Floats = np.reshape(self.record.score(candidates), (len(scalings), len(bases))).mean(axis=1)
+        keys = [Candidate(base, scaling).key for scaling in scalings for base in bases]
+        means: Floats = np.reshape(self.record.score(keys), (len(scalings), len(bases))).mean(axis=1)
         return means
 
     def _evolve_strategies(
@@ -289,5 +282,5 @@ class MCEA:
         return [each for each in self.ranked[place] if each.scaling in admissible]
 
 
-def _describe(scaling: Scaling) -> str:
+def _in_words(scaling: Scaling) -> str:
     return f"{scaling.depth:g}/{scaling.width:g}/{scaling.resolution}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scalenet_zoo.core.errors import BudgetError
-from scalenet_zoo.search.scalenet.limits import describe
+from scalenet_zoo.search.scalenet.limits import in_words
 
 if TYPE_CHECKING:
     from scalenet_zoo.arch.constraints import Constraint, Floats
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from scalenet_zoo.search.scalenet.limits import Bounds
     from scalenet_zoo.spaces.scalenet import Space
 
-BINS = 2**16
+COST_BINS = 2**16
 """Of the histograms, up to the limit's upper end."""
-ATTEMPTS = 200_000
+MOST_MISSES = 200_000
 """Draws that may be thrown away in a row."""
 
 
@@ -75,7 +75,7 @@ class FeasibleSampler:
                 closest = min(
                     closest, (float(violation.min()), bases[violation.argmin()][None]), key=lambda pair: pair[0]
                 )
-                if misses >= ATTEMPTS:
+                if misses >= MOST_MISSES:
                     raise BudgetError(self._contradiction(closest[1]))
             else:
                 misses = 0
@@ -87,7 +87,7 @@ class FeasibleSampler:
         population = self.bounds.population(closest, [self.bounds.space.unscaled])
         has = (f"{each.measure_name} {each.format(float(each.measure(population)[0, 0]))}" for each in limits)
         return (
-            f"limits: found no base model with {' and '.join(map(describe, limits))} among {ATTEMPTS:,} drawn;"
+            f"limits: found no base model with {' and '.join(map(in_words, limits))} among {MOST_MISSES:,} drawn;"
             f" the closest has {' and '.join(has)}"
         )
 
@@ -109,11 +109,11 @@ class _Walk:
         longest = [max(stage.depths) for stage in space.stages]
         most = sum(float(a.max() + (layers - 1) * b.max()) for a, b, layers in zip(first, more, longest, strict=True))
         top = min(limit.budget + slack - fixed, most)
-        unit = top / BINS if top > 0 else 1.0
+        unit = top / COST_BINS if top > 0 else 1.0
         self.first = [np.rint(costs / unit).astype(np.int64) for costs in first]
         self.more = [np.rint(costs / unit).astype(np.int64) for costs in more]
         slack = slack / unit + sum(longest) / 2  # each layer is off by half a bin at most
-        size = BINS + sum(longest) + int(np.ceil(slack)) + 2
+        size = COST_BINS + sum(longest) + int(np.ceil(slack)) + 2
         self.low = int(np.clip(np.floor((limit.floor - fixed) / unit - slack), 0, size))
         self.high = int(np.clip(np.ceil((limit.budget - fixed) / unit + slack), -1, size - 1))
 
@@ -129,7 +129,7 @@ class _Walk:
             after = np.mean([_mix(shares[depth - 1], first_costs) for depth in stage.depths], axis=0)
             self.below.insert(0, np.pad(np.cumsum(shares, axis=1), ((0, 0), (1, 0))))
         if not after[self.low : self.high + 1].any():
-            raise BudgetError(f"limits: found no base model of the space {space.name} with {describe(limit)}")
+            raise BudgetError(f"limits: found no base model of the space {space.name} with {in_words(limit)}")
 
     @staticmethod
     def _measure(bounds: Bounds, limit: Constraint, bases: Integers) -> Floats:

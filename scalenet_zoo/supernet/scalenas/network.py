@@ -1,4 +1,4 @@
-"""The multipath supernet (ScaleNAS, AutoML-Conf 2022): one set of weights for every depth and every fusion.
+"""ScaleNAS's supernet (AutoML-Conf 2022): one set of weights for every depth and every fusion.
 
     largest   a MultipathNet with every block and every path: its weights are the supernet's
        |
@@ -20,8 +20,8 @@ from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.memory import FLOAT_BYTES, check_memory
 from scalenet_zoo.core.quantities import format_count
 from scalenet_zoo.networks.multipath import MultipathNet
-from scalenet_zoo.supernet.elastic import Window
-from scalenet_zoo.zoo.preparation import pretrained_cfg
+from scalenet_zoo.supernet.gradients import Window
+from scalenet_zoo.zoo.interface import pretrained_cfg
 
 if TYPE_CHECKING:
     from typing import Self

@@ -1,17 +1,17 @@
-"""Who teaches a multipath supernet's networks: one of them, trained before (ScaleNAS, AutoML-Conf 2022, section 3)."""
+"""Who teaches the networks of ScaleNAS's supernet: one of them, trained before (AutoML-Conf 2022, section 3)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from scalenet_zoo.arch.labels import Labels
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.inference.evaluate import check_labels
 from scalenet_zoo.networks import MultipathNet
 from scalenet_zoo.training.trainer import train_network
 from scalenet_zoo.zoo.create import create_model
+from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.sources import load_spec, open_folder
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.core.progress import OnProgress
     from scalenet_zoo.data.examples import Examples
     from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
-    from scalenet_zoo.supernet.settings import TeacherSettings
+    from scalenet_zoo.supernet.scalenas.settings import TeacherSettings
     from scalenet_zoo.training.recipe import Recipe
     from scalenet_zoo.training.trainer import Options
 
@@ -58,9 +58,8 @@ def make_teacher(
     largest = supernet.largest.spec
     if settings.weights is not None:
         given = _open(settings.weights, largest)
-        cfg: dict[str, Any] = given.pretrained_cfg  # type: ignore[assignment]
         _check(supernet, given.spec)
-        check_labels(given.spec, Labels.of(cfg), training)
+        check_labels(given.spec, Interface.of_network(given).labels, training)
         return given
     spec = largest
     if settings.pretrained is not None:

@@ -1,4 +1,4 @@
-"""Training of the multipath supernet: the loop of `loop.py` with ScaleNAS's networks (AutoML-Conf 2022, section 3).
+"""Training of ScaleNAS's supernet: the loop of `supernet/loop.py` with topologies (AutoML-Conf 2022, section 3).
 
 images --+--> teacher, a trained network ------------------> prediction
          |                                                      | mean squared difference
@@ -18,20 +18,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import JsonValue
 from safetensors.torch import save
 from torch import Tensor
 
-from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.arch.spec import ArchSpec, Input
 from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.data.examples import Examples
 from scalenet_zoo.networks import MultipathNet
+from scalenet_zoo.supernet.gradients import Gradients, step_along
 from scalenet_zoo.supernet.loop import SupernetLoop
-from scalenet_zoo.supernet.optimiser import Gradients, step_along
 from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
+from scalenet_zoo.supernet.scalenas.settings import ScaleNASSettings
 from scalenet_zoo.supernet.scalenas.teacher import make_teacher
-from scalenet_zoo.supernet.settings import MultipathSettings
 from scalenet_zoo.supernet.summary import SupernetSummary
+from scalenet_zoo.training.loop import LoopOptions
 from scalenet_zoo.training.losses import teacher_loss
 from scalenet_zoo.training.optimisation import make_optimizer
 from scalenet_zoo.training.trainer import Options
@@ -42,7 +42,7 @@ TEACHER = "teacher"
 
 def train_scalenas(
     supernet: ScaleNASSupernet,
-    settings: MultipathSettings,
+    settings: ScaleNASSettings,
     training: Examples,
     validation: Examples,
     run: Path,
@@ -71,11 +71,13 @@ def train_scalenas(
     Raises:
         InputError: settings, data, teacher and space do not fit.
         ModelNotFoundError: there is no such teacher.
-        TrainingError: the loss is not finite, or the folder holds a run with other settings.
+        TrainingError: the loss is not finite, the folder holds a run with other settings, or another process is at
+            work in it.
         WeightsError: a checkpoint is damaged, or the teacher's weights cannot be had.
         OutputError: a file cannot be written.
     """
     recipe = settings.make_recipe(supernet.space.head)
+    options = LoopOptions(workers=workers, save_every=save_every, log_interval=log_interval, cpu=cpu)
     teacher = None
     if settings.needs_teacher:
         teacher = make_teacher(
@@ -85,33 +87,29 @@ def train_scalenas(
             training,
             validation,
             run / TEACHER,
-            Options(workers, save_every=save_every, log_interval=log_interval, cpu=cpu),
+            Options(**vars(options)),
             lambda what, done, total: on_step(f"teacher: {what}", done, total),
         )
-    trainer = MultipathTrainer(supernet, settings, training, run, workers, cpu, teacher)
-    trainer.before()
-    trainer.run_epochs(save_every, log_interval, on_step)
-    return trainer.after()
+    return ScaleNASTrainer(supernet, settings, training, run, options, teacher).run(on_step)
 
 
-class MultipathTrainer(SupernetLoop):
-    """One run; arguments as `train_multipath`.
+class ScaleNASTrainer(SupernetLoop):
+    """One run; arguments as `train_scalenas`.
 
     Args:
         teacher: a trained network of the space; None: there is nothing for one to do.
     """
 
     supernet: ScaleNASSupernet
-    settings: MultipathSettings
+    settings: ScaleNASSettings
 
     def __init__(
         self,
         supernet: ScaleNASSupernet,
-        settings: MultipathSettings,
+        settings: ScaleNASSettings,
         training: Examples,
         run: Path,
-        workers: int,
-        cpu: bool,
+        options: LoopOptions,
         teacher: MultipathNet | None,
     ) -> None:
         space = supernet.space
@@ -119,7 +117,11 @@ class MultipathTrainer(SupernetLoop):
         if teacher is not None and settings.init == "teacher":
             supernet.inherit(teacher)
         recipe = settings.make_recipe(space.head)
-        super().__init__(supernet, settings, recipe, supernet.largest.spec, training, run, workers, cpu)
+        height, width = recipe.train_size or (space.input.height, space.input.width)
+        image = Input(channels=space.input.channels, height=height, width=width)
+        # What is drawn are networks for images of the size that is trained on.
+        self.space = space.model_copy(update={"input": image})
+        super().__init__(supernet, settings, recipe, supernet.largest.spec, training, run, options)
         self.teacher_sha256, self.teacher = None, None
         if teacher is not None:
             state = {name: tensor.cpu().contiguous() for name, tensor in teacher.state_dict().items()}
@@ -137,10 +139,8 @@ class MultipathTrainer(SupernetLoop):
 
     def draw_networks(self, rng: np.random.Generator) -> list[ArchSpec]:
         """The networks of a step in one process, for images of the size that is trained on."""
-        space, size = self.supernet.space, self.recipe.train_size
         drawn = self.sampler.sample(rng)
-        specs = [space.spec(drawn[i], self.supernet.classes) for i in range(len(drawn))]
-        return [spec.replace(height=size[0], width=size[1]) for spec in specs] if size else specs
+        return [self.space.spec(drawn[i], self.supernet.classes) for i in range(len(drawn))]
 
     def activate(self, spec: ArchSpec) -> None:  # noqa: D102
         assert spec.network.type == "multipath"
@@ -162,6 +162,6 @@ class MultipathTrainer(SupernetLoop):
                 loss = loss + self.recipe.distill_weight * self.learn(output, taught)
             yield loss
 
-    def facts(self) -> dict[str, JsonValue]:
-        """What must be the same when a run is gone on with: settings, space, data and teacher."""
+    def facts(self) -> dict[str, Any]:
+        """Settings, recipe, space, data and teacher."""
         return {**super().facts(), "teacher_sha256": self.teacher_sha256}

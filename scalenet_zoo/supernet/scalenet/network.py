@@ -1,4 +1,4 @@
-"""The super-supernet (ScaleNet, ECCV 2022, section 3.2): one set of weights for every base model at every stage.
+"""ScaleNet's supernet (ECCV 2022, section 3.2: super-supernet): one set of weights for all base models and stages.
 
     stages.S.I.K   a wide MBConv for each stage, layer and kernel      shell: the same without weights of its own
           |                                                              ^
@@ -22,15 +22,16 @@ from scalenet_zoo.core.memory import FLOAT_BYTES, check_memory
 from scalenet_zoo.core.quantities import format_count
 from scalenet_zoo.networks.layers import ConvNormAct, MBConv
 from scalenet_zoo.networks.mbconv import MBConvNet
-from scalenet_zoo.supernet.elastic import LAYER_DIMS, Side, Window, find_places, layer_sizes, open_windows
-from scalenet_zoo.zoo.preparation import pretrained_cfg
+from scalenet_zoo.supernet.scalenet.elastic import LAYER_DIMS, Side, find_places, layer_sizes, open_windows
+from scalenet_zoo.zoo.interface import pretrained_cfg
 
 if TYPE_CHECKING:
     from typing import Self
 
     from scalenet_zoo.arch.spec import ArchSpec, Layer, MBConvNetwork
     from scalenet_zoo.spaces.scalenet import Space
-    from scalenet_zoo.supernet.elastic import Place
+    from scalenet_zoo.supernet.gradients import Window
+    from scalenet_zoo.supernet.scalenet.elastic import Place
 
 
 class ScaleNetSupernet(nn.Module):

@@ -1,4 +1,4 @@
-"""Training of the super-supernet: the loop of `loop.py` with ScaleNet's networks.
+"""Training of ScaleNet's supernet: the loop of `supernet/loop.py` with base models, scaled (ECCV 2022, section 3.2).
 
 images at the largest resolution --resized--> active network --loss--> windows' gradients --WindowSGD--> wide weights
                                                 ^
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from timm.data import Mixup
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -21,17 +20,19 @@ from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.data.examples import Examples
 from scalenet_zoo.spaces.candidates import Candidate
+from scalenet_zoo.supernet.gradients import Gradients
 from scalenet_zoo.supernet.loop import SupernetLoop
-from scalenet_zoo.supernet.optimiser import Gradients, WindowSGD
 from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
-from scalenet_zoo.supernet.settings import SupernetSettings
+from scalenet_zoo.supernet.scalenet.optimiser import WindowSGD
+from scalenet_zoo.supernet.scalenet.settings import ScaleNetSettings
 from scalenet_zoo.supernet.summary import SupernetSummary
+from scalenet_zoo.training.loop import LoopOptions
 from scalenet_zoo.training.optimisation import check_batch_norm
 
 
 def train_scalenet(
     supernet: ScaleNetSupernet,
-    settings: SupernetSettings,
+    settings: ScaleNetSettings,
     training: Examples,
     run: Path,
     *,
@@ -56,42 +57,35 @@ def train_scalenet(
 
     Raises:
         InputError: settings, data and space do not fit.
-        TrainingError: the loss is not finite, or the folder holds a run with other settings.
+        TrainingError: the loss is not finite, the folder holds a run with other settings, or another process is at
+            work in it.
         WeightsError: a checkpoint is damaged.
         OutputError: a file cannot be written.
     """
-    trainer = SupernetTrainer(supernet, settings, training, run, workers, cpu)
-    trainer.before()
-    trainer.run_epochs(save_every, log_interval, on_step)
-    return trainer.after()
+    options = LoopOptions(workers=workers, save_every=save_every, log_interval=log_interval, cpu=cpu)
+    return ScaleNetTrainer(supernet, settings, training, run, options).run(on_step)
 
 
-class SupernetTrainer(SupernetLoop):
-    """One run; arguments as `train_supernet`."""
+class ScaleNetTrainer(SupernetLoop):
+    """One run; arguments as `train_scalenet`."""
 
     supernet: ScaleNetSupernet
-    settings: SupernetSettings
+    settings: ScaleNetSettings
     optimizer: WindowSGD
 
     def __init__(
         self,
         supernet: ScaleNetSupernet,
-        settings: SupernetSettings,
+        settings: ScaleNetSettings,
         training: Examples,
         run: Path,
-        workers: int,
-        cpu: bool,
+        options: LoopOptions,
     ) -> None:
         recipe, self.sampler = settings.make_recipe(), settings.make_sampler(supernet.space)
         largest = supernet.space.largest_spec(supernet.classes, supernet.in_channels)
         pixels = supernet.space.resolutions[0]
         check_batch_norm(largest.replace(height=pixels, width=pixels), recipe)
-        super().__init__(supernet, settings, recipe, largest, training, run, workers, cpu)
-        self.mixup = None
-        if recipe.mixup or recipe.cutmix:
-            self.mixup = Mixup(
-                recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=supernet.classes
-            )
+        super().__init__(supernet, settings, recipe, largest, training, run, options)
 
     def new_optimizer(self) -> WindowSGD:
         """SGD on windows."""

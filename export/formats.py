@@ -1,0 +1,337 @@
+"""A network to any of the formats: an ONNX file, an engine of TensorRT, a model repository of Triton.
+
+network --export_onnx--> NAME.onnx --build_engine--> NAME.engine
+                             +------write_model_repository--> REPOSITORY/NAME
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from scalenet_zoo.arch.spec import ArchSpec, spec_of
+from scalenet_zoo.core.errors import UsageError
+from scalenet_zoo.core.file_kinds import ENGINE, exported_kind, user_path
+from scalenet_zoo.core.files import scratch_folder
+from scalenet_zoo.core.outputs import check_writable
+from scalenet_zoo.core.progress import OnProgress
+from scalenet_zoo.zoo.model_folder import HUB_PREFIX
+from scalenet_zoo.zoo.sources import (
+    NetworkSource,
+    check_model,
+    has_weights,
+    is_exported,
+    load_spec,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from scalenet_zoo.export.metadata import OnnxOptions, Output
+    from scalenet_zoo.export.tensorrt.network import EngineNetwork
+    from scalenet_zoo.export.tensorrt.record import EngineOptions, EngineRecord
+    from scalenet_zoo.export.verify import Verification
+
+_log = logging.getLogger(__name__)
+
+ExportFormat = Literal["onnx", "tensorrt", "tensorrt-rtx", "triton"]
+ENGINES = ("tensorrt", "tensorrt-rtx")
+REPOSITORY = Path("model_repository")
+"""Triton's, if no other is named."""
+
+
+@dataclass(frozen=True)
+class ModelExport:
+    """What `export_model` wrote.
+
+    Attributes:
+        name: of the network, or of the file that was given.
+        trained: whether the network has weights that somebody trained; None: a file was given.
+        files: by their kind: onnx, engine, triton (a folder).
+        verification: how the ONNX file compares with the network; None: a file was given.
+        engine: what is known of the engine; None: there is none.
+    """
+
+    name: str
+    trained: bool | None
+    files: Mapping[str, Path]
+    verification: "Verification | None" = None
+    engine: "EngineRecord | None" = None
+
+
+def export_model(
+    model: "NetworkSource | nn.Module",
+    output: str | Path | None = None,
+    to: ExportFormat = "onnx",
+    *,
+    precision: str | None = None,
+    batch: int | tuple[int, int, int] | None = None,
+    img_size: int | Sequence[int] | None = None,
+    with_preprocess: bool = False,
+    with_softmax: bool = False,
+    with_argmax: bool = False,
+    with_joints: bool = False,
+    calibration: str | Path | None = None,
+    calibration_images: int = 128,
+    min_agreement: float | None = None,
+    io: str | None = None,
+    keep_fp32: Sequence[str] = (),
+    compute_capability: Sequence[str] = (),
+    workspace: int | None = None,
+    level: int | None = None,
+    version_compatible: bool = False,
+    hardware_compatible: bool = False,
+    compress: bool = False,
+    rebuild: bool = False,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    seed: int = 0,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> ModelExport:
+    """Export a network, and check that the file computes what the network does.
+
+    For an engine and for Triton, the ONNX file is written first, beside the engine; or give one. What takes no time
+    (names, quantities, images, where the files go) is looked at before anything is done.
+
+    Args:
+        model: what `create_model` takes, a network, or for engines and Triton an ONNX file or engine.
+        output: the file to write, or Triton's repository; None: NAME.onnx, NAME.engine, `REPOSITORY`.
+        to: the format.
+        precision: fp32, fp16 or int8; None: fp32.
+        batch: images at once: a number, or smallest, optimal and largest; None: any.
+        img_size: pixels of the image's sides, or height and width; None: the network's own.
+        with_preprocess: take uint8 images (batch, height, width, channels).
+        with_softmax: give a classifier's probabilities.
+        with_argmax: give the class of each pixel.
+        with_joints: give the joints' x, y and score.
+        calibration: a folder of images: the ranges of int8, and the check, are taken from them.
+        calibration_images: of that folder, at most.
+        min_agreement: the least share of an int8 file's decisions on these images that are the network's; None: 0.9 or
+            0.8 for networks with weights.
+        io: inputs and outputs of fp16: fp32 or fp16; None: fp32.
+        keep_fp32: operators that fp16 leaves in fp32.
+        compute_capability: of the GPUs that TensorRT-RTX builds for without one, such as 8.9.
+        workspace: MiB that a layer may use in TensorRT.
+        level: of the effort of TensorRT's builder, 0 to 5.
+        version_compatible: the engine runs in newer versions of TensorRT too.
+        hardware_compatible: the engine runs on other GPUs too, Ampere and newer.
+        compress: keep the engine gzip-compressed.
+        rebuild: build the engine even if there is one.
+        pretrained: load published weights.
+        weights: a file of weights to load.
+        seed: of weights that are not loaded.
+        on_progress: told what is being done, how much of it is done, and how much there is.
+
+    Raises:
+        UsageError: arguments do not go together, or not with the model or format.
+        ModelNotFoundError, SpecError, WeightsError: the model cannot be opened.
+        InputError: calibration images are missing or cannot be read.
+        ExportError, EngineError, BackendError: the network cannot be exported so, or the engine not be built here.
+        OutputError: a file cannot be written.
+        VerificationError: a file does not compute what the network does; it is not left behind.
+    """
+    is_file = is_exported(model)
+    of_network = {
+        "precision": precision,
+        "img_size": img_size is not None,
+        "with_preprocess": with_preprocess,
+        "with_softmax": with_softmax,
+        "with_argmax": with_argmax,
+        "with_joints": with_joints,
+        "calibration": calibration,
+        "min_agreement": min_agreement is not None,
+        "io": io,
+        "keep_fp32": keep_fp32,
+        "pretrained": pretrained,
+        "weights": weights,
+    }
+    of_engine = {
+        "compute_capability": compute_capability,
+        "workspace": workspace is not None,
+        "level": level is not None,
+        "version_compatible": version_compatible,
+        "hardware_compatible": hardware_compatible,
+        "compress": compress,
+        "rebuild": rebuild,
+    }
+    _one_of("to", to, get_args(ExportFormat))
+    if is_file:
+        _refuse(of_network, f"with the file {model}", "expected it with a network")
+    if to not in ENGINES:
+        _refuse(of_engine, f"with `to` {to}", "expected it with `to` tensorrt or tensorrt-rtx")
+    if not (is_file or isinstance(model, NetworkSource)):
+        _refuse({"img_size": img_size is not None}, "with a network that is built", "expected it with a name or spec")
+    if is_file and (to == "onnx" or (exported_kind(user_path(str(model))) == ENGINE and to != "triton")):
+        raise UsageError(f"`to`: found {to} for the file {model}, expected a network's name")
+    if is_file and to == "triton" and batch:
+        raise UsageError(f"`batch`: found it with the file {model}, which has its own")
+    forms = {"softmax": with_softmax, "argmax": with_argmax, "joints": with_joints}
+    chosen = [form for form, wanted in forms.items() if wanted]
+    if len(chosen) > 1:
+        raise UsageError(f"found `with_{chosen[0]}` and `with_{chosen[1]}`, expected at most one of them")
+    _one_of("precision", precision or "fp32", ("fp32", "fp16", "int8"))
+    _one_of("io", io or "fp32", ("fp32", "fp16"))
+    if precision == "int8" and calibration is None:
+        raise UsageError("`precision`: found int8 without `calibration`, expected a folder of images with it")
+    output = user_path(output) if output else None
+    if to in ENGINES and output is not None and output.suffix.lower() == ".onnx":
+        raise UsageError(f"`output`: found {output}, expected a name for the engine, such as NAME.engine")
+    opened = check_model(model, pretrained, weights)
+
+    from scalenet_zoo.export.metadata import OnnxOptions
+    from scalenet_zoo.export.tensorrt.record import EngineOptions
+
+    batches = (batch, batch, batch) if isinstance(batch, int) else batch
+    engine_options = EngineOptions(
+        library="tensorrt" if to == "tensorrt" else "tensorrt-rtx",
+        batch=batches,
+        workspace_mib=workspace,
+        level=level,
+        compute_capabilities=tuple(compute_capability),
+        version_compatible=version_compatible,
+        hardware_compatible=hardware_compatible,
+        compress=compress,
+    )
+    options = OnnxOptions(
+        precision=cast("Any", precision or "fp32"),
+        batch=batches,
+        preprocess=with_preprocess,
+        output=cast("Output", chosen[0] if chosen else "raw"),
+        io=cast("Any", io or "fp32"),
+        keep_fp32=tuple(keep_fp32),
+    )
+    engine_options.check()
+    if not (is_file or (isinstance(model, str) and model.startswith(HUB_PREFIX))):
+        options.check(_spec(opened, img_size))
+    images = _find_images(Path(calibration), calibration_images) if calibration else []
+    stem = Path(str(model)).stem if isinstance(model, str | Path) else _spec(opened).name
+    for path in _targets(stem, to, output, with_onnx=not is_file):
+        check_writable(path)
+    if to in ENGINES:
+        from scalenet_zoo.export.tensorrt.build import find_target
+
+        find_target(engine_options)
+
+    network, verification, record = None, None, None
+    trained = None if is_file else bool(pretrained or weights or has_weights(model))
+    files: dict[str, Path] = {}
+    with scratch_folder() as scratch:
+        if is_file:
+            source, name = user_path(str(model)), Path(str(model)).stem
+        else:
+            options.check(_spec(opened, img_size))
+            network = _open(opened, seed, pretrained=pretrained, weights=weights, img_size=img_size)
+            name = spec_of(network).name
+            source = _onnx_path(name, to, output, scratch)
+            on_progress(f"exporting {source.name}", 0, 0)
+            verification = _export_onnx(network, source, options, images, min_agreement, bool(trained))
+            if to != "triton":
+                files["onnx"] = source
+        if to in ENGINES:
+            files["engine"] = output or Path(source.name).with_suffix(".engine")
+            record = _build_engine(source, files["engine"], engine_options, rebuild, network, images, on_progress)
+        if to == "triton":
+            from scalenet_zoo.export.triton import write_model_repository
+
+            files["triton"] = write_model_repository(source, output or REPOSITORY)
+    return ModelExport(name, trained, files, verification, record)
+
+
+def _one_of(argument: str, given: str, choices: Sequence[str]) -> None:
+    if given not in choices:
+        raise UsageError(f"`{argument}`: found {given!r}, expected {', '.join(choices[:-1])} or {choices[-1]}")
+
+
+def _refuse(arguments: Mapping[str, object], found: str, expected: str) -> None:
+    """Complain of the first argument that was given."""
+    for argument, given in arguments.items():
+        if given:
+            raise UsageError(f"`{argument}`: found it {found}, {expected}")
+
+
+def _spec(model: "NetworkSource | nn.Module", img_size: int | Sequence[int] | None = None) -> ArchSpec:
+    """The spec of a network, for images of this size."""
+    from scalenet_zoo.zoo.catalog import height_and_width
+
+    if not isinstance(model, NetworkSource):
+        return spec_of(model)
+    height, width = height_and_width(img_size)
+    return load_spec(model).replace(height=height, width=width)
+
+
+def _open(model: "NetworkSource | nn.Module", seed: int, **kwargs: Any) -> "nn.Module":  # noqa: ANN401
+    from scalenet_zoo.zoo.create import create_seeded
+
+    return create_seeded(model, seed, **kwargs).eval() if isinstance(model, NetworkSource) else model
+
+
+def _onnx_path(name: str, to: ExportFormat, output: Path | None, scratch: Path) -> Path:
+    """Where a network's ONNX file goes: beside the engine, or for Triton out of the way."""
+    if to == "triton":
+        return scratch / f"{name}.onnx"
+    path = output or Path(f"{name}.onnx")
+    return path.with_suffix(".onnx") if to in ENGINES else path
+
+
+def _targets(name: str, to: ExportFormat, output: Path | None, with_onnx: bool) -> list[Path]:
+    """The files that will be written, as far as their names are known; in Triton's repository, one beside the model."""
+    if to == "triton":
+        return [(output or REPOSITORY) / "config.pbtxt"]
+    onnx = [_onnx_path(name, to, output, Path())] if with_onnx else []
+    return onnx + ([output or Path(f"{name}.engine")] if to in ENGINES else [])
+
+
+def _find_images(folder: Path, limit: int) -> list[Path]:
+    """The images of a folder; those that cannot be read are named and left out."""
+    from scalenet_zoo.data.image_files import find_images
+
+    images, broken = find_images(folder, limit)
+    if broken:
+        names = ", ".join(path.name for path in broken)
+        _log.warning("%s: %d images cannot be read and are left out: %s", folder, len(broken), names)
+    return images
+
+
+def _export_onnx(
+    network: "nn.Module",
+    path: Path,
+    options: "OnnxOptions",
+    images: list[Path],
+    min_agreement: float | None,
+    trained: bool,
+) -> "Verification":
+    from scalenet_zoo.export.onnx import export_onnx
+    from scalenet_zoo.export.verify import MIN_AGREEMENT
+
+    if min_agreement is None:  # without training nearly all outputs are equal: nothing to agree on
+        min_agreement = MIN_AGREEMENT[spec_of(network).task] if trained else 0.0
+    return export_onnx(network, path, options, images, images, min_agreement=min_agreement)
+
+
+def _build_engine(
+    source: Path,
+    path: Path,
+    options: "EngineOptions",
+    rebuild: bool,
+    network: "nn.Module | None",
+    images: list[Path],
+    on_progress: OnProgress,
+) -> "EngineRecord":
+    """Build an engine; one for this GPU is compared with the network, or with the ONNX file, before it appears."""
+    from scalenet_zoo.data.image_files import sample_photographs
+    from scalenet_zoo.export.onnx_network import OnnxNetwork
+    from scalenet_zoo.export.tensorrt.build import build_engine
+    from scalenet_zoo.export.verify import compare, run_torch
+
+    def check(engine: "EngineNetwork") -> None:
+        reference = partial(run_torch, network.eval()) if network is not None else OnnxNetwork.load_inner(source)
+        compare(reference, engine, images or sample_photographs())
+
+    training = network is not None and network.training
+    try:
+        return build_engine(source, path, options, on_progress, rebuild, check)
+    finally:
+        if network is not None:
+            network.train(training)

@@ -1,0 +1,24 @@
+"""What `evaluate` and `predict` alike are asked for."""
+
+from scalenet_zoo.core.errors import UsageError
+
+
+def tile_overlap(tile: bool, overlap: float | None) -> float | None:
+    """The overlap of tiles, as a share of a tile; None: there are no tiles.
+
+    Args:
+        tile: whether images are shown in tiles.
+        overlap: that is asked for; None: the usual one.
+
+    Raises:
+        UsageError: an overlap is given without tiles, or is none.
+    """
+    if overlap is not None and not tile:
+        raise UsageError(f"`overlap`: found {overlap} without `tile`, expected both")
+    if overlap is not None and not 0 <= overlap <= 0.9:
+        raise UsageError(f"`overlap`: found {overlap}, expected 0 to 0.9")
+    if not tile:
+        return None
+    from scalenet_zoo.inference.tiling import OVERLAP
+
+    return OVERLAP if overlap is None else overlap

@@ -1,0 +1,109 @@
+"""What the networks of a search may cost, whichever they are."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Protocol, Self
+
+from pydantic import Field, model_validator
+
+from scalenet_zoo.arch.spec import Strict
+from scalenet_zoo.core.errors import BudgetError, QuantityError
+from scalenet_zoo.core.quantities import parse_count, parse_ms
+
+if TYPE_CHECKING:
+    from scalenet_zoo.arch.constraints import Constraint, Floats
+    from scalenet_zoo.arch.rounding import Integers
+    from scalenet_zoo.latency.model import LatencyModel
+
+
+class SearchLimits(Strict):
+    """Limits of the networks of a search.
+
+    Attributes:
+        backend: that latency is of; YAML would read `on` as a truth value.
+        threads: that it may use; None: its own choice.
+    """
+
+    backend: str | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    @abstractmethod
+    def given(self) -> dict[str, tuple[str | None, ...]]:
+        """The quantities asked for, as they are written, by what they are of: `macs`, `params`, `latency`."""
+
+    @property
+    def on_latency(self) -> bool:
+        """Whether latency is limited."""
+        return any(self.given["latency"])
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        for name, amounts in self.given.items():
+            for amount in filter(None, amounts):
+                try:
+                    parse_amount(name, amount)
+                except QuantityError as error:
+                    raise ValueError(str(error)) from None
+        if self.on_latency and self.backend is None:
+            raise ValueError("latency: found no back end, expected one in `backend`, such as ort-cpu")
+        return self
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What n networks cost, (n,) each; latency in milliseconds as a model predicts it, None without one."""
+
+    macs: Integers
+    params: Integers
+    latency_ms: Floats | None = None
+
+
+class SearchBounds(Protocol):
+    """What networks of a space cost, by their keys, and the limits on that."""
+
+    def costs(self, keys: Sequence[str]) -> Costs:
+        """What each network costs."""
+        ...
+
+    def with_model(self, model: LatencyModel) -> Self:
+        """The same limits, judged with another model of latency."""
+        ...
+
+
+def parse_amount(name: str, amount: str) -> float:
+    """A limit on `macs`, `params` or `latency` (milliseconds).
+
+    Raises:
+        QuantityError: it cannot be read.
+    """
+    return parse_ms(amount, name) if name == "latency" else parse_count(amount, name)
+
+
+def check_within(constraint: Constraint, smallest: Floats, largest: Floats, where: str, space: str) -> None:
+    """Refuse a limit that no network can keep.
+
+    Args:
+        constraint: the limit.
+        smallest, largest: what the smallest and the largest networks of the space have of what it limits.
+        where: what it is a limit of, for messages.
+        space: the name of the space.
+
+    Raises:
+        BudgetError: the smallest exceed it, or the largest fall short of it.
+    """
+    name, write = constraint.measure_name, constraint.format
+    least, most = float(smallest.min()), float(largest.max())
+    if least > constraint.budget:
+        raise BudgetError(
+            f"limits.{name}: found at most {write(constraint.budget)}{where}, expected {write(least)} or more,"
+            f" as the smallest network of the space {space} has"
+        )
+    if most < constraint.floor:
+        raise BudgetError(
+            f"limits.{name}: found at least {write(constraint.floor)}{where}, expected {write(most)} or less,"
+            f" as the largest network of the space {space} has"
+        )

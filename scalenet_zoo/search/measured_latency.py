@@ -1,0 +1,133 @@
+"""Latency in the loop of a search: predicted by a model, measured on the back end, the model fitted anew.
+
+    space --items--> measurements --fit--> latency model --bounds--> search --its best networks--> exported, measured
+                          ^                                                                              |
+                          +------------------------------ one round -------------------------------------+
+
+The model is a function of the profile of the space, measured once, and of the rounds' figures, which the search's
+ledger keeps: a resumed search gets the same models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from scalenet_zoo.core.distributed import on_main_rank
+from scalenet_zoo.core.progress import OnProgress
+from scalenet_zoo.latency.model import LatencyModel, fit_latency_model
+from scalenet_zoo.latency.profile import (
+    Measurement,
+    Profile,
+    Settings,
+    draw_items,
+    load_profile,
+    measure_items,
+    network_item,
+    prepare_yardstick,
+    visit_item,
+)
+from scalenet_zoo.latency.yardstick import quiet_ms
+
+if TYPE_CHECKING:
+    from scalenet_zoo.arch.spec import ArchSpec
+    from scalenet_zoo.search.ledger import LatencyRound
+    from scalenet_zoo.search.method import Method
+
+
+@dataclass
+class LatencyMeter:
+    """Measures networks of a space on a back end, and predicts what it has not measured.
+
+    Of several processes the first one measures.
+
+    Attributes:
+        method: whose networks these are; its configuration says how, and on which back end.
+        folder: that keeps the profile.
+        on_progress: told of every measurement.
+        measured: milliseconds of networks by their keys.
+    """
+
+    method: Method[Any]
+    folder: Path
+    on_progress: OnProgress = lambda what, done, total: None
+    measured: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def profile_settings(self) -> Settings:
+        """What the profile is for."""
+        method, settings, limits = self.method, self.method.config.latency, self.method.config.limits
+        return Settings(
+            family=f"{method.space.name[:80]}-{method.space.hash[:12]}",
+            backend=str(limits.backend),
+            precision=settings.precision,
+            threads=limits.threads or torch.get_num_threads(),
+            batch=settings.batch,
+            divisor=method.divisor,
+        )
+
+    @property
+    def told(self) -> str:
+        """What the latencies are of: back end, threads, machine."""
+        return self.profile_settings.conditions
+
+    @cached_property
+    def profile(self) -> Profile:
+        """Layers and networks of the space, measured now or by an earlier sitting.
+
+        Raises:
+            BackendError: the back end cannot run here.
+            InputError: an earlier sitting had another machine, or other settings.
+            OutputError: the file cannot be written.
+        """
+        return on_main_rank(self._measure_profile)
+
+    def _measure_profile(self) -> Profile:
+        path, settings, plan = self.folder / "profile.json", self.profile_settings, self.method.config.latency.profile
+        if found := load_profile(path, settings, plan):
+            return found
+        items = draw_items(self.method.draw, plan)
+        return measure_items(items, self.method.yardstick, settings, plan, path, self.on_progress)
+
+    def model(self, rounds: Sequence[LatencyRound] = ()) -> LatencyModel:
+        """The latency model fitted to the profile and to what was measured in rounds; the same gives the same."""
+        profile = self.profile
+        for network in (network for each in rounds for network in each.networks):
+            item = network_item(self.method.spec(network.key))
+            profile = profile.with_measurement(
+                len(profile.measurements),
+                Measurement(
+                    role=item.role,
+                    terms=tuple(item.terms),
+                    macs=item.macs,
+                    visits=((network.measured, profile.yardstick, profile.yardstick),),
+                ),
+            )
+        return fit_latency_model(profile)
+
+    def measure(self, keys: Sequence[str]) -> list[float]:
+        """Milliseconds of each on the undisturbed machine; what was measured before is not measured again.
+
+        Raises:
+            BackendError: the back end cannot run here, or not this network.
+        """
+        new = {key: self.method.spec(key) for key in keys if key not in self.measured}
+        if new:
+            known = self.profile.yardstick
+            self.measured |= on_main_rank(partial(self._measure, new, known))
+        return [self.measured[key] for key in keys]
+
+    def _measure(self, specs: Mapping[str, ArchSpec], known: float) -> dict[str, float]:
+        found, settings = {}, self.profile_settings
+        with prepare_yardstick(self.method.yardstick, settings, known=known) as yardstick:
+            for done, (key, spec) in enumerate(specs.items()):
+                self.on_progress(f"measuring on {settings.backend}", done, len(specs))
+                visits = visit_item(network_item(spec), settings, yardstick)
+                found[key] = quiet_ms(visits, known)
+        self.on_progress(f"measuring on {settings.backend}", len(specs), len(specs))
+        return found

@@ -1,0 +1,154 @@
+"""Searching as functions: what the commands `search` and `supernet` do besides printing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scalenet_zoo.core.distributed import on_main_rank
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.search.config import SearchConfig
+from scalenet_zoo.search.methods import load_config, open_run
+from scalenet_zoo.search.scalenas.config import ScaleNASConfig
+from scalenet_zoo.supernet.summary import SupernetSummary, trained_supernet
+
+if TYPE_CHECKING:
+    from scalenet_zoo.arch.spec import ArchSpec
+    from scalenet_zoo.core.progress import OnProgress
+    from scalenet_zoo.search.method import Written
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search has ended with.
+
+    Attributes:
+        folder: of the run.
+        written: specs, and of ScaleNet the family, with a table of them.
+        report: the page about it.
+    """
+
+    folder: Path
+    written: Written
+    report: Path
+
+
+def run_search(
+    config: str | Path | SearchConfig,
+    output: str | Path | None = None,
+    *,
+    data: str | None = None,
+    limits: Mapping[str, Any] | None = None,
+    supernet: str | Path | None = None,
+    workers: int = 2,
+    save_every: int | None = None,
+    log_interval: int = 50,
+    cpu: bool = False,
+    about: Mapping[str, Any] | None = None,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> SearchResult:
+    """Train the supernet, search it, write specs and a report; what is in the folder already is not done again.
+
+    Args:
+        config: what is searched: a YAML file, the name of one of the package, or the configuration itself.
+        output: the folder to write to, or to go on in; None: runs/NAME.
+        data: the data, if not the configuration's.
+        limits: what networks may cost, where it is not what the configuration says: `macs`, `params`, `latency`,
+            `backend`, `threads`.
+        supernet: another run, whose supernet is taken instead of training one.
+        workers: processes that load images, for each process that trains.
+        save_every: steps between checkpoints of the supernet, besides those after each epoch.
+        log_interval: steps between lines of the supernet's log.
+        cpu: stay on the CPU, GPU or not.
+        about: what else to say in the provenance of what is found.
+        on_progress: told what is being done, how much of it is done, and how much there is.
+
+    Raises:
+        InputError: configuration, data and space do not fit, or there is no supernet to be taken.
+        SpecError: a file is damaged.
+        BudgetError: the limits cannot be kept.
+        TrainingError: another run is at work in the folder, or it holds one with another configuration.
+        BackendError: the back end whose latency is limited cannot run here.
+        OutputError: a file cannot be written.
+    """
+    chosen = _check(config, {"data": data, "limits": dict(limits or {})})
+    taken = None if supernet is None else Path(supernet)
+    if taken is not None:
+        trained_supernet(taken)
+
+    from scalenet_zoo.search.driver import RunOptions
+
+    options = RunOptions(workers, save_every, log_interval, cpu, on_progress, about or {}, taken)
+    run = open_run(chosen, output, options)
+    written = run.search()
+
+    from scalenet_zoo.search.report.page import write_report
+
+    return SearchResult(run.folder, written, on_main_rank(lambda: write_report(run.folder)))
+
+
+def train_supernet(
+    config: str | Path | SearchConfig,
+    output: str | Path | None = None,
+    *,
+    data: str | None = None,
+    **options: Any,  # noqa: ANN401 - as `RunOptions` has them
+) -> tuple[Path, SupernetSummary]:
+    """Train the supernet of a search, or go on with it; arguments and errors are those of `run_search`.
+
+    Returns:
+        The folder of the run, and what the training came to.
+    """
+    chosen = _check(config, {"data": data})
+
+    from scalenet_zoo.search.driver import RunOptions
+
+    run = open_run(chosen, output, RunOptions(**options))
+    return run.folder, run.train()
+
+
+def extract_found(
+    run: str | Path, network: str, output: str | Path, *, workers: int = 2, cpu: bool = False
+) -> ArchSpec:
+    """Write a network of a ScaleNAS run with the supernet's weights as a model folder: usable without training it.
+
+    Batch-norm statistics are estimated anew, as when it was scored.
+
+    Args:
+        run: the folder of the search.
+        network: that was found, such as NAME_0, or a spec's file.
+        output: the model folder to write.
+        workers: processes that load images.
+        cpu: stay on the CPU, GPU or not.
+
+    Returns:
+        The spec of the network.
+
+    Raises:
+        InputError: it is another search, has no trained supernet or no such network, or the data are unfit.
+        SpecError: a file is damaged.
+        TrainingError: the folder holds a run with another configuration.
+        OutputError: the model folder cannot be written.
+    """
+    folder = Path(run)
+    config = _check(folder / "config.yaml", {})
+    if not isinstance(config, ScaleNASConfig):
+        raise InputError(f"{folder}: found a search of scalenet, expected one of scalenas")
+    trained_supernet(folder)
+
+    from scalenet_zoo.search.driver import RunOptions
+    from scalenet_zoo.search.scalenas.extract import extract_network, find_spec
+
+    spec = find_spec(folder, network)
+    extract_network(open_run(config, folder, RunOptions(workers=workers, cpu=cpu)), spec, Path(output))
+    return spec
+
+
+def _check(config: str | Path | SearchConfig, changes: Mapping[str, Any]) -> SearchConfig:
+    """A configuration with changes; what can be seen to be wrong is told before torch is imported."""
+    given = {name: value for name, value in changes.items() if value}
+    chosen = config.changed(given) if isinstance(config, SearchConfig) else load_config(config, given)
+    chosen.check()
+    return chosen

@@ -1,0 +1,87 @@
+"""The score of a multipath network with a supernet's weights, batch-norm statistics estimated anew.
+
+It is the figure that `evaluate` gives for the same network: mean IoU of segmentation; average precision (AP) by
+object keypoint similarity, or the share of correct keypoints (PCK), of pose.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from scalenet_zoo.arch.labels import Labels
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.inference.metrics import Metrics, Pose, Segmentation, coco_figures, correct_keypoints
+from scalenet_zoo.inference.predict import check_finite
+from scalenet_zoo.search.images import CachedImages
+from scalenet_zoo.search.scalenas.config import Metric, ScaleNASScoring
+from scalenet_zoo.search.scoring import Calibrated
+from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
+
+
+def score_topology(
+    supernet: ScaleNASSupernet,
+    spec: ArchSpec,
+    training: CachedImages,
+    validation: CachedImages,
+    settings: ScaleNASScoring,
+    labels: Labels,
+) -> float:
+    """The score, 0 to 1, of a network with a supernet's weights.
+
+    Args:
+        supernet: stays as it is.
+        spec: of the network.
+        training: images that its batch-norm statistics are estimated from.
+        validation: images that it is judged by.
+        settings: the figure, size of batches, type; not how many images.
+        labels: of the data; joints need sigmas.
+
+    Raises:
+        InputError: the validation images have no such figure.
+        WeightsError: outputs are not finite.
+    """
+    metric = settings.metric_of(spec.task)
+    network = Calibrated(supernet.extract(spec), spec, training, settings)
+    finite = torch.ones((), dtype=torch.bool, device=network.device)
+    meter = _meter(spec, labels, network.device)
+    for images, targets in validation.batches(settings.batch_size):
+        output = network(images)
+        finite &= output.isfinite().all()
+        if isinstance(meter, Pose):
+            meter.update(output, targets)
+            continue
+        for logits, mask in zip(output, targets, strict=True):
+            meter.update(_classes(logits, mask), [mask])
+    check_finite(spec, bool(finite))
+    figures = _compute(meter, metric)
+    found = next((value for name, value in figures.items() if name.startswith(metric)), None)
+    if not isinstance(found, float):
+        raise InputError(f"scoring.metric: found no {metric} of the validation images, expected labelled ones")
+    return found
+
+
+def _classes(logits: Tensor, mask: Tensor) -> Tensor:
+    """The classes (1, height, width) of the pixels at the size of the mask; no probabilities: nobody asks for them."""
+    size = (mask.shape[0], mask.shape[1])
+    logits = F.interpolate(logits[None].float().contiguous(), size, mode="bilinear", align_corners=False)
+    return logits.max(1).indices  # argmax takes seven times as long on a CPU
+
+
+def _meter(spec: ArchSpec, labels: Labels, device: torch.device) -> Pose | Segmentation:
+    if spec.task == "pose":
+        return Pose(labels)
+    meter = Segmentation(spec.classes, labels.names, "argmax", device)
+    meter.confusion.distributed_available_fn = lambda: False  # other processes score other networks
+    return meter
+
+
+def _compute(meter: Pose | Segmentation, metric: Metric) -> Metrics:
+    """The figures of this process's images alone."""
+    if isinstance(meter, Pose):
+        return (
+            coco_figures(meter.found, meter.labels.sigmas)
+            if metric == "ap"
+            else correct_keypoints(meter.found, meter.labels.names)
+        )
+    return meter.compute()

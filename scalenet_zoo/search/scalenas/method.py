@@ -1,0 +1,122 @@
+"""ScaleNAS to the search engine: multipath networks along the front of score and MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from scalenet_zoo.latency.profile import YARDSTICK_PIXELS
+from scalenet_zoo.search.method import Method
+from scalenet_zoo.search.scalenas.config import ScaleNASConfig, TopologySettings
+from scalenet_zoo.search.scalenas.judging import score_topology
+from scalenet_zoo.search.scalenas.limits import TopologyBounds
+from scalenet_zoo.search.scalenas.search import TopologySearch
+from scalenet_zoo.search.scalenas.topology import random_search
+from scalenet_zoo.supernet.loop import load_supernet
+from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
+from scalenet_zoo.supernet.scalenas.train import train_scalenas
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from scalenet_zoo.arch.spec import ArchSpec
+    from scalenet_zoo.data.examples import Examples
+    from scalenet_zoo.latency.model import LatencyModel
+    from scalenet_zoo.search.images import CachedImages
+    from scalenet_zoo.search.ledger import Ledger, ScoredNetwork
+    from scalenet_zoo.search.record import Record
+    from scalenet_zoo.spaces.scalenas import MultipathSpace, Topologies
+    from scalenet_zoo.supernet.summary import SupernetSummary
+
+
+class ScaleNASMethod(Method[ScaleNASConfig]):
+    """Multi-scale topology evolution in a multipath supernet, and what it is compared with; see `Method`."""
+
+    name = "scalenas"
+    searches: ClassVar = {
+        "evolution": "multi-scale topology evolution in a multipath supernet",
+        "random": "random search in a multipath supernet",
+        "ageing": "ageing evolution in a multipath supernet",
+    }
+    paper = "ScaleNAS: Multi-Path One-Shot NAS for Scale-Aware High-Resolution Representation, AutoML-Conf 2022"
+    space: MultipathSpace
+    supernet: ScaleNASSupernet
+
+    def spec(self, key: str, name: str = "candidate") -> ArchSpec:
+        """A topology."""
+        return self.space.spec(self.space.from_keys([key])[0], self.classes, name)
+
+    def score_name(self, key: str) -> tuple[str, int]:
+        """The key, which tells networks apart as their hashes do."""
+        return key, self.space.input.height
+
+    @property
+    def largest(self) -> ArchSpec:
+        """The largest network."""
+        return self.space.spec(self.space.largest, self.classes, "largest")
+
+    @property
+    def yardstick(self) -> ArchSpec:
+        """The smallest network, for small images."""
+        spec = self.space.spec(self.space.smallest, self.classes, "smallest")
+        return spec.replace(height=YARDSTICK_PIXELS, width=YARDSTICK_PIXELS)
+
+    def draw(self, rng: np.random.Generator) -> ArchSpec:
+        """A network of any group."""
+        return self.space.spec(self.space.sample(rng, 1)[0], self.classes)
+
+    def bounds(self, model: LatencyModel | None = None) -> TopologyBounds:
+        """See `Method.bounds`."""
+        return TopologyBounds(self.space, self.classes, self.config.limits, model)
+
+    def check_limits(self, model: LatencyModel | None = None) -> None:
+        """Draw one network."""
+        bounds = self.bounds(model)
+        bounds.check()
+
+        def unjudged(topologies: Topologies) -> np.ndarray:
+            return np.zeros(len(topologies))
+
+        one = TopologySettings(first=1, evaluations=1, seed=self.config.search.seed)
+        next(random_search(self.space, self.classes, unjudged, one, bounds.feasible))
+
+    @property
+    def metric(self) -> str:
+        """Of the configuration, or the first that the task has."""
+        return self.config.scoring.metric_of(self.space.head)
+
+    def train(self, training: Examples, validation: Examples, folder: Path, **options: Any) -> SupernetSummary:  # noqa: ANN401
+        """See `Method.train`."""
+        self.supernet = ScaleNASSupernet(self.space, self.classes)
+        return train_scalenas(self.supernet, self.config.supernet, training, validation, folder, **options)
+
+    def load(self, folder: Path, device: torch.device) -> SupernetSummary:
+        """See `Method.load`."""
+        self.supernet = ScaleNASSupernet(self.space, self.classes).to(device)
+        return load_supernet(self.supernet, folder)
+
+    def judge(self, spec: ArchSpec, training: CachedImages, validation: CachedImages) -> float:
+        """What `evaluate` says of the network: mean IoU, AP or PCK."""
+        return score_topology(self.supernet, spec, training, validation, self.config.scoring, self.labels)
+
+    def search(
+        self, search: str, record: Record[Ledger, TopologyBounds], ledgers: Mapping[str, Ledger]
+    ) -> Sequence[str]:
+        """See `Method.search`."""
+        latency = self.config.latency
+        return TopologySearch(search, record, self.config.search, latency.every, latency.measured).run()
+
+    def tell(self, ledger: Ledger) -> tuple[str, int, int]:
+        """See `Method.tell`."""
+        done, best = ledger.evaluations, max(network.score or 0.0 for network in ledger.networks)
+        on_front = f"{len(ledger.chosen)} on the front"
+        what = f"{ledger.search}: {done:,} networks scored, best {self.metric} {best:.4f}, {on_front}"
+        return what, done, self.config.search.evaluations
+
+    def details(self, network: ScoredNetwork) -> dict[str, Any]:
+        """The topology."""
+        return {"topology": network.key}

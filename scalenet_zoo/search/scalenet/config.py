@@ -1,0 +1,107 @@
+"""What a search of ScaleNet is told: base model and scaling strategies of a family of classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from scalenet_zoo.arch.spec import Task
+from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.search.config import SearchConfig
+from scalenet_zoo.search.scalenet.limits import Limits, scaled_stages
+from scalenet_zoo.search.settings import LatencySettings, ScoringSettings, SearchSettings, Whole
+from scalenet_zoo.spaces.scalenet import Space
+from scalenet_zoo.supernet.scalenet.settings import ScaleNetSettings
+from scalenet_zoo.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from scalenet_zoo.arch.constraints import Floats
+
+Baseline = Literal["random", "compound", "separate"]
+
+
+class ScaleNetScoring(ScoringSettings):
+    """How networks are scored.
+
+    Attributes:
+        paths: both coupled ones, or the left one alone.
+    """
+
+    paths: Literal["both", "single"] = "both"
+
+
+class MCEASettings(SearchSettings):
+    """How is searched; the defaults are the paper's.
+
+    Attributes:
+        population: base models of a generation.
+        generations: of a round.
+        rounds: of the Markov chain, after round 0.
+        keep: base models that a round hands to the next.
+        first_bases: random base models that round 0 ranks strategies with.
+        weights: of the stages above 0 in a base model's fitness; None: equal.
+        strategies_at_most: more admissible strategies of a stage than this are evolved, scoring this many.
+    """
+
+    population: Annotated[int, Field(ge=2)] = 64
+    generations: Whole = 40
+    rounds: Whole = 8
+    keep: Whole = 50
+    first_bases: Whole = 20
+    weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    strategies_at_most: Annotated[int, Field(ge=4)] = 200
+
+    def shares(self, stages: Sequence[int]) -> Floats:
+        """What share of the fitness each stage has.
+
+        Raises:
+            InputError: the weights are not one a stage, or all 0.
+        """
+        weights = np.ones(len(stages)) if self.weights is None else np.asarray(self.weights, dtype=np.float64)
+        if len(weights) != len(stages) or weights.sum() == 0:
+            raise InputError(
+                f"weights: found {weights.tolist()}, expected one for each of the stages"
+                f" {', '.join(map(str, stages))}, not all 0"
+            )
+        shares: Floats = weights / weights.sum()
+        return shares
+
+
+class ScaleNetConfig(SearchConfig):
+    """A search of ScaleNet.
+
+    Attributes:
+        extrapolate: how many stages the family gets beyond those searched.
+    """
+
+    limits: Limits = Limits()
+    supernet: ScaleNetSettings = ScaleNetSettings()
+    scoring: ScaleNetScoring = ScaleNetScoring()
+    search: MCEASettings = MCEASettings()
+    latency: LatencySettings = LatencySettings()
+    baselines: tuple[Baseline, ...] = ()
+    extrapolate: Annotated[int, Field(ge=0, le=10)] = 2
+
+    def open_space(self) -> Space:
+        """See `SearchConfig.open_space`."""
+        return Space.load(self.space) if isinstance(self.space, str) else Space.from_values(self.space, "space")
+
+    @property
+    def task(self) -> Task:
+        """Classification."""
+        return "classification"
+
+    def make_recipe(self) -> Recipe:
+        """See `SearchConfig.make_recipe`."""
+        return self.supernet.make_recipe()
+
+    def check_settings(self) -> None:
+        """See `SearchConfig.check_settings`."""
+        space = self.open_space()
+        self.search.shares(scaled_stages(space))
+        self.supernet.make_sampler(space)
+        for name in self.limits.given:
+            self.limits.amounts(name, [each.stage for each in space.scaling])

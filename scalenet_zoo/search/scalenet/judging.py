@@ -1,0 +1,72 @@
+"""The accuracy of a network with the super-supernet's weights.
+
+The coupled paths take channels from the left and from the right end of the supernet's; the sum of their logits is
+judged (ScaleNet, ECCV 2022, section 3.2, after BCNet, CVPR 2021). Networks are extracted: the supernet stays as it is.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.inference.predict import check_finite
+from scalenet_zoo.search.images import CachedImages
+from scalenet_zoo.search.scalenet.config import ScaleNetScoring
+from scalenet_zoo.search.scoring import Calibrated
+from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
+
+if TYPE_CHECKING:
+    from scalenet_zoo.supernet.scalenet.elastic import Side
+
+
+class CoupledPaths(nn.Module):
+    """Networks whose logits are added."""
+
+    def __init__(self, paths: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.paths = nn.ModuleList(paths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) -> logits (n, classes)."""
+        total: Tensor = self.paths[0](x)
+        for path in self.paths[1:]:
+            total = total + path(x)
+        return total
+
+
+def score_network(
+    supernet: ScaleNetSupernet,
+    spec: ArchSpec,
+    training: CachedImages,
+    validation: CachedImages,
+    settings: ScaleNetScoring,
+) -> float:
+    """The accuracy, 0 to 1, of a network with a supernet's weights.
+
+    Args:
+        supernet: stays as it is.
+        spec: of the network.
+        training: images that its batch-norm statistics are estimated from.
+        validation: images that it is judged by.
+        settings: paths, size of batches, type; not how many images.
+
+    Raises:
+        WeightsError: outputs are not finite.
+    """
+    paths = CoupledPaths([supernet.extract(spec, side) for side in sides(settings)])
+    network = Calibrated(paths, spec, training, settings)
+    correct = torch.zeros((), dtype=torch.int64, device=network.device)
+    finite = torch.ones((), dtype=torch.bool, device=network.device)
+    for images, targets in validation.batches(settings.batch_size):
+        logits = network(images)
+        finite &= logits.isfinite().all()
+        correct += (logits.argmax(1) == targets.to(network.device, non_blocking=True)).sum()
+    check_finite(spec, bool(finite))
+    return int(correct) / len(validation)
+
+
+def sides(settings: ScaleNetScoring) -> "tuple[Side, ...]":
+    """The ends of the supernet's channels that paths are taken from."""
+    return ("left", "right") if settings.paths == "both" else ("left",)

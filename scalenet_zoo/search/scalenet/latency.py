@@ -1,0 +1,100 @@
+"""Which networks of ScaleNet's search are measured: the best of a round, and those that it would end with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from scalenet_zoo.core.errors import BudgetError
+from scalenet_zoo.core.quantities import format_ms
+from scalenet_zoo.latency.budget import MOST_MEASURED
+from scalenet_zoo.spaces.candidates import Candidate
+
+if TYPE_CHECKING:
+    from scalenet_zoo.arch.rounding import Integers
+    from scalenet_zoo.search.measured_latency import LatencyMeter
+    from scalenet_zoo.search.scalenet.limits import Bounds
+    from scalenet_zoo.spaces.scalenet import Scaling
+
+
+def to_measure(
+    bounds: Bounds, bases: Sequence[Integers], scalings: Sequence[Scaling], times: Mapping[str, float], each: int
+) -> list[str]:
+    """The networks to measure after a round: of each limited stage, as far as they are predicted to be feasible.
+
+    Args:
+        bounds: the limits, with a model of latency.
+        bases: the best base models (stages, layers), the best first.
+        scalings: the strategy of each stage, 0 included.
+        times: what was measured, by keys; not measured again.
+        each: so many of a stage.
+    """
+    chosen: list[str] = []
+    strategies = {scaling.stage: scaling for scaling in scalings}
+    for stage, budget in bounds.budgets.items():
+        keys = [Candidate(base, strategies[stage]).key for base in bases]
+        new = [key for key in keys if key not in times]
+        misses = [ms > budget for ms in bounds.predict(new)]
+        order = sorted(range(len(new)), key=misses.__getitem__)  # in either half the best remain first
+        chosen += [new[i] for i in order[:each]]
+    return chosen
+
+
+def verify_budgets(
+    bounds: Bounds,
+    bases: Sequence[Integers],
+    options: Sequence[Sequence[Scaling]],
+    latency: LatencyMeter,
+    times: Mapping[str, float],
+) -> tuple[list[Candidate], list[str]]:
+    """Measure the networks that a joint search would end with, and replace those that miss their budgets.
+
+    In place of a strategy comes the next best of its stage, in place of a base model the next best; of these,
+    what is predicted to miss is passed over, the more strictly the more was missed before.
+
+    Args:
+        bounds: the limits, with a model of latency.
+        bases: base models (stages, layers), the one found first, then the best.
+        options: strategies of each stage, the one found first, then the best.
+        latency: measures.
+        times: what was measured before, by keys.
+
+    Returns:
+        A network each stage that meets the budgets by measurement; and the keys of all that were asked for.
+
+    Raises:
+        BudgetError: of the best base models none meets the budgets.
+        BackendError: as `latency.measure`.
+    """
+    budgets = bounds.budgets
+    bounds = replace(bounds, limits=bounds.limits.model_copy(update={"latency": ()}))  # measured, not predicted
+    targets, tried, missed = dict(budgets), dict[str, float](), ""
+
+    def meets(candidate: Candidate) -> bool:
+        nonlocal missed
+        stage, key = candidate.scaling.stage, candidate.key
+        if not bounds.feasible(candidate.kernels[None], [candidate.scaling])[0]:
+            return False
+        if stage not in budgets:
+            return True
+        (predicted,) = bounds.predict([key])
+        if key not in times and key not in tried and predicted > targets[stage]:
+            return False
+        (ms,) = latency.measure([key])
+        tried[key] = ms
+        if ms > (budget := budgets[stage]):
+            targets[stage] = min(targets[stage], 0.99 * predicted, predicted * budget / ms)
+            missed = f"found {format_ms(ms)} at stage {stage}, expected at most {format_ms(budget)}"
+        return ms <= budget
+
+    for base in list({base.tobytes(): base for base in bases}.values())[:MOST_MEASURED]:
+        chosen: list[Candidate] = []
+        for of_stage in options:
+            fitting = next(filter(meets, (Candidate(base, scaling) for scaling in of_stage)), None)
+            if fitting is None:
+                break
+            chosen.append(fitting)
+        else:
+            return chosen, list(dict.fromkeys([*tried, *(candidate.key for candidate in chosen)]))
+    raise BudgetError(f"latency: {missed}, and none of the best {MOST_MEASURED} base models met all when measured")

@@ -1,0 +1,169 @@
+"""ScaleNet to the search engine: a family of classifiers, base model and scaling strategies found together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+
+from scalenet_zoo.arch.scaling import apply_strategy, extrapolate
+from scalenet_zoo.core.files import replacing_folder
+from scalenet_zoo.core.quantities import format_count
+from scalenet_zoo.search.method import Method, Origin, Written
+from scalenet_zoo.search.scalenet.baselines import search_baseline
+from scalenet_zoo.search.scalenet.config import Baseline, ScaleNetConfig
+from scalenet_zoo.search.scalenet.judging import score_network, sides
+from scalenet_zoo.search.scalenet.ledger import ScaleNetLedger
+from scalenet_zoo.search.scalenet.limits import Bounds
+from scalenet_zoo.search.scalenet.mcea import MCEA
+from scalenet_zoo.search.scalenet.sampling import FeasibleSampler
+from scalenet_zoo.spaces.candidates import Candidate
+from scalenet_zoo.supernet.loop import load_supernet
+from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
+from scalenet_zoo.supernet.scalenet.train import train_scalenet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from scalenet_zoo.arch.constraints import Predictor
+    from scalenet_zoo.arch.spec import ArchSpec
+    from scalenet_zoo.data.examples import Examples
+    from scalenet_zoo.search.images import CachedImages
+    from scalenet_zoo.search.ledger import Ledger
+    from scalenet_zoo.search.record import Record
+    from scalenet_zoo.spaces.scalenet import Space
+    from scalenet_zoo.supernet.summary import SupernetSummary
+
+
+class ScaleNetMethod(Method[ScaleNetConfig]):
+    """Markov-chain evolution in a super-supernet, and what it is compared with; see `Method`."""
+
+    name = "scalenet"
+    searches: ClassVar = {
+        "joint": "joint search of base model and scaling strategies (Markov-chain evolution in a super-supernet)",
+        "random": "random search of base model and scaling strategies in a super-supernet",
+        "compound": "search of the base model alone in a super-supernet, scaled by EfficientNet's compound rule",
+        "separate": "separate search of each size in a super-supernet",
+    }
+    paper = "ScaleNet: Searching for the Model to Scale, ECCV 2022"
+    may_change = ("baselines", "extrapolate")
+    metric = "top1"
+    ledger = ScaleNetLedger
+    space: Space
+    supernet: ScaleNetSupernet
+
+    def spec(self, key: str, name: str = "candidate") -> ArchSpec:
+        """A base model under a strategy."""
+        return self._spec(Candidate.from_key(self.space, key), name)
+
+    def _spec(self, candidate: Candidate, name: str = "candidate") -> ArchSpec:
+        return self.space.spec(candidate.kernels, candidate.scaling, self.classes, name)
+
+    @property
+    def largest(self) -> ArchSpec:
+        """The largest base model; its images are the base model's, which every search asks for."""
+        return self._spec(Candidate(self.space.largest, self.space.unscaled))
+
+    @property
+    def yardstick(self) -> ArchSpec:
+        """The base model of middle choices."""
+        genome = np.array([[options // 2 for options in self.space.gene_options]])
+        return self._spec(Candidate(self.space.decode(genome)[0], self.space.unscaled))
+
+    def draw(self, rng: np.random.Generator) -> ArchSpec:
+        """Any base model, under any strategy of any stage."""
+        stages = self.space.scaling
+        scalings = self.space.scalings(stages[rng.integers(len(stages))].stage)
+        return self._spec(Candidate(self.space.sample(rng, 1)[0], scalings[rng.integers(len(scalings))]))
+
+    @property
+    def divisor(self) -> int:
+        """The space's."""
+        return self.space.divisor
+
+    def bounds(self, model: Predictor | None = None) -> Bounds:
+        """See `Method.bounds`."""
+        return Bounds(self.space, self.classes, self.config.limits, model)
+
+    def check_limits(self, model: Predictor | None = None) -> None:
+        """Draw base models, and look for strategies that are admissible for them."""
+        bounds, settings = self.bounds(model), self.config.search
+        bases = FeasibleSampler(bounds).draw(np.random.default_rng(settings.seed), settings.first_bases)
+        for stage in self.space.scaling[1:]:
+            bounds.some_admissible(stage.stage, bases)
+
+    @property
+    def passes(self) -> int:
+        """One each path."""
+        return len(sides(self.config.scoring))
+
+    def train(self, training: Examples, validation: Examples, folder: Path, **options: Any) -> SupernetSummary:  # noqa: ANN401
+        """See `Method.train`."""
+        self.supernet = ScaleNetSupernet(self.space, self.classes)
+        return train_scalenet(self.supernet, self.config.supernet, training, folder, **options)
+
+    def load(self, folder: Path, device: torch.device) -> SupernetSummary:
+        """See `Method.load`."""
+        self.supernet = ScaleNetSupernet(self.space, self.classes).to(device)
+        return load_supernet(self.supernet, folder)
+
+    def judge(self, spec: ArchSpec, training: CachedImages, validation: CachedImages) -> float:
+        """Accuracy."""
+        return score_network(self.supernet, spec, training, validation, self.config.scoring)
+
+    def settings(self, search: str, ledgers: Mapping[str, Ledger]) -> dict[str, Any]:
+        """Baselines have as many networks scored as joint search."""
+        more = {} if search == "joint" else {"evaluations": ledgers["joint"].evaluations}
+        return {**super().settings(search, ledgers), **more}
+
+    def search(
+        self, search: str, record: Record[ScaleNetLedger, Bounds], ledgers: Mapping[str, Ledger]
+    ) -> Sequence[str]:
+        """See `Method.search`."""
+        if search == "joint":
+            return MCEA(record, self.config.search, self.config.latency.measured).run()
+        if record.latency:  # the best model that there is
+            record.bounds = record.bounds.with_model(record.latency.model(ledgers["joint"].latency_rounds))
+        return search_baseline(cast(Baseline, search), record, self.config.search, ledgers["joint"].evaluations)
+
+    def tell(self, ledger: ScaleNetLedger) -> tuple[str, int, int]:
+        """See `Method.tell`."""
+        step = ledger.half_steps[-1]
+        best = f", best fitness {step.generations[-1].best:.4f}" if step.generations else ""
+        what = f"{ledger.search} search: round {step.round}, {step.kind}{best}, {ledger.evaluations:,} networks scored"
+        return what, step.round, max(step.round, self.config.search.rounds)
+
+    def names(self, ledger: Ledger) -> list[str]:
+        """A stage each."""
+        return [f"{ledger.name}_{ledger.search}_s{stage.stage}" for stage in self.space.scaling]
+
+    def write(self, ledger: Ledger, folder: Path, origin: Origin | None) -> Written:
+        """Of the joint search, a family with the stages extrapolated, and its specs."""
+        if ledger.search != "joint" or origin is None or not isinstance(ledger, ScaleNetLedger):
+            return super().write(ledger, folder, None)
+        found = ledger.candidates(self.space)
+        scalings = [candidate.scaling for candidate in found]
+        family = self.space.family(found[0].kernels, scalings, self.classes, ledger.name, origin.provenance)
+        strategies = [
+            strategy.model_copy(update={"results": origin.results(network)})
+            for strategy, network in zip(family.strategies, ledger.found, strict=True)
+        ]
+        family = family.model_copy(update={"strategies": tuple(strategies)})
+        last = scalings[-1].stage
+        if self.config.extrapolate and last > 0:
+            more = extrapolate(family, tuple(range(last + 1, last + 1 + self.config.extrapolate)))
+            family = family.model_copy(update={"strategies": (*family.strategies, *more)})
+        rows = []
+        with replacing_folder(folder) as new:
+            for strategy in family.strategies:
+                spec = apply_strategy(family, strategy)
+                spec.save(new / f"{strategy.name}.json")
+                figures = (f"{strategy.depth:g}", f"{strategy.width:g}", str(strategy.resolution))
+                rows.append((spec.name, *figures, format_count(spec.cost.macs), format_count(spec.cost.params)))
+        path = folder.parent / "family.json"
+        family.save(path)
+        columns = ("network", "depth", "width", "pixels", "MACs", "params")
+        return Written([path, folder], columns, rows, {"family": family.model_dump(mode="json")})

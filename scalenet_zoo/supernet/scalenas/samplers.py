@@ -1,0 +1,56 @@
+"""Which networks, topologies, a training step of ScaleNAS's supernet works on: a class a rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from scalenet_zoo.spaces.scalenas import Group, Topologies
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from scalenet_zoo.spaces.scalenas import MultipathSpace
+
+
+class TopologySampler(Protocol):
+    """Draws the multipath networks of a step."""
+
+    def sample(self, rng: np.random.Generator) -> Topologies:
+        """One topology or several."""
+        ...
+
+
+@dataclass(frozen=True)
+class GroupedSampler:
+    """Grouped sampling (ScaleNAS, AutoML-Conf 2022, section 3): a group, all equally likely, then within it."""
+
+    space: MultipathSpace
+
+    def sample(self, rng: np.random.Generator) -> Topologies:
+        """One topology."""
+        return self.space.sample(rng, 1)
+
+
+@dataclass(frozen=True)
+class UniformTopologySampler:
+    """Each depth uniformly among all, each path with probability 1/2: nearly all networks are of middling size."""
+
+    space: MultipathSpace
+
+    def sample(self, rng: np.random.Generator) -> Topologies:
+        """One topology."""
+        return self.space.sample_group(rng, Group(self.space.depths, 0.5), 1)
+
+
+@dataclass(frozen=True)
+class TopologySandwichSampler:
+    """The sandwich rule (BigNAS, ECCV 2020): the largest network, the smallest, and two drawn by another rule."""
+
+    space: MultipathSpace
+    between: TopologySampler
+
+    def sample(self, rng: np.random.Generator) -> Topologies:
+        """Four topologies."""
+        ends = [self.space.largest[None], self.space.smallest[None]]
+        return Topologies.joined([*ends, self.between.sample(rng), self.between.sample(rng)])

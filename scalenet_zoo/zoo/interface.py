@@ -1,0 +1,134 @@
+"""How images are prepared for a network, and what its outputs mean: what its spec does not say.
+
+    timm's dict --of_timm--> Interface --to_timm--> timm's dict
+
+Timm keeps this in a dict, `network.pretrained_cfg`; so do config.json of a model folder, and the metadata of an ONNX
+file. These are read and written here alone.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field
+
+from scalenet_zoo.arch.labels import Labels
+from scalenet_zoo.arch.spec import ArchSpec, Strict, spec_errors, spec_of, unwrapped
+from scalenet_zoo.core.errors import SpecError
+from scalenet_zoo.zoo.catalog import published_weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CropShare = Annotated[float, Field(gt=0, le=1)]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+Mean = Annotated[tuple[Annotated[float, Field(ge=-1e6, le=1e6)], ...], Field(min_length=1, max_length=3)]
+Deviation = Annotated[tuple[Annotated[float, Field(gt=0, le=1e6)], ...], Field(min_length=1, max_length=3)]
+
+INTERPOLATION: Interpolation = "bicubic"
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet's."""
+
+
+class Interface(Strict):
+    """How images are prepared for a network, and what its outputs mean.
+
+    Attributes:
+        crop_pct: share of an image's shorter side that a classifier sees; dense networks see the whole image.
+        interpolation: how images are resized; for dense networks bilinear.
+        mean: of each channel of pixels from 0 to 1; a network with one channel takes the mean of three.
+        std: deviation, in the same way.
+        labels: of the classes or joints.
+    """
+
+    crop_pct: CropShare = 0.875
+    interpolation: Interpolation = INTERPOLATION
+    mean: Mean = MEAN
+    std: Deviation = DEVIATION
+    labels: Labels = Labels()
+
+    @classmethod
+    def of(cls, spec: ArchSpec) -> Self:
+        """Of a network without weights, or with published ones."""
+        return cls.of_timm(_published(spec), spec)
+
+    @classmethod
+    def of_network(cls, network: "nn.Module") -> Self:
+        """Of one of our networks, wrapped or not, as its `pretrained_cfg` says.
+
+        Raises:
+            SpecError: as `of_timm`.
+        """
+        spec = spec_of(network)
+        return cls.of_timm(_published(spec) | (getattr(unwrapped(network), "pretrained_cfg", None) or {}), spec)
+
+    @classmethod
+    def of_timm(cls, cfg: Mapping[str, Any], spec: ArchSpec, source: str | None = None) -> Self:
+        """From timm's dict.
+
+        Labels of another number of classes, which a new classifier leaves behind, are left out. Of a dense network the
+        dict's `crop_pct` and `interpolation` do not count.
+
+        Args:
+            cfg: what it does not say is as in ImageNet.
+            spec: of the network.
+            source: names the dict in errors; None: the network's `pretrained_cfg`.
+
+        Raises:
+            SpecError: it says what cannot be done, such as a crop of 200%; one line that names the field.
+        """
+        source = source or f"{spec.name}: pretrained_cfg"
+        stated = {key: cfg[key] for key in cls.model_fields if key in cfg and key != "labels"}
+        if spec.task != "classification":
+            stated |= {"crop_pct": 1.0, "interpolation": "bilinear"}
+        with spec_errors(source):
+            interface = cls.model_validate_json(json.dumps(stated, default=str))
+        for field, values in (("mean", interface.mean), ("std", interface.std)):
+            if len(values) not in (3, spec.input.channels):
+                raise SpecError(f"{source}: {field}: found {len(values)} numbers, expected 3")
+        with spec_errors(f"{source}: labels"):
+            labels = Labels.of(cfg)
+        return interface.model_copy(update={"labels": labels}) if len(labels.names) == spec.classes else interface
+
+    def to_timm(self, spec: ArchSpec, also: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """As timm's dict.
+
+        Args:
+            spec: of the network, or of the same with more channels or another class count, which the labels do not fit.
+            also: a dict whose other entries go along, in its order.
+        """
+        mean, std = (one * 3 if len(one) == 1 < spec.input.channels else one for one in (self.mean, self.std))
+        cfg = {
+            **(also or {}),
+            "crop_pct": self.crop_pct,
+            "interpolation": self.interpolation,
+            "architecture": spec.name,
+            "input_size": (spec.input.channels, spec.input.height, spec.input.width),
+            "num_classes": spec.classes,
+            "first_conv": spec.first_conv,
+            "classifier": "classifier",
+            "mean": mean,
+            "std": std,
+            "labels": self.labels.to_cfg(),
+        }
+        if not self.labels.names or len(self.labels.names) != spec.classes:
+            del cfg["labels"]
+        return cfg
+
+
+def pretrained_cfg(spec: ArchSpec) -> dict[str, Any]:
+    """Timm's dict of a network of the zoo, with where its published weights are."""
+    published = _published(spec)
+    return Interface.of_timm(published, spec).to_timm(spec, published)
+
+
+def _published(spec: ArchSpec) -> dict[str, Any]:
+    """What timm says of the published weights of an architecture, and where they are; empty if there are none."""
+    published = published_weights(spec)
+    if published is None:
+        return {}
+    from timm import get_pretrained_cfg
+
+    theirs = get_pretrained_cfg(published).to_dict()
+    kept = ("crop_pct", "interpolation", "hf_hub_id", "mean", "std", "license", "origin_url")
+    return {key: theirs[key] for key in kept if key in theirs}
