@@ -23,6 +23,7 @@ from scalenet_zoo.export.graph_check import check_graph, folded_params
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions, Output
 from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.onnx_network import OnnxNetwork
+from scalenet_zoo.export.precision import rounded as rounded_graph
 from scalenet_zoo.export.verify import Agreement, agree, batch_sizes, compare, differences, processed, run_torch, verify
 from scalenet_zoo.inference.predict import describe_output
 from scalenet_zoo.zoo.interface import Interface
@@ -241,11 +242,10 @@ def test_an_fp16_file_is_checked_as_halves_compute_too(
 ) -> None:
     """ONNX Runtime's CPU provider does not round between operators; other runtimes do."""
     rounded: list[onnx.ModelProto] = []
-    honest = checks.rounded
 
     def counted(graph: onnx.ModelProto) -> onnx.ModelProto:
         rounded.append(graph)
-        return honest(graph)
+        return rounded_graph(graph)
 
     monkeypatch.setattr(checks, "rounded", counted)
     export_onnx(random_model(SPECS["classification"]), tmp_path / "x.onnx", OnnxOptions(precision=precision))
