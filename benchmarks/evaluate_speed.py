@@ -19,8 +19,9 @@ from benchmarks.interleave import interleave, ratio, record
 from scalenet_zoo import create_model
 from scalenet_zoo.arch.spec import spec_of
 from scalenet_zoo.data.examples import Examples
+from scalenet_zoo.data.image_files import read_image, sample_photographs
 from scalenet_zoo.data.loaders import evaluation_loader
-from scalenet_zoo.data.preparation import preprocessing, read_image, sample_photographs
+from scalenet_zoo.data.preparation import preprocessing
 from scalenet_zoo.data.sources import open_data
 from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.onnx_network import OnnxNetwork

@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.interleave import interleave, ratio, record
 from scalenet_zoo import create_model
-from scalenet_zoo.data.preparation import sample_photographs
+from scalenet_zoo.data.image_files import sample_photographs
 from scalenet_zoo.export.metadata import OnnxOptions, Precision
 from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.tensorrt.build import EngineOptions, build_engine

@@ -19,8 +19,8 @@ from timm.data import create_dataset, create_loader
 
 from benchmarks.interleave import record
 from scalenet_zoo import load_spec
+from scalenet_zoo.data.image_files import sample_photographs
 from scalenet_zoo.data.loaders import training_loader
-from scalenet_zoo.data.preparation import sample_photographs
 from scalenet_zoo.data.sources import open_data
 from scalenet_zoo.training.log import read_log
 from scalenet_zoo.training.recipe import Recipe

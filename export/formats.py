@@ -203,7 +203,8 @@ def export_model(
         keep_fp32=tuple(keep_fp32),
     )
     engine_options.check()
-    if not (is_file or (isinstance(model, str) and model.startswith(HUB_PREFIX))):
+    on_hub = isinstance(model, str) and model.startswith(HUB_PREFIX)
+    if not (is_file or on_hub):
         options.check(_spec(opened, img_size))
     images = _find_images(Path(calibration), calibration_images) if calibration else []
     stem = Path(str(model)).stem if isinstance(model, str | Path) else _spec(opened).name
@@ -221,7 +222,8 @@ def export_model(
         if is_file:
             source, name = user_path(str(model)), Path(str(model)).stem
         else:
-            options.check(_spec(opened, img_size))
+            if on_hub:  # whose spec is fetched only now
+                options.check(_spec(opened, img_size))
             network = _open(opened, seed, pretrained=pretrained, weights=weights, img_size=img_size)
             name = spec_of(network).name
             source = _onnx_path(name, to, output, scratch)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from scalenet_zoo.data.preparation import pixels, preprocessing, read_image
+from scalenet_zoo.data.image_files import read_image
+from scalenet_zoo.data.preparation import pixels, preprocessing
 from scalenet_zoo.export.metadata import Metadata
 
 Transform = Callable[[Image.Image], np.ndarray]

@@ -43,7 +43,7 @@ def export_onnx(
 ) -> Verification:
     """Write a network as an ONNX file, and check it against the network.
 
-    The input `image` is float32 (batch, channels, height, width), prepared as `images.preprocessing` does; the
+    The input `image` is float32 (batch, channels, height, width), prepared as `data.preparation` does; the
     output is `logits` or `heatmaps`. The options change both. The file's metadata hold the spec, its hash, the
     preprocessing, the class names, the versions and the options.
 

@@ -18,7 +18,7 @@ from torch import nn
 from scalenet_zoo.arch.spec import Task, unwrapped
 from scalenet_zoo.core.errors import VerificationError
 from scalenet_zoo.core.files import scratch_folder
-from scalenet_zoo.data.preparation import sample_photographs
+from scalenet_zoo.data.image_files import sample_photographs
 from scalenet_zoo.export.graph_check import check_graph
 from scalenet_zoo.export.inputs import file_input, network_input
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions, Output, Precision

@@ -1,6 +1,6 @@
 """Networks at a budget: of MACs, of parameters, or of latency on this machine."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,7 @@ def find_at_latency(
     threads: int | None = None,
     batch: int = 1,
     precision: str = "fp32",
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: OnProgress = lambda what, done, total: None,
 ) -> "LatencyChoice":
     """Find the best network of a family that meets a latency budget on this machine.
 

@@ -34,3 +34,10 @@ def test_every_module_is_named_where_it_is() -> None:
     assert {"build.py", "export.py"} <= command_groups
     named.pop("budgets")
     assert named == there
+
+
+def test_documents_name_files_that_there_are() -> None:
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    for document in documents:
+        for name in re.findall(r"`((?:\w+/)+\w+\.(?:py|md|yaml))`", document.read_text(encoding="utf-8")):
+            assert (ROOT / name).exists() or (ROOT / "scalenet_zoo" / name).exists(), f"{document.name}: {name}"

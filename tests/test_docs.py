@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from scalenet_zoo.cli import main
-from scalenet_zoo.data.preparation import sample_photographs
+from scalenet_zoo.data.image_files import sample_photographs
 from scalenet_zoo.search.scalenas.config import ScaleNASConfig
 from scalenet_zoo.search.scalenet.config import ScaleNetConfig
 from scalenet_zoo.search.scalenet.limits import Limits

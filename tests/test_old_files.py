@@ -64,12 +64,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """What a search has written for other commands: specs, and the family; of baselines, the networks alone."""
+    """What a search has written for other commands: specs, and the family."""
     found = {}
     for path in (*folder.glob("specs/*.json"), *folder.glob("baselines/*/*.json"), *folder.glob("family.json")):
-        found[str(path.relative_to(folder))] = values = lasting(read(path))
-        if "baselines" in path.parts:
-            del values["provenance"]  # version 0.1 said less of ScaleNet's
+        found[str(path.relative_to(folder))] = lasting(read(path))
     return found
 
 

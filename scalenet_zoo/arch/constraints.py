@@ -118,7 +118,7 @@ class Params(Constraint):
 
 
 class Predictor(Protocol):
-    """What can predict latencies of one kind of population: `export.latency_model.LatencyModel`, say."""
+    """What can predict latencies of one kind of population: `latency.model.LatencyModel`, say."""
 
     def predict(self, population: Any) -> Floats:  # noqa: ANN401
         """Milliseconds, in the population's shape."""

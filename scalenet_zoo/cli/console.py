@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.core.quoting import printable
 
 LINE_SECONDS = 30.0
@@ -60,7 +61,7 @@ def progress(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar() -> Iterator[OnProgress]:
     """Give a function to tell what is being done, how much is done, and of how much; a bar where somebody watches.
 
     It is drawn when told something, not all the time: it takes no time from what is being measured. Of work whose end
@@ -103,7 +104,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         end()
 
 
-def _lines_now_and_then() -> Callable[[str, int, int], None]:
+def _lines_now_and_then() -> OnProgress:
     told = time.monotonic()
 
     def tell(what: str, done: int, total: int) -> None:
@@ -116,7 +117,7 @@ def _lines_now_and_then() -> Callable[[str, int, int], None]:
 
 
 @contextmanager
-def progress_lines(shown: bool = True) -> Iterator[Callable[[str, int, int], None]]:
+def progress_lines(shown: bool = True) -> Iterator[OnProgress]:
     """The same for work of hours: where nobody watches, a line whenever there is something new to tell."""
     if shown and sys.stderr.isatty():
         with progress_bar() as advance:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from scalenet_zoo.cli.options import Json
-from scalenet_zoo.cli.processes import is_first, leave
+from scalenet_zoo.core.distributed import is_launched_first, leave
 
 ConfigOption = Annotated[
     str, typer.Argument(help="A YAML file, or the name of one of the package: digits, imagenet, cityscapes, coco-pose.")
@@ -43,7 +43,7 @@ def train_supernet_command(
     from scalenet_zoo.cli.console import print_json, progress_lines
     from scalenet_zoo.search.run_search import train_supernet
 
-    first = is_first()
+    first = is_launched_first()
     with progress_lines(first) as on_progress:
         folder, summary = train_supernet(
             config,
@@ -135,7 +135,7 @@ def search_command(
         name: [part.strip() or None for part in text.split(",")] for name, text in amounts.items() if text is not None
     }
     limits |= {name: value for name, value in (("backend", on), ("threads", threads)) if value is not None}
-    first = is_first()
+    first = is_launched_first()
     with progress_lines(first) as on_progress:
         found = run_search(
             config,

@@ -132,10 +132,10 @@ def train_command(
 
     from scalenet_zoo.arch.provenance import public_command
     from scalenet_zoo.cli.console import print_json, progress_lines, say
-    from scalenet_zoo.cli.processes import is_first, leave
+    from scalenet_zoo.core.distributed import is_launched_first, leave
     from scalenet_zoo.training.fit import fit
 
-    with progress_lines(is_first()) as advance:
+    with progress_lines(is_launched_first()) as advance:
         trained = fit(
             spec,
             data,
@@ -163,7 +163,7 @@ def train_command(
             **{name: _parsed(name, value) for name, value in values.items() if value is not None},
         )
     leave()
-    if not is_first():
+    if not is_launched_first():
         return
     if as_json:
         print_json({**asdict(trained), "run": str(trained.run)})

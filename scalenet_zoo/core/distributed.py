@@ -1,5 +1,6 @@
 """What processes that torch.distributed joins do together."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -18,6 +19,11 @@ def rank_and_world() -> tuple[int, int]:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+
+def is_launched_first() -> bool:
+    """Whether this is the first process that torchrun or accelerate launch started; known before they have joined."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def on_all_ranks(make: Callable[[], _T]) -> list[_T]:
@@ -60,3 +66,11 @@ def all_gather(share: _T) -> list[_T]:
     shares: list[Any] = [None] * world
     torch.distributed.all_gather_object(shares, share)
     return shares
+
+
+def leave() -> None:
+    """Leave the processes that torch.distributed joined, if it did."""
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -34,8 +34,9 @@ from scalenet_zoo.data.coco import (
 from scalenet_zoo.data.crops import STRIDE, apply, crop_matrix, cut, draw_heatmaps, inverse
 from scalenet_zoo.data.detections import PERSON, Detection, read_detections
 from scalenet_zoo.data.examples import Person, Region, find_split
+from scalenet_zoo.data.image_files import read_oriented
 from scalenet_zoo.data.joints import read_joints
-from scalenet_zoo.data.preparation import normalisation, read_oriented
+from scalenet_zoo.data.preparation import normalisation
 from scalenet_zoo.zoo.interface import Interface
 
 if TYPE_CHECKING:

@@ -10,20 +10,7 @@ from torchvision.transforms import v2
 
 from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.errors import InputError
-from scalenet_zoo.data.image_files import find_images, image_files, read_image, read_oriented, sample_photographs, turn
 from scalenet_zoo.zoo.interface import Interface
-
-__all__ = [
-    "find_images",
-    "image_files",
-    "normalisation",
-    "pixels",
-    "preprocessing",
-    "read_image",
-    "read_oriented",
-    "sample_photographs",
-    "turn",
-]
 
 
 def preprocessing(spec: ArchSpec, interface: Interface) -> Callable[[Image.Image], Tensor]:

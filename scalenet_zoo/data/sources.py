@@ -32,12 +32,12 @@ def open_data(
     """Open a data set.
 
     Args:
-        source: one of `data_forms.FORMS`, or a folder; `~` is the user's home, here and in other paths.
+        source: one of `data.forms.FORMS`, or a folder; `~` is the user's home, here and in other paths.
         task: what it is for.
         split: which part: `train`, `val`, `test`, or another name that the data set has.
         ignore_index: of segmentation masks: the value of void pixels; None: 255, where `classes.json` says
             nothing else.
-        joints: of persons: a YAML file about their joints, see `pose.read_joints`.
+        joints: of persons: a YAML file about their joints, see `data.joints`.
         boxes: of persons: those that a detector found instead of the data set's own, see `pose.open_coco`.
         box_score: boxes of lower scores are left out.
         limit: take only so many examples, spread evenly; with `boxes` so many images.

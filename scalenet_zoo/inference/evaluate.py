@@ -7,7 +7,7 @@ examples --evaluation_loader--> images, targets --network or file--> outputs --m
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from scalenet_zoo.arch.labels import Labels, imagenet_labels, match_labels, spel
 from scalenet_zoo.arch.spec import ArchSpec, Task
 from scalenet_zoo.core.distributed import all_gather
 from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data.broken import BrokenImages, complaint
 from scalenet_zoo.data.classification import Stream
@@ -96,7 +97,7 @@ def evaluate_network(
     rank: int = 0,
     world: int = 1,
     broken_limit: int = 100,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_progress: OnProgress = lambda what, done, total: None,
 ) -> Evaluation:
     """Measure how good a network is.
 

@@ -103,7 +103,7 @@ class Measurement(Strict):
 
     Attributes:
         role: what it is for.
-        terms: what its latency is made of, as `latency_terms.TERMS`.
+        terms: what its latency is made of, as `terms.TERMS`.
         macs: of one image.
         visits: milliseconds of each: its own, and the yardstick's before and after it.
     """

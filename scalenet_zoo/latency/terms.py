@@ -2,7 +2,7 @@
 
 For each kind of operation these are multiply-adds (as counted, and with channels rounded up to a
 block of SIMD lanes), elements read and written, weights read, and the call itself. A latency model
-weighs them; see `latency_model.py`. `trace_terms` takes them from a trace; `population_terms` and
+weighs them; see `model.py`. `trace_terms` takes them from a trace; `population_terms` and
 `multipath_terms` work them out for many networks at once, in NumPy; tests hold them equal to it.
 """
 

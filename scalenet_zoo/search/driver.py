@@ -40,6 +40,7 @@ from scalenet_zoo.search.scoring import Scorer, validation_images
 from scalenet_zoo.supernet.summary import SUMMARY, SUPERNET_WEIGHTS, SupernetSummary, trained_supernet
 from scalenet_zoo.training.accelerator import alone_in, make_accelerator
 from scalenet_zoo.training.log import LOG
+from scalenet_zoo.training.loop import LoopOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,24 +57,16 @@ _OF_SUPERNET = ("method", "data", "train_split", "limit", "ignore_index", "joint
 """Fields of the configuration that a supernet depends on."""
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What does not change the result of a search.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(LoopOptions):
+    """What does not change the result of a search; of its supernet's training what `LoopOptions` has.
 
     Attributes:
-        workers: processes that load images, for each process that trains.
-        save_every: steps between checkpoints of the supernet, besides those after each epoch.
-        log_interval: steps between lines of its log.
-        cpu: stay on the CPU, GPU or not.
         on_progress: told what is being done, how much of it is done, and how much there is.
         about: what else to say in the provenance of what is found.
         supernet: another run, whose supernet is taken instead of training one.
     """
 
-    workers: int = 2
-    save_every: int | None = None
-    log_interval: int = 50
-    cpu: bool = False
     on_progress: OnProgress = lambda what, done, total: None
     about: Mapping[str, Any] = field(default_factory=dict)
     supernet: Path | None = None
@@ -184,16 +177,7 @@ class Run:
         torch.manual_seed(self.recipe.seed)
         if (folder / SUMMARY).exists():
             return self.method.load(folder, self.accelerator.device)
-        return self.method.train(
-            self.training,
-            self.validation,
-            folder,
-            workers=options.workers,
-            save_every=options.save_every,
-            log_interval=options.log_interval,
-            cpu=options.cpu,
-            on_step=options.on_progress,
-        )
+        return self.method.train(self.training, self.validation, folder, options, options.on_progress)
 
     def make_scorer(self, summary: SupernetSummary) -> Scorer:
         """What scores networks by the supernet."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from scalenet_zoo.arch.labels import Labels
     from scalenet_zoo.arch.spec import ArchSpec, Provenance, Result
+    from scalenet_zoo.core.progress import OnProgress
     from scalenet_zoo.data.examples import Examples
     from scalenet_zoo.latency.model import LatencyModel
     from scalenet_zoo.search.images import CachedImages
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.search.limits import SearchBounds
     from scalenet_zoo.search.record import Record
     from scalenet_zoo.supernet.summary import SupernetSummary
+    from scalenet_zoo.training.loop import LoopOptions
 
 AnyConfig = TypeVar("AnyConfig", bound=SearchConfig)
 
@@ -153,14 +155,17 @@ class Method(ABC, Generic[AnyConfig]):
         return 1
 
     @abstractmethod
-    def train(self, training: Examples, validation: Examples, folder: Path, **options: Any) -> SupernetSummary:  # noqa: ANN401
+    def train(
+        self, training: Examples, validation: Examples, folder: Path, options: LoopOptions, on_step: OnProgress
+    ) -> SupernetSummary:
         """Train the supernet, or go on with it.
 
         Args:
             training: images to learn from.
             validation: images to choose by, if there is something to choose.
             folder: of the supernet.
-            options: `workers`, `save_every`, `log_interval`, `cpu`, `on_step`.
+            options: where, and how often to save and to tell.
+            on_step: told of every step: what is being done, how many are done, and of how many.
         """
 
     @abstractmethod

@@ -49,7 +49,7 @@ class Record(Generic[AnyLedger, AnyBounds]):
 
     Args:
         path: of the ledger.
-        first: the ledger before anything was done; see `Method.first_ledger`.
+        first: the ledger before anything was done.
         scorer: scores networks.
         bounds: what networks cost; with a model of latency, if that is limited.
         latency: measures and predicts, if latency is limited.

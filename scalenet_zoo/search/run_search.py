@@ -80,7 +80,15 @@ def run_search(
 
     from scalenet_zoo.search.driver import RunOptions
 
-    options = RunOptions(workers, save_every, log_interval, cpu, on_progress, about or {}, taken)
+    options = RunOptions(
+        workers=workers,
+        save_every=save_every,
+        log_interval=log_interval,
+        cpu=cpu,
+        on_progress=on_progress,
+        about=about or {},
+        supernet=taken,
+    )
     run = open_run(chosen, output, options)
     written = run.search()
 

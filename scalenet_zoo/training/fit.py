@@ -1,13 +1,12 @@
 """Training by name: from a network's and a data set's names to a folder with the trained network."""
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalenet_zoo.arch.spec import spec_of, unwrapped
-from scalenet_zoo.core.distributed import rank_and_world
+from scalenet_zoo.core.distributed import is_launched_first, rank_and_world
 from scalenet_zoo.core.errors import UsageError
 from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.core.outputs import check_writable
@@ -118,7 +117,7 @@ def fit(
     named = isinstance(model, str | Path)
     folder = user_path(output) if output else Path("runs") / (Path(str(model)).stem if named else _spec(opened).name)
     holds_run(folder, resume)
-    if os.environ.get("RANK", "0") == "0":
+    if is_launched_first():
         check_writable(folder / RUN_FILE)
     task = _spec(opened).task
     if isinstance(data, str):

@@ -13,7 +13,7 @@ import pytest
 
 from scalenet_zoo import ArchSpec, list_models, load_spec
 from scalenet_zoo.core.version import __version__
-from scalenet_zoo.data.preparation import sample_photographs
+from scalenet_zoo.data.image_files import sample_photographs
 from scalenet_zoo.export.onnx import OnnxNetwork
 from tests.helpers.bad_specs import BAD_MBCONV, BAD_MULTIPATH, corrupt
 from tests.helpers.command import COMMAND, Run

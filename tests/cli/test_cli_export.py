@@ -16,7 +16,7 @@ from PIL import Image
 
 from scalenet_zoo import load_spec
 from scalenet_zoo.core.errors import ZooError
-from scalenet_zoo.data.preparation import sample_photographs
+from scalenet_zoo.data.image_files import sample_photographs
 from scalenet_zoo.export.metadata import Metadata
 from scalenet_zoo.export.tensorrt.record import read_engine
 from scalenet_zoo.models.opening import open_model

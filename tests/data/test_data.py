@@ -28,9 +28,9 @@ from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.data.broken import BrokenImages, LoadingError
 from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.examples import Examples
-from scalenet_zoo.data.image_files import image_files
+from scalenet_zoo.data.image_files import image_files, read_image, sample_photographs
 from scalenet_zoo.data.loaders import TrainingSet, evaluation_loader, seeded, training_loader
-from scalenet_zoo.data.preparation import preprocessing, read_image, sample_photographs
+from scalenet_zoo.data.preparation import preprocessing
 from scalenet_zoo.data.sources import open_data
 from scalenet_zoo.inference.evaluate import evaluate_network
 from scalenet_zoo.training.recipe import Recipe

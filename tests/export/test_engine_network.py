@@ -17,7 +17,7 @@ import torch
 
 from scalenet_zoo import create_model
 from scalenet_zoo.core.errors import EngineError, VerificationError
-from scalenet_zoo.data.preparation import sample_photographs
+from scalenet_zoo.data.image_files import sample_photographs
 from scalenet_zoo.export.metadata import OnnxOptions
 from scalenet_zoo.export.onnx import OnnxNetwork, export_onnx
 from scalenet_zoo.export.tensorrt import build as tensorrt

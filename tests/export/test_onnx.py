@@ -19,7 +19,7 @@ from torch import nn
 from scalenet_zoo import create_model, list_models, load_spec
 from scalenet_zoo.arch.spec import ArchSpec, DenseHead, Input
 from scalenet_zoo.core.errors import BackendError, EngineError, ExportError, InputError, OutputError, VerificationError
-from scalenet_zoo.data.preparation import find_images, sample_photographs
+from scalenet_zoo.data.image_files import find_images, sample_photographs
 from scalenet_zoo.export import onnx as exporter
 from scalenet_zoo.export.graph import trace_graph
 from scalenet_zoo.export.inputs import file_input, network_input

@@ -26,7 +26,7 @@ from scalenet_zoo import load_spec
 from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.errors import BackendError, EngineError, InputError
 from scalenet_zoo.core.files import SCRATCH, replacing
-from scalenet_zoo.data.preparation import sample_photographs
+from scalenet_zoo.data.image_files import sample_photographs
 from scalenet_zoo.export.metadata import OnnxOptions, Precision
 from scalenet_zoo.export.onnx import OnnxNetwork, export_onnx
 from scalenet_zoo.export.tensorrt import build as tensorrt

@@ -17,7 +17,7 @@ from torch import nn
 from scalenet_zoo import load_spec
 from scalenet_zoo.arch.spec import ArchSpec, Input, Module, MultipathNetwork, Provenance
 from scalenet_zoo.core.errors import VerificationError
-from scalenet_zoo.data.preparation import sample_photographs
+from scalenet_zoo.data.image_files import sample_photographs
 from scalenet_zoo.export import verify as checks
 from scalenet_zoo.export.graph_check import check_graph, folded_params
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions, Output

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from scalenet_zoo.arch.labels import Labels
 from scalenet_zoo.arch.spec import Task
 from scalenet_zoo.core.errors import InputError, SpecError, WeightsError
-from scalenet_zoo.data.preparation import read_image, sample_photographs
+from scalenet_zoo.data.image_files import read_image, sample_photographs
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.onnx_network import OnnxNetwork

@@ -58,7 +58,7 @@ class DrawnAtRandom(Method[ScaleNetConfig]):
     def check_limits(self, model: LatencyModel | None = None) -> None:
         self.bounds(model)
 
-    def train(self, training: Any, validation: Any, folder: Path, **options: Any) -> SupernetSummary:
+    def train(self, training: Any, validation: Any, folder: Path, *_: Any) -> SupernetSummary:
         nothing = SupernetSummary(
             space_hash=self.space.hash, weights_sha256="", steps=0, images=0, image_macs=0, seconds=0.0
         )

@@ -65,10 +65,16 @@ def settings(recipe: dict[str, Any] | None = None, **values: Any) -> ScaleNASSet
 
 
 def run(
-    folder: Path, head: Head, chosen: ScaleNASSettings, net: ScaleNASSupernet | None = None, **options: Any
+    folder: Path,
+    head: Head,
+    chosen: ScaleNASSettings,
+    net: ScaleNASSupernet | None = None,
+    save_every: int | None = None,
+    **on_step: Any,
 ) -> SupernetSummary:
     net, data = net or supernet(head), (Shapes(head, 40), Shapes(head, 8, "val"))
-    return train_scalenas(net, chosen, *data, folder, workers=0, log_interval=1, cpu=True, **options)
+    options = LoopOptions(workers=0, save_every=save_every, log_interval=1, cpu=True)
+    return train_scalenas(net, chosen, *data, folder, options, **on_step)
 
 
 def losses(folder: Path) -> list[float]:
@@ -201,7 +207,7 @@ def test_a_pretrained_hrnet_learns_the_task_and_teaches(hub: Hub, tmp_path: Path
     chosen = settings({"epochs": 1, "batch_size": 2}, teacher=TeacherSettings(pretrained="hrnet_w18_pose"))
     net = ScaleNASSupernet(space, 2)
     data = Shapes("pose", 2), Shapes("pose", 2, "val")
-    summary = train_scalenas(net, chosen, *data, tmp_path, workers=0, log_interval=1, cpu=True)
+    summary = train_scalenas(net, chosen, *data, tmp_path, LoopOptions(workers=0, log_interval=1, cpu=True))
     assert summary.steps == 1
     teacher, hrnet = load_spec(tmp_path / "teacher"), load_spec("hrnet_w18_pose")
     assert teacher.network == hrnet.network
@@ -453,7 +459,7 @@ def test_two_processes_train_and_follow_a_teacher(tmp_path: Path) -> None:
 def test_a_gpu_trains(amp: str, head: Head, tmp_path: Path) -> None:
     net, data = supernet(head), (Shapes(head, 40), Shapes(head, 8, "val"))
     chosen = settings({"amp": amp, "epochs": 8}, sampler="sandwich")
-    train_scalenas(net, chosen, *data, tmp_path, workers=0, log_interval=1)
+    train_scalenas(net, chosen, *data, tmp_path, LoopOptions(workers=0, log_interval=1))
     assert next(net.parameters()).device.type == "cuda"
     assert np.mean(losses(tmp_path)[-10:]) < np.mean(losses(tmp_path / "teacher")[:5])
 
@@ -487,10 +493,12 @@ def test_data_for_another_task_or_of_other_classes_are_refused(tmp_path: Path) -
     data = Shapes("pose", 40), Shapes("pose", 8, "val")
     for values in (ALONE, {}):  # with a teacher, before it is trained
         with pytest.raises(InputError, match="shapes: found data for pose, expected segmentation as largest does"):
-            train_scalenas(supernet("segmentation"), settings(**values), *data, tmp_path, workers=0, cpu=True)
+            train_scalenas(
+                supernet("segmentation"), settings(**values), *data, tmp_path, LoopOptions(workers=0, cpu=True)
+            )
     other = ScaleNASSupernet(space_of("pose"), 17)
     with pytest.raises(InputError, match="shapes: found 2 joints, expected 17 as largest has"):
-        train_scalenas(other, settings(**ALONE), *data, tmp_path, workers=0, cpu=True)
+        train_scalenas(other, settings(**ALONE), *data, tmp_path, HERE)
 
 
 def test_teachers_that_do_not_fit_are_refused(teachers: dict[Head, Path], tmp_path: Path) -> None:

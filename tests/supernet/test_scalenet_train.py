@@ -44,10 +44,11 @@ def supernet(seed: int = 0) -> ScaleNetSupernet:
     return ScaleNetSupernet(TINY, 3)
 
 
-def run(folder: Path, chosen: ScaleNetSettings | None = None, **options: Any) -> SupernetSummary:
-    return train_scalenet(
-        supernet(), chosen or settings(), DATA, folder, workers=0, log_interval=1, cpu=True, **options
-    )
+def run(
+    folder: Path, chosen: ScaleNetSettings | None = None, save_every: int | None = None, **on_step: Any
+) -> SupernetSummary:
+    options = LoopOptions(workers=0, save_every=save_every, log_interval=1, cpu=True)
+    return train_scalenet(supernet(), chosen or settings(), DATA, folder, options, **on_step)
 
 
 def losses(folder: Path) -> list[float]:
@@ -129,7 +130,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import torch
-from tests.supernet.test_scalenet_train import DATA, settings, supernet, train_scalenet
+from tests.supernet.test_scalenet_train import DATA, LoopOptions, settings, supernet, train_scalenet
 torch.set_num_threads(1)
 net = supernet()
 if "double" in sys.argv:
@@ -137,7 +138,7 @@ if "double" in sys.argv:
     net.register_forward_pre_hook(lambda module, images: tuple(image.double() for image in images))
 processes = "different" if "different" in sys.argv else "same"
 chosen = settings({"epochs": 2}, processes=processes)
-train_scalenet(net, chosen, DATA, Path(sys.argv[1]), workers=0, save_every=1, log_interval=1, cpu=True)
+train_scalenet(net, chosen, DATA, Path(sys.argv[1]), LoopOptions(workers=0, save_every=1, log_interval=1, cpu=True))
 """
 
 
@@ -212,7 +213,7 @@ def test_two_processes_may_each_work_on_a_network_of_their_own(tmp_path: Path) -
 @pytest.mark.parametrize("amp", ["no", "bf16"])
 def test_a_gpu_trains(amp: str, tmp_path: Path) -> None:
     net = supernet()
-    train_scalenet(net, settings({"amp": amp, "epochs": 12}), DATA, tmp_path, workers=0, log_interval=1)
+    train_scalenet(net, settings({"amp": amp, "epochs": 12}), DATA, tmp_path, LoopOptions(workers=0, log_interval=1))
     assert next(net.parameters()).device.type == "cuda"
     assert np.mean(losses(tmp_path)[-10:]) < np.mean(losses(tmp_path)[:5])
 
@@ -288,7 +289,7 @@ def test_the_smallest_images_are_enough_for_batch_norm(tmp_path: Path) -> None:
     values["scaling"][0]["resolution"] = [8]
     network = ScaleNetSupernet(Space.from_values(values, "small"), 3)
     with pytest.raises(InputError, match="batch_size: found 1 .*expected 2 or more: .* a single image of 8x8"):
-        train_scalenet(network, settings({"batch_size": 1}), DATA, tmp_path, workers=0, cpu=True)
+        train_scalenet(network, settings({"batch_size": 1}), DATA, tmp_path, HERE)
 
 
 def test_a_run_is_not_gone_on_with_otherwise(tmp_path: Path) -> None:

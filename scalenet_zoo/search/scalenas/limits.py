@@ -79,7 +79,7 @@ class TopologyPopulation:
 
     @property
     def terms(self) -> Floats:
-        """What their latency is made of, (terms, n); see `export.latency_terms`."""
+        """What their latency is made of, (terms, n); see `latency/terms.py`."""
         from scalenet_zoo.latency.terms import multipath_terms
 
         space, topologies = self.space, self.topologies

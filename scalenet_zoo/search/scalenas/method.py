@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
 
     from scalenet_zoo.arch.spec import ArchSpec
+    from scalenet_zoo.core.progress import OnProgress
     from scalenet_zoo.data.examples import Examples
     from scalenet_zoo.latency.model import LatencyModel
     from scalenet_zoo.search.images import CachedImages
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.search.record import Record
     from scalenet_zoo.spaces.scalenas import MultipathSpace, Topologies
     from scalenet_zoo.supernet.summary import SupernetSummary
+    from scalenet_zoo.training.loop import LoopOptions
 
 
 class ScaleNASMethod(Method[ScaleNASConfig]):
@@ -89,10 +91,12 @@ class ScaleNASMethod(Method[ScaleNASConfig]):
         """Of the configuration, or the first that the task has."""
         return self.config.scoring.metric_of(self.space.head)
 
-    def train(self, training: Examples, validation: Examples, folder: Path, **options: Any) -> SupernetSummary:  # noqa: ANN401
+    def train(
+        self, training: Examples, validation: Examples, folder: Path, options: LoopOptions, on_step: OnProgress
+    ) -> SupernetSummary:
         """See `Method.train`."""
         self.supernet = ScaleNASSupernet(self.space, self.classes)
-        return train_scalenas(self.supernet, self.config.supernet, training, validation, folder, **options)
+        return train_scalenas(self.supernet, self.config.supernet, training, validation, folder, options, on_step)
 
     def load(self, folder: Path, device: torch.device) -> SupernetSummary:
         """See `Method.load`."""

@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
     from scalenet_zoo.arch.constraints import Predictor
     from scalenet_zoo.arch.spec import ArchSpec
+    from scalenet_zoo.core.progress import OnProgress
     from scalenet_zoo.data.examples import Examples
     from scalenet_zoo.search.images import CachedImages
     from scalenet_zoo.search.ledger import Ledger
     from scalenet_zoo.search.record import Record
     from scalenet_zoo.spaces.scalenet import Space
     from scalenet_zoo.supernet.summary import SupernetSummary
+    from scalenet_zoo.training.loop import LoopOptions
 
 
 class ScaleNetMethod(Method[ScaleNetConfig]):
@@ -100,10 +102,12 @@ class ScaleNetMethod(Method[ScaleNetConfig]):
         """One each path."""
         return len(sides(self.config.scoring))
 
-    def train(self, training: Examples, validation: Examples, folder: Path, **options: Any) -> SupernetSummary:  # noqa: ANN401
+    def train(
+        self, training: Examples, validation: Examples, folder: Path, options: LoopOptions, on_step: OnProgress
+    ) -> SupernetSummary:
         """See `Method.train`."""
         self.supernet = ScaleNetSupernet(self.space, self.classes)
-        return train_scalenet(self.supernet, self.config.supernet, training, folder, **options)
+        return train_scalenet(self.supernet, self.config.supernet, training, folder, options, on_step)
 
     def load(self, folder: Path, device: torch.device) -> SupernetSummary:
         """See `Method.load`."""

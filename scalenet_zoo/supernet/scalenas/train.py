@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,7 @@ def train_scalenas(
     training: Examples,
     validation: Examples,
     run: Path,
-    *,
-    workers: int = 2,
-    save_every: int | None = None,
-    log_interval: int = 50,
-    cpu: bool = False,
+    options: LoopOptions = LoopOptions(),  # noqa: B008 - it cannot be changed
     on_step: OnProgress = lambda what, done, total: None,
 ) -> SupernetSummary:
     """Train a supernet and before that its teacher, or go on with it, and write it to a folder.
@@ -62,10 +59,7 @@ def train_scalenas(
         validation: images to choose the teacher's best epoch by.
         run: the folder: teacher (a run of `train`), checkpoints, log.jsonl, in the end supernet.safetensors and
             summary.json.
-        workers: processes that load images, for each process that trains.
-        save_every: steps between checkpoints, besides those after each epoch.
-        log_interval: steps between lines of the log.
-        cpu: train on the CPU, GPU or not.
+        options: where, and how often to save and to tell.
         on_step: told of every step: what is being done, how many are done, and of how many.
 
     Raises:
@@ -77,7 +71,6 @@ def train_scalenas(
         OutputError: a file cannot be written.
     """
     recipe = settings.make_recipe(supernet.space.head)
-    options = LoopOptions(workers=workers, save_every=save_every, log_interval=log_interval, cpu=cpu)
     teacher = None
     if settings.needs_teacher:
         teacher = make_teacher(
@@ -87,7 +80,7 @@ def train_scalenas(
             training,
             validation,
             run / TEACHER,
-            Options(**vars(options)),
+            Options(**{each.name: getattr(options, each.name) for each in fields(LoopOptions)}),
             lambda what, done, total: on_step(f"teacher: {what}", done, total),
         )
     return ScaleNASTrainer(supernet, settings, training, run, options, teacher).run(on_step)

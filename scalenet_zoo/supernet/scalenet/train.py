@@ -35,11 +35,7 @@ def train_scalenet(
     settings: ScaleNetSettings,
     training: Examples,
     run: Path,
-    *,
-    workers: int = 2,
-    save_every: int | None = None,
-    log_interval: int = 50,
-    cpu: bool = False,
+    options: LoopOptions = LoopOptions(),  # noqa: B008 - it cannot be changed
     on_step: OnProgress = lambda what, done, total: None,
 ) -> SupernetSummary:
     """Train a supernet, or go on with it, and write it to a folder.
@@ -49,10 +45,7 @@ def train_scalenet(
         settings: how.
         training: images to learn from.
         run: the folder: checkpoints, log.jsonl, in the end supernet.safetensors and summary.json.
-        workers: processes that load images, for each process that trains.
-        save_every: steps between checkpoints, besides those after each epoch.
-        log_interval: steps between lines of the log.
-        cpu: train on the CPU, GPU or not.
+        options: where, and how often to save and to tell.
         on_step: told of every step: what is being done, how many are done, and of how many.
 
     Raises:
@@ -62,7 +55,6 @@ def train_scalenet(
         WeightsError: a checkpoint is damaged.
         OutputError: a file cannot be written.
     """
-    options = LoopOptions(workers=workers, save_every=save_every, log_interval=log_interval, cpu=cpu)
     return ScaleNetTrainer(supernet, settings, training, run, options).run(on_step)
 
 
