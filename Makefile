@@ -4,8 +4,9 @@ BIN := .venv/bin
 
 .PHONY: demo test test-slow test-nightly test-fuzz test-lowest coverage lint types bench schema clean
 
-demo: .venv/installed  ## build a 600M-MACs network, export it, run both on a photograph
-	$(BIN)/scalenet-zoo build --flops 600M --export onnx --output demo
+demo: .venv/installed  ## build a 600M-MACs network with weights, export it, name two photographs
+	HF_HUB_OFFLINE=1 $(BIN)/scalenet-zoo build --flops 600M --family efficientnet_lite --pretrained --export onnx --output demo
+	$(BIN)/scalenet-zoo predict --model demo/efficientnet_lite_600m.onnx --top 1
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
@@ -34,7 +35,7 @@ lint: .venv/installed build/house
 	cd build/house && $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache --no-logo
 
 types: .venv/installed build/house
-	MYPYPATH=build/house $(BIN)/mypy -p scalenet_zoo -p tests -p benchmarks
+	MYPYPATH=build/house $(BIN)/mypy -p scalenet_zoo -p tests -p benchmarks -p tools
 
 .PHONY: build/house
 build/house:  ## the package as it is installed, export/ and searched_archs/ inside it: linters read no setuptools mapping

@@ -1,7 +1,7 @@
 """The benchmarks of this checkout beside those of another one, in turn: is anything slower than it was?
 
 python -m benchmarks.beside OTHER [--only NAME ...] [--repeats N]: OTHER is a checkout of another commit, whose
-requirements are installed here; about 10 minutes. Ratios of seconds, this / other, below 1 is faster. Either checkout
+requirements are installed here; about 25 minutes. Ratios of seconds, this / other, below 1 is faster. Either checkout
 runs its own benchmark in a process of its own, which waits for its turn, so what both measure is what their benchmarks
 measure: `interleave`'s `ours`. Of training, a whole run of `train` is a turn.
 """

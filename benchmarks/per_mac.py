@@ -69,10 +69,12 @@ def networks() -> dict[str, Subject]:
 def layers() -> dict[str, Subject]:
     """The layer that S0 has most of, with other kernels and other channels."""
     subjects: dict[str, Subject] = {}
+    network = load_spec("scalenet_s0").network
+    assert network.type == "mbconv"
     for channels, kernel in ((40, 3), (40, 5), (40, 7), (48, 5), (42, 5), (41, 5)):
         layer = Layer(kernel=kernel, stride=1, hidden=6 * channels, squeeze=channels // 4, channels=channels)
         shape = (channels, 28, 28)
-        module = MBConv(channels, layer, "hard_swish", "hard_sigmoid")
+        module = MBConv(channels, layer, network)
         subjects[f"mbconv {kernel}x{kernel}, {channels} channels, 28x28"] = (
             module,
             shape,

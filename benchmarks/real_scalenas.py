@@ -42,11 +42,11 @@ from scalenet_zoo.core.files import read_yaml, replacing_folder
 from scalenet_zoo.data.sources import open_data
 from scalenet_zoo.inference.evaluate import evaluate_network
 from scalenet_zoo.search.driver import Run, RunOptions
+from scalenet_zoo.search.extract import Extractor
 from scalenet_zoo.search.ledger import Ledger
 from scalenet_zoo.search.record import Record
 from scalenet_zoo.search.report.page import write_report
 from scalenet_zoo.search.scalenas.config import ScaleNASConfig
-from scalenet_zoo.search.scalenas.extract import extract_network
 from scalenet_zoo.search.scalenas.limits import TopologyBounds
 from scalenet_zoo.search.scalenas.method import ScaleNASMethod
 from scalenet_zoo.search.scalenas.search import SEARCHES, TopologySearch
@@ -259,7 +259,7 @@ class RealScaleNAS:
             if training.score is None or training.name in reached:
                 continue
             with TemporaryDirectory() as folder:
-                extract_network(self.grouped, training.spec, Path(folder) / "network")
+                Extractor(self.grouped).write(training.spec, Path(folder) / "network")
                 figures = evaluate_network(create_model(Path(folder) / "network"), test).metrics
             reached[training.name] = next(v for name, v in figures.items() if name.startswith(str(data.metric)))
             self.tell("judging", len(reached), 0)

@@ -21,6 +21,7 @@ from scalenet_zoo.zoo.model_folder import HUB_PREFIX
 from scalenet_zoo.zoo.sources import (
     NetworkSource,
     check_model,
+    file_stem,
     has_weights,
     is_exported,
     load_spec,
@@ -207,7 +208,7 @@ def export_model(
     if not (is_file or on_hub):
         options.check(_spec(opened, img_size))
     images = _find_images(Path(calibration), calibration_images) if calibration else []
-    stem = Path(str(model)).stem if isinstance(model, str | Path) else _spec(opened).name
+    stem = file_stem(model) if isinstance(model, str | Path) else _spec(opened).name
     for path in _targets(stem, to, output, with_onnx=not is_file):
         check_writable(path)
     if to in ENGINES:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.zoo.catalog import list_models as list_models
     from scalenet_zoo.zoo.catalog import load_family as load_family
     from scalenet_zoo.zoo.create import create_model as create_model
+    from scalenet_zoo.zoo.inherit import inherit as inherit
     from scalenet_zoo.zoo.publish import pull as pull
     from scalenet_zoo.zoo.publish import push as push
     from scalenet_zoo.zoo.sources import load_spec as load_spec
@@ -34,6 +35,7 @@ _HOMES = {
     "evaluate": "models.evaluation",
     "export_model": "export.formats",
     "fit": "training.fit",
+    "inherit": "zoo.inherit",
     "list_models": "zoo.catalog",
     "load_family": "zoo.catalog",
     "load_spec": "zoo.sources",
@@ -51,6 +53,7 @@ __all__ = [
     "evaluate",
     "export_model",
     "fit",
+    "inherit",
     "list_models",
     "load_family",
     "load_spec",

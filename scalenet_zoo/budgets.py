@@ -1,13 +1,15 @@
 """Networks at a budget: of MACs, of parameters, or of latency on this machine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalenet_zoo.arch.constraints import Constraint, Macs, Params, check_budget
-from scalenet_zoo.arch.family import Family
-from scalenet_zoo.arch.scaling import fit_budget
+from scalenet_zoo.arch.family import Family, Strategy
+from scalenet_zoo.arch.scaling import apply_strategy, fit_budget
 from scalenet_zoo.arch.spec import ArchSpec, Task, spec_of
 from scalenet_zoo.core.backends import check_backend
 from scalenet_zoo.core.errors import BudgetError, UsageError
@@ -19,6 +21,8 @@ from scalenet_zoo.core.quantities import format_count, format_range, parse_count
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.zoo.catalog import Entries, find_networks, latency_name
 from scalenet_zoo.zoo.create import create_model, create_seeded, with_seed
+from scalenet_zoo.zoo.kinship import check_inheritance, hindrances
+from scalenet_zoo.zoo.published import published_entry
 from scalenet_zoo.zoo.sources import NetworkSource, has_weights, load_spec
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     from scalenet_zoo.export.verify import Verification
     from scalenet_zoo.latency.budget import LatencyChoice
+    from scalenet_zoo.zoo.inheritance import Inherited
 
 
 def spec_for(
@@ -37,11 +42,13 @@ def spec_for(
     num_classes: int | None = None,
     in_chans: int = 3,
     img_size: int | Sequence[int] | None = None,
+    pretrained: bool = False,
 ) -> ArchSpec:
     """The spec at a budget of MACs or parameters; exactly one of the two is given.
 
-    For classification a network of the family at 97% to 100% of the budget is worked out. For
-    segmentation and pose the largest entry of the zoo within the budget is taken.
+    For classification a network of the family at 97% to 100% of the budget is worked out; one that shall inherit, with
+    `pretrained`, so that one of the family's networks with published weights can be grown into it, if the budget
+    allows. For segmentation and pose the largest entry of the zoo within the budget is taken.
 
     Args:
         flops: MACs, as `"600M"` or a number.
@@ -53,6 +60,7 @@ def spec_for(
         num_classes: None: the family's, or the entry's.
         in_chans: channels of the image.
         img_size: for segmentation and pose, its height and width in pixels; None: each entry's.
+        pretrained: whether it shall inherit published weights.
 
     Raises:
         QuantityError: a budget cannot be read.
@@ -66,7 +74,11 @@ def spec_for(
     constraint: Constraint = Macs(budget) if params is None else Params(budget)
     networks = find_networks(task, family, num_classes, in_chans, img_size)
     if isinstance(networks, Family):
-        return fit_budget(networks, constraint, divisor, num_classes, in_chans)
+        spec = fit_budget(networks, constraint, divisor, num_classes, in_chans)
+        if not pretrained:
+            return spec
+        fit = partial(fit_budget, networks, constraint, divisor, num_classes, in_chans)
+        return _growable(networks, spec, lambda strategy: fit(at_least=strategy))
 
     entries = networks.specs
     measure = constraint.measure_name
@@ -79,6 +91,27 @@ def spec_for(
             f"{' at the images they are for; --size gives others' if measure == 'macs' and img_size is None else ''}"
         )
     return max((spec for spec in entries if costs[spec.name] <= budget), key=lambda spec: costs[spec.name])
+
+
+def _growable(family: Family, spec: ArchSpec, fit: Callable[[Strategy], ArchSpec]) -> ArchSpec:
+    """A network that one of a family's with published weights can be grown into, at the same budget as another.
+
+    Args:
+        family: of both.
+        spec: the other; it is given back if it is such itself, or if the budget allows none.
+        fit: the network at the budget that is at least as deep and as wide as under a strategy.
+    """
+    published = []
+    for strategy in family.strategies:
+        source = apply_strategy(family, strategy, in_channels=spec.input.channels)
+        if published_entry(source) is not None:
+            if not hindrances(spec, source):
+                return spec
+            published.append((source.cost.macs, strategy))
+    for _, strategy in sorted(published, key=lambda each: each[0]):  # the smallest leads least away from the law
+        with suppress(BudgetError):
+            return fit(strategy)
+    return spec
 
 
 def _which(task: Task, family: str | None) -> str:
@@ -168,20 +201,29 @@ def build(
     num_classes: int | None = None,
     in_chans: int = 3,
     img_size: int | Sequence[int] | None = None,
+    pretrained: bool = False,
     **kwargs: Any,  # noqa: ANN401 - create_model's
 ) -> "nn.Module":
     """Build the network at a budget: `build(flops="600M")` or `build(latency="4ms", on="ort-cpu")`.
 
-    Arguments as `spec_for`, `find_at_latency` and `create_model`.
+    Arguments as `spec_for`, `find_at_latency` and `create_model`; with `pretrained` the network inherits from the entry
+    with published weights that `zoo.inherit.find_source` finds for it.
     """
     if (latency is None) != (on is None):
         raise BudgetError("found one of latency and on, expected both")
     if latency is None or on is None:
-        return create_model(spec_for(flops, params, task, family, divisor, num_classes, in_chans, img_size), **kwargs)
-    if flops is not None or params is not None:
+        spec = spec_for(flops, params, task, family, divisor, num_classes, in_chans, img_size, pretrained)
+    elif flops is not None or params is not None:
         raise BudgetError("found two budgets, expected one of flops, params and latency")
-    found = find_at_latency(latency, on, task, family, divisor, num_classes, in_chans, img_size)
-    return create_model(found.taken.spec, **kwargs)
+    else:
+        spec = find_at_latency(latency, on, task, family, divisor, num_classes, in_chans, img_size).taken.spec
+    if not pretrained:
+        return create_model(spec, **kwargs)
+    if kwargs.get("inherit") is not None or kwargs.get("weights") is not None:
+        raise UsageError("`pretrained`: found it with `inherit` or `weights`, expected one of them")
+    from scalenet_zoo.zoo.inherit import find_source
+
+    return create_model(spec, **kwargs, inherit=find_source(spec))
 
 
 @dataclass(frozen=True)
@@ -191,10 +233,11 @@ class Built:
     Attributes:
         network: with initial weights, if nobody trained it.
         spec: of it.
-        trained: whether its weights are ones that somebody trained.
+        trained: whether its weights are ones that somebody trained, or began with some.
         files: by their kind: spec, weights, onnx.
         found: the networks that were tried for a latency; None: it was no budget.
         verification: how the ONNX file compares with the network; None: there is none.
+        inherited: what the network took from another; None: nothing.
     """
 
     network: "nn.Module"
@@ -203,6 +246,7 @@ class Built:
     files: Mapping[str, Path]
     found: "LatencyChoice | None" = None
     verification: "Verification | None" = None
+    inherited: "Inherited | None" = None
 
 
 def build_files(
@@ -224,6 +268,7 @@ def build_files(
     in_chans: int | None = None,
     pretrained: bool = False,
     weights: str | Path | None = None,
+    inherit: NetworkSource | None = None,
     export: bool = False,
     seed: int = 0,
     on_progress: OnProgress = lambda what, done, total: None,
@@ -242,8 +287,9 @@ def build_files(
         divisor: channels of a classifier at a budget are multiples of it; None: 8.
         num_classes: classes or joints; None: the family's or the source's.
         in_chans: channels of the image; None: 3, or the source's.
-        pretrained: load published weights.
+        pretrained: load published weights; at a budget, inherit from the entry that `zoo.inherit.find_source` finds.
         weights: a file of weights to load.
+        inherit: what else the network starts from: an entry with published weights, a folder, a repository.
         export: write an ONNX file, too, and check it; a latency on ONNX Runtime has one in any case.
         seed: of weights that are not loaded.
         on_progress: told what is being done, how much of it is done, and how much there is.
@@ -268,15 +314,21 @@ def build_files(
         raise UsageError("found one of `latency` and `on`, expected both")
     if latency is None and (threads or batch or precision):
         raise UsageError("found `threads`, `batch` or `precision` without `latency`, for which they are")
+    if inherit is not None and (pretrained or weights or (source is not None and has_weights(source))):
+        raise UsageError("found `inherit` with other weights to load, expected one or the other")
+    if pretrained and weights and source is None:
+        raise UsageError("found `pretrained` with `weights`, expected one of them")
     wanted = (task or "classification", family, divisor or 8, num_classes, in_chans or 3, img_size)
     arch = None
     if latency is not None and on is not None:
         _check_latency(latency, on, precision)
         find_networks(wanted[0], family, num_classes, in_chans or 3, img_size)
     elif source is None:
-        arch = spec_for(flops, params, *wanted)
+        arch = spec_for(flops, params, *wanted, pretrained=pretrained)
     else:
         arch = load_spec(source)
+    if inherit is not None:
+        check_inheritance(inherit, arch)
     folder = user_path(output)
     check_writable(folder / f"{arch.name if arch else 'network'}.json")
 
@@ -292,8 +344,14 @@ def build_files(
     if export:  # imported before there is anything to clean up: an interrupt within a native import may crash
         from scalenet_zoo.export.onnx import export_onnx
     on_progress(f"building {arch.name}", 0, 0)
-    made = {"pretrained": pretrained, "num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
-    network = create_seeded(arch if source is None else source, seed, weights=weights, **made)  # a folder has weights
+    made = {"weights": weights, "num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
+    inherited = None
+    if source is not None:
+        network = create_seeded(source, seed, pretrained=pretrained, **made)  # a folder has weights
+    else:
+        network = create_seeded(arch, seed, **made)
+    if inherit is not None or (source is None and pretrained):
+        inherited = _inherit(network, inherit, seed)
     spec = spec_of(network)
     path = folder / f"{spec.name}.json"
     files = {"spec": path, "weights": path.with_suffix(".safetensors")}
@@ -305,8 +363,16 @@ def build_files(
             files["onnx"] = path.with_suffix(".onnx")
             on_progress(f"exporting {files['onnx']}", 0, 0)
             verification = export_onnx(network, temporary.with_suffix(".onnx"))
-    trained = bool(pretrained or weights or (source is not None and has_weights(source)))
-    return Built(network, spec, trained, files, found, verification)
+    trained = bool(pretrained or weights or inherited or (source is not None and has_weights(source)))
+    return Built(network, spec, trained, files, found, verification, inherited)
+
+
+def _inherit(network: "nn.Module", source: NetworkSource | None, seed: int) -> "Inherited":
+    """Start a network from another; None: from the published weights that fit best."""
+    from scalenet_zoo.zoo.inherit import find_source, inherit
+
+    with with_seed(seed):
+        return inherit(network, find_source(spec_of(network)) if source is None else source)
 
 
 def _check_latency(latency: str | float, on: str, precision: str | None) -> None:

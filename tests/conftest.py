@@ -51,7 +51,10 @@ def s0(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["Hub"]:
-    """A Hub on this machine that the Hub's client talks to, with an empty cache and no token."""
+    """A Hub on this machine that the Hub's client talks to, with an empty cache and no token.
+
+    No installed package has weights, so that they come from the Hub.
+    """
     from huggingface_hub import constants
 
     from tests.helpers.hub_server import Hub
@@ -69,6 +72,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator["Hub"]:
         "HF_HUB_DISABLE_XET": True,  # a protocol of its own, which the server does not speak
     }.items():
         monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr("scalenet_zoo.zoo.installed.WEIGHTS_PACKAGES", {})
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
     yield server

@@ -91,7 +91,7 @@ def test_the_commands_of_search_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
 ) -> None:
     printed = [run(command, monkeypatch, capsys) for command in commands(SEARCH)]
-    assert len(printed) == 4
+    assert len(printed) == 6
     assert all(f"digits_s{stage}" in printed[0] for stage in range(5))
     assert "digits_s1: classification" in printed[2]
     assert printed[3].startswith("best top1")

@@ -44,8 +44,8 @@ from tests.helpers.search_config import write_config
 from tests.helpers.shapes import SPECS, Shapes
 
 FACE = [
-    "benchmark", "build", "create_model", "evaluate", "export_model", "fit", "list_models", "load_family", "load_spec",
-    "predict", "pull", "push", "run_search",
+    "benchmark", "build", "create_model", "evaluate", "export_model", "fit", "inherit", "list_models", "load_family",
+    "load_spec", "predict", "pull", "push", "run_search",
 ]  # fmt: skip
 TINY = SPECS["classification"]
 QUICK: dict[str, Any] = {"workers": 0, "cpu": True, "limit": 64, "epochs": 1}

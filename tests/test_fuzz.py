@@ -189,6 +189,22 @@ def _read_weights(folder: Path) -> None:
     create_model(SPECS["classification"], weights=folder / "model.safetensors")
 
 
+def _pickles(folder: Path) -> list[Path]:
+    import torch
+
+    state = {"state_dict": random_model(SPECS["classification"]).state_dict(), "epoch": 3}
+    torch.save(state, folder / "new.pth")
+    torch.save(state, folder / "old.pth", _use_new_zipfile_serialization=False)
+    return [folder / "new.pth", folder / "old.pth"]
+
+
+def _read_pickles(folder: Path) -> None:
+    from scalenet_zoo import create_model
+
+    for name in ("new.pth", "old.pth"):
+        create_model(SPECS["classification"], weights=folder / name)
+
+
 def _checkpoint(folder: Path) -> list[Path]:
     import torch
 
@@ -323,6 +339,7 @@ READERS: dict[str, Reader] = {
     "tars": Reader(_tar, lambda folder: _read_all("classification", f"imagefolder:{folder / 'all.tar'}", "train")),
     "model folders": Reader(_model_folder, _read_model_folder),
     "weights": Reader(_weights, _read_weights),
+    "files of torch.save": Reader(_pickles, _read_pickles),
     "checkpoints": Reader(_checkpoint, _read_checkpoint),
     "logs": Reader(_log, _read_log),
     "runs": Reader(_run, _read_run),

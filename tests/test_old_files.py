@@ -96,6 +96,7 @@ def of_this_machine(profile: Path) -> None:
 @pytest.mark.parametrize("command", ANSWERS)
 def test_commands_answer_as_version_0_1_did(command: str, run: Run, old: Path) -> None:
     found = run.json(*command.split())
+    found = {name: value for name, value in found.items() if name in ANSWERS[command]}  # there may be more to say now
     tolerance = 0.03 if "int8" in command else 1e-4  # CPUs add up int8 in several ways
     assert_same(lasting(found), lasting(ANSWERS[command]), tolerance)
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from scalenet_zoo.arch.spec import (
+    NORM_EPS,
     Activation,
     Channels,
     Document,
@@ -18,6 +19,8 @@ from scalenet_zoo.arch.spec import (
     Head,
     Kernel,
     Name,
+    NormEps,
+    Padding,
     Pixels,
     Provenance,
     Result,
@@ -29,6 +32,14 @@ from scalenet_zoo.arch.spec import (
 LEAST, MOST = 0.01, 100.0
 """What depth or width is multiplied by: beyond, what is scaled has little to do with its base model."""
 
+Squeeze = Annotated[
+    Literal["input", "expanded", "none"],
+    Field(
+        description="Squeeze-and-excite channels are a quarter of the layer's input or expanded channels; none: layers"
+        " have no squeeze-and-excite."
+    ),
+]
+
 Multiplier = Annotated[float, Field(ge=LEAST, le=MOST)]
 
 
@@ -39,6 +50,9 @@ class BaseStage(Strict):
     stride: Stride
     expand: Annotated[int, Field(ge=1, le=64, description="Hidden channels per input channel of a layer.")]
     kernels: Annotated[tuple[Kernel, ...], Field(min_length=1, max_length=64, description="One a layer.")]
+    scales_depth: Annotated[
+        bool, Field(exclude_if=bool, description="Whether depth applies to it; if not, it keeps its layers.")
+    ] = True
 
 
 class FamilyBase(Strict):
@@ -49,10 +63,9 @@ class FamilyBase(Strict):
     head: Head
     activation: Activation
     gate: Gate
-    squeeze: Annotated[
-        Literal["input", "expanded"],
-        Field(description="Squeeze-and-excite channels are a quarter of the layer's input or expanded channels."),
-    ]
+    padding: Padding = "symmetric"
+    norm_eps: NormEps = NORM_EPS
+    squeeze: Squeeze
     resolution: Pixels
 
 
@@ -78,5 +91,8 @@ class Family(Document):
     base: FamilyBase
     divisor: Annotated[int, Field(ge=1, le=1024, description="Channels are multiples of it; 1: rounded up.")]
     scales_head: Annotated[bool, Field(description="Whether width applies to the head as well.")]
+    scales_stem: Annotated[
+        bool, Field(exclude_if=bool, description="Whether width applies to the stem; if not, it keeps its channels.")
+    ] = True
     strategies: Annotated[tuple[Strategy, ...], Field(min_length=1, max_length=100)]
     provenance: Provenance

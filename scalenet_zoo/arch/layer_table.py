@@ -30,12 +30,14 @@ def layer_table(spec: ArchSpec) -> list[LayerRow]:
     network = spec.network
     described: dict[str, str] = {}
     if network.type == "mbconv":
-        described["stem"] = f"conv {network.stem.kernel}x{network.stem.kernel} /{network.stem.stride}"
+        padding = f" {network.padding}" if network.padding != "symmetric" else ""
+        described["stem"] = f"conv {network.stem.kernel}x{network.stem.kernel} /{network.stem.stride}{padding}"
         for s, stage in enumerate(network.stages):
             for i, layer in enumerate(stage):
                 squeeze = f", squeeze {layer.squeeze}" if layer.squeeze else ""
-                kernel = f"{layer.kernel}x{layer.kernel} /{layer.stride}"
-                described[f"stages.{s}.{i}"] = f"mbconv {kernel}, hidden {layer.hidden}{squeeze}"
+                kernel = f"{layer.kernel}x{layer.kernel} /{layer.stride}{padding}"
+                expand = " (expanded)" if layer.expand else ""
+                described[f"stages.{s}.{i}"] = f"mbconv {kernel}, hidden {layer.hidden}{expand}{squeeze}"
     else:
         positions = dict.fromkeys((2, 3, 4), 0)
         for module in network.modules:

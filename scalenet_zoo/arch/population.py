@@ -75,6 +75,18 @@ class Population:
         return scale_channels(base, self.strategies[1], self.family.divisor if self.divisor is None else self.divisor)
 
     @property
+    def stem(self) -> Integers:
+        """Channels of the stem, (M,)."""
+        base = self.family.base.stem.channels
+        return self.channels(base) if self.family.scales_stem else self.channels(base) * 0 + base
+
+    def scaled_layers(self, stage: int) -> Integers:
+        """Layers of a stage, scaled: (N, M)."""
+        depth = self.strategies[0]
+        scales = self.family.base.stages[stage].scales_depth
+        return scale_depth(self.layers[:, stage, None], depth if scales else np.ones_like(depth))
+
+    @property
     def head(self) -> Integers:
         """Channels of the head, (M,) or of no axis."""
         base = self.family.base.head.channels
@@ -93,15 +105,15 @@ class Population:
     @cached_property
     def peak_activation_bytes(self) -> Integers:
         """Bytes that a network's tensors take at the worst moment, as `Trace.peak_activation_bytes`: (N, M)."""
-        base, (depth, _, resolution) = self.family.base, self.strategies
-        before, size = self.channels(base.stem.channels), -(-resolution // base.stem.stride)
+        base, resolution = self.family.base, self.strategies[2]
+        before, size = self.stem, -(-resolution // base.stem.stride)
         live = self.in_channels * resolution**2 + before * size**2
         peak = np.broadcast_to(live, self.cost.macs.shape).copy()  # where costs fit 64 bits, this does
         for s, stage in enumerate(base.stages):
             channels, after = self.channels(stage.channels), -(-size // stage.stride)
             first = _layer_peak(before, channels, size, stage.stride, stage.expand, base.squeeze)
             rest = _layer_peak(channels, channels, after, 1, stage.expand, base.squeeze)
-            has_more = scale_depth(self.layers[:, s, None], depth) > 1
+            has_more = self.scaled_layers(s) > 1
             np.maximum(peak, np.where(has_more, np.maximum(first, rest), first), out=peak)
             before, size = channels, after
         head = self.head
@@ -121,10 +133,10 @@ def population_cost(population: Population) -> PopulationCost:
     """
     base, kernels, layers = population.family.base, population.kernels, population.layers
     in_channels, classes = population.in_channels, population.class_count
-    depth, width, resolution = population.strategies
+    _, width, resolution = population.strategies
 
     size = -(-resolution // base.stem.stride)
-    before = population.channels(base.stem.channels)
+    before = population.stem
     stem_weights = in_channels * base.stem.kernel**2 * before
     macs = np.broadcast_to(stem_weights * size**2, (len(kernels), len(width))).copy()
     params = np.broadcast_to(stem_weights + 2 * before, macs.shape).copy()
@@ -133,7 +145,7 @@ def population_cost(population: Population) -> PopulationCost:
         after = -(-size // stage.stride)
         first = _layer_cost(before, channels, size, after, stage.expand, base.squeeze)
         rest = _layer_cost(channels, channels, after, after, stage.expand, base.squeeze)
-        count = scale_depth(layers[:, s, None], depth)  # (N, M)
+        count = population.scaled_layers(s)  # (N, M)
         widest = float(max(before.max(), channels.max()))
         if stage.expand * widest**2 * float(size.max()) ** 2 * int(count.max()) > 2.0**58:
             raise BudgetError(f"stage {s}: found a cost near 2^63, expected one that fits 64 bits")
@@ -157,10 +169,11 @@ def _layer_cost(
     squeezed = squeeze_channels(before, hidden, squeeze)
     expansion = before * hidden if expand > 1 else 0 * before
     gate = 2 * hidden * squeezed
+    biases = squeezed + hidden if squeeze != "none" else 0 * hidden
     projection = hidden * channels
     macs = expansion * size**2 + gate + projection * after**2, hidden * after**2
     norms = 2 * ((2 * hidden if expand > 1 else hidden) + channels)
-    params = expansion + gate + squeezed + hidden + projection + norms, hidden
+    params = expansion + gate + biases + projection + norms, hidden
     return macs, params
 
 
@@ -173,7 +186,8 @@ def _layer_peak(
     x, expanded, filtered, y = before * size**2, hidden * size**2, hidden * after**2, channels * after**2
     kept: Integers = np.where((stride == 1) & (before == channels), x, 0)  # for the shortcut
     peak: Integers = np.maximum(x + expanded, expanded + filtered + kept) if expand > 1 else x + filtered
-    later: Integers = kept + filtered + np.maximum(hidden + squeezed, y)
+    gate = hidden + squeezed if squeeze != "none" else 0 * hidden
+    later: Integers = kept + filtered + np.maximum(gate, y)
     return np.maximum(peak, later)
 
 

@@ -38,6 +38,8 @@ def scale_channels(channels: ArrayLike, width: ArrayLike, divisor: int) -> Integ
 
 
 def squeeze_channels(before: ArrayLike, hidden: ArrayLike, squeeze: str) -> Integers:
-    """A quarter of a layer's input ("input") or expanded ("expanded") channels, at least 1."""
+    """A quarter of a layer's input ("input") or expanded ("expanded") channels, at least 1; "none": 0."""
+    if squeeze == "none":
+        return np.zeros_like(np.asarray(hidden))
     reduced: Integers = np.asarray(before if squeeze == "input" else hidden) // 4
     return np.maximum(1, reduced)

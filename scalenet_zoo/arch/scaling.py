@@ -40,7 +40,9 @@ TIGHTNESS = 0.97
 """The least share of its budget that a network of `fit_budget` uses."""
 
 
-def scale_network(base: FamilyBase, depth: float, width: float, divisor: int, scales_head: bool) -> MBConvNetwork:
+def scale_network(
+    base: FamilyBase, depth: float, width: float, divisor: int, scales_head: bool, scales_stem: bool = True
+) -> MBConvNetwork:
     """A base model's network, deeper and wider.
 
     A stage of n layers gets ceil(n depth), the added ones repeating the choice of its last; channels
@@ -53,16 +55,17 @@ def scale_network(base: FamilyBase, depth: float, width: float, divisor: int, sc
         width: multiplier of channels.
         divisor: of the channels.
         scales_head: whether width applies to the head as well.
+        scales_stem: whether it applies to the stem.
     """
 
     def wide(channels: int) -> int:
         return int(scale_channels(channels, width, divisor))
 
     stages = []
-    stem = before = wide(base.stem.channels)
+    stem = before = wide(base.stem.channels) if scales_stem else base.stem.channels
     for stage in base.stages:
         layers = []
-        for i in range(int(scale_depth(len(stage.kernels), depth))):
+        for i in range(int(scale_depth(len(stage.kernels), depth if stage.scales_depth else 1.0))):
             hidden = stage.expand * before
             layers.append(
                 Layer(
@@ -80,6 +83,8 @@ def scale_network(base: FamilyBase, depth: float, width: float, divisor: int, sc
         head=Head(channels=wide(base.head.channels) if scales_head else base.head.channels),
         activation=base.activation,
         gate=base.gate,
+        padding=base.padding,
+        norm_eps=base.norm_eps,
     )
 
 
@@ -104,7 +109,10 @@ def apply_strategy(
     Raises:
         SpecError: the scaled network is out of a spec's bounds.
     """
-    layers = sum(int(scale_depth(len(stage.kernels), strategy.depth)) for stage in family.base.stages)
+    layers = sum(
+        int(scale_depth(len(stage.kernels), strategy.depth if stage.scales_depth else 1.0))
+        for stage in family.base.stages
+    )
     if layers > LAYERS:  # before they are made
         raise SpecError(
             f"{strategy.name}: depth: found {strategy.depth:g}, with which the network has {layers:,} layers,"
@@ -117,6 +125,7 @@ def apply_strategy(
             strategy.width,
             family.divisor if divisor is None else divisor,
             family.scales_head,
+            family.scales_stem,
         )
         return ArchSpec.create(
             name=strategy.name,
@@ -264,6 +273,7 @@ def fit_budget(
     divisor: int = 8,
     classes: int | None = None,
     in_channels: int = 3,
+    at_least: Strategy | None = None,
 ) -> ArchSpec:
     """The network of a family at a budget: at most the budget, and at least `TIGHTNESS` of it.
 
@@ -278,9 +288,10 @@ def fit_budget(
         divisor: channels are multiples of it; 1: the papers' ceil.
         classes: None: the family's.
         in_channels: of the image.
+        at_least: a strategy whose depth and width it has at least, so that the strategy's network can be grown into it.
 
     Raises:
-        BudgetError: the budget is out of the range that the message states.
+        BudgetError: the budget is out of the range that the message states, or no such network keeps it.
         SpecError: no law can be fitted to the family's strategies.
         QuantityError: the divisor, the classes or the channels are out of their ranges.
     """
@@ -315,8 +326,12 @@ def fit_budget(
     at = int(np.abs(np.log(costs / budget)).argmin())
     candidates = _around((depth[at], width[at], pixels[at]), constraint.sees_resolution)
     candidates = candidates[_within(*candidates.T)]
-    costs = constraint.measure(population(*candidates.T))[0]
-    fitting = candidates[(constraint.excess(costs) == 0.0) & (costs >= TIGHTNESS * budget)]
+    if at_least is not None:
+        candidates = candidates[(candidates[:, 0] >= at_least.depth) & (candidates[:, 1] >= at_least.width)]
+    fitting = candidates
+    if len(candidates):
+        costs = constraint.measure(population(*candidates.T))[0]
+        fitting = candidates[(constraint.excess(costs) == 0.0) & (costs >= TIGHTNESS * budget)]
     if not len(fitting):
         raise BudgetError(
             f"{measure}: found no network of the family {family.name} between {TIGHTNESS:.0%} and 100% of"

@@ -43,6 +43,8 @@ _T = TypeVar("_T")
 
 WRAPPERS = ("_orig_mod", "module")
 """What torch.compile, and DataParallel or a moving average, call the network that they wrap; no module of ours is."""
+NORM_EPS = 1e-5
+"""What batch norm adds to the variance, if a spec does not say: torch's."""
 FUSION_STEPS = 5
 """Steps in a multipath module's arrays, used or not; the largest depth of a branch."""
 
@@ -55,8 +57,25 @@ def _odd(kernel: int) -> int:
 
 Task = Literal["classification", "segmentation", "pose"]
 DenseHead = Literal["segmentation", "pose", "bottom_up"]
-Activation = Literal["relu", "swish", "hard_swish"]
+Activation = Literal["relu", "relu6", "swish", "hard_swish"]
 Gate = Literal["sigmoid", "hard_sigmoid"]
+Padding = Annotated[
+    Literal["symmetric", "same"],
+    Field(
+        exclude_if=lambda padding: padding == "symmetric",
+        description="Zeros around images before a convolution: symmetric: half a kernel on each side; same:"
+        " TensorFlow's, as many as give ceil(pixels / stride), the odd one on the right and at the bottom.",
+    ),
+]
+NormEps = Annotated[
+    float,
+    Field(
+        gt=0.0,
+        le=1.0,
+        exclude_if=lambda eps: eps == NORM_EPS,
+        description="What batch norm adds to the variance.",
+    ),
+]
 Channels = Annotated[int, Field(ge=1, le=65_536)]
 Kernel = Annotated[int, Field(ge=1, le=31, json_schema_extra={"not": {"multipleOf": 2}}), AfterValidator(_odd)]
 Stride = Annotated[int, Field(ge=1, le=2)]
@@ -220,6 +239,17 @@ class Layer(Strict):
     hidden: Annotated[Channels, Field(description="Expanded channels; equal to the input's: no expansion convolution.")]
     squeeze: Annotated[int, Field(ge=0, le=65_536, description="Squeeze-and-excite channels; 0: none.")]
     channels: Channels
+    expand: Annotated[
+        bool,
+        Field(
+            exclude_if=lambda expand: not expand,
+            description="Whether there is an expansion convolution even though hidden channels equal the input's.",
+        ),
+    ] = False
+
+    def expands(self, in_channels: int) -> bool:
+        """Whether it has an expansion convolution when its input has so many channels."""
+        return self.expand or self.hidden != in_channels
 
 
 class Head(Strict):
@@ -241,6 +271,8 @@ class MBConvNetwork(Strict):
     head: Head
     activation: Activation
     gate: Gate
+    padding: Padding = "symmetric"
+    norm_eps: NormEps = NORM_EPS
 
     @field_validator("stages")
     @classmethod

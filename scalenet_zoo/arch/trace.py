@@ -201,7 +201,7 @@ def _trace_mbconv(t: Trace, network: MBConvNetwork, classes: int) -> int:
 def _trace_layer(t: Trace, name: str, x: int, layer: Layer) -> int:
     shortcut = x
     before = t.shapes[x][0]
-    if layer.hidden != before:
+    if layer.expands(before):
         x = t.conv(f"{name}.expand", x, layer.hidden, 1)
     x = t.conv(f"{name}.depthwise", x, layer.hidden, layer.kernel, layer.stride, groups=layer.hidden)
     if layer.squeeze:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scalenet_zoo.cli.options import BuildFormat, Json, Pretrained, Seed, TaskName, WeightsOption, parse_size
+from scalenet_zoo.cli.options import BuildFormat, InheritOption, Json, Seed, TaskName, WeightsOption, parse_size
 from scalenet_zoo.core.bounds import THREADS
 
 
@@ -27,7 +27,8 @@ def build_command(
     family: Annotated[
         str | None,
         typer.Option(
-            help="scalenet, efficientnet or a JSON file; other tasks: scalenas, hrnet, for several people higherhrnet."
+            help="scalenet, efficientnet, efficientnet_lite or a JSON file; other tasks: scalenas, hrnet, for several"
+            " people higherhrnet."
         ),
     ] = None,
     size: Annotated[
@@ -38,8 +39,14 @@ def build_command(
     ] = None,
     classes: Annotated[int | None, typer.Option(min=1, help="Classes or joints, if not the family's.")] = None,
     in_channels: Annotated[int | None, typer.Option(min=1, help="Channels of the image, if not 3.")] = None,
-    pretrained: Pretrained = False,
+    pretrained: Annotated[
+        bool,
+        typer.Option(
+            "--pretrained", help="Load published weights; at a budget, start from those of the entry that fits best."
+        ),
+    ] = False,
     weights: WeightsOption = None,
+    inherit: InheritOption = None,
     export: Annotated[BuildFormat | None, typer.Option(help="Export the network too, and check the file.")] = None,
     output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
     seed: Seed = 0,
@@ -49,8 +56,10 @@ def build_command(
 
     Example: scalenet-zoo build --flops 600M --export onnx
     """
+    from dataclasses import asdict
+
     from scalenet_zoo.budgets import build_files
-    from scalenet_zoo.cli.console import print_json, progress_lines
+    from scalenet_zoo.cli.console import print_json, progress_lines, say
     from scalenet_zoo.cli.latency import found_json, print_found
     from scalenet_zoo.cli.verification import print_verification, verification_json
     from scalenet_zoo.core.quantities import format_count
@@ -75,6 +84,7 @@ def build_command(
             in_chans=in_channels,
             pretrained=pretrained,
             weights=weights,
+            inherit=inherit,
             export=export is not None,
             seed=seed,
             on_progress=advance,
@@ -86,6 +96,7 @@ def build_command(
                 **arch.model_dump(mode="json", include={"name", "task", "input", "classes", "cost", "provenance"}),
                 "hash": arch.hash,
                 "trained": built.trained,
+                "inherited": asdict(built.inherited) if built.inherited else None,
                 "files": {kind: str(path) for kind, path in built.files.items()},
                 "latency": found_json(found) if found else None,
                 "verification": verification_json(verification) if verification else None,
@@ -98,6 +109,8 @@ def build_command(
     )
     for path in built.files.values():
         typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
+    if built.inherited:
+        say(f"weights from {built.inherited}")
     if not built.trained:
         typer.echo(UNTRAINED)
     if found:

@@ -36,7 +36,21 @@ MODEL = "A name of the zoo, a spec's JSON file, hf-hub:org/name, a folder of `tr
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Pretrained = Annotated[bool, typer.Option("--pretrained", help="Load published weights from the Hugging Face Hub.")]
-WeightsOption = Annotated[Path | None, typer.Option(help="A safetensors file with the network's weights.")]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file with the network's weights: safetensors or .pth; with our names, timm's, torchvision's,"
+        " efficientnet_pytorch's or those of the official HRNets."
+    ),
+]
+InheritOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SOURCE",
+        help="Start from what another architecture knows: an entry with published weights, hf-hub:org/name, a folder"
+        " of `train`.",
+    ),
+]
 IgnoreIndex = Annotated[
     int | None,
     typer.Option(

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 
 def predict_command(
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Image files, or folders of them; two sample photographs if none are given."),
+    ] = None,
+    *,
     model: Annotated[str, typer.Option(help=MODEL)],
     pretrained: Pretrained = False,
     weights: WeightsOption = None,

@@ -15,7 +15,8 @@ def profile_command(
     family: Annotated[
         str | None,
         typer.Option(
-            help="scalenet, efficientnet or a family's JSON file; for other tasks scalenas or hrnet, or both."
+            help="scalenet, efficientnet, efficientnet_lite or a family's JSON file; for other tasks scalenas or hrnet,"
+            " or both."
         ),
     ] = None,
     size: Annotated[

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from scalenet_zoo.cli.options import Json
+from scalenet_zoo.core.bounds import THREADS
 from scalenet_zoo.core.distributed import is_launched_first, leave
+from scalenet_zoo.core.quantities import format_count
 
 ConfigOption = Annotated[
     str, typer.Argument(help="A YAML file, or the name of one of the package: digits, imagenet, cityscapes, coco-pose.")
@@ -67,28 +69,52 @@ def train_supernet_command(
 
 @supernet.command("extract")
 def extract_command(
-    run: Annotated[Path, typer.Argument(help="The folder of a search of multipath networks (method: scalenas).")],
-    network: Annotated[str, typer.Argument(help="A network that was found, such as NAME_0, or a spec's file.")],
-    output: Annotated[Path, typer.Option(help="The model folder to write.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a search, or of `supernet train`.")],
+    network: Annotated[
+        str | None, typer.Argument(help="A network that was found, such as NAME_0, or a spec's file; or give a budget.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The model folder to write; the network's name if not given.")
+    ] = None,
+    flops: Annotated[str | None, typer.Option(help="The best of some networks with at most so many MACs: 20M.")] = None,
+    latency: Annotated[
+        str | None, typer.Option(help="The largest of some networks with at most this latency: 2ms; needs --on.")
+    ] = None,
+    on: Annotated[str | None, typer.Option(help="The back end of --latency: ort-cpu, torch, ...")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=THREADS, help="CPU threads of --latency.")] = None,
     workers: Workers = 2,
     cpu: Cpu = False,
     as_json: Json = False,
 ) -> None:
     """Write a network with the supernet's weights as a model folder: usable without training it.
 
-    Batch-norm statistics are estimated anew, as when it was scored.
+    Batch-norm statistics are estimated anew, and the network is scored.
 
-    Example: scalenet-zoo supernet extract runs/streets streets_3 --output streets_3
+    Example: scalenet-zoo supernet extract runs/digits --flops 2M --output digits_2m
     """
-    from scalenet_zoo.cli.console import print_json, progress
+    from scalenet_zoo.cli.console import print_json, progress_lines
     from scalenet_zoo.search.run_search import extract_found
 
-    with progress("extracting"):
-        spec = extract_found(run, network, output, workers=workers, cpu=cpu)
+    with progress_lines() as on_progress:
+        found = extract_found(
+            run,
+            network,
+            output,
+            flops=flops,
+            latency=latency,
+            on=on,
+            threads=threads,
+            workers=workers,
+            cpu=cpu,
+            on_progress=on_progress,
+        )
+    spec, folder = found.spec, output or Path(found.spec.name)
     if as_json:
-        print_json({"network": spec.name, "folder": str(output)})
+        cost = spec.cost.model_dump(mode="json")
+        print_json({"network": spec.name, "folder": str(folder), "cost": cost, found.metric: found.score})
         return
-    typer.echo(f"wrote {output}")
+    typer.echo(f"{spec.name}: {format_count(spec.cost.macs)} MACs, {found.metric} {found.score:.4f}")
+    typer.echo(f"wrote {folder}")
 
 
 def search_command(

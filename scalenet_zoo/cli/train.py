@@ -10,7 +10,15 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 import typer.core
 
-from scalenet_zoo.cli.options import IgnoreIndex, JointsOption, Json, Pretrained, WeightsOption, parse_size
+from scalenet_zoo.cli.options import (
+    IgnoreIndex,
+    InheritOption,
+    JointsOption,
+    Json,
+    Pretrained,
+    WeightsOption,
+    parse_size,
+)
 
 
 class TrainCommand(typer.core.TyperCommand):
@@ -104,6 +112,7 @@ def train_command(
     ] = None,
     pretrained: Pretrained = False,
     weights: WeightsOption = None,
+    inherit: InheritOption = None,
     teacher: Annotated[
         str | None, typer.Option(help="A network to learn from, too: hf-hub:org/name, or a folder of `train`.")
     ] = None,
@@ -147,6 +156,7 @@ def train_command(
             num_classes=classes,
             pretrained=pretrained,
             weights=weights,
+            inherit=inherit,
             teacher=teacher,
             resume=resume,
             ignore_index=ignore_index,

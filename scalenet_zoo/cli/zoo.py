@@ -1,10 +1,13 @@
 """`list` and `show`: what the zoo holds."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scalenet_zoo.cli.options import Json, TaskName
+
+if TYPE_CHECKING:
+    from scalenet_zoo.zoo.published import PublishedEntry
 
 TaskOption = Annotated[TaskName | None, typer.Option(help="Only entries for this task.")]
 
@@ -15,40 +18,67 @@ def list_command(
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Only entries with published weights.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the zoo's entries with their cost.
+    """List the zoo's entries: their cost, the published weights that --pretrained takes, and what is reported.
 
     Example: scalenet-zoo list 'scalenet_*'
     """
     from scalenet_zoo.cli.console import print_json, print_table
     from scalenet_zoo.core.quantities import format_count
-    from scalenet_zoo.zoo.catalog import PUBLISHED, list_models
+    from scalenet_zoo.zoo.catalog import list_models
+    from scalenet_zoo.zoo.published import is_of_weights, published_entries
     from scalenet_zoo.zoo.sources import load_spec
 
     specs = [load_spec(name) for name in list_models(pattern, task.value if task else None, pretrained)]
+    published = published_entries()
     if as_json:
-        entries = (spec.model_dump(mode="json", exclude={"network", "format", "version"}) for spec in specs)
-        print_json([{**entry, "pretrained": entry["name"] in PUBLISHED} for entry in entries])
+        shown = (spec.model_dump(mode="json", exclude={"network", "format", "version"}) for spec in specs)
+        print_json(
+            [
+                {
+                    **entry,
+                    "pretrained": entry["name"] in published,
+                    "tags": list(published[entry["name"]].tags) if entry["name"] in published else [],
+                }
+                for entry in shown
+            ]
+        )
         return
     print_table(
-        ("name", "task", "weights", "input", "MACs", "params", "reported"),
+        ("name", "task", "input", "MACs", "params", "weights", "top-1", "reported"),
         (
             (
                 spec.name,
                 spec.task,
-                "timm" if spec.name in PUBLISHED else "-",
                 f"{spec.input.height}x{spec.input.width}",
                 format_count(spec.cost.macs),
                 format_count(spec.cost.params),
-                "; ".join(f"{r.value:g} {r.metric} ({r.origin})" for r in spec.provenance.results) or "-",
+                *(_default_weights(published[spec.name]) if spec.name in published else ("-", "-")),
+                "; ".join(
+                    f"{r.value:g} {r.metric} ({r.origin})"
+                    for r in spec.provenance.results
+                    if not is_of_weights(r)  # they are in the columns before
+                )
+                or "-",
             )
             for spec in specs
         ),
-        align="lllrrrl",
+        align="llrrrlrl",
     )
 
 
+def _default_weights(entry: "PublishedEntry") -> tuple[str, str]:
+    """What `pretrained` takes, how many other tags there are, and the top-1 that timm reports of it."""
+    weights, more = entry.default, len(entry.weights) - 1
+    result = weights.result_at(entry.pixels)
+    name = weights.tag if result else f"timm, without head ({weights.timm})"
+    return f"{name} (+{more})" if more else name, f"{result.top1:.1f}" if result else "-"
+
+
 def show_command(
-    spec: Annotated[str, typer.Argument(help="A name of the zoo, a spec's JSON file, hf-hub:org/name or a folder.")],
+    spec: Annotated[
+        str,
+        typer.Argument(help="A name of the zoo, maybe with a tag, a spec's JSON file, hf-hub:org/name or a folder."),
+    ],
     as_json: Json = False,
 ) -> None:
     """Show a spec: its layers with their MACs and parameters, sums per stage, and totals.
@@ -59,17 +89,21 @@ def show_command(
 
     from scalenet_zoo.arch.layer_table import layer_table
     from scalenet_zoo.cli.console import print_json, print_table, say
+    from scalenet_zoo.zoo.published import is_of_weights, published_entry, published_weights
     from scalenet_zoo.zoo.sources import load_spec
 
     arch = load_spec(spec)
     rows = layer_table(arch)
     peak = arch.trace.peak_activation_bytes
+    published, taken = published_entry(arch), published_weights(arch)
     if as_json:
         print_json(
             {
                 **arch.model_dump(mode="json"),
                 "hash": arch.hash,
                 "peak_activation_bytes": peak,
+                "published": [each.model_dump(mode="json") for each in published.weights] if published else [],
+                "pretrained": taken.timm if taken else None,
                 "layers": [asdict(row) for row in rows],
             }
         )
@@ -88,5 +122,11 @@ def show_command(
     print_table(("layer", "", "output", "MACs", "params"), lines, align="llrrr")
     typer.echo(f"\npeak activations  {peak / 2**20:.1f} MiB for one fp32 image\nhash              {arch.hash}")
     say(f"source            {arch.provenance.source}")
+    for weights in published.weights if published else ():
+        quoted = ", ".join(f"{each.top1:.1f} top-1 at {each.pixels}" for each in weights.results)
+        told = f"{weights.timm}: {quoted}" if quoted else weights.timm
+        say(f"weights           {told}{' (--pretrained)' if weights == taken else ''}")
     for result in arch.provenance.results:
+        if published and is_of_weights(result):  # told already
+            continue
         say(f"reported          {result.value:g} {result.metric} on {result.data} ({result.origin})")

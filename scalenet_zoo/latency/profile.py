@@ -280,7 +280,7 @@ def _layers(spec: ArchSpec, network: MBConvNetwork, rng: np.random.Generator) ->
 
     def module() -> nn.Module:
         before = [channels, *(layer.channels for layer in window)]
-        modules = (MBConv(b, layer, network.activation, network.gate) for b, layer in zip(before, window, strict=False))
+        modules = (MBConv(b, layer, network) for b, layer in zip(before, window, strict=False))
         return nn.Sequential(*modules)
 
     return (shape, *window), Item("layers", module, shape, trace_terms(trace), trace.macs)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scalenet_zoo.arch.multipath_cost import BRANCHES
-from scalenet_zoo.arch.rounding import scale_depth, squeeze_channels
+from scalenet_zoo.arch.rounding import squeeze_channels
 from scalenet_zoo.arch.spec import FUSION_STEPS, Module, MultipathNetwork
 from scalenet_zoo.arch.trace import trace
 
@@ -143,7 +143,7 @@ def trace_terms(trace: Trace) -> Floats:
 def population_terms(population: Population) -> Floats:
     """The terms (terms, N, M) of N base models under M strategies."""
     base, kernels, layers = population.family.base, population.kernels, population.layers
-    depth, width, resolution = population.strategies
+    _, width, resolution = population.strategies
     total = _Sum((len(kernels), len(width)))
 
     def layer(before: Values, size: Values, stride: int, count: Values) -> Values:
@@ -153,23 +153,24 @@ def population_terms(population: Population) -> Floats:
         outputs = hidden * np.square(after)
         if stage.expand > 1:
             total.conv(before, hidden, 1, np.square(size), np.square(size), count)
-        total.add("pool", outputs, count=count)
-        total.conv(hidden, squeezed, 1, 1, 1, count)
-        total.conv(squeezed, hidden, 1, 1, 1, count)
-        total.add("elementwise", outputs, count=count)
+        if base.squeeze != "none":
+            total.add("pool", outputs, count=count)
+            total.conv(hidden, squeezed, 1, 1, 1, count)
+            total.conv(squeezed, hidden, 1, 1, 1, count)
+            total.add("elementwise", outputs, count=count)
         total.conv(hidden, channels, 1, np.square(after), np.square(after), count)
         if stride == 1:
             total.add("elementwise", channels * np.square(after), count=count * np.equal(before, channels))
         return hidden
 
     size = -(-resolution // base.stem.stride)
-    before = population.channels(base.stem.channels)
+    before = population.stem
     total.conv(population.in_channels, before, base.stem.kernel, resolution**2, size**2)
     for s, stage in enumerate(base.stages):
         channels = population.channels(stage.channels)
         after = -(-size // stage.stride)
         own = layers[:, s, None]
-        count = scale_depth(own, depth)  # (N, M)
+        count = population.scaled_layers(s)
         hidden = layer(before, size, stage.stride, 1)
         total.depthwise(hidden, kernels[:, s, :1], size**2, after**2)
         hidden = layer(channels, after, 1, count - 1)

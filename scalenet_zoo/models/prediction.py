@@ -16,6 +16,7 @@ from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.core.files import regular_file, replacing
 from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.data.broken import BrokenImages
+from scalenet_zoo.data.image_files import image_files, sample_photographs
 from scalenet_zoo.models.opening import open_model
 from scalenet_zoo.models.options import tile_overlap
 from scalenet_zoo.zoo.sources import UNTRAINED, NetworkSource, check_model, has_weights
@@ -65,7 +66,7 @@ class _Item:
 
 def predict(
     model: "NetworkSource | nn.Module | ExportedFile",
-    images: str | Path | Image.Image | Sequence[str | Path | Image.Image],
+    images: str | Path | Image.Image | Sequence[str | Path | Image.Image] | None = None,
     *,
     pretrained: bool = False,
     weights: str | Path | None = None,
@@ -87,7 +88,8 @@ def predict(
 
     Args:
         model: what `create_model` takes, an ONNX file or engine of `export`, or a network.
-        images: files, folders of them, or pictures of PIL.
+        images: files, folders of them, or pictures of PIL; None: two photographs that come with scikit-learn, of a
+            Chinese palace and of a daisy.
         pretrained: load published weights.
         weights: a file of weights to load.
         top: rows for a classifier (the likeliest classes) or a segmentation network (the largest areas).
@@ -110,7 +112,7 @@ def predict(
         InputError: no image can be read or too many cannot, boxes do not fit them, or two would be drawn to one file.
     """
     share = tile_overlap(tile, overlap)
-    items = _items(images, user_path(output) if output else None)
+    items = _items(sample_photographs() if images is None else images, user_path(output) if output else None)
     opened = check_model(model, pretrained, weights)
     boxes = user_path(boxes) if boxes else None
     if boxes:
@@ -215,8 +217,6 @@ def _decide(
 
 def _items(images: str | Path | Image.Image | Sequence[str | Path | Image.Image], output: Path | None) -> list[_Item]:
     """Every image once, with the PNG to draw it to: in `output`, one of a folder has the place that it has there."""
-    from scalenet_zoo.data.image_files import image_files
-
     found: dict[Path | int, _Item] = {}
     sources: dict[Path, Path] = {}
     for number, given in enumerate([images] if isinstance(images, str | Path | Image.Image) else images):

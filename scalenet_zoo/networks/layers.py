@@ -2,24 +2,31 @@
 
 import operator
 from collections.abc import Iterable
-from typing import Literal, SupportsIndex
+from functools import partial
+from typing import TYPE_CHECKING, SupportsIndex
 
 import torch
-from timm.layers import DropPath
+from timm.layers import DropPath, create_conv2d, register_notrace_function
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from scalenet_zoo.arch.spec import Activation, Gate, Layer
+from scalenet_zoo.arch.spec import NORM_EPS, Activation, Gate, Layer, MBConvNetwork, Padding
 from scalenet_zoo.arch.trace import UPSCALED_BLOCKS
 from scalenet_zoo.core.errors import SpecError
 from scalenet_zoo.core.quoting import quoted
 
-ACTIVATIONS: dict[Activation, type[nn.ReLU | nn.SiLU | nn.Hardswish]] = {
+ACTIVATIONS: dict[Activation, type[nn.ReLU | nn.ReLU6 | nn.SiLU | nn.Hardswish]] = {
     "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
     "swish": nn.SiLU,
     "hard_swish": nn.Hardswish,
 }
 GATES: dict[Gate, type[nn.Sigmoid | nn.Hardsigmoid]] = {"sigmoid": nn.Sigmoid, "hard_sigmoid": nn.Hardsigmoid}
+
+if TYPE_CHECKING:
+    Size = torch.Size
+else:
+    Size = list[int]  # what TorchScript calls it
 
 
 def activation_layer(name: Activation) -> nn.Module:
@@ -28,7 +35,7 @@ def activation_layer(name: Activation) -> nn.Module:
 
 
 class ConvNormAct(nn.Module):
-    """A "same"-padded convolution without bias, batch norm and, unless `activation` is None, an activation."""
+    """A padded convolution without bias, batch norm and, unless `activation` is None, an activation."""
 
     def __init__(
         self,
@@ -39,10 +46,13 @@ class ConvNormAct(nn.Module):
         groups: int = 1,
         activation: Activation | None = None,
         bias: bool = False,
+        padding: Padding = "symmetric",
+        norm_eps: float = NORM_EPS,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, channels, kernel, stride, kernel // 2, groups=groups, bias=bias)
-        self.norm = nn.BatchNorm2d(channels)
+        pad = "same" if padding == "same" else kernel // 2
+        self.conv = create_conv2d(in_channels, channels, kernel, stride=stride, padding=pad, groups=groups, bias=bias)
+        self.norm = nn.BatchNorm2d(channels, eps=norm_eps)
         self.act = activation_layer(activation) if activation else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,20 +80,23 @@ class SqueezeExcite(nn.Module):
 class MBConv(nn.Module):
     """An inverted-residual layer (MobileNetV2 with squeeze-and-excite).
 
+    Activation, gate, padding and batch norm are those of the network that it is for.
+
     x -> [expand 1x1] -> depthwise k x k -> [squeeze] -> project 1x1 -> (+ x if the shape is the same)
     """
 
-    def __init__(
-        self, in_channels: int, layer: Layer, activation: Activation, gate: Gate, drop_path_rate: float = 0.0
-    ) -> None:
+    def __init__(self, in_channels: int, layer: Layer, network: MBConvNetwork, drop_path_rate: float = 0.0) -> None:
         super().__init__()
-        hidden = layer.hidden
+        hidden, activation = layer.hidden, network.activation
+        conv = partial(ConvNormAct, padding=network.padding, norm_eps=network.norm_eps)
         self.expand = (
-            ConvNormAct(in_channels, hidden, 1, activation=activation) if hidden != in_channels else nn.Identity()
+            conv(in_channels, hidden, 1, activation=activation) if layer.expands(in_channels) else nn.Identity()
         )
-        self.depthwise = ConvNormAct(hidden, hidden, layer.kernel, layer.stride, groups=hidden, activation=activation)
-        self.squeeze = SqueezeExcite(hidden, layer.squeeze, activation, gate) if layer.squeeze else nn.Identity()
-        self.project = ConvNormAct(hidden, layer.channels, 1)
+        self.depthwise = conv(hidden, hidden, layer.kernel, layer.stride, groups=hidden, activation=activation)
+        self.squeeze = (
+            SqueezeExcite(hidden, layer.squeeze, activation, network.gate) if layer.squeeze else nn.Identity()
+        )
+        self.project = conv(hidden, layer.channels, 1)
         self.has_shortcut = layer.stride == 1 and layer.channels == in_channels
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate and self.has_shortcut else nn.Identity()
 
@@ -146,7 +159,7 @@ class FusionPath(nn.Module):
 
     def __init__(self, origin: int, to: int, channels: list[int]) -> None:
         super().__init__()
-        self.upward = origin > to
+        self.origin, self.target, self.upward = origin, to, origin > to
         if self.upward:
             self.convs = nn.Sequential(ConvNormAct(channels[origin], channels[to], 1))
         else:
@@ -155,7 +168,7 @@ class FusionPath(nn.Module):
             ]
             self.convs = nn.Sequential(*between, ConvNormAct(channels[origin], channels[to], 3, 2))
 
-    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+    def forward(self, x: Tensor, size: Size) -> Tensor:
         """(n, channels[origin], h, w) -> (n, channels[to], *size)."""
         y: Tensor = self.convs(x)
         return upsample(y, size, "nearest") if self.upward else y
@@ -185,13 +198,22 @@ class BottomUpHead(nn.Module):
         return torch.cat([fine, upsample(coarse, fine.shape[-2:], "nearest")], dim=1)
 
 
-def upsample(x: Tensor, size: torch.Size, mode: Literal["nearest", "bilinear"]) -> Tensor:
-    """(n, c, h, w) -> (n, c, *size), by a whole factor where there is one: exported graphs then hold a constant."""
+def upsample(x: Tensor, size: Size, mode: str) -> Tensor:
+    """(n, c, h, w) -> (n, c, *size), by a whole factor where there is one: exported graphs then hold a constant.
+
+    Args:
+        x: the images.
+        size: height and width.
+        mode: "nearest" or "bilinear".
+    """
     factor = size[0] // x.shape[-2]
     corners = None if mode == "nearest" else False
-    if (x.shape[-2] * factor, x.shape[-1] * factor) == tuple(size):
+    if x.shape[-2] * factor == size[0] and x.shape[-1] * factor == size[1]:
         return F.interpolate(x, scale_factor=float(factor), mode=mode, align_corners=corners)
     return F.interpolate(x, size=size, mode=mode, align_corners=corners)
+
+
+register_notrace_function(upsample)  # torch.fx, which timm's tools trace networks with, cannot look into sizes
 
 
 def take_indices(count: int, indices: SupportsIndex | Iterable[SupportsIndex] | None) -> list[int]:

@@ -4,8 +4,10 @@ image -> stem -> stages[0] -> ... -> stages[n - 1] -> head -> mean over pixels -
 3x3 /2        MBConv layers                   1x1
 """
 
+from functools import partial
 from typing import Any
 
+import torch
 from timm.models import checkpoint_seq
 from timm.models._efficientnet_builder import efficientnet_init_weights
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from scalenet_zoo.networks.layers import ConvNormAct, MBConv, take_indices
 
 
 class MBConvNet(nn.Module):
-    """A classifier built from a spec; it has timm's model interface.
+    """A classifier built from a spec; it has timm's model interface, and `torch.jit.script` takes it.
 
     Args:
         spec: a spec whose network is of type mbconv.
@@ -46,9 +48,10 @@ class MBConvNet(nn.Module):
         self.num_features = self.head_hidden_size = network.head.channels
         self.grad_checkpointing = False
 
-        stem, activation = network.stem, network.activation
-        self.stem = ConvNormAct(self.in_chans, stem.channels, stem.kernel, stem.stride, activation=activation)
-        self.feature_info: list[dict[str, Any]] = [
+        conv = partial(ConvNormAct, activation=network.activation, padding=network.padding, norm_eps=network.norm_eps)
+        stem = network.stem
+        self.stem = conv(self.in_chans, stem.channels, stem.kernel, stem.stride)
+        info: list[dict[str, Any]] = [
             {"num_chs": stem.channels, "reduction": stem.stride, "module": "stem", "stage": 0}
         ]
         self.stages = nn.Sequential()
@@ -58,18 +61,17 @@ class MBConvNet(nn.Module):
         for s, stage in enumerate(network.stages):
             layers = nn.Sequential()
             for layer in stage:
-                layers.append(MBConv(channels, layer, activation, network.gate, drop_path_rate * built / total))
+                layers.append(MBConv(channels, layer, network, drop_path_rate * built / total))
                 channels = layer.channels
                 built += 1
             self.stages.append(layers)
             strides = [layer.stride for layer in stage]
             if strides.count(1) == len(strides):  # no change of resolution: this stage replaces the one before
-                self.feature_info.pop()
+                info.pop()
             reduction *= 2 ** strides.count(2)
-            self.feature_info.append(
-                {"num_chs": channels, "reduction": reduction, "module": f"stages.{s}", "stage": s + 1}
-            )
-        self.head: nn.Module = ConvNormAct(channels, network.head.channels, 1, activation=activation)
+            info.append({"num_chs": channels, "reduction": reduction, "module": f"stages.{s}", "stage": s + 1})
+        self.feature_info = info
+        self.head: nn.Module = conv(channels, network.head.channels, 1)
         self.global_pool = self._checked_pool(global_pool)
         self.dropout = nn.Dropout(drop_rate)
         self.classifier = self._new_classifier()
@@ -91,14 +93,19 @@ class MBConvNet(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """(n, in_chans, h, w) -> the head's features before pooling (n, num_features, h / 32, w / 32)."""
         x = self.stem(x)
-        x = checkpoint_seq(self.stages, x, flatten=True) if self.grad_checkpointing else self.stages(x)
+        if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore
+            x = checkpoint_seq(self.stages, x, flatten=True)
+        else:
+            x = self.stages(x)
         y: Tensor = self.head(x)
         return y
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pooled features (n, num_features), or their logits (n, num_classes)."""
-        x = self.dropout(x.mean((2, 3)) if self.global_pool else x)
-        return x if pre_logits else self.classifier(x)
+        y: Tensor = self.dropout(x.mean((2, 3)) if self.global_pool == "avg" else x)
+        if not pre_logits:
+            y = self.classifier(y)
+        return y
 
     def forward_intermediates(
         self,

@@ -9,6 +9,9 @@
     bottom_up:     the highest-resolution branch               -> dropout -> classifier: `layers.BottomUpHead`, stride 2
 
 The network holds what its masks execute and nothing else.
+
+`torch.jit.script` compiles `forward` and what it calls, so there are no generators and no unpacking in it, and `type:
+ignore` stands without its code, which TorchScript would take for a type.
 """
 
 from collections.abc import Callable
@@ -51,23 +54,18 @@ class MultipathModule(nn.Module):
         self.blocks = nn.ModuleList(
             nn.ModuleList(block(branch, step) for step in range(depth)) for branch, depth in enumerate(module.depth)
         )
-        self.paths = nn.ModuleList()
-        self.origins: list[list[list[int]]] = []  # [step][to]: the branches that feed `to` after this step
-        for step in range(max(module.depth)):
-            origins = [
-                [origin for origin, fed in enumerate(steps[step]) if fed and origin != to]
-                for to, steps in enumerate(module.fusion)
-            ]
-            self.origins.append(origins)
-            self.paths.append(
-                nn.ModuleDict(
-                    {
-                        f"{origin}_to_{to}": path(step, origin, to)
-                        for to, feeding in enumerate(origins)
-                        for origin in feeding
-                    }
-                )
+        self.paths = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    f"{origin}_to_{to}": path(step, origin, to)
+                    for to, steps in enumerate(module.fusion)
+                    for origin, fed in enumerate(steps[step])
+                    if fed and origin != to
+                }
             )
+            for step in range(max(module.depth))
+        )
+        self.grad_checkpointing = False
 
     @classmethod
     def create(cls, module: Module, channels: list[int], drop_path_rate: float = 0.0) -> "MultipathModule":
@@ -80,32 +78,41 @@ class MultipathModule(nn.Module):
 
     def part(self, module: Module) -> "MultipathModule":
         """The module of a mask that lies within this one's, of the same number of branches; it shares the weights."""
-        return MultipathModule(
+        part = MultipathModule(
             module,
             lambda branch, step: self.blocks[branch][step],  # type: ignore[index]
             lambda step, origin, to: self.paths[step][f"{origin}_to_{to}"],  # type: ignore[index]
         )
+        part.grad_checkpointing = self.grad_checkpointing
+        return part
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
         """Tensors (n, channels[j], h_j, w_j), one a branch -> the same shapes."""
-        for step, (paths, origins) in enumerate(zip(self.paths, self.origins, strict=True)):
-            xs = [
-                blocks[step](x) if step < len(blocks) else x  # type: ignore[arg-type, index]
-                for x, blocks in zip(xs, self.blocks, strict=True)
-            ]
-            xs = [self._fuse(paths, xs, to, feeding) for to, feeding in enumerate(origins)]  # type: ignore[arg-type]
-        return xs
+        if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore
+            ys: list[Tensor] = checkpoint(self._forward, xs)
+            return ys
+        return self._forward(xs)
 
-    @staticmethod
-    def _fuse(paths: nn.ModuleDict, xs: list[Tensor], to: int, origins: list[int]) -> Tensor:
-        y = xs[to]
-        for origin in origins:
-            y = y + paths[f"{origin}_to_{to}"](xs[origin], xs[to].shape[-2:])
-        return F.relu(y, inplace=True) if origins else y
+    def _forward(self, xs: list[Tensor]) -> list[Tensor]:
+        for step, paths in enumerate(self.paths):
+            xs = list(xs)
+            for branch, blocks in enumerate(self.blocks):
+                for i, block in enumerate(blocks):  # type: ignore
+                    if i == step:  # TorchScript cannot look it up: a branch may have fewer blocks than others
+                        xs[branch] = block(xs[branch])
+            ys, fed = list(xs), [False for _ in xs]
+            for path in paths.values():  # type: ignore
+                ys[path.target] = ys[path.target] + path(xs[path.origin], xs[path.target].shape[-2:])
+                fed[path.target] = True
+            for to, is_fed in enumerate(fed):
+                if is_fed:
+                    ys[to] = F.relu(ys[to], inplace=True)
+            xs = ys
+        return xs
 
 
 class MultipathNet(nn.Module):
-    """A segmentation or pose network built from a spec; it has timm's model interface.
+    """A segmentation or pose network built from a spec; it has timm's model interface, and `torch.jit.script` takes it.
 
     Args:
         spec: a spec whose network is of type multipath.
@@ -135,7 +142,6 @@ class MultipathNet(nn.Module):
         self.spec = spec
         self.num_classes = spec.classes
         self.in_chans = spec.input.channels
-        self.grad_checkpointing = False
 
         self.stem = nn.Sequential(
             ConvNormAct(self.in_chans, STEM_CHANNELS, 3, 2, activation="relu"),
@@ -196,21 +202,24 @@ class MultipathNet(nn.Module):
 
     def _branches(self, x: Tensor) -> list[Tensor]:
         x = self.stage1(x)
-        xs = self._run(self.stage2, [transition(x) for transition in self.transition2])
-        xs = self._run(self.stage3, [*xs, self.transition3(xs[-1])])
-        return self._run(self.stage4, [*xs, self.transition4(xs[-1])])
-
-    def _run(self, modules: nn.ModuleList, xs: list[Tensor]) -> list[Tensor]:
-        for module in modules:
-            xs = checkpoint(module, xs) if self.grad_checkpointing else module(xs)
+        xs: list[Tensor] = [transition(x) for transition in self.transition2]
+        for module in self.stage2:
+            xs = module(xs)
+        xs.append(self.transition3(xs[-1]))
+        for module in self.stage3:
+            xs = module(xs)
+        xs.append(self.transition4(xs[-1]))
+        for module in self.stage4:
+            xs = module(xs)
         return xs
 
     def forward_head(self, x: list[Tensor], pre_logits: bool = False) -> Tensor:
         """The four branches -> what `forward` gives, or the features (n, num_features, h / 4, w / 4) before it."""
         branch = x[0]
         if self.joins_branches:
-            size = branch.shape[-2:]
-            branch = torch.cat([branch, *(upsample(z, size, "bilinear") for z in x[1:])], dim=1)
+            branches = [branch]
+            branches.extend([upsample(z, branch.shape[-2:], "bilinear") for z in x[1:]])
+            branch = torch.cat(branches, dim=1)
         y: Tensor = self.dropout(self.head(branch))
         if not pre_logits:
             y = self.classifier(y)
@@ -281,7 +290,8 @@ class MultipathNet(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade compute for memory: recompute each module in the backward pass."""
-        self.grad_checkpointing = enable
+        for module in (*self.stage2, *self.stage3, *self.stage4):
+            module.grad_checkpointing = enable
 
 
 def init_hrnet(network: nn.Module) -> None:

@@ -242,7 +242,8 @@ class Run:
         """Decode the images that a network will be judged by, as it wants them: what is wrong is found out early."""
         images, spec = validation_images(self.validation, self.config.scoring), self.method.largest
         folder, limit = self.folder / "images", self.recipe.broken_limit
-        on_main_rank(lambda: len(cached_images(images, spec, folder, self.options.workers, limit)))
+        interface = self.method.interface(spec)
+        on_main_rank(lambda: len(cached_images(images, spec, folder, self.options.workers, limit, interface)))
 
     def _tell(self, ledger: Ledger) -> None:
         self.options.on_progress(*self.method.tell(ledger))

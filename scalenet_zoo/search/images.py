@@ -172,7 +172,12 @@ class _Renumbered:
 
 
 def cached_images(
-    examples: Examples, spec: ArchSpec, folder: Path, workers: int = 0, broken_limit: int = 100
+    examples: Examples,
+    spec: ArchSpec,
+    folder: Path,
+    workers: int = 0,
+    broken_limit: int = 100,
+    interface: Interface | None = None,
 ) -> CachedImages:
     """The images that a network would see in evaluation; read once, then taken from the folder.
 
@@ -180,17 +185,18 @@ def cached_images(
 
     Args:
         examples: of the network's task; `data.examples.Part` is how to take only some.
-        spec: of a network: its input's size and channels count, and how images are prepared for it.
+        spec: of a network: its input's size and channels count.
         folder: to keep them in.
         workers: processes that read images; 0: none beside this one.
         broken_limit: images that may be unreadable; they are left out.
+        interface: how images are prepared; None: as for any network of the spec.
 
     Raises:
         InputError: the data are unfit (see `check_data`), nothing is labelled in them, too many images are broken, or
             the folder is damaged.
         OutputError: the folder cannot be written.
     """
-    interface = Interface.of(spec)
+    interface = interface or Interface.of(spec)
     shape = (spec.input.channels, spec.input.height, spec.input.width)
     names = [examples.name(i) for i in range(len(examples))]
     known = [
@@ -208,7 +214,7 @@ def cached_images(
         check_data(examples, task=spec.task)
         check_memory(_COPIES * _BATCH[spec.task] * math.prod(shape), f"{spec.name}: a batch of images for it")
         with replacing_folder(path) as new:
-            _write(examples, spec, new, workers, broken_limit)
+            _write(examples, spec, interface, new, workers, broken_limit)
     broken = BrokenImages(broken_limit)
     try:
         names = _NAMES.validate_python(read_json(path / "broken.json"))
@@ -221,12 +227,14 @@ def cached_images(
     return CachedImages(images, targets, tuple(broken.names))
 
 
-def _write(examples: Examples, spec: ArchSpec, folder: Path, workers: int, broken_limit: int) -> None:
+def _write(
+    examples: Examples, spec: ArchSpec, interface: Interface, folder: Path, workers: int, broken_limit: int
+) -> None:
     """Fill a folder of the cache: by writing, for a process that meets a full disk in a memory map dies of it."""
     targets, done = _TARGETS[spec.task](), 0
     broken = BrokenImages(broken_limit)
     with (folder / "images.bin").open("wb") as file:
-        for batch in evaluation_loader(examples, pixels(spec, Interface.of(spec)), spec, _BATCH[spec.task], workers):
+        for batch in evaluation_loader(examples, pixels(spec, interface), spec, _BATCH[spec.task], workers):
             broken.add(batch["broken"])
             if count := len(batch["target"]):
                 file.write(batch["image"].to(torch.uint8).contiguous().numpy().data)

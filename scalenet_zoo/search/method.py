@@ -17,12 +17,14 @@ from scalenet_zoo.core.files import replacing_folder
 from scalenet_zoo.core.quantities import format_count
 from scalenet_zoo.search.config import SearchConfig
 from scalenet_zoo.search.ledger import Ledger
+from scalenet_zoo.supernet.loop import interface_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
     import torch
+    from torch import nn
 
     from scalenet_zoo.arch.labels import Labels
     from scalenet_zoo.arch.spec import ArchSpec, Provenance, Result
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
     from scalenet_zoo.search.ledger import ScoredNetwork
     from scalenet_zoo.search.limits import SearchBounds
     from scalenet_zoo.search.record import Record
+    from scalenet_zoo.search.scoring import Calibrated
     from scalenet_zoo.supernet.summary import SupernetSummary
     from scalenet_zoo.training.loop import LoopOptions
+    from scalenet_zoo.zoo.interface import Interface
 
 AnyConfig = TypeVar("AnyConfig", bound=SearchConfig)
 
@@ -93,6 +97,7 @@ class Method(ABC, Generic[AnyConfig]):
     def __init__(self, config: AnyConfig, labels: Labels) -> None:
         self.config, self.labels, self.space = config, labels, config.open_space()
         self.classes = len(labels.names)
+        self._interface: Interface | None = None
 
     # --- its networks --------------------------------------------------------------------------------
 
@@ -149,6 +154,12 @@ class Method(ABC, Generic[AnyConfig]):
     def metric(self) -> str:
         """What networks are judged by."""
 
+    def interface(self, spec: ArchSpec) -> Interface:
+        """How images are prepared for a network of the space; see `supernet.loop.interface_of`."""
+        if self._interface is None:
+            self._interface = interface_of(self.config.supernet, spec)
+        return self._interface
+
     @property
     def passes(self) -> int:
         """Forward passes of each image to judge a network."""
@@ -188,6 +199,18 @@ class Method(ABC, Generic[AnyConfig]):
         Raises:
             WeightsError: outputs are not finite.
         """
+
+    @abstractmethod
+    def extract(self, spec: ArchSpec) -> nn.Module:
+        """A network of its own with copies of the weights and statistics that `spec` has in the supernet.
+
+        Raises:
+            InputError: the network is not one of the space's.
+        """
+
+    @abstractmethod
+    def measure(self, network: Calibrated, spec: ArchSpec, validation: CachedImages) -> float:
+        """The score, 0 to 1, of a network that was extracted, alone; see `judge`."""
 
     # --- its searches --------------------------------------------------------------------------------
 

@@ -7,16 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.core.backends import require_backend
 from scalenet_zoo.core.distributed import on_main_rank
-from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.errors import InputError, UsageError
+from scalenet_zoo.core.file_kinds import user_path
+from scalenet_zoo.core.progress import OnProgress
+from scalenet_zoo.core.quantities import parse_count, parse_ms
 from scalenet_zoo.search.config import SearchConfig
 from scalenet_zoo.search.methods import load_config, open_run
-from scalenet_zoo.search.scalenas.config import ScaleNASConfig
 from scalenet_zoo.supernet.summary import SupernetSummary, trained_supernet
 
 if TYPE_CHECKING:
-    from scalenet_zoo.arch.spec import ArchSpec
-    from scalenet_zoo.core.progress import OnProgress
+    from scalenet_zoo.search.extract import Extracted
     from scalenet_zoo.search.method import Written
 
 
@@ -118,40 +121,90 @@ def train_supernet(
 
 
 def extract_found(
-    run: str | Path, network: str, output: str | Path, *, workers: int = 2, cpu: bool = False
-) -> ArchSpec:
-    """Write a network of a ScaleNAS run with the supernet's weights as a model folder: usable without training it.
+    run: str | Path,
+    network: str | None = None,
+    output: str | Path | None = None,
+    *,
+    flops: str | float | None = None,
+    latency: str | float | None = None,
+    on: str | None = None,
+    threads: int | None = None,
+    workers: int = 2,
+    cpu: bool = False,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Extracted:
+    """Write a network of a run's space with the supernet's weights as a model folder: usable without training it.
 
-    Batch-norm statistics are estimated anew, as when it was scored.
+    Batch-norm statistics are estimated anew, and the network is scored.
 
     Args:
-        run: the folder of the search.
-        network: that was found, such as NAME_0, or a spec's file.
-        output: the model folder to write.
+        run: the folder of a search, or of `train_supernet`.
+        network: that was found, such as NAME_0, or a spec's file; None: a budget is given.
+        output: the model folder to write; None: the network's name.
+        flops: at most so many MACs, as `"20M"` or a number.
+        latency: at most so long, as `"2ms"` or milliseconds; needs `on`.
+        on: the back end of the latency.
+        threads: CPU threads of the latency; None: as many as torch uses.
         workers: processes that load images.
         cpu: stay on the CPU, GPU or not.
-
-    Returns:
-        The spec of the network.
+        on_progress: told what is being done, how much of it is done, and how much there is.
 
     Raises:
-        InputError: it is another search, has no trained supernet or no such network, or the data are unfit.
+        UsageError: not exactly one of `network`, `flops` and `latency` is given.
+        QuantityError, BudgetError: the budget cannot be read, or is out of the space's range.
+        InputError: the run has no trained supernet or no such network, or the data are unfit.
+        BackendError: the back end cannot run here.
         SpecError: a file is damaged.
         TrainingError: the folder holds a run with another configuration.
         OutputError: the model folder cannot be written.
     """
+    if [network, flops, latency].count(None) != 2:
+        raise UsageError("found none or several of `network`, `flops` and `latency`, expected one of them")
+    if (latency is None) != (on is None) or (latency is None and threads is not None):
+        raise UsageError("found `latency`, `on` or `threads` alone, expected `latency` with `on`")
+    macs = parse_count(flops, "--flops") if isinstance(flops, str) else flops
+    budget = parse_ms(latency, "--latency") if isinstance(latency, str) else latency
+    if on is not None:
+        require_backend(on)
     folder = Path(run)
     config = _check(folder / "config.yaml", {})
-    if not isinstance(config, ScaleNASConfig):
-        raise InputError(f"{folder}: found a search of scalenet, expected one of scalenas")
     trained_supernet(folder)
+    spec = None if network is None else find_spec(folder, network)
 
+    import torch
+
+    from scalenet_zoo.latency.profile import Settings
     from scalenet_zoo.search.driver import RunOptions
-    from scalenet_zoo.search.scalenas.extract import extract_network, find_spec
+    from scalenet_zoo.search.extract import Extractor
 
-    spec = find_spec(folder, network)
-    extract_network(open_run(config, folder, RunOptions(workers=workers, cpu=cpu)), spec, Path(output))
-    return spec
+    extractor = Extractor(open_run(config, folder, RunOptions(workers=workers, cpu=cpu)), on_progress)
+    if macs is not None:
+        spec = extractor.best_at(macs)
+    elif budget is not None and on is not None:
+        threads = threads or torch.get_num_threads()
+        name, divisor = extractor.method.space.name, extractor.method.divisor
+        spec = extractor.best_within(
+            budget,
+            Settings(family=name, backend=on, precision="fp32", threads=threads, batch=1, divisor=divisor),
+        )
+    assert spec is not None
+    return extractor.write(spec, Path(output or spec.name))
+
+
+def find_spec(run: Path, name: str) -> ArchSpec:
+    """The spec of a network that a run found, by its name, or of a file.
+
+    Raises:
+        InputError: there is none.
+        SpecError: the file is damaged.
+    """
+    folders = [run / "specs", *sorted((run / "baselines").glob("*"))]
+    files = [*(folder / f"{name}.json" for folder in folders), user_path(name)]
+    path = next((path for path in files if path.is_file()), None)
+    if path is None:
+        found = sorted(path.stem for path in folders[0].glob("*.json"))
+        raise InputError(f"{name}: found no such network in {run}, expected {', '.join(found) or 'one'} or a file")
+    return ArchSpec.load(path)
 
 
 def _check(config: str | Path | SearchConfig, changes: Mapping[str, Any]) -> SearchConfig:

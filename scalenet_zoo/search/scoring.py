@@ -25,11 +25,11 @@ from scalenet_zoo.core.files import read_json_lines, replacing
 from scalenet_zoo.core.quoting import elide
 from scalenet_zoo.data.examples import Examples, Part
 from scalenet_zoo.data.preparation import normalisation
+from scalenet_zoo.networks.batch_norm import fold_batch_norm, reestimate_batch_norm
 from scalenet_zoo.search.images import CachedImages, cached_images, check_data
 from scalenet_zoo.search.ledger import first_difference
 from scalenet_zoo.search.method import Method
 from scalenet_zoo.search.settings import ScoringSettings
-from scalenet_zoo.supernet.batch_norm import fold_batch_norm, reestimate_batch_norm
 from scalenet_zoo.zoo.interface import Interface
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Calibrated:
         training: images for the statistics.
         settings: size of batches, type.
         fold: whether batch norms become part of the convolutions, which is faster.
+        interface: how images are normalised; None: as for any network of the spec.
 
     Attributes:
         device: that it computes on.
@@ -59,13 +60,14 @@ class Calibrated:
         training: CachedImages,
         settings: ScoringSettings,
         fold: bool = True,
+        interface: Interface | None = None,
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last).eval()
         self.device = next(network.parameters()).device
         self.dtype = AUTOCAST.get(settings.amp)
         self.mean, self.std = (
             255 * torch.tensor(values, device=self.device)[:, None, None]
-            for values in normalisation(spec, Interface.of(spec))
+            for values in normalisation(spec, interface or Interface.of(spec))
         )
         parts = -(-len(training) // settings.batch_size)
         with self._computing():  # every so many images: data lie sorted by class, and a batch should have them all
@@ -252,7 +254,9 @@ class Scorer:
 
     def _read(self, spec: ArchSpec) -> tuple[CachedImages, CachedImages]:
         training, validation = (
-            cached_images(examples, spec, self.folder / "images", self.workers, self.broken_limit)
+            cached_images(
+                examples, spec, self.folder / "images", self.workers, self.broken_limit, self.method.interface(spec)
+            )
             for examples in (self.training, self.validation)
         )
         return training, validation

@@ -20,21 +20,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise, product
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self, TypeVar
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from scalenet_zoo.arch.family import BaseStage, Family, FamilyBase, Multiplier, Strategy
+from scalenet_zoo.arch.family import BaseStage, Family, FamilyBase, Multiplier, Squeeze, Strategy
 from scalenet_zoo.arch.population import Population
 from scalenet_zoo.arch.rounding import scale_depth
 from scalenet_zoo.arch.scaling import apply_strategy, scale_network
 from scalenet_zoo.arch.spec import (
+    NORM_EPS,
     Activation,
     Channels,
     Gate,
     Head,
     Kernel,
+    NormEps,
+    Padding,
     Pixels,
     Provenance,
     Stem,
@@ -86,6 +89,7 @@ class Stage(Strict):
         expand: hidden channels per input channel of a layer.
         depths: how many layers it may have.
         kernels: that each layer chooses from.
+        scales_depth: whether depth applies to it.
     """
 
     channels: Channels
@@ -93,6 +97,7 @@ class Stage(Strict):
     expand: Annotated[int, Field(ge=1, le=64)]
     depths: Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1)]
     kernels: Annotated[tuple[Kernel, ...], Field(min_length=1)]
+    scales_depth: Annotated[bool, Field(exclude_if=bool)] = True
 
     @field_validator("depths", "kernels")
     @classmethod
@@ -126,11 +131,12 @@ class Space(SpaceFile):
     """Base models and scaling strategies to choose from.
 
     Attributes:
-        stem, head, activation, gate, squeeze: of every network, as in a family file.
+        stem, head, activation, gate, padding, norm_eps, squeeze: of every network, as in a family file.
         stages: of the base model.
         scaling: the first is stage 0, the base model itself; each later one is larger.
         divisor: channels are multiples of it; 1: rounded up, as in the paper.
         scales_head: whether width applies to the head as well.
+        scales_stem: whether width applies to the stem.
     """
 
     packaged: ClassVar[str] = "scalenet"
@@ -139,9 +145,12 @@ class Space(SpaceFile):
     head: Head
     activation: Activation = "hard_swish"
     gate: Gate = "hard_sigmoid"
-    squeeze: Literal["input", "expanded"] = "expanded"
+    padding: Padding = "symmetric"
+    norm_eps: NormEps = NORM_EPS
+    squeeze: Squeeze = "expanded"
     divisor: Annotated[int, Field(ge=1, le=1024)] = 1
     scales_head: bool = False
+    scales_stem: Annotated[bool, Field(exclude_if=bool)] = True
     scaling: Annotated[tuple[ScalingStage, ...], Field(min_length=1, max_length=21)]
 
     @field_validator("scaling")
@@ -195,7 +204,8 @@ class Space(SpaceFile):
 
     def positions(self, stage: int) -> int:
         """Layers that a stage has at most in a scaled network."""
-        return int(scale_depth(max(self.stages[stage].depths), self.deepest))
+        most = max(self.stages[stage].depths)
+        return int(scale_depth(most, self.deepest)) if self.stages[stage].scales_depth else most
 
     def scalings(self, stage: int) -> list[Scaling]:
         """All strategies of a scaling stage.
@@ -296,6 +306,7 @@ class Space(SpaceFile):
                 stride=stage.stride,
                 expand=stage.expand,
                 kernels=tuple(int(kernel) for kernel in row if kernel),
+                scales_depth=stage.scales_depth,
             )
             for stage, row in zip(self.stages, kernels, strict=True)
         )
@@ -305,13 +316,17 @@ class Space(SpaceFile):
             head=self.head,
             activation=self.activation,
             gate=self.gate,
+            padding=self.padding,
+            norm_eps=self.norm_eps,
             squeeze=self.squeeze,
             resolution=self.resolution,
         )
 
     def network(self, kernels: Integers, scaling: Scaling) -> MBConvNetwork:
         """A base model (stages, layers), scaled."""
-        return scale_network(self.base_model(kernels), scaling.depth, scaling.width, self.divisor, self.scales_head)
+        return scale_network(
+            self.base_model(kernels), scaling.depth, scaling.width, self.divisor, self.scales_head, self.scales_stem
+        )
 
     def family(
         self, kernels: Integers, scalings: Sequence[Scaling], classes: int, name: str, provenance: Provenance
@@ -323,6 +338,7 @@ class Space(SpaceFile):
             base=self.base_model(kernels),
             divisor=self.divisor,
             scales_head=self.scales_head,
+            scales_stem=self.scales_stem,
             strategies=tuple(scaling.to_strategy(f"{name}_s{scaling.stage}") for scaling in scalings),
             provenance=provenance,
         )

@@ -28,7 +28,8 @@ from scalenet_zoo.training.checkpoint import Checkpoint, Progress, newest, read_
 from scalenet_zoo.training.loop import LoopOptions, TrainingLoop
 from scalenet_zoo.training.optimisation import make_scheduler
 from scalenet_zoo.zoo.interface import Interface
-from scalenet_zoo.zoo.weights import read_weights
+from scalenet_zoo.zoo.sources import open_interface
+from scalenet_zoo.zoo.weights_files import read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -64,6 +65,19 @@ def load_supernet(supernet: ScaleNetSupernet | ScaleNASSupernet, run: Path) -> S
     return summary
 
 
+def interface_of(settings: LoopSettings, spec: ArchSpec) -> Interface:
+    """How images are prepared for a supernet's networks: as for the network that it inherits from, if there is one.
+
+    Args:
+        settings: of the supernet.
+        spec: of any of its networks.
+
+    Raises:
+        ModelNotFoundError, SpecError, WeightsError: the network that it inherits from cannot be opened.
+    """
+    return Interface.of(spec) if settings.inherit is None else open_interface(settings.inherit)
+
+
 class SupernetLoop(TrainingLoop[SupernetSummary]):
     """One run; a kind of supernet says which networks a step works on, how they learn, and with which optimiser.
 
@@ -97,7 +111,7 @@ class SupernetLoop(TrainingLoop[SupernetSummary]):
     ) -> None:
         self.model = self.supernet = supernet
         self.settings, self.images, self.image_macs = settings, 0, 0
-        super().__init__(largest, Interface.of(largest), recipe, training, run, options)
+        super().__init__(largest, interface_of(settings, largest), recipe, training, run, options)
         supernet.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = self.new_optimizer()
         self.scheduler = make_scheduler(self.optimizer, recipe, self.steps_per_epoch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
@@ -27,9 +27,12 @@ class LoopSettings(Strict):
 
     Attributes:
         processes: whether all processes work on the `same` architectures in a step, or on `different` ones.
+        inherit: the network whose weights the supernet begins with, as `create_model` takes it, with its published
+            weights; None: it begins with weights drawn at random.
         recipe: values that differ from the recipe of the supernet's kind.
     """
 
+    inherit: Annotated[str | None, Field(exclude_if=lambda source: source is None)] = None
     processes: Literal["same", "different"] = "same"
     recipe: dict[str, JsonValue] = Field(default_factory=dict)
 

@@ -25,7 +25,7 @@ from scalenet_zoo.core.bounds import CHECKPOINT_BYTES
 from scalenet_zoo.core.errors import WeightsError
 from scalenet_zoo.core.files import file_sha256, read_json, replacing_folder
 from scalenet_zoo.zoo.model_folder import save_model
-from scalenet_zoo.zoo.weights import read_weights
+from scalenet_zoo.zoo.weights_files import read_weights
 
 _logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ _SAMPLE = 16
 
 _REMEDY = (
     "more epochs, another lr or a trained network to begin with may help, or statistics of batch norm estimated anew"
-    " (scalenet_zoo.supernet.batch_norm)"
+    " (scalenet_zoo.networks.batch_norm)"
 )
 
 

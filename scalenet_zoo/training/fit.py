@@ -14,11 +14,14 @@ from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.data.forms import check_source
 from scalenet_zoo.training.log import RUN_FILE, holds_run
 from scalenet_zoo.training.recipe import Recipe, load_recipe
-from scalenet_zoo.zoo.sources import NetworkSource, check_model, has_weights, is_exported, load_spec
+from scalenet_zoo.zoo.interface import Interface
+from scalenet_zoo.zoo.kinship import check_inheritance
+from scalenet_zoo.zoo.sources import NetworkSource, check_model, file_stem, has_weights, is_exported, load_spec
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from scalenet_zoo.arch.labels import Labels
     from scalenet_zoo.arch.spec import ArchSpec
     from scalenet_zoo.data.classification import Stream
     from scalenet_zoo.data.examples import Examples
@@ -40,6 +43,7 @@ def fit(
     num_classes: int | None = None,
     pretrained: bool = False,
     weights: str | Path | None = None,
+    inherit: NetworkSource | None = None,
     teacher: "str | Path | nn.Module | None" = None,
     resume: bool = False,
     ignore_index: int | None = None,
@@ -74,6 +78,8 @@ def fit(
         num_classes: classes, where the data do not tell how many there are.
         pretrained: begin with published weights.
         weights: begin with the weights in this file.
+        inherit: begin with what another architecture knows, as `scalenet_zoo.inherit` gives it: an entry with published
+            weights, `hf-hub:org/name` or a folder. Classes and joints that it knows by name are taken over, too.
         teacher: a network to learn from, too; or `hf-hub:org/name`, or a folder of `fit`.
         resume: go on from the newest checkpoint in the folder.
         ignore_index: pixels of this value in masks count for nothing; None: 255, or as `classes.json` says.
@@ -100,8 +106,8 @@ def fit(
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     chosen = chosen.replace(values, "flags")
     if not isinstance(model, NetworkSource):
-        made_with = {"img_size": img_size, "pretrained": pretrained, "weights": weights, "drop": values.get("drop")}
-        for argument, given in (made_with | {"drop_path": values.get("drop_path")}).items():
+        made_with = {"img_size": img_size, "pretrained": pretrained, "weights": weights, "inherit": inherit}
+        for argument, given in (made_with | {of: values.get(of) for of in ("drop", "drop_path")}).items():
             if given:
                 raise UsageError(f"`{argument}`: found it with a network that is built, expected it with a name")
     if isinstance(teacher, str | Path) and (is_exported(teacher) or not has_weights(teacher)):
@@ -113,9 +119,13 @@ def fit(
     elif validation is None:
         raise UsageError("`validation`: found none with examples to learn from, expected some to choose an epoch by")
     opened = check_model(model, weights=weights)
+    if inherit is not None:
+        if pretrained or weights or has_weights(opened):
+            raise UsageError("`inherit`: found it with other weights to begin with, expected one or the other")
+        check_inheritance(inherit, _spec(opened))
     taught_by = None if teacher is None else check_model(teacher)
     named = isinstance(model, str | Path)
-    folder = user_path(output) if output else Path("runs") / (Path(str(model)).stem if named else _spec(opened).name)
+    folder = user_path(output) if output else Path("runs") / (file_stem(str(model)) if named else _spec(opened).name)
     holds_run(folder, resume)
     if is_launched_first():
         check_writable(folder / RUN_FILE)
@@ -149,6 +159,8 @@ def fit(
             drop_rate=chosen.drop,
             drop_path_rate=chosen.drop_path,
         )
+        if inherit is not None:
+            _inherit(network, inherit, data.labels, chosen.seed)
     else:
         network = opened
         _fit_class_count(network, found or num_classes, data.source)
@@ -168,6 +180,20 @@ def fit(
 
 def _spec(model: "NetworkSource | nn.Module") -> "ArchSpec":
     return load_spec(model) if isinstance(model, NetworkSource) else spec_of(model)
+
+
+def _inherit(network: "nn.Module", source: NetworkSource, labels: "Labels", seed: int) -> None:
+    """Begin with what a source knows, of classes or joints of these names, too."""
+    from scalenet_zoo.zoo.create import with_seed
+    from scalenet_zoo.zoo.inherit import inherit
+
+    spec = spec_of(network)
+    interface = Interface.of_network(network).model_copy(update={"labels": labels})
+    network.pretrained_cfg = interface.to_timm(spec)  # type: ignore[assignment]
+    with with_seed(seed):
+        inherited = inherit(network, source)
+    if rank_and_world()[0] == 0:
+        _log.warning("%s: begins with weights from %s", spec.name, inherited)
 
 
 def _fit_class_count(network: "nn.Module", classes: int | None, source: str) -> None:

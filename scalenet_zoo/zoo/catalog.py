@@ -13,20 +13,14 @@ from scalenet_zoo.arch.spec import ArchSpec, Task
 from scalenet_zoo.core.errors import BudgetError, ModelNotFoundError, SpecError
 from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.core.quoting import quoted
+from scalenet_zoo.zoo.published import is_tagged, published_entries
 
 FAMILIES: Mapping[Task, tuple[str, ...]] = {
-    "classification": ("scalenet", "efficientnet"),
+    "classification": ("scalenet", "efficientnet", "efficientnet_lite"),
     "segmentation": ("scalenas", "hrnet"),
     "pose": ("scalenas", "hrnet", "higherscalenas", "higherhrnet"),
 }
 """Families of each task, the default first; names of entries for dense tasks begin with theirs."""
-
-PUBLISHED: Mapping[str, str] = {
-    **{name: name for name in (f"efficientnet_b{i}" for i in range(5))},
-    **{f"{name}{suffix}": name for name in ("hrnet_w18", "hrnet_w32", "hrnet_w48") for suffix in ("", "_pose")},
-    **{f"higher{name}": name for name in ("hrnet_w32", "hrnet_w48")},
-}
-"""Entries with published weights, and the timm models whose weights these are; see `pretrained.py`."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +48,14 @@ def _entry(name: str) -> ArchSpec:
 
 
 def is_entry(name: str) -> bool:
-    """Whether there is an entry of this name."""
-    return name in _paths() and not name.endswith(".family")
+    """Whether there is an entry of this name; NAME.TAG is one if weights with this tag are published for it."""
+    return (name in _paths() and not name.endswith(".family")) or is_tagged(name)
 
 
 def find_entry(name: str) -> ArchSpec | None:
-    """An entry, whose file is read once; None: there is no such entry."""
+    """An entry, whose file is read once, under the name that it was asked for; None: there is no such entry."""
+    if is_tagged(name):
+        return _entry(name.partition(".")[0]).replace(name=name)
     return _entry(name) if is_entry(name) else None
 
 
@@ -69,19 +65,18 @@ def list_models(pattern: str = "*", task: Task | None = None, pretrained: bool =
     Args:
         pattern: a shell pattern, such as `scalenet_*`.
         task: only entries for this task.
-        pretrained: only entries with published weights.
+        pretrained: only entries with published weights; `published.published_entries()` has their tags.
     """
     names = (name for name in _paths() if is_entry(name) and fnmatch(name, pattern))
-    return sorted(
-        name for name in names if (name in PUBLISHED or not pretrained) and (task is None or _entry(name).task == task)
-    )
+    published = published_entries() if pretrained else _paths()
+    return sorted(name for name in names if name in published and (task is None or _entry(name).task == task))
 
 
 def load_family(name: str) -> Family:
     """A family: a base model and how it is scaled.
 
     Args:
-        name: `scalenet` or `efficientnet`, of the zoo, or a family's JSON file.
+        name: of the zoo's, such as `scalenet`, or a family's JSON file.
 
     Raises:
         ModelNotFoundError: there is no such family.
@@ -158,8 +153,3 @@ def height_and_width(img_size: int | Sequence[int] | None) -> tuple[int | None, 
     if len(size) != 2:
         raise SpecError(f"img_size: found {quoted(img_size)}, expected a number of pixels, or height and width")
     return size[0], size[1]
-
-
-def published_weights(spec: ArchSpec) -> str | None:
-    """Look up the timm model that has published weights for this very architecture, whatever its name here."""
-    return next((theirs for name, theirs in PUBLISHED.items() if _entry(name).network == spec.network), None)

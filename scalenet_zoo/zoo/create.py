@@ -1,18 +1,21 @@
 """Networks made of specs, with or without weights."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scalenet_zoo.arch.spec import ArchSpec
-from scalenet_zoo.core.errors import SpecError
+from scalenet_zoo.arch.provenance import public_source
+from scalenet_zoo.arch.spec import ArchSpec, spec_of
+from scalenet_zoo.core.errors import SpecError, UsageError
 from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.core.memory import FLOAT_BYTES, check_memory
 from scalenet_zoo.core.quantities import format_count
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.zoo.catalog import height_and_width
 from scalenet_zoo.zoo.interface import pretrained_cfg
+from scalenet_zoo.zoo.kinship import check_inheritance, check_kind
 from scalenet_zoo.zoo.model_folder import ModelFolder
 from scalenet_zoo.zoo.sources import NetworkSource, open_source
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from scalenet_zoo.zoo.weights import Weights
+
+_logger = logging.getLogger(__name__)
 
 
 def create_model(
@@ -32,29 +37,35 @@ def create_model(
     out_indices: int | Sequence[int] | None = None,
     weights: str | Path | None = None,
     revision: str | None = None,
+    inherit: "NetworkSource | nn.Module | None" = None,
     **kwargs: Any,  # noqa: ANN401 - the network's own
 ) -> "nn.Module":
     """Build a network; it has `.spec` and `.pretrained_cfg`, and timm's model interface.
 
     Args:
-        source: a name of the zoo, a spec, or a spec's file; or, with its weights, `hf-hub:org/name`, `local-dir:path`,
-            or a folder of `train` or `pull`.
-        pretrained: load published weights from the Hugging Face Hub; folders and repositories have their own.
+        source: a name of the zoo, maybe with the tag of published weights (`efficientnet_b0.ra_in1k`), a spec, or a
+            spec's file; or, with its weights, `hf-hub:org/name`, `local-dir:path`, or a folder of `train` or `pull`.
+        pretrained: load published weights, from the Hugging Face Hub or from an installed package that has them;
+            folders and repositories have their own.
         num_classes: classes or joints; 0: no classifier; None: the spec's.
         in_chans: channels of the image; None: the spec's.
         img_size: height and width in pixels that the cost is stated for; None: the spec's.
         features_only: return a network whose output is the list of features at several strides.
         out_indices: which of them, in which order, -1 the last; a number: the last so many; None: all.
-        weights: a safetensors file with weights for this network, or for the same with another class count or other
-            input channels: the classifier then starts untrained, the first convolution is adapted.
+        weights: a file with weights for this network, or for the same with another class count or other input channels:
+            the classifier then starts untrained, the first convolution is adapted. Safetensors, or of torch.save
+            (.pth), with our names, timm's, torchvision's, efficientnet_pytorch's or those of the official HRNets.
         revision: a branch, tag or commit of `hf-hub:org/name`.
+        inherit: another network, or what one with weights is made of as here: the network starts from what that one
+            knows, see `inherit.inherit`; a notice says whether its function is the same, or what was in the way.
         **kwargs: `drop_rate`, `drop_path_rate`, `global_pool`.
 
     Raises:
         ModelNotFoundError: no entry, file or folder has this name.
         SpecError: a file, a changed size or `out_indices` is not valid.
         WeightsError: weights are not published, cannot be had, or do not fit.
-        BackendError: the network does not fit into memory.
+        UsageError: `inherit` is given for what has weights already, or is an exported file.
+        BackendError: the network, or what it inherits from, does not fit into memory.
     """
     from timm.models._features import FeatureGetterNet
 
@@ -73,21 +84,49 @@ def create_model(
     if any(change is not None for change in (num_classes, in_chans, height)):
         adapt = opened.adapted if isinstance(opened, ModelFolder) else opened.replace
         spec = adapt(classes=num_classes, channels=in_chans, height=height, width=width)
-    trained = _trained(opened, spec, weights)
+    if inherit is not None:
+        if pretrained or weights is not None or isinstance(opened, ModelFolder):
+            raise UsageError("`inherit`: found it with weights to load, expected a network without weights of its own")
+        if isinstance(inherit, NetworkSource):
+            check_inheritance(inherit, spec)
+    trained = _trained(opened, spec, weights, pretrained)
     check_network_memory(spec)
     model: nn.Module = network_of(spec, **kwargs)
     if trained is not None:
         trained.load_into(model)
-    elif pretrained:
-        from scalenet_zoo.zoo.pretrained import load_pretrained
-
-        load_pretrained(model)
-    if features_only:
-        model = FeatureGetterNet(model, out_indices=take_indices(len(model.feature_info), out_indices))  # type: ignore[arg-type]
-    model.spec = spec  # type: ignore[assignment]
     cfg = opened.interface.to_timm(spec) if isinstance(opened, ModelFolder) else pretrained_cfg(spec)
+    if trained is not None and trained.cfg is not None:
+        cfg = dict(trained.cfg)
     model.pretrained_cfg = model.default_cfg = cfg  # type: ignore[assignment]
+    if inherit is not None:
+        from scalenet_zoo.zoo.inheritance import inherit_network
+
+        _logger.warning("%s: weights from %s", spec.name, inherit_network(model, *source_network(inherit, spec)))
+    if features_only:
+        whole, described = spec_of(model), model.pretrained_cfg  # of the network before it is cut
+        indices = take_indices(len(model.feature_info), out_indices)  # type: ignore[arg-type]
+        model = FeatureGetterNet(model, out_indices=indices)
+        model.spec = whole  # type: ignore[assignment]
+        model.pretrained_cfg = model.default_cfg = described
     return model
+
+
+def source_network(source: "NetworkSource | nn.Module", target: ArchSpec) -> "tuple[nn.Module, str]":
+    """The network, with weights, that another may inherit from, and its name for the record.
+
+    Args:
+        source: the network itself, or what `create_model` makes one of.
+        target: the spec of the network that inherits.
+
+    Raises:
+        ZooError: as `inherit.inherit`.
+    """
+    if not isinstance(source, NetworkSource):
+        check_kind(target, spec_of(source))
+        return source, spec_of(source).name
+    check_inheritance(source, target)
+    network = create_model(source, pretrained=True)
+    return network, public_source(source) if isinstance(source, str) else spec_of(network).name
 
 
 @contextmanager
@@ -110,13 +149,21 @@ def create_seeded(
         return create_model(source, **kwargs)
 
 
-def _trained(opened: ArchSpec | ModelFolder, spec: ArchSpec, weights: str | Path | None) -> "Weights | None":
-    """The weights for a network, checked before it is built; None: there are none, or published ones."""
+def _trained(
+    opened: ArchSpec | ModelFolder, spec: ArchSpec, weights: str | Path | None, pretrained: bool
+) -> "Weights | None":
+    """The weights for a network, checked before it is built; None: there are none."""
     if weights is not None:
         from scalenet_zoo.zoo.weights import Weights
 
         return Weights.open(user_path(weights), spec)
-    return opened.open_weights(spec) if isinstance(opened, ModelFolder) else None
+    if isinstance(opened, ModelFolder):
+        return opened.open_weights(spec)
+    if pretrained:
+        from scalenet_zoo.zoo.pretrained import open_pretrained
+
+        return open_pretrained(spec)
+    return None
 
 
 def check_network_memory(spec: ArchSpec) -> None:

@@ -7,15 +7,16 @@ file. These are read and written here alone.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field
 
 from scalenet_zoo.arch.labels import Labels
-from scalenet_zoo.arch.spec import ArchSpec, Strict, spec_errors, spec_of, unwrapped
+from scalenet_zoo.arch.spec import ArchSpec, Strict, Task, spec_errors, spec_of, unwrapped
 from scalenet_zoo.core.errors import SpecError
-from scalenet_zoo.zoo.catalog import published_weights
+from scalenet_zoo.zoo.published import published_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +29,14 @@ Deviation = Annotated[tuple[Annotated[float, Field(gt=0, le=1e6)], ...], Field(m
 INTERPOLATION: Interpolation = "bicubic"
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's."""
+CROP_MODES: Mapping[Task, Literal["center", "squash", "border"]] = {
+    "classification": "center",
+    "segmentation": "squash",
+    "pose": "border",
+}
+"""Timm's words for how a whole picture is brought to the input's shape: cut, squeezed, or padded."""
+BOTTOM_UP_CLASSIFIER = ("classifier.coarse", "classifier.upscale.conv", "classifier.fine")
+"""The layers whose shape the number of joints decides, where the classifier is more than one."""
 
 
 class Interface(Strict):
@@ -101,12 +110,16 @@ class Interface(Strict):
         cfg = {
             **(also or {}),
             "crop_pct": self.crop_pct,
+            "crop_mode": CROP_MODES[spec.task],
             "interpolation": self.interpolation,
             "architecture": spec.name,
+            "custom_load": False,
             "input_size": (spec.input.channels, spec.input.height, spec.input.width),
+            "fixed_input_size": False,
             "num_classes": spec.classes,
+            "pool_size": _pool_size(spec),
             "first_conv": spec.first_conv,
-            "classifier": "classifier",
+            "classifier": BOTTOM_UP_CLASSIFIER if spec.bottom_up else "classifier",
             "mean": mean,
             "std": std,
             "labels": self.labels.to_cfg(),
@@ -122,13 +135,29 @@ def pretrained_cfg(spec: ArchSpec) -> dict[str, Any]:
     return Interface.of_timm(published, spec).to_timm(spec, published)
 
 
+def _pool_size(spec: ArchSpec) -> tuple[int, int] | None:
+    """Height and width of what a classifier takes the mean of; None: the network is dense."""
+    if spec.network.type != "mbconv":
+        return None
+    strides = [spec.network.stem.stride, *(layer.stride for stage in spec.network.stages for layer in stage)]
+    reduction = math.prod(strides)
+    return math.ceil(spec.input.height / reduction), math.ceil(spec.input.width / reduction)
+
+
 def _published(spec: ArchSpec) -> dict[str, Any]:
-    """What timm says of the published weights of an architecture, and where they are; empty if there are none."""
+    """What timm says of the published weights of an architecture, and where they are; empty if there are none.
+
+    The crop is the one of the result that is quoted at the resolution nearest to the spec's.
+    """
     published = published_weights(spec)
     if published is None:
         return {}
-    from timm import get_pretrained_cfg
-
-    theirs = get_pretrained_cfg(published).to_dict()
-    kept = ("crop_pct", "interpolation", "hf_hub_id", "mean", "std", "license", "origin_url")
-    return {key: theirs[key] for key in kept if key in theirs}
+    result = published.result_at(spec.input.height)
+    seen = {"crop_pct": result.crop_pct, "interpolation": result.interpolation} if result else {}
+    return {
+        **seen,
+        "hf_hub_id": published.repository,
+        "mean": published.mean,
+        "std": published.std,
+        "license": published.license,
+    }

@@ -211,7 +211,7 @@ class ModelFolder:
         from scalenet_zoo.zoo.weights import Weights
 
         self.check_weights()
-        return Weights.open(self.weights, spec, self.spec)
+        return Weights.open(self.weights, spec, self.spec, safetensors=True)
 
 
 def read_folder(path: str | Path) -> ModelFolder:
@@ -265,7 +265,9 @@ def save_model(model: "nn.Module", folder: str | Path, state: "Mapping[str, Tens
         num_classes=spec.classes,
         num_features=model.num_features,  # type: ignore[arg-type]
         label_names=interface.labels.names,
-        pretrained_cfg=TimmFields.model_validate({name: cfg[name] for name in TimmFields.model_fields}),
+        pretrained_cfg=TimmFields.model_validate(
+            {name: cfg[name] for name in TimmFields.model_fields if name != "classifier"}  # whole, of whatever layers
+        ),
         scalenet_zoo=Extras(
             spec_hash=spec.hash,
             weights=WeightsFile(bytes=weights.stat().st_size, sha256=file_sha256(weights)),

@@ -24,7 +24,7 @@ from scalenet_zoo.zoo.model_folder import (
     read_folder,
     save_model,
 )
-from scalenet_zoo.zoo.weights import read_weights
+from scalenet_zoo.zoo.weights_files import read_weights
 
 FILES = (CONFIG, SPEC, WEIGHTS, CARD)
 

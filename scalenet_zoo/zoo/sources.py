@@ -10,11 +10,18 @@ from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.errors import InputError, ModelNotFoundError, SpecError, UsageError, WeightsError
 from scalenet_zoo.core.file_kinds import exported_kind, is_folder, no_network, user_path
 from scalenet_zoo.core.files import regular_file
+from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.zoo.catalog import find_entry, is_entry, list_models
+from scalenet_zoo.zoo.installed import pretrained_interface
+from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.model_folder import FOLDER_PREFIX, HUB_PREFIX, ModelFolder, find_folder, read_folder
+from scalenet_zoo.zoo.published import is_tagged, split_tag
 
 NetworkSource = str | Path | ArchSpec | ModelFolder
-"""What `create_model` makes a network of: a name of the zoo, a spec or its file, `hf-hub:org/name`, a model folder."""
+"""What `create_model` makes a network of: a name of the zoo, a spec or its file, `hf-hub:org/name`, a model folder.
+
+A name of the zoo may have the tag of published weights: `efficientnet_b0.ra_in1k`.
+"""
 _Model = TypeVar("_Model")
 
 UNTRAINED = "the weights are initial, not trained: predictions mean nothing yet"
@@ -25,6 +32,11 @@ _REPOSITORY = re.compile(r"([\w.-]+/)?[\w.-]+(@[\w./-]+)?", re.ASCII)
 def is_exported(model: object) -> bool:
     """Whether a name is of a file of `export`: an ONNX file or an engine; names of the zoo come before files."""
     return isinstance(model, str | Path) and not is_entry(str(model)) and exported_kind(user_path(model)) is not None
+
+
+def file_stem(model: str | Path) -> str:
+    """What is made of a name of the zoo or of a file is called so, unless somebody names it."""
+    return str(model) if is_tagged(str(model)) else Path(model).stem
 
 
 def has_weights(model: object) -> bool:
@@ -90,6 +102,7 @@ def load_spec(source: NetworkSource, revision: str | None = None) -> ArchSpec:
 
     Args:
         source: a name of the zoo, a spec or its JSON file, `hf-hub:org/name`, `local-dir:path` or a folder of `train`.
+            The spec of NAME.TAG has this name, by which `pretrained` finds the weights with the tag.
         revision: a branch, tag or commit of `hf-hub:org/name`.
 
     Raises:
@@ -99,6 +112,16 @@ def load_spec(source: NetworkSource, revision: str | None = None) -> ArchSpec:
     """
     opened = open_source(source, revision, with_weights=False)
     return opened.spec if isinstance(opened, ModelFolder) else opened
+
+
+def open_interface(source: NetworkSource) -> Interface:
+    """How images are prepared for a network, as its folder, its repository or its published weights say.
+
+    Raises:
+        ModelNotFoundError, SpecError, WeightsError: as `load_spec`.
+    """
+    opened = open_source(source, with_weights=False)
+    return opened.interface if isinstance(opened, ModelFolder) else pretrained_interface(opened)
 
 
 def open_source(
@@ -119,8 +142,8 @@ def open_source(
     name = str(source)
     if revision is not None and not name.startswith(HUB_PREFIX):
         raise ModelNotFoundError(f"{name}: found the revision {revision} for it, expected it for hf-hub:org/name")
-    if entry := find_entry(name):
-        return entry
+    if spec := find_entry(name):
+        return spec
     if folder := open_folder(name, revision, with_weights):
         return folder
     file = user_path(name)
@@ -128,6 +151,12 @@ def open_source(
         raise SpecError(f"{name}: {about}")
     if name.endswith(".json") or os.path.exists(file):  # noqa: PTH110 - Path raises for names that are too long
         return ArchSpec.load(file)
+    if tagged := split_tag(name):
+        entry, tag = tagged
+        raise ModelNotFoundError(
+            f"{name}: found no published weights of {entry.name} with the tag {quoted(tag)}, expected one of"
+            f" {', '.join(entry.tags)}"
+        )
     near = difflib.get_close_matches(name, list_models(), n=3)
     hint = f"did you mean {', '.join(near)}?" if near else "`scalenet-zoo list` shows the names"
     raise ModelNotFoundError(f"{name}: found no such entry in the zoo and no such file; {hint}")

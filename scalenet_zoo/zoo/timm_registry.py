@@ -3,6 +3,8 @@
 One more name, `scalenet_zoo`, is the architecture of every model folder: `timm.create_model("hf-hub:org/name")` and
 `"local-dir:path"` read it from config.json. The folder is then read by us, from the same place, and not by timm, which
 would take weights from pickles.
+
+Timm's words for features (`feature_cls`, `feature_cfg`) are known here alone; elsewhere `features_only` is enough.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,16 +12,30 @@ from pathlib import Path
 from typing import Any
 
 from timm.models import PretrainedCfg, generate_default_cfgs, is_model, register_model
+from timm.models._features import FeatureDictNet, FeatureGetterNet, FeatureHookNet, FeatureListNet
+from timm.models._features_fx import FeatureGraphNet
 from torch import nn
 
 from scalenet_zoo.arch.spec import spec_of
+from scalenet_zoo.core.errors import SpecError
+from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.zoo.catalog import list_models
 from scalenet_zoo.zoo.create import create_model
 from scalenet_zoo.zoo.interface import pretrained_cfg
 from scalenet_zoo.zoo.model_folder import TIMM_ENTRY, read_folder
-from scalenet_zoo.zoo.sources import load_spec
+from scalenet_zoo.zoo.published import published_entries
+from scalenet_zoo.zoo.sources import NetworkSource, load_spec
 
 default_cfgs: dict[str, Any] = {}  # timm looks this up by name in the module of an entry point
+
+FEATURE_CLASSES: Mapping[str, type[nn.Module]] = {
+    "getter": FeatureGetterNet,
+    "hook": FeatureHookNet,
+    "list": FeatureListNet,
+    "dict": FeatureDictNet,
+    "fx": FeatureGraphNet,
+}
+"""Timm's ways to take features out of a network, by its names for them; the first calls `forward_intermediates`."""
 
 
 def timm_name(name: str) -> str:
@@ -28,11 +44,15 @@ def timm_name(name: str) -> str:
 
 
 def register() -> None:
-    """Register every entry of the zoo, and the name that model folders have."""
-    published = {timm_name(name): name for name in list_models()}
-    cfgs = {ours: PretrainedCfg(**pretrained_cfg(load_spec(name))) for ours, name in published.items()}
+    """Register every entry of the zoo, with the tags of its published weights, and the name that model folders have."""
+    names = {timm_name(name): name for name in list_models()}
+    cfgs: dict[str, PretrainedCfg] = {}
+    for ours, name in names.items():
+        entry = published_entries().get(name)
+        tags = [f".{tag}" for tag in entry.tags] if entry else [""]  # timm takes the first as the default, as we do
+        cfgs |= {f"{ours}{tag}": PretrainedCfg(**pretrained_cfg(load_spec(f"{name}{tag}"))) for tag in tags}
     default_cfgs.update(generate_default_cfgs(cfgs))
-    for ours, name in published.items():
+    for ours, name in names.items():
         register_model(_entry_point(ours, name))
     register_model(scalenet_zoo)
 
@@ -58,8 +78,8 @@ def scalenet_zoo(
             f"{TIMM_ENTRY}: found no folder, expected hf-hub:org/name or local-dir:path as the model's name"
         )
     if pretrained:
-        return create_model(folder, **kwargs)
-    model = create_model(folder.spec, **kwargs)
+        return _create(folder, **kwargs)
+    model = _create(folder.spec, **kwargs)
     model.pretrained_cfg = model.default_cfg = folder.interface.to_timm(spec_of(model))  # type: ignore[assignment]
     return model
 
@@ -72,17 +92,67 @@ def _entry_point(published: str, name: str) -> Callable[..., nn.Module]:
         cache_dir: object = None,
         **kwargs: Any,  # noqa: ANN401 - timm's protocol
     ) -> nn.Module:
+        tag = pretrained_cfg if isinstance(pretrained_cfg, str) else ""  # timm's create_model splits it off the name
         _refuse(
             published,
-            pretrained_cfg=pretrained_cfg,
+            pretrained_cfg=None if tag else pretrained_cfg,
             pretrained_cfg_overlay=pretrained_cfg_overlay,
             cache_dir=cache_dir,
         )
-        return create_model(name, pretrained=pretrained, **kwargs)
+        return _create(f"{name}.{tag}" if tag else name, pretrained=pretrained, **kwargs)
 
     entry_point.__name__ = published
     entry_point.__module__ = __name__
     return entry_point
+
+
+def _create(
+    source: NetworkSource,
+    features_only: bool = False,
+    feature_cls: str | type[nn.Module] | None = None,
+    feature_cfg: Mapping[str, Any] | None = None,
+    **kwargs: Any,  # noqa: ANN401 - as `create_model`
+) -> nn.Module:
+    """`create_model` for those who ask for features in timm's words.
+
+    Args:
+        source: as there.
+        features_only: as there.
+        feature_cls: which of timm's classes takes the features out; None: the one of `feature_cfg`, else "getter".
+        feature_cfg: further arguments for that class.
+        **kwargs: as there.
+
+    Raises:
+        SpecError: timm has no such class, or it cannot take the network apart.
+    """
+    if not features_only:
+        return create_model(source, **kwargs)
+    options = {**(feature_cfg or {}), **({"out_indices": kwargs.pop("out_indices")} if "out_indices" in kwargs else {})}
+    stated = options.pop("feature_cls", None)
+    wrapper = _feature_class(feature_cls or stated or "getter")
+    if wrapper is FeatureGetterNet and not options.keys() - {"out_indices"}:
+        return create_model(source, features_only=True, **options, **kwargs)
+    from scalenet_zoo.networks.layers import take_indices
+
+    model: Any = create_model(source, **kwargs)
+    spec, cfg = model.spec, model.pretrained_cfg
+    if wrapper is not FeatureGetterNet and spec.network.type != "mbconv":
+        raise SpecError(f"feature_cls: found {wrapper.__name__}, expected getter: no module of {spec.name} is a branch")
+    options["out_indices"] = take_indices(len(model.feature_info), options.get("out_indices"))
+    if issubclass(wrapper, FeatureDictNet):
+        options.setdefault("flatten_sequential", True)  # stage by stage; timm's default sees all of them as one
+    features: nn.Module = wrapper(model, **options)
+    features.spec = spec
+    features.pretrained_cfg = features.default_cfg = cfg
+    return features
+
+
+def _feature_class(wanted: str | type[nn.Module]) -> type[nn.Module]:
+    """The class of a name, or the class itself."""
+    found = FEATURE_CLASSES.get(wanted.lower()) if isinstance(wanted, str) else wanted
+    if found is None or found not in FEATURE_CLASSES.values():
+        raise SpecError(f"feature_cls: found {quoted(wanted)}, expected one of {', '.join(FEATURE_CLASSES)}")
+    return found
 
 
 def _refuse(published: str, **options: object) -> None:

@@ -1,122 +1,39 @@
-"""Weights as safetensors files, read and written; never pickle, which could run code.
+"""Weights of our networks: files of anybody's, found to fit and loaded; and our own, written as safetensors.
 
     file --Weights.open--> names and shapes, checked against the spec --load_into--> network
 
-A file is looked at before a network is built for it. Its weights may be of the same network with another class count or
-with other input channels, which `adopt_weights` adapts and says; with anything else they are refused.
+A file is looked at before a network is built for it. Its tensors may have our names or those of another library
+(`namings.py`). They may be of the same network with another class count or with other input channels, which
+`adopt_weights` adapts and says; with anything else they are refused. Pickle is never written, and of one that
+torch.save wrote nothing is taken that could run code (`checkpoints.py`).
 """
 
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from scalenet_zoo.arch.spec import WRAPPERS, ArchSpec, spec_of, unwrapped
-from scalenet_zoo.core.bounds import WEIGHTS_HEADER_BYTES
+from scalenet_zoo.arch.spec import ArchSpec, spec_of, unwrapped
 from scalenet_zoo.core.errors import SpecError, WeightsError
-from scalenet_zoo.core.file_kinds import no_weights
-from scalenet_zoo.core.files import regular_file, replacing
+from scalenet_zoo.core.file_kinds import PICKLE, kind_of
+from scalenet_zoo.core.files import replacing
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.networks import network_of
+from scalenet_zoo.zoo.namings import Naming, kind_of_network, naming_of_other_task, namings_for
+from scalenet_zoo.zoo.weights_files import AVERAGES, Form, open_weights_file, plain_names
 
 SPEC_KEY = "scalenet_zoo.spec"
 """Where a file's metadata hold the spec."""
 
-_FLOATS = {"F64", "F32", "F16", "BF16"}
-_INTEGERS = {"I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8"}
-_OF_WRAPPERS = {"n_averaged"}
-"""Tensors that wrappers (torch's AveragedModel) keep beside the network's."""
-
+_ZERO = Form((), "integers")
 _logger = logging.getLogger(__name__)
-_T = TypeVar("_T")
-
-
-class Form(NamedTuple):
-    """What is known of a tensor before it is read."""
-
-    shape: tuple[int, ...]
-    numbers: str
-
-
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and metadata of a safetensors file.
-
-    Raises:
-        WeightsError: the file is missing or is no safetensors file.
-    """
-    _check_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from None
-
-
-def read_header(path: str | Path) -> tuple[dict[str, Form], dict[str, str]]:
-    """Read what tensors a safetensors file has, and its metadata, but no tensor.
-
-    Raises:
-        WeightsError: as `read_weights`.
-    """
-    _check_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-            forms = {key: Form(tuple(part.get_shape()), _numbers(part.get_dtype())) for key, part in slices.items()}
-            return forms, file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _check_file(path: str | Path) -> None:
-    """Look at what kind of file it is, and how long its header, which the library would read whole."""
-    path = Path(path)
-    try:
-        size = regular_file(path)
-        with path.open("rb") as file:
-            header = int.from_bytes(file.read(8), "little")
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
-    if size < 8 + header <= 8 + WEIGHTS_HEADER_BYTES:
-        raise WeightsError(f"{path}: found {size:,} bytes, expected more: it is empty, or was cut off")
-    if header > WEIGHTS_HEADER_BYTES:
-        about = no_weights(path) or f"found a header of {header:,} bytes, expected at most {WEIGHTS_HEADER_BYTES:,}"
-        raise WeightsError(f"{path}: expected a safetensors file: {about}")
-
-
-def _unreadable(path: str | Path, error: Exception) -> WeightsError:
-    said = str(error).removeprefix("Error while deserializing header: ")
-    if "not fully covered" in said:
-        said = "its tensors do not end where the file does: it was cut off, or has more at its end"
-    return WeightsError(f"{path}: expected a safetensors file: {said}")
-
-
-def _numbers(dtype: str) -> str:
-    return "floating-point numbers" if dtype in _FLOATS else "integers" if dtype in _INTEGERS else f"type {dtype}"
-
-
-def plain_names(state: Mapping[str, _T], source: str = "weights") -> dict[str, _T]:
-    """Tensors under the network's own names: what wrappers of it, or of parts of it, put into them is taken out.
-
-    Raises:
-        WeightsError: a tensor is there twice.
-    """
-    plain: dict[str, _T] = {}
-    for key, value in state.items():
-        name = ".".join(part for part in key.split(".") if part not in WRAPPERS)
-        if name in plain:
-            raise WeightsError(f"{source}: found {name} twice, with names of a wrapper and without, expected it once")
-        if name not in _OF_WRAPPERS:
-            plain[name] = value
-    return plain
 
 
 def save_weights(model: nn.Module, path: str | Path, state: Mapping[str, Tensor] | None = None) -> None:
@@ -150,44 +67,126 @@ class Weights:
     Attributes:
         path: the file.
         spec: of the network that they are of.
+        naming: whose names its tensors have.
+        taken_from: the container within the file that they are in, such as `state_dict_ema`; "": none.
+        cfg: how images are prepared for them, as timm's dict, where that is known of the file itself.
     """
 
     path: Path
     spec: ArchSpec
+    naming: Naming
+    taken_from: str = ""
+    cfg: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @classmethod
-    def open(cls, path: str | Path, spec: ArchSpec, theirs: ArchSpec | None = None) -> "Weights":
-        """Look at a file's header.
+    def open(
+        cls, path: str | Path, spec: ArchSpec, theirs: ArchSpec | None = None, safetensors: bool = False
+    ) -> "Weights":
+        """Look at a file: safetensors, or what torch.save wrote, with our names, timm's or another library's.
+
+        Which names they are is found by looking: of the namings of `namings.py` the first under which the file has all
+        tensors of the network, with the right shapes. Of a checkpoint that has a moving average and the weights that
+        were trained, the average is taken.
 
         Args:
             path: the file.
             spec: of the network that they are for.
-            theirs: of the network that they are of; None: as the file's metadata or shapes tell.
+            theirs: of the network that they are of, under our names; None: as the file's metadata or shapes tell.
+            safetensors: whether nothing but a safetensors file is taken.
 
         Raises:
-            WeightsError: the file cannot be read, is of another architecture, or its tensors do not fit.
+            WeightsError: the file cannot be read, is of another architecture or task, its tensors do not fit, or it
+                names what could run code.
+            BackendError: it is read whole, and does not fit into memory.
         """
-        forms, metadata = read_header(path)
-        forms = plain_names(forms, str(path))
-        stated = _stated_spec(metadata, spec, str(path))
-        theirs = theirs or stated or _spec_of_forms(forms, spec)
-        _check(forms, _expected(theirs), theirs, str(path))
-        return cls(Path(path), theirs)
+        if safetensors and kind_of(Path(path)) == PICKLE:
+            raise WeightsError(
+                f"{path}: expected a safetensors file: looks like a pickle, which is never read from here"
+            )
+        checkpoint = open_weights_file(path)
+        forms = plain_names(checkpoint.forms, str(path))
+        stated = _stated_spec(checkpoint.metadata, spec, str(path))
+        theirs = theirs or stated
+        namings = namings_for(spec)
+        if theirs:
+            _check(forms, _expected(theirs), theirs, str(path))
+            return cls(Path(path), theirs, namings[0], checkpoint.taken_from)
+        fits: list[_Fit] = []
+        known: dict[tuple[int, int], dict[str, Form]] = {}  # to build each network once
+        for naming in namings:
+            fit = _Fit(naming, forms, spec, known)
+            if fit.is_whole:
+                return cls(Path(path), fit.spec, naming, checkpoint.taken_from)
+            fits.append(fit)
+        if other := naming_of_other_task(forms, spec):
+            raise WeightsError(
+                f"{path}: found weights of {other.whose}, expected some for {kind_of_network(spec)}, as {spec.name} is"
+            )
+        raise max(fits, key=lambda fit: fit.fitting).complaint(str(path))
 
     def load_into(self, model: nn.Module) -> None:
-        """Read the weights into a network.
+        """Read the weights into a network; where they come from is logged, if it may surprise.
 
         Raises:
             WeightsError: the file cannot be read, or does not fit, or holds what is no number.
+            BackendError: it does not fit into memory.
         """
-        adopt_weights(model, read_weights(self.path)[0], str(self.path), self.spec)
+        spec = spec_of(model)
+        checkpoint = open_weights_file(self.path)
+        state = plain_names(checkpoint.read(), str(self.path))
+        state = self.naming.renamed(state, spec, torch.tensor(0))
+        adopt_weights(model, state, str(self.path), self.spec, head=self.naming.head)
+        if set(AVERAGES) & set(self.taken_from.split(".")):
+            _logger.warning("%s: of %s the moving average is taken, %s", spec.name, self.path, self.taken_from)
+        if doubt := self.naming.doubt(spec):
+            whose = self.naming.whose
+            _logger.warning("%s: %s has weights of %s, %s: outputs differ", spec.name, self.path, whose, doubt)
+
+
+class _Fit:
+    """How well tensors fit a network, if their names are of a naming.
+
+    Attributes:
+        spec: of the network, with the class count and the input channels that they have.
+        fitting: how many tensors of the network are there, with the right shape.
+    """
+
+    def __init__(
+        self,
+        naming: Naming,
+        forms: Mapping[str, Form],
+        spec: ArchSpec,
+        known: dict[tuple[int, int], dict[str, Form]],
+    ) -> None:
+        self._naming = naming
+        self._forms = naming.renamed(forms, spec, _ZERO)
+        self._strangers = {name: forms[name] for name in naming.strangers(forms, spec)}
+        self.spec = _spec_of_forms(self._forms, spec)
+        counts = (self.spec.classes, self.spec.input.channels)
+        if counts not in known:
+            known[counts] = _expected(self.spec)
+        self._expected = known[counts]
+        if not naming.head:
+            self._expected = {key: form for key, form in self._expected.items() if not key.startswith("head.")}
+        self.fitting = sum(self._forms.get(key) == form for key, form in self._expected.items())
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is each tensor of the network, and no other."""
+        return self._forms == self._expected and not self._strangers
+
+    def complaint(self, source: str) -> WeightsError:
+        """What does not fit first, under the names in the file."""
+        if self._forms == self._expected:
+            return _complaint(self._strangers, {}, self.spec, source, self._naming)
+        return _complaint(self._forms, self._expected, self.spec, source, self._naming)
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Load weights that `save_weights` wrote, or any safetensors file with the network's own names.
+    """Load weights that `save_weights` wrote, or any file that `Weights.open` takes.
 
     Raises:
-        WeightsError: the file cannot be read, is of another architecture, or its tensors do not fit.
+        WeightsError, BackendError: as `Weights.open`.
     """
     Weights.open(path, spec_of(model)).load_into(model)
 
@@ -279,18 +278,28 @@ def _expected(spec: ArchSpec) -> dict[str, Form]:
 
 
 def _forms(state: Mapping[str, Tensor]) -> dict[str, Form]:
-    return {
-        key: Form(tuple(value.shape), _numbers("F32" if value.is_floating_point() else "I64"))
-        for key, value in state.items()
-    }
+    return {key: Form.of(value) for key, value in state.items()}
 
 
 def _check(found: Mapping[str, Form], expected: Mapping[str, Form], spec: ArchSpec, source: str) -> None:
-    for key in sorted(found.keys() | expected.keys()):
-        theirs, ours = found.get(key), expected.get(key)
-        if theirs == ours:
-            continue
-        if theirs and ours and theirs.shape == ours.shape:
-            raise WeightsError(f"{source}: {key}: found {theirs.numbers}, expected {ours.numbers} for {spec.name}")
-        shapes = [form.shape if form else "no such tensor" for form in (theirs, ours)]
-        raise WeightsError(f"{source}: {key}: found {shapes[0]}, expected {shapes[1]} for {spec.name}")
+    if dict(found) != dict(expected):
+        raise _complaint(found, expected, spec, source)
+
+
+def _complaint(
+    found: Mapping[str, Form],
+    expected: Mapping[str, Form],
+    spec: ArchSpec,
+    source: str,
+    naming: Naming | None = None,
+) -> WeightsError:
+    """What differs first, by our names of the tensors."""
+    key = min(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+    theirs, ours = found.get(key), expected.get(key)
+    named = naming.their_name(key, spec) if naming else None
+    name = f"{named} (our {key})" if named else key
+    what = f"{spec.name} in weights of {naming.whose}" if naming and naming.modules else spec.name
+    if theirs and ours and theirs.shape == ours.shape:
+        return WeightsError(f"{source}: {name}: found {theirs.numbers}, expected {ours.numbers} for {what}")
+    shapes = [form.shape if form else "no such tensor" for form in (theirs, ours)]
+    return WeightsError(f"{source}: {name}: found {shapes[0]}, expected {shapes[1]} for {what}")

@@ -104,9 +104,18 @@ def test_layer_table_states_outputs(name: str, outputs: dict[str, tuple[int, int
     assert rows["stem"].stage == "stem"
 
 
+def test_layer_table_says_what_is_not_as_usual() -> None:
+    rows = {row.name: row.what for row in layer_table(load_spec("tf_efficientnet_lite0"))}
+    assert rows["stem"] == "conv 3x3 /2 same"
+    assert rows["stages.1.0"] == "mbconv 3x3 /2 same, hidden 96"
+    rows = {row.name: row.what for row in layer_table(load_spec("fbnetc_100"))}
+    assert rows["stages.0.0"] == "mbconv 3x3 /1, hidden 16 (expanded)"
+
+
 # --- peak activation memory -----------------------------------------------------------------------
 
-ALIASES = ("batch_norm", "relu", "silu", "hardswish", "hardsigmoid", "sigmoid", "dropout", "alias")
+ALIASES = ("batch_norm", "relu", "hardtanh", "silu", "hardswish", "hardsigmoid", "sigmoid", "dropout", "alias", "pad")
+"""What a runtime does within the operation before, or in the convolution after: zeros around an image take no room."""
 ELEMENTWISE = ("add", "mul")
 
 
@@ -288,7 +297,9 @@ def test_a_layer_may_have_fewer_channels_inside_than_it_is_given() -> None:
     narrow = trace_layers([layer], (16, 10, 10))
     assert [op.name for op in narrow.ops] == ["0.expand", "0.depthwise", "0.project", ""]
     assert narrow.macs == 100 * (16 * 8 + 8 * 3**2 + 8 * 16)
-    assert narrow.params == parameters(MBConv(16, layer, "relu", "sigmoid"))
+    network = load_spec("scalenet_s0").network
+    assert network.type == "mbconv"
+    assert narrow.params == parameters(MBConv(16, layer, network))
 
 
 def test_populations_cost_exactly_up_to_where_they_are_refused() -> None:

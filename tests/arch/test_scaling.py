@@ -33,7 +33,8 @@ from scalenet_zoo.core.bounds import LAYERS
 from scalenet_zoo.core.errors import BudgetError, ModelNotFoundError, QuantityError, SpecError
 from scalenet_zoo.core.quantities import format_count, parse_count
 from scalenet_zoo.spaces.scalenet import Scaling
-from scalenet_zoo.zoo.catalog import load_family
+from scalenet_zoo.zoo.catalog import FAMILIES, load_family
+from scalenet_zoo.zoo.kinship import best_source, hindrances
 from tests.helpers.searching import SMALL
 
 # --- exact decimals -------------------------------------------------------------------------------
@@ -96,14 +97,15 @@ def test_added_layers_repeat_the_last_choice() -> None:
     assert spec.network.head.channels == 1280
 
 
-def test_the_head_scales_where_the_family_says_so() -> None:
+def test_stem_and_head_scale_where_the_family_says_so() -> None:
     wide = Strategy(name="wide", stage=1.0, depth=1.0, width=1.5, resolution=224)
-    heads = {}
-    for name in ("scalenet", "efficientnet"):
+    heads, stems = {}, {}
+    for name in FAMILIES["classification"]:
         network = apply_strategy(load_family(name), wide).network
         assert network.type == "mbconv"
-        heads[name] = network.head.channels
-    assert heads == {"scalenet": 1280, "efficientnet": 1920}
+        heads[name], stems[name] = network.head.channels, network.stem.channels
+    assert heads == {"scalenet": 1280, "efficientnet": 1920, "efficientnet_lite": 1280}
+    assert stems == {"scalenet": 48, "efficientnet": 48, "efficientnet_lite": 32}
 
 
 # --- growth laws ----------------------------------------------------------------------------------
@@ -179,6 +181,7 @@ def eights_family() -> Family:
     [
         (load_family("scalenet"), 1),
         (load_family("efficientnet"), 1),
+        (load_family("efficientnet_lite"), 1),
         (eights_family(), 8),
         *((found_family(seed), 1) for seed in range(4)),
     ],
@@ -236,7 +239,7 @@ def channels(spec: ArchSpec) -> list[int]:
 @settings(max_examples=30)
 @given(
     st.floats(math.log(MACS_RANGE[0]), math.log(MACS_RANGE[1])).map(math.exp),
-    st.sampled_from(["scalenet", "efficientnet"]),
+    st.sampled_from(FAMILIES["classification"]),
     st.sampled_from([8, 1]),
 )
 def test_networks_at_a_budget_of_macs(budget: float, family: str, divisor: int) -> None:
@@ -250,8 +253,8 @@ def test_networks_at_a_budget_of_macs(budget: float, family: str, divisor: int) 
 
 @settings(max_examples=20)
 @given(
-    st.floats(math.log(3.3e6), math.log(31e6)).map(math.exp),
-    st.sampled_from(["scalenet", "efficientnet"]),
+    st.floats(math.log(3.3e6), math.log(25e6)).map(math.exp),
+    st.sampled_from(FAMILIES["classification"]),
     st.sampled_from([10, 1000]),
 )
 def test_networks_at_a_budget_of_parameters(amount: float, family: str, classes: int) -> None:
@@ -259,6 +262,26 @@ def test_networks_at_a_budget_of_parameters(amount: float, family: str, classes:
     spec = spec_for(params=budget, family=family, num_classes=classes)
     assert TIGHTNESS * budget <= spec.cost.params <= budget
     assert spec.input.height % 8 == 0
+
+
+@pytest.mark.parametrize("family", ["efficientnet", "efficientnet_lite"])
+@pytest.mark.parametrize("flops", ["390M", "500M", "550M", "1G", "6G"])
+def test_networks_that_shall_inherit_can_be_grown(family: str, flops: str) -> None:
+    """At 500M the law's networks are narrower than the base model: nothing published could be grown into them."""
+    budget, plain = parse_count(flops, "--flops"), spec_for(flops=flops, family=family)
+    spec = spec_for(flops=flops, family=family, pretrained=True)
+    assert 0.97 * budget <= spec.cost.macs <= budget
+    assert hindrances(spec, load_spec(best_source(spec))) == ()
+    if not hindrances(plain, load_spec(best_source(plain))):
+        assert spec == plain
+    assert (spec == plain) == (flops != "500M" and (family, flops) != ("efficientnet", "550M"))
+
+
+def test_networks_below_what_is_published_are_the_laws() -> None:
+    assert spec_for(flops="200M", family="efficientnet_lite", pretrained=True) == spec_for(
+        flops="200M", family="efficientnet_lite"
+    )
+    assert spec_for(flops="600M", pretrained=True) == spec_for(flops="600M")  # nothing of ScaleNet's is published
 
 
 def test_larger_budgets_give_larger_networks() -> None:

@@ -102,7 +102,7 @@ def test_show_adds_up_per_stage_and_in_total(run: Run, name: str) -> None:
 
 def test_show_prints_what_load_reads(run: Run, tmp_path: Path) -> None:
     shown = run.json("show", "scalenas_p1")
-    for extra in ("hash", "layers", "peak_activation_bytes"):
+    for extra in ("hash", "layers", "peak_activation_bytes", "published", "pretrained"):
         del shown[extra]
     assert ArchSpec.from_dict(shown, source="show") == load_spec("scalenas_p1")
 
@@ -265,7 +265,7 @@ def test_budgets_that_cannot_be_read(run: Run, flag: str, text: str) -> None:
         (
             ["build", "scalenet_s0", "--weights", "missing.safetensors"],
             1,
-            "missing.safetensors: expected a safetensors",
+            "missing.safetensors: expected a file of weights",
         ),
         (["build", "--flops", "1M"], 1, "macs: found 1M, expected 100M to 20G for the family scalenet"),
         (["build", "--flops", "600M", "--family", "resnet"], 1, "resnet: found no such family for classification"),

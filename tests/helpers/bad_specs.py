@@ -51,7 +51,16 @@ BAD_MBCONV = [
         setting("network", "type", value="transformer"),
         "network: found the type 'transformer', expected one of 'mbconv', 'multipath'",
     ),
-    (setting("network", "activation", value="gelu"), "network.activation: found 'gelu', expected 'relu', 'swish' or"),
+    (
+        setting("network", "activation", value="gelu"),
+        "network.activation: found 'gelu', expected 'relu', 'relu6', 'swish' or",
+    ),
+    (
+        setting("network", "padding", value="valid"),
+        "network.padding: found 'valid', expected 'symmetric' or 'same'",
+    ),
+    (setting("network", "norm_eps", value=0.0), "network.norm_eps: found 0.0, expected greater than 0"),
+    (setting("network", "stages", 0, 0, "expand", value=1), "expand: found 1, expected a valid boolean"),
     (setting("network", "stages", value=[]), "network.stages: found [], expected at least 1 item"),
     (
         setting(*LAYER, "channels", value=-8),

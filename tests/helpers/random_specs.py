@@ -21,7 +21,7 @@ from scalenet_zoo.arch.spec import (
     Provenance,
     Stem,
 )
-from scalenet_zoo.zoo.catalog import load_family
+from scalenet_zoo.zoo.catalog import FAMILIES, load_family
 
 PROVENANCE = Provenance(source="drawn at random by a test")
 KERNELS = st.sampled_from([1, 3, 5, 7])
@@ -42,6 +42,7 @@ def mbconv_specs(draw: st.DrawFn) -> ArchSpec:
                     hidden=before * draw(st.sampled_from([1, 2, 3])) + draw(st.integers(0, 1)),
                     squeeze=draw(st.integers(0, 5)),
                     channels=draw(st.one_of(st.just(before), st.integers(1, 16))),
+                    expand=draw(st.booleans()),
                 )
             )
             before = layers[-1].channels
@@ -50,8 +51,10 @@ def mbconv_specs(draw: st.DrawFn) -> ArchSpec:
         stem=stem,
         stages=tuple(stages),
         head=Head(channels=draw(st.integers(1, 24))),
-        activation=draw(st.sampled_from(["relu", "swish", "hard_swish"])),
+        activation=draw(st.sampled_from(["relu", "relu6", "swish", "hard_swish"])),
         gate=draw(st.sampled_from(["sigmoid", "hard_sigmoid"])),
+        padding=draw(st.sampled_from(["symmetric", "same"])),
+        norm_eps=draw(st.sampled_from([1e-5, 1e-3])),
     )
     image = Input(channels=draw(st.integers(1, 4)), height=draw(st.integers(1, 40)), width=draw(st.integers(1, 40)))
     return ArchSpec.create("random", "classification", image, draw(st.integers(0, 7)), network, PROVENANCE)
@@ -91,9 +94,19 @@ specs = st.one_of(mbconv_specs(), multipath_specs(HEADS))
 @st.composite
 def populations(draw: st.DrawFn) -> tuple[Population, list[list[ArchSpec]]]:
     """A population, and the specs of its networks: base models x strategies."""
-    family = load_family(draw(st.sampled_from(["scalenet", "efficientnet"])))
-    squeeze: Literal["input", "expanded"] = draw(st.sampled_from(["input", "expanded"]))
-    family = family.model_copy(update={"base": family.base.model_copy(update={"squeeze": squeeze})})
+    family = load_family(draw(st.sampled_from(FAMILIES["classification"])))
+    squeeze: Literal["input", "expanded", "none"] = draw(st.sampled_from(["input", "expanded", "none"]))
+    base = family.base.model_copy(
+        update={
+            "squeeze": squeeze,
+            "stages": tuple(
+                stage.model_copy(update={"scales_depth": draw(st.booleans())}) for stage in family.base.stages
+            ),
+        }
+    )
+    family = family.model_copy(
+        update={"base": base, "scales_stem": draw(st.booleans()), "scales_head": draw(st.booleans())}
+    )
     multipliers = st.integers(30, 250).map(lambda hundredths: hundredths / 100)
     strategy = st.builds(
         Strategy,

@@ -18,12 +18,12 @@ from scalenet_zoo.data.examples import Crop, Part, Person
 from scalenet_zoo.data.loaders import evaluation_loader
 from scalenet_zoo.data.preparation import pixels, preprocessing
 from scalenet_zoo.inference.evaluate import evaluate_network
+from scalenet_zoo.networks.batch_norm import reestimate_batch_norm
 from scalenet_zoo.search.images import cached_images, check_data
 from scalenet_zoo.search.scalenas.config import ScaleNASConfig, ScaleNASScoring
 from scalenet_zoo.search.scalenas.method import ScaleNASMethod
 from scalenet_zoo.search.scoring import Scorer
 from scalenet_zoo.spaces.scalenas import Topologies
-from scalenet_zoo.supernet.batch_norm import reestimate_batch_norm
 from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
 from scalenet_zoo.zoo.interface import Interface
 from tests.helpers.processes import run_processes

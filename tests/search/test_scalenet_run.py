@@ -131,7 +131,7 @@ def test_two_processes_search_as_one(tmp_path: Path) -> None:
         ({"limits": {"macs": "6 apples"}}, "limits: macs: found '6 apples', expected a positive number"),
         ({"limits": {"latency": "4ms"}}, "latency: found no back end, expected one in `backend`, such as ort-cpu"),
         ({"limits": {"latency": "4ms", "backend": "abacus"}}, "abacus"),
-        ({"space": "huge"}, "huge: found no such space, expected scalenet, small or a YAML file"),
+        ({"space": "huge"}, "huge: found no such space, expected lite, scalenet, small or a YAML file"),
         ({"space": {"name": "x"}}, "space: stem: is missing"),
         ({"search": {"population": 1}}, "search.population: found 1, expected greater than or equal to 2"),
         ({"speed": "high"}, "speed: found 'high', expected no such field"),

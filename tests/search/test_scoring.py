@@ -22,12 +22,12 @@ from scalenet_zoo.core.errors import InputError, OutputError, SpecError, Trainin
 from scalenet_zoo.data.examples import Part
 from scalenet_zoo.data.preparation import preprocessing
 from scalenet_zoo.inference.evaluate import evaluate_network
+from scalenet_zoo.networks.batch_norm import reestimate_batch_norm
 from scalenet_zoo.search.images import cached_images, check_data
 from scalenet_zoo.search.scalenet.config import ScaleNetConfig, ScaleNetScoring
 from scalenet_zoo.search.scalenet.method import ScaleNetMethod
 from scalenet_zoo.search.scoring import Scorer
 from scalenet_zoo.spaces.candidates import Candidate
-from scalenet_zoo.supernet.batch_norm import reestimate_batch_norm
 from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
 from scalenet_zoo.zoo.interface import Interface, pretrained_cfg
 from tests.helpers.processes import run_processes

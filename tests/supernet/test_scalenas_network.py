@@ -14,8 +14,8 @@ from scalenet_zoo import load_spec
 from scalenet_zoo.arch.spec import FUSION_STEPS, ArchSpec, Input, Module, MultipathNetwork, Provenance
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.networks import MultipathNet
+from scalenet_zoo.networks.batch_norm import reestimate_batch_norm
 from scalenet_zoo.spaces.scalenas import MultipathSpace
-from scalenet_zoo.supernet.batch_norm import reestimate_batch_norm
 from scalenet_zoo.supernet.gradients import Gradients
 from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
 from scalenet_zoo.supernet.scalenet.optimiser import WindowSGD

@@ -32,8 +32,9 @@ from scalenet_zoo.training.log import read_log
 from scalenet_zoo.training.loop import LoopOptions
 from scalenet_zoo.training.losses import task_loss
 from scalenet_zoo.training.optimisation import make_optimizer
+from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.model_folder import save_model
-from scalenet_zoo.zoo.weights import read_weights
+from scalenet_zoo.zoo.weights_files import read_weights
 from tests.helpers.hub_server import Hub
 from tests.helpers.networks import random_model
 from tests.helpers.pretrained import publish
@@ -524,7 +525,7 @@ def test_teachers_that_do_not_fit_are_refused(teachers: dict[Head, Path], tmp_pa
     refused(of(largest, ("nose", "neck")), "found 'left_corner' as joint 0, expected 'nose' as candidate has")
     refused(of(SPECS["classification"]), "found a classifier in .*, expected a multipath network")
     refused("hrnet_w32_pose", "weights: found hrnet_w32_pose, expected a folder of `train`, hf-hub:org/name")
-    with pytest.raises(WeightsError, match=r"none.safetensors: expected a safetensors file"):
+    with pytest.raises(WeightsError, match=r"none.safetensors: expected a file of weights"):
         run(tmp_path / "run", "pose", settings(teacher=TeacherSettings(weights="none.safetensors")))
     with pytest.raises(InputError, match="teacher: width: found 32, expected 4, as the supernet has"):
         run(tmp_path / "run", "pose", settings(teacher=TeacherSettings(pretrained="hrnet_w32_pose")))
@@ -568,3 +569,62 @@ def test_a_supernet_of_another_space_is_refused(tmp_path: Path) -> None:
         load_supernet(supernet("segmentation"), tmp_path)
     with pytest.raises(WeightsError, match="does not fit tiny: .*size mismatch"):
         load_supernet(ScaleNASSupernet(space_of("pose"), 3), tmp_path)
+
+
+# --- what another network knows -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A segmentation network of the space, but narrower, without its largest mask."""
+    space = space_of("segmentation", width=3)
+    model: Any = random_model(space.spec(space.smallest, classes_of("segmentation"), "source"))
+    model.pretrained_cfg |= {"labels": Shapes("segmentation", 1).labels.to_cfg(), "mean": [0.1, 0.2, 0.3]}
+    folder = tmp_path_factory.mktemp("source") / "model"
+    save_model(model, folder)
+    return folder
+
+
+def features(network: nn.Module) -> Tensor:
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        result: Tensor = network.eval()(images)
+    return result
+
+
+def test_a_supernet_without_a_teacher_begins_with_what_is_inherited(source: Path, tmp_path: Path) -> None:
+    chosen = settings(inherit=str(source), init="scratch", distill_weight=0.0)
+    trainer = trainer_of("segmentation", tmp_path, chosen)
+    assert trainer.load() is None
+    expected = features(create_model(source))
+    found = features(trainer.supernet.largest.cpu())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_a_teacher_begins_with_what_is_inherited(source: Path, tmp_path: Path) -> None:
+    """With a learning rate of 0 it is what it began with; and so is the supernet, whose weights are the teacher's."""
+    chosen = settings({"epochs": 1, "lr": 0.0}, inherit=str(source))
+    net = supernet("segmentation")
+    data = Shapes("segmentation", 40)
+    train_scalenas(net, chosen, data, data, tmp_path, HERE)
+    teacher = create_model(tmp_path / "teacher")
+    assert isinstance(teacher, MultipathNet)
+    assert Interface.of_network(teacher).mean == (0.1, 0.2, 0.3)
+    given, ours = create_model(source).state_dict(), teacher.state_dict()
+    for name in ("stem.0.conv.weight", "stage1.0.conv1.conv.weight"):  # of the same size in both
+        assert torch.equal(ours[name], given[name]), name
+    record = teacher.spec.provenance.details["inherited"]
+    assert isinstance(record, dict)
+    assert record["exact"]
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"inherit": "hrnet_w32", "teacher": {"weights": "runs/wide"}}, "inherit: found it with the teacher runs/wide"),
+        ({"inherit": "hrnet_w32", "teacher": {"pretrained": "hrnet_w18"}}, "found it with the teacher hrnet_w18"),
+    ],
+)
+def test_weights_of_two_origins_are_refused(values: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        ScaleNASSettings.model_validate(values)

@@ -26,7 +26,7 @@ from scalenet_zoo.supernet.summary import SupernetSummary
 from scalenet_zoo.training.checkpoint import checkpoints
 from scalenet_zoo.training.log import read_log
 from scalenet_zoo.training.loop import LoopOptions
-from scalenet_zoo.zoo.weights import read_weights
+from scalenet_zoo.zoo.weights_files import read_weights
 from tests.helpers.shapes import Shapes
 from tests.helpers.spaces import TINY
 

@@ -50,7 +50,7 @@ from scalenet_zoo.training.recipe import Recipe
 from scalenet_zoo.training.trainer import Fitted, Options, Trainer, train_network
 from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.pretrained import from_timm
-from scalenet_zoo.zoo.weights import read_weights
+from scalenet_zoo.zoo.weights_files import read_weights
 from tests.helpers.data_files import spoil, write_image_folder, write_shards
 from tests.helpers.processes import run_processes
 from tests.helpers.shapes import SPECS, Shapes

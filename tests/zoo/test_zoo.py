@@ -28,15 +28,18 @@ from scalenet_zoo.core.errors import BackendError, BudgetError, InputError, Mode
 from scalenet_zoo.data.forms import check_source
 from scalenet_zoo.inference.prepare import prepare_inference
 from scalenet_zoo.zoo import catalog
-from scalenet_zoo.zoo.catalog import PUBLISHED, find_networks, latency_name, load_family
+from scalenet_zoo.zoo.catalog import FAMILIES, find_networks, latency_name, load_family
 from scalenet_zoo.zoo.interface import Interface, pretrained_cfg
 from scalenet_zoo.zoo.model_folder import save_model
+from scalenet_zoo.zoo.published import is_of_weights, published_entries
 from scalenet_zoo.zoo.sources import check_model, has_weights
-from scalenet_zoo.zoo.weights import load_weights, read_weights, save_weights
+from scalenet_zoo.zoo.weights import load_weights, save_weights
+from scalenet_zoo.zoo.weights_files import read_weights
 from tests.helpers.networks import random_model, small
+from tests.helpers.pretrained import TIMMS
 from tests.helpers.shapes import SPECS
 
-CLASSIFIERS = [f"scalenet_s{i}" for i in range(6)] + [f"efficientnet_b{i}" for i in range(8)]
+CLASSIFIERS = [f"scalenet_s{i}" for i in range(6)] + [f"efficientnet_b{i}" for i in range(8)] + [*TIMMS]
 SEGMENTERS = [f"scalenas_s{i}" for i in range(1, 5)] + [f"hrnet_w{w}" for w in (18, 32, 48)]
 POSE = [f"scalenas_p{i}" for i in range(1, 5)] + [f"hrnet_w{w}_pose" for w in (18, 32, 48)]
 BOTTOM_UP_SPEC = ArchSpec.create(
@@ -48,6 +51,12 @@ BOTTOM_UP_SPEC = ArchSpec.create(
     SPECS["pose"].provenance,
 )
 BOTTOM_UP = ["higherhrnet_w32", "higherhrnet_w48", "higherscalenas_p1", "higherscalenas_p4"]
+PUBLISHED = [
+    *(f"efficientnet_b{i}" for i in range(6)),
+    *TIMMS,
+    *(f"hrnet_w{w}{suffix}" for w in (18, 32, 48) for suffix in ("", "_pose")),
+    *("higherhrnet_w32", "higherhrnet_w48"),
+]
 
 
 def test_the_zoo_is_complete() -> None:
@@ -92,10 +101,13 @@ def test_entries_say_where_they_come_from(name: str) -> None:
     assert all(result.origin != "measured" for result in provenance.results)  # nothing here was measured by us
 
 
-@pytest.mark.parametrize("family", ["scalenet", "efficientnet"])
+@pytest.mark.parametrize("family", FAMILIES["classification"])
 def test_entries_are_what_their_family_expands_to(family: str) -> None:
     for spec in expand(load_family(family)):
-        assert spec == load_spec(spec.name)
+        entry = load_spec(spec.name)
+        assert spec.model_copy(update={"provenance": entry.provenance}) == entry
+        own = [result for result in entry.provenance.results if not is_of_weights(result)]
+        assert own == list(spec.provenance.results)
 
 
 @pytest.mark.parametrize("name", list_models("*hrnet_*"))
@@ -198,9 +210,9 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     ):
         load_weights(create_model("scalenet_s0"), path)
     path.write_bytes(b"\x80\x02}q\x00.")  # a pickle
-    with pytest.raises(WeightsError, match="weights.safetensors: expected a safetensors file"):
+    with pytest.raises(WeightsError, match="weights.safetensors: expected a file of torch.save"):
         create_model("scalenet_s0", weights=path)
-    with pytest.raises(WeightsError, match="missing.safetensors: expected a safetensors file"):
+    with pytest.raises(WeightsError, match="missing.safetensors: expected a file of weights"):
         create_model("scalenet_s0", weights=tmp_path / "missing.safetensors")
 
 
@@ -213,8 +225,10 @@ def test_timm_knows_every_entry_and_keeps_its_own() -> None:
         assert timm.is_model(ours)
     assert type(timm.create_model("efficientnet_b0")).__module__ == "timm.models.efficientnet"
     assert set(timm.list_models("zoo_*", pretrained=True)) == {
-        *(f"zoo_efficientnet_b{i}" for i in range(5)),
-        *(f"zoo_hrnet_w{w}" for w in (18, 32, 48)),
+        f"zoo_{name}.{tag}"
+        for name, entry in published_entries().items()
+        if timm.is_model(f"zoo_{name}")
+        for tag in entry.tags
     }
     assert set(timm.list_models("higher*")) == set(BOTTOM_UP)
 
@@ -264,7 +278,8 @@ def test_importing_the_package_imports_neither_torch_nor_timm() -> None:
 
 def test_listing_and_costing_need_no_torch() -> None:
     program = "import sys; from scalenet_zoo.budgets import spec_for; from scalenet_zoo.zoo.catalog import list_models;"
-    program += "list_models(); spec_for('600M'); print('torch' in sys.modules)"
+    program += "from scalenet_zoo.zoo.sources import open_interface; open_interface('efficientnet_b0.ra_in1k');"
+    program += "list_models(pretrained=True); spec_for('600M'); print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
 
@@ -526,8 +541,8 @@ NO_NETWORKS = {
     "x.engine": ("engine", "is an engine, expected a spec .* `predict --model`"),
     "x.safetensors": ("safetensors", r"is a safetensors file, .*weights=FILE \(--weights\)"),
     "weights": ("safetensors", r"is a safetensors file, .*weights=FILE \(--weights\)"),
-    "x.PTH": ("pickle", "looks like a pickle of torch.save, .* never read, .*safetensors.torch.save_file"),
-    "checkpoint": ("old pickle", "looks like a pickle of torch.save, .* never read"),
+    "x.PTH": ("pickle", r"looks like a file of torch.save, .*weights=FILE \(--weights\)"),
+    "checkpoint": ("old pickle", r"looks like a file of torch.save, .*weights=FILE \(--weights\)"),
     "recipe.yaml": ("yaml", "is YAML, .*`train --recipe`"),
     "spec.json": ("pointer", "is a pointer of Git LFS to the file, not the file"),
     "page.json": ("page", "is a web page, maybe one of a failed download"),
@@ -548,8 +563,6 @@ def test_files_that_are_no_network_are_told_apart(name: str, kind: str, message:
 
 NO_WEIGHTS = {
     "x.onnx": ("onnx", "is an ONNX file"),
-    "x.pth": ("pickle", "looks like a pickle of torch.save, which could run code and is never read"),
-    "x.safetensors": ("old pickle", "looks like a pickle of torch.save"),
     "pointer.safetensors": ("pointer", "is a pointer of Git LFS to the file, not the file"),
     "page.safetensors": ("page", "is a web page, maybe one of a failed download"),
     "pipe": ("pipe", "is not a regular file"),
@@ -561,7 +574,8 @@ NO_WEIGHTS = {
 @pytest.mark.parametrize(("name", "kind", "message"), [(name, *row) for name, row in NO_WEIGHTS.items()])
 def test_files_that_are_no_weights_are_told_apart(name: str, kind: str, message: str, tmp_path: Path) -> None:
     write(tmp_path / name, kind)
-    with pytest.raises(WeightsError, match=f"^{tmp_path / name}: expected a safetensors file: {message}"):
+    expected = "expected a (safetensors file|file of weights)"
+    with pytest.raises(WeightsError, match=f"^{tmp_path / name}: {expected}: {message}"):
         create_model(SPECS["classification"], weights=tmp_path / name)
 
 

@@ -15,6 +15,7 @@ from scalenet_zoo.search.settings import LatencySettings, ScoringSettings, Searc
 from scalenet_zoo.spaces.scalenas import MultipathSpace, Probability
 from scalenet_zoo.supernet.scalenas.settings import ScaleNASSettings
 from scalenet_zoo.training.recipe import Recipe
+from scalenet_zoo.zoo.kinship import check_inheritance
 
 TopologyBaseline = Literal["random", "ageing"]
 Metric = Literal["miou", "ap", "pck"]
@@ -125,4 +126,7 @@ class ScaleNASConfig(SearchConfig):
             except ValueError as error:
                 raise InputError(f"{self.joints}: {error}") from None
         self.scoring.metric_of(self.task)
+        if self.supernet.inherit is not None:
+            space = self.open_space()
+            check_inheritance(self.supernet.inherit, space.spec(space.smallest, 1))
         self.supernet.teacher.make_recipe(self.make_recipe(), self.task)

@@ -17,6 +17,7 @@ from scalenet_zoo.search.images import CachedImages
 from scalenet_zoo.search.scalenas.config import Metric, ScaleNASScoring
 from scalenet_zoo.search.scoring import Calibrated
 from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
+from scalenet_zoo.zoo.interface import Interface
 
 
 def score_topology(
@@ -26,6 +27,7 @@ def score_topology(
     validation: CachedImages,
     settings: ScaleNASScoring,
     labels: Labels,
+    interface: Interface | None = None,
 ) -> float:
     """The score, 0 to 1, of a network with a supernet's weights.
 
@@ -36,13 +38,21 @@ def score_topology(
         validation: images that it is judged by.
         settings: the figure, size of batches, type; not how many images.
         labels: of the data; joints need sigmas.
+        interface: how images are normalised; None: as for any network of the spec.
 
     Raises:
         InputError: the validation images have no such figure.
         WeightsError: outputs are not finite.
     """
+    network = Calibrated(supernet.extract(spec), spec, training, settings, interface=interface)
+    return figure(network, spec, validation, settings, labels)
+
+
+def figure(
+    network: Calibrated, spec: ArchSpec, validation: CachedImages, settings: ScaleNASScoring, labels: Labels
+) -> float:
+    """The figure, 0 to 1, of a network; arguments and errors as `score_topology`."""
     metric = settings.metric_of(spec.task)
-    network = Calibrated(supernet.extract(spec), spec, training, settings)
     finite = torch.ones((), dtype=torch.bool, device=network.device)
     meter = _meter(spec, labels, network.device)
     for images, targets in validation.batches(settings.batch_size):

@@ -10,7 +10,7 @@ import numpy as np
 from scalenet_zoo.latency.profile import YARDSTICK_PIXELS
 from scalenet_zoo.search.method import Method
 from scalenet_zoo.search.scalenas.config import ScaleNASConfig, TopologySettings
-from scalenet_zoo.search.scalenas.judging import score_topology
+from scalenet_zoo.search.scalenas.judging import figure, score_topology
 from scalenet_zoo.search.scalenas.limits import TopologyBounds
 from scalenet_zoo.search.scalenas.search import TopologySearch
 from scalenet_zoo.search.scalenas.topology import random_search
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+    from torch import nn
 
     from scalenet_zoo.arch.spec import ArchSpec
     from scalenet_zoo.core.progress import OnProgress
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.search.images import CachedImages
     from scalenet_zoo.search.ledger import Ledger, ScoredNetwork
     from scalenet_zoo.search.record import Record
+    from scalenet_zoo.search.scoring import Calibrated
     from scalenet_zoo.spaces.scalenas import MultipathSpace, Topologies
     from scalenet_zoo.supernet.summary import SupernetSummary
     from scalenet_zoo.training.loop import LoopOptions
@@ -105,7 +107,17 @@ class ScaleNASMethod(Method[ScaleNASConfig]):
 
     def judge(self, spec: ArchSpec, training: CachedImages, validation: CachedImages) -> float:
         """What `evaluate` says of the network: mean IoU, AP or PCK."""
-        return score_topology(self.supernet, spec, training, validation, self.config.scoring, self.labels)
+        return score_topology(
+            self.supernet, spec, training, validation, self.config.scoring, self.labels, self.interface(spec)
+        )
+
+    def extract(self, spec: ArchSpec) -> nn.Module:
+        """See `Method.extract`."""
+        return self.supernet.extract(spec)
+
+    def measure(self, network: Calibrated, spec: ArchSpec, validation: CachedImages) -> float:
+        """What `evaluate` says of the network."""
+        return figure(network, spec, validation, self.config.scoring, self.labels)
 
     def search(
         self, search: str, record: Record[Ledger, TopologyBounds], ledgers: Mapping[str, Ledger]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -16,6 +16,7 @@ from scalenet_zoo.search.settings import LatencySettings, ScoringSettings, Searc
 from scalenet_zoo.spaces.scalenet import Space
 from scalenet_zoo.supernet.scalenet.settings import ScaleNetSettings
 from scalenet_zoo.training.recipe import Recipe
+from scalenet_zoo.zoo.kinship import check_inheritance
 
 if TYPE_CHECKING:
     from scalenet_zoo.arch.constraints import Floats
@@ -27,7 +28,7 @@ class ScaleNetScoring(ScoringSettings):
     """How networks are scored.
 
     Attributes:
-        paths: both coupled ones, or the left one alone.
+        paths: both coupled ones, or the left one alone, which is all that a one-sided supernet has.
     """
 
     paths: Literal["both", "single"] = "both"
@@ -85,6 +86,15 @@ class ScaleNetConfig(SearchConfig):
     baselines: tuple[Baseline, ...] = ()
     extrapolate: Annotated[int, Field(ge=0, le=10)] = 2
 
+    @classmethod
+    def from_values(cls, values: dict[str, Any], source: str) -> Self:
+        """See `SearchConfig.from_values`; networks of a supernet that is one-sided have one path."""
+        supernet, scoring = (values.get(name, {}) for name in ("supernet", "scoring"))
+        one_sided = isinstance(supernet, dict) and (supernet.get("inherit") or supernet.get("sides") == "left")
+        if one_sided and isinstance(scoring, dict):
+            values = {**values, "scoring": {"paths": "single", **scoring}}
+        return super().from_values(values, source)
+
     def open_space(self) -> Space:
         """See `SearchConfig.open_space`."""
         return Space.load(self.space) if isinstance(self.space, str) else Space.from_values(self.space, "space")
@@ -103,5 +113,9 @@ class ScaleNetConfig(SearchConfig):
         space = self.open_space()
         self.search.shares(scaled_stages(space))
         self.supernet.make_sampler(space)
+        if self.supernet.inherit is not None:
+            check_inheritance(self.supernet.inherit, space.largest_spec(classes=2))
+        if not self.supernet.coupled and self.scoring.paths == "both":
+            raise InputError("scoring: paths: found both, expected single: the supernet's networks take the left alone")
         for name in self.limits.given:
             self.limits.amounts(name, [each.stage for each in space.scaling])

@@ -16,6 +16,7 @@ from scalenet_zoo.search.images import CachedImages
 from scalenet_zoo.search.scalenet.config import ScaleNetScoring
 from scalenet_zoo.search.scoring import Calibrated
 from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
+from scalenet_zoo.zoo.interface import Interface
 
 if TYPE_CHECKING:
     from scalenet_zoo.supernet.scalenet.elastic import Side
@@ -42,6 +43,7 @@ def score_network(
     training: CachedImages,
     validation: CachedImages,
     settings: ScaleNetScoring,
+    interface: Interface | None = None,
 ) -> float:
     """The accuracy, 0 to 1, of a network with a supernet's weights.
 
@@ -51,12 +53,21 @@ def score_network(
         training: images that its batch-norm statistics are estimated from.
         validation: images that it is judged by.
         settings: paths, size of batches, type; not how many images.
+        interface: how images are normalised; None: as for any network of the spec.
 
     Raises:
         WeightsError: outputs are not finite.
     """
     paths = CoupledPaths([supernet.extract(spec, side) for side in sides(settings)])
-    network = Calibrated(paths, spec, training, settings)
+    return top1_accuracy(Calibrated(paths, spec, training, settings, interface=interface), spec, validation, settings)
+
+
+def top1_accuracy(network: Calibrated, spec: ArchSpec, validation: CachedImages, settings: ScaleNetScoring) -> float:
+    """The share, 0 to 1, of images whose class a network says.
+
+    Raises:
+        WeightsError: outputs are not finite.
+    """
     correct = torch.zeros((), dtype=torch.int64, device=network.device)
     finite = torch.ones((), dtype=torch.bool, device=network.device)
     for images, targets in validation.batches(settings.batch_size):

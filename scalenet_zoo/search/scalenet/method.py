@@ -13,7 +13,7 @@ from scalenet_zoo.core.quantities import format_count
 from scalenet_zoo.search.method import Method, Origin, Written
 from scalenet_zoo.search.scalenet.baselines import search_baseline
 from scalenet_zoo.search.scalenet.config import Baseline, ScaleNetConfig
-from scalenet_zoo.search.scalenet.judging import score_network, sides
+from scalenet_zoo.search.scalenet.judging import score_network, sides, top1_accuracy
 from scalenet_zoo.search.scalenet.ledger import ScaleNetLedger
 from scalenet_zoo.search.scalenet.limits import Bounds
 from scalenet_zoo.search.scalenet.mcea import MCEA
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+    from torch import nn
 
     from scalenet_zoo.arch.constraints import Predictor
     from scalenet_zoo.arch.spec import ArchSpec
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.search.images import CachedImages
     from scalenet_zoo.search.ledger import Ledger
     from scalenet_zoo.search.record import Record
+    from scalenet_zoo.search.scoring import Calibrated
     from scalenet_zoo.spaces.scalenet import Space
     from scalenet_zoo.supernet.summary import SupernetSummary
     from scalenet_zoo.training.loop import LoopOptions
@@ -116,12 +118,20 @@ class ScaleNetMethod(Method[ScaleNetConfig]):
 
     def judge(self, spec: ArchSpec, training: CachedImages, validation: CachedImages) -> float:
         """Accuracy."""
-        return score_network(self.supernet, spec, training, validation, self.config.scoring)
+        return score_network(self.supernet, spec, training, validation, self.config.scoring, self.interface(spec))
 
     def settings(self, search: str, ledgers: Mapping[str, Ledger]) -> dict[str, Any]:
         """Baselines have as many networks scored as joint search."""
         more = {} if search == "joint" else {"evaluations": ledgers["joint"].evaluations}
         return {**super().settings(search, ledgers), **more}
+
+    def extract(self, spec: ArchSpec) -> nn.Module:
+        """See `Method.extract`; its channels are the left ones."""
+        return self.supernet.extract(spec)
+
+    def measure(self, network: Calibrated, spec: ArchSpec, validation: CachedImages) -> float:
+        """Accuracy."""
+        return top1_accuracy(network, spec, validation, self.config.scoring)
 
     def search(
         self, search: str, record: Record[ScaleNetLedger, Bounds], ledgers: Mapping[str, Ledger]

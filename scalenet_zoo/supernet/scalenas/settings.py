@@ -26,7 +26,7 @@ class TeacherSettings(Strict):
     """How the teacher comes about; without any, the largest network is trained first, with the supernet's recipe.
 
     Attributes:
-        weights: of one that is trained already: a folder of `train`, `hf-hub:org/name`, or a safetensors file for the
+        weights: of one that is trained already: a folder of `train`, `hf-hub:org/name`, or a file of weights for the
             largest network.
         pretrained: the zoo's name of the one that is trained first, from published weights, such as hrnet_w32; None:
             the largest, from nothing.
@@ -75,6 +75,13 @@ class ScaleNASSettings(LoopSettings):
     teacher: TeacherSettings = TeacherSettings()
     distill_weight: Annotated[float, Field(ge=0)] = 1.0
     init: Literal["teacher", "scratch"] = "teacher"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        given = self.teacher.weights or self.teacher.pretrained
+        if self.inherit is not None and given is not None and self.init == "teacher":
+            raise ValueError(f"inherit: found it with the teacher {given}, whose weights the supernet begins with")
+        return self
 
     def make_recipe(self, head: Literal["segmentation", "pose"]) -> Recipe:
         """The recipe for a space with this head.

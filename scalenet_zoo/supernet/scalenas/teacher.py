@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import torch
 
+from scalenet_zoo.arch.spec import spec_of
 from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.inference.evaluate import check_labels
 from scalenet_zoo.networks import MultipathNet
 from scalenet_zoo.training.trainer import train_network
 from scalenet_zoo.zoo.create import create_model
+from scalenet_zoo.zoo.inherit import inherit
 from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.sources import load_spec, open_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import nn
+
+    from scalenet_zoo.arch.labels import Labels
     from scalenet_zoo.arch.spec import ArchSpec
     from scalenet_zoo.core.progress import OnProgress
     from scalenet_zoo.data.examples import Examples
@@ -25,10 +32,13 @@ if TYPE_CHECKING:
     from scalenet_zoo.training.recipe import Recipe
     from scalenet_zoo.training.trainer import Options
 
+_log = logging.getLogger(__name__)
+
 
 def make_teacher(
     supernet: ScaleNASSupernet,
     settings: TeacherSettings,
+    source: str | None,
     recipe: Recipe,
     training: Examples,
     validation: Examples,
@@ -41,6 +51,8 @@ def make_teacher(
     Args:
         supernet: it shall teach.
         settings: where it is from.
+        source: the network whose weights it begins with, if it is the largest and not trained yet; None: with random
+            ones.
         recipe: of its training, see `TeacherSettings.make_recipe`.
         training: images to learn from.
         validation: images to choose the best epoch by.
@@ -71,22 +83,40 @@ def make_teacher(
     student = create_model(
         spec, settings.pretrained is not None, drop_rate=recipe.drop, drop_path_rate=recipe.drop_path
     )
+    if source is not None and settings.pretrained is None:
+        inherit_labelled(student, source, training.labels)
     train_network(student, recipe, training, validation, run, options, resume=True, on_step=on_step)
     trained = create_model(run)
     assert isinstance(trained, MultipathNet)
     return trained
 
 
+def inherit_labelled(network: nn.Module, source: str, labels: Labels) -> None:
+    """Give a network what another knows; of its classes or joints, those that both have by name.
+
+    Args:
+        network: changed in place.
+        source: as `inherit` takes it.
+        labels: of the network's classes or joints.
+
+    Raises:
+        ModelNotFoundError, SpecError, WeightsError: as `inherit`.
+    """
+    cfg = Interface.of_network(network).model_copy(update={"labels": labels}).to_timm(spec_of(network))
+    network.pretrained_cfg = cfg  # type: ignore[assignment]
+    _log.warning("supernet: weights from %s", inherit(network, source))
+
+
 def _open(source: str, largest: ArchSpec) -> MultipathNet:
     """A network with its weights."""
-    if source.endswith(".safetensors"):
+    if source.endswith((".safetensors", ".pth")) or user_path(source).is_file():
         network = create_model(largest, weights=source)
     elif (folder := open_folder(source)) is not None:
         network = create_model(folder)
     else:
         raise InputError(
             f"supernet: teacher: weights: found {source}, expected a folder of `train`, hf-hub:org/name,"
-            " or a safetensors file"
+            " or a file of weights"
         )
     if not isinstance(network, MultipathNet):
         raise InputError(f"supernet: teacher: weights: found a classifier in {source}, expected a multipath network")

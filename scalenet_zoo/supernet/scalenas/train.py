@@ -6,7 +6,8 @@ images --+--> teacher, a trained network ------------------> prediction
                  ^
    (seed, step) --sampler--> topology
 
-The teacher is trained first, by default: it is the largest network, and the supernet begins with its weights.
+The teacher is trained first, by default: it is the largest network, and the supernet begins with its weights. With
+`inherit` the teacher, or a supernet that begins without one, begins with what another network knows.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from scalenet_zoo.supernet.gradients import Gradients, step_along
 from scalenet_zoo.supernet.loop import SupernetLoop
 from scalenet_zoo.supernet.scalenas.network import ScaleNASSupernet
 from scalenet_zoo.supernet.scalenas.settings import ScaleNASSettings
-from scalenet_zoo.supernet.scalenas.teacher import make_teacher
+from scalenet_zoo.supernet.scalenas.teacher import inherit_labelled, make_teacher
 from scalenet_zoo.supernet.summary import SupernetSummary
+from scalenet_zoo.training.checkpoint import Checkpoint
 from scalenet_zoo.training.loop import LoopOptions
 from scalenet_zoo.training.losses import teacher_loss
 from scalenet_zoo.training.optimisation import make_optimizer
@@ -76,6 +78,7 @@ def train_scalenas(
         teacher = make_teacher(
             supernet,
             settings.teacher,
+            settings.inherit,
             settings.teacher.make_recipe(recipe, supernet.space.head),
             training,
             validation,
@@ -122,6 +125,14 @@ class ScaleNASTrainer(SupernetLoop):
             if recipe.distill_weight:
                 self.teacher = teacher.to(self.device, memory_format=self.memory_format).eval()  # type: ignore[call-overload]
         self.learn = teacher_loss(space.head, recipe.distill_temperature)
+
+    def load(self) -> Checkpoint | None:
+        """Load the newest whole checkpoint; without one, and without the teacher's weights, what is inherited."""
+        checkpoint = super().load()
+        source = self.settings.inherit
+        if checkpoint is None and source is not None and self.settings.init == "scratch":
+            inherit_labelled(self.supernet.largest, source, self.training.labels)
+        return checkpoint
 
     def new_optimizer(self) -> torch.optim.Optimizer:
         """Timm's optimiser: a block or path is whole or not at all in use, and what has no gradient is passed over."""

@@ -11,6 +11,7 @@ stand-alone network, and only that receives gradients.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -57,10 +58,8 @@ class ScaleNetSupernet(nn.Module):
         assert network.type == "mbconv"
         count = _parameters(space, network)
         check_memory(FLOAT_BYTES * count, f"{space.name}: a supernet of {format_count(count)} parameters")
-        activation = network.activation
-        self.stem = ConvNormAct(
-            in_channels, network.stem.channels, network.stem.kernel, network.stem.stride, activation=activation
-        )
+        conv = partial(ConvNormAct, activation=network.activation, padding=network.padding, norm_eps=network.norm_eps)
+        self.stem = conv(in_channels, network.stem.channels, network.stem.kernel, network.stem.stride)
         with torch.device("meta"):
             self._shell = (MBConvNet(largest),)  # in a tuple: it is no module of this one
         self.stages = nn.ModuleList()
@@ -74,7 +73,7 @@ class ScaleNetSupernet(nn.Module):
             self._layers.append(positions)
             choices = ({str(kernel): layer.wide for kernel, layer in position.items()} for position in positions)
             self.stages.append(nn.ModuleList(map(nn.ModuleDict, choices)))
-        self.head = ConvNormAct(before, network.head.channels, 1, activation=activation)
+        self.head = conv(before, network.head.channels, 1)
         self.classifier = nn.Linear(network.head.channels, classes)
         efficientnet_init_weights(self)
         shell = self.active
@@ -196,9 +195,9 @@ class _ElasticLayer:
 
     def __init__(self, before: int, widest: Layer, kernel: int, network: MBConvNetwork) -> None:
         self.widest = widest.model_copy(update={"kernel": kernel})
-        self.wide = MBConv(before, self.widest, network.activation, network.gate)
+        self.wide = MBConv(before, self.widest, network)
         with torch.device("meta"):
-            self.shell = MBConv(before, self.widest, network.activation, network.gate)
+            self.shell = MBConv(before, self.widest, network)
         self.places: list[Place] = find_places(self.wide, self.shell, LAYER_DIMS)
 
     def check(self, where: str, layer: Layer) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.supernet.scalenet.samplers import HierarchicalSampler, Sampler, SandwichSampler, UniformSampler
@@ -23,12 +23,27 @@ class ScaleNetSettings(LoopSettings):
         sampler: which networks a step works on: `hierarchical` and `uniform` one, `sandwich` four.
         stage_probabilities: of the hierarchical sampler; None: by the number of multipliers.
         resolution: `stage`: of the scaling stage that was drawn; `random`: any of the space's.
+        sides: which ends of the wide layers' channels networks take, in turns: `both`, the paper's bilateral coupling,
+            or the `left` alone, where inherited channels are sorted by importance (as in BigNAS, ECCV 2020); None:
+            left with `inherit`, else both.
         recipe: values that differ from recipe.yaml, the paper's.
     """
 
     sampler: Literal["hierarchical", "uniform", "sandwich"] = "hierarchical"
     stage_probabilities: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     resolution: Literal["stage", "random"] = "stage"
+    sides: Annotated[Literal["both", "left"] | None, Field(exclude_if=lambda sides: sides is None)] = None
+
+    @model_validator(mode="after")
+    def _one_sided(self) -> Self:
+        if self.inherit is not None and self.sides == "both":
+            raise ValueError("sides: found both with inherit, expected left: inherited channels lie there, sorted")
+        return self
+
+    @property
+    def coupled(self) -> bool:
+        """Whether networks take channels from both ends."""
+        return self.sides == "both" or (self.sides is None and self.inherit is None)
 
     def make_recipe(self) -> Recipe:
         """The recipe.

@@ -22,10 +22,12 @@ from scalenet_zoo.data.examples import Examples
 from scalenet_zoo.spaces.candidates import Candidate
 from scalenet_zoo.supernet.gradients import Gradients
 from scalenet_zoo.supernet.loop import SupernetLoop
+from scalenet_zoo.supernet.scalenet.inheritance import inherit_supernet
 from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
 from scalenet_zoo.supernet.scalenet.optimiser import WindowSGD
 from scalenet_zoo.supernet.scalenet.settings import ScaleNetSettings
 from scalenet_zoo.supernet.summary import SupernetSummary
+from scalenet_zoo.training.checkpoint import Checkpoint
 from scalenet_zoo.training.loop import LoopOptions
 from scalenet_zoo.training.optimisation import check_batch_norm
 
@@ -95,9 +97,17 @@ class ScaleNetTrainer(SupernetLoop):
         return [space.spec(c.kernels, c.scaling, supernet.classes, in_channels=supernet.in_channels) for c in networks]
 
     def activate(self, spec: ArchSpec) -> None:
-        """Let a network run, on the side of the channels whose turn it is (bilateral coupling)."""
+        """Let a network run, on the side of the channels whose turn it is (bilateral coupling), or on the left."""
         assert spec.network.type == "mbconv"
-        self.supernet.activate(spec.network, "right" if self.step % 2 else "left")
+        is_right = self.settings.coupled and self.step % 2
+        self.supernet.activate(spec.network, "right" if is_right else "left")
+
+    def load(self) -> Checkpoint | None:
+        """Load the newest whole checkpoint; without one, begin with what is inherited."""
+        checkpoint = super().load()
+        if checkpoint is None and self.settings.inherit is not None:
+            inherit_supernet(self.supernet, self.settings.inherit, self.training.labels)
+        return checkpoint
 
     def losses(self, images: Tensor, target: Any, networks: Sequence[ArchSpec]) -> Iterator[Tensor]:  # noqa: ANN401
         """Of the first network the task's; the others learn from its output."""

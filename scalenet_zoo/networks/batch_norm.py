@@ -1,4 +1,4 @@
-"""Batch norm of a network that shares its weights with others: estimated anew, and folded, before it is scored."""
+"""Batch norm of a network whose statistics are not its own: estimated anew, or folded."""
 
 from collections.abc import Iterable
 

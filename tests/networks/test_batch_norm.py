@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from scalenet_zoo import create_model
-from scalenet_zoo.supernet.batch_norm import fold_batch_norm, reestimate_batch_norm
+from scalenet_zoo.networks.batch_norm import fold_batch_norm, reestimate_batch_norm
 from tests.helpers.networks import randomise
 from tests.helpers.shapes import SPECS
 
