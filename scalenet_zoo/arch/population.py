@@ -78,7 +78,7 @@ class Population:
     def stem(self) -> Integers:
         """Channels of the stem, (M,)."""
         base = self.family.base.stem.channels
-        return self.channels(base) if self.family.scales_stem else self.channels(base) * 0 + base
+        return self.channels(base) if self.family.scales_stem else np.full(len(self.strategies[1]), base)
 
     def scaled_layers(self, stage: int) -> Integers:
         """Layers of a stage, scaled: (N, M)."""

@@ -5,7 +5,7 @@
 A file is looked at before a network is built for it. Its tensors may have our names or those of another library
 (`namings.py`). They may be of the same network with another class count or with other input channels, which
 `adopt_weights` adapts and says; with anything else they are refused. Pickle is never written, and of one that
-torch.save wrote nothing is taken that could run code (`checkpoints.py`).
+torch.save wrote nothing is taken that could run code (`weights_files.py`).
 """
 
 import json
@@ -27,7 +27,7 @@ from scalenet_zoo.core.files import replacing
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.networks import network_of
 from scalenet_zoo.zoo.namings import Naming, kind_of_network, naming_of_other_task, namings_for
-from scalenet_zoo.zoo.weights_files import AVERAGES, Form, open_weights_file, plain_names
+from scalenet_zoo.zoo.weights_files import AVERAGES, Form, OpenedWeights, open_weights_file, plain_names
 
 SPEC_KEY = "scalenet_zoo.spec"
 """Where a file's metadata hold the spec."""
@@ -65,17 +65,15 @@ class Weights:
     """A file of weights whose names and shapes were found to be right.
 
     Attributes:
-        path: the file.
+        file: opened, so that it is read once.
         spec: of the network that they are of.
         naming: whose names its tensors have.
-        taken_from: the container within the file that they are in, such as `state_dict_ema`; "": none.
         cfg: how images are prepared for them, as timm's dict, where that is known of the file itself.
     """
 
-    path: Path
+    file: OpenedWeights
     spec: ArchSpec
     naming: Naming
-    taken_from: str = ""
     cfg: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @classmethod
@@ -103,20 +101,20 @@ class Weights:
             raise WeightsError(
                 f"{path}: expected a safetensors file: looks like a pickle, which is never read from here"
             )
-        checkpoint = open_weights_file(path)
-        forms = plain_names(checkpoint.forms, str(path))
-        stated = _stated_spec(checkpoint.metadata, spec, str(path))
+        file = open_weights_file(path)
+        forms = plain_names(file.forms, str(path))
+        stated = _stated_spec(file.metadata, spec, str(path))
         theirs = theirs or stated
         namings = namings_for(spec)
         if theirs:
             _check(forms, _expected(theirs), theirs, str(path))
-            return cls(Path(path), theirs, namings[0], checkpoint.taken_from)
+            return cls(file, theirs, namings[0])
         fits: list[_Fit] = []
         known: dict[tuple[int, int], dict[str, Form]] = {}  # to build each network once
         for naming in namings:
             fit = _Fit(naming, forms, spec, known)
             if fit.is_whole:
-                return cls(Path(path), fit.spec, naming, checkpoint.taken_from)
+                return cls(file, fit.spec, naming)
             fits.append(fit)
         if other := naming_of_other_task(forms, spec):
             raise WeightsError(
@@ -131,16 +129,15 @@ class Weights:
             WeightsError: the file cannot be read, or does not fit, or holds what is no number.
             BackendError: it does not fit into memory.
         """
-        spec = spec_of(model)
-        checkpoint = open_weights_file(self.path)
-        state = plain_names(checkpoint.read(), str(self.path))
+        spec, path, taken_from = spec_of(model), self.file.path, self.file.taken_from
+        state = plain_names(self.file.read(), str(path))
         state = self.naming.renamed(state, spec, torch.tensor(0))
-        adopt_weights(model, state, str(self.path), self.spec, head=self.naming.head)
-        if set(AVERAGES) & set(self.taken_from.split(".")):
-            _logger.warning("%s: of %s the moving average is taken, %s", spec.name, self.path, self.taken_from)
+        adopt_weights(model, state, str(path), self.spec, head=self.naming.head)
+        if set(AVERAGES) & set(taken_from.split(".")):
+            _logger.warning("%s: of %s the moving average is taken, %s", spec.name, path, taken_from)
         if doubt := self.naming.doubt(spec):
             whose = self.naming.whose
-            _logger.warning("%s: %s has weights of %s, %s: outputs differ", spec.name, self.path, whose, doubt)
+            _logger.warning("%s: %s has weights of %s, %s: outputs differ", spec.name, path, whose, doubt)
 
 
 class _Fit:
