@@ -1,0 +1,114 @@
+"""The tables of docs/evidence.md are those that the committed results give; their statistics are what they say."""
+
+import json
+import math
+import re
+import shutil
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from benchmarks.evidence.plan import Plan
+from benchmarks.evidence.run import STAGES
+from benchmarks.evidence.tables import (
+    RESULTS,
+    Answers,
+    deviations,
+    expected_tau,
+    least_concordance,
+    networks_needed,
+    pairs_needed,
+    tables,
+)
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence.md"
+
+
+def shown(text: str) -> list[str]:
+    """The tables with figures of a run in a document, in order: those of its results, and of what is missing."""
+    results = text[text.index("## Results") : text.index("## Commands")]
+    found = [match.group(0).rstrip("\n") for match in re.finditer(r"(?:^\|.*\n)+", results, re.MULTILINE)]
+    return [table for table in found if not table.startswith("| claim |")]
+
+
+@pytest.fixture(scope="module")
+def committed() -> Answers:
+    return Answers.load(RESULTS)
+
+
+@pytest.fixture(scope="module")
+def printed(committed: Answers) -> list[str]:
+    return list(tables(committed).values())
+
+
+def test_the_documents_tables_are_what_the_results_give(printed: list[str]) -> None:
+    assert shown(DOCUMENT.read_text()) == printed
+
+
+def test_a_figure_that_is_edited_is_seen(printed: list[str], committed: Answers, tmp_path: Path) -> None:
+    text = DOCUMENT.read_text()
+    figure = re.search(r"\d\.\d\d", printed[0])
+    assert figure is not None
+    place = text.index(printed[0]) + figure.start()
+    assert shown(text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]) != printed
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    rows[0]["top1"] += 0.01
+    (tmp_path / RESULTS.name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shutil.copy(RESULTS.with_suffix(".json"), tmp_path)
+    other = Answers.load(tmp_path / RESULTS.name)
+    assert any(not np.array_equal(committed.of(keys), other.of(keys)) for keys in committed.drawn.values())
+    assert tables(other)["accuracies"] not in text
+
+
+def test_what_was_trained_is_what_the_protocol_draws(committed: Answers) -> None:
+    wanted = {f"alone/{key}/{seed}" for keys in committed.drawn.values() for key in keys for seed in (0, 1)}
+    assert wanted == set(committed.rows)
+    assert {f"supernet/{way.name}" for way in committed.plan.study.supernets} == set(committed.facts["no_answer"])
+    plan = Plan.load()
+    assert plan.alone == committed.plan.alone  # what is trained later can be compared
+    for stage, keys in committed.drawn.items():
+        assert plan.draw(stage, plan.study.drawn, 100)[: len(keys)] == keys
+    for stage, most in zip(STAGES, (3.36e6, 6.72e6, 13.44e6), strict=True):
+        assert all(committed.macs(key) <= 1.05 * most for key in committed.drawn[stage])
+
+
+def test_deviations_are_found_in_noise() -> None:
+    rng = np.random.default_rng(0)
+    reached = 70 + 2 * rng.standard_normal((4000, 1)) + 0.5 * rng.standard_normal((4000, 2))
+    assert deviations(reached) == pytest.approx((2.0, 0.5), rel=0.05)
+    networks, seed = deviations(rng.standard_normal((1, 2)).repeat(5, axis=0))
+    assert networks == 0
+    assert seed > 0
+
+
+def test_the_tau_expected_is_that_of_noisy_means() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal(4000)
+    means = truth + (0.8 * rng.standard_normal((2, 4000))).mean(axis=0)
+    score = math.sin(math.pi / 4) * truth + math.sqrt(0.5) * rng.standard_normal(4000)  # tau 0.5 with the truth
+    for given, scores in ((1.0, truth), (0.5, score)):
+        assert expected_tau(given, 1.0, 0.8, 2) == pytest.approx(kendalltau(scores, means).statistic, abs=0.02)
+
+
+def test_the_least_concordance_is_the_exact_tests() -> None:
+    for count in (4, 5, 6, 7):
+        pairs, all_orders = count * (count - 1) // 2, list(permutations(range(count)))
+        sums = [round(pairs * float(kendalltau(range(count), order).statistic)) for order in all_orders[::7]]
+        least = least_concordance(count)
+        for value in sorted(set(sums)):
+            order = next(order for order, each in zip(all_orders[::7], sums, strict=True) if each == value)
+            p = kendalltau(range(count), order, method="exact").pvalue
+            assert (p < 0.05) == (abs(value) >= least)
+
+
+def test_sizes_are_those_of_the_protocol() -> None:
+    """Its tables: 14 networks have a power of 0.75 for a tau of 0.5, 16 one of 0.81; 6 pairs 0.80 at 0.7 points."""
+    found = networks_needed(0.5)
+    assert found in (15, 16)
+    assert networks_needed(0.1) is None
+    assert pairs_needed(1.0, 0.7) in (6, 7)
+    assert pairs_needed(1.0, 0.5) == 5  # 4 pairs: 0.75
+    assert pairs_needed(0.01, 1.0) is None
