@@ -12,8 +12,9 @@ import torch
 
 from benchmarks.interleave import interleave, ratio, record
 from scalenet_zoo import create_model
+from scalenet_zoo.core.backends import Precision
 from scalenet_zoo.data.image_files import sample_photographs
-from scalenet_zoo.export.metadata import OnnxOptions, Precision
+from scalenet_zoo.export.metadata import OnnxOptions
 from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.tensorrt.build import EngineOptions, build_engine
 
@@ -37,7 +38,7 @@ def main() -> None:
         measured["checked_export"] = ratio(*interleave(lambda: export_onnx(model, path), bare, 9))
         sizes: dict[str, dict[str, int]] = {"onnx": {}, "engine": {}, "compressed engine": {}}
         for precision in PRECISIONS:
-            options = OnnxOptions(precision=precision)
+            options = OnnxOptions(precision=precision, target="tensorrt-rtx" if precision == "int8" else None)
             export_onnx(model, path, options, calibration=sample_photographs())
             sizes["onnx"][precision] = path.stat().st_size
             for kind, compress in (("engine", False), ("compressed engine", True)):

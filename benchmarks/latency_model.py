@@ -1,10 +1,12 @@
-"""The latency model of ScaleNet's family on ONNX Runtime, and budgets that it is asked for.
+"""The latency model of ScaleNet's family on a CPU, and budgets that it is asked for.
 
-python -m benchmarks.latency_model: about 40 minutes on 2 cores. Interrupted, it goes on where it stopped.
+python -m benchmarks.latency_model [--on BACKEND] [--precision P] [--threads N]: on ONNX Runtime, in fp32 and with two
+threads if nothing is said; about 40 minutes on 2 cores, in int8 an hour. Interrupted, it goes on where it stopped.
 It reports the error on networks held out, against the best power law of MACs, predictions a second,
 and for budgets spread over the family's range what was predicted and measured.
 """
 
+import argparse
 import time
 
 import numpy as np
@@ -15,10 +17,10 @@ from scalenet_zoo.arch.population import Population
 from scalenet_zoo.arch.scaling import MACS_RANGE, fit_budget
 from scalenet_zoo.latency.budget import search_at_latency
 from scalenet_zoo.latency.model import LatencyModel, make_latency_model
+from scalenet_zoo.latency.precisions import PRECISIONS, check_precision
 from scalenet_zoo.latency.profile import Plan, Settings
 from scalenet_zoo.zoo.catalog import load_family
 
-SETTINGS = Settings(family="scalenet", backend="ort-cpu", threads=2)
 BUDGETS = 10
 
 
@@ -36,13 +38,23 @@ def predictions_per_second(model: LatencyModel, networks: int = 50_000, repeats:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--on", default="ort-cpu")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
     family = load_family("scalenet")
-    path = RESULTS / "latency_model_ort_cpu.json"
+    precision = check_precision(asked.precision, asked.on)
+    settings = Settings(family=family.name, backend=asked.on, precision=precision, threads=asked.threads)
+    kind = "" if precision == "fp32" else f"_{precision}"
+    path = RESULTS / f"latency_model_{asked.on.replace('-', '_')}{kind}.json"
 
     def tell(what: str, done: int, total: int) -> None:
         print(f"\r{what} {done}/{total}   ", end="", flush=True)
 
-    model = LatencyModel.load(path) if path.exists() else make_latency_model(family, SETTINGS, Plan(), path, tell)
+    model = LatencyModel.load(path) if path.exists() else make_latency_model(family, settings, Plan(), path, tell)
+    if model.settings != settings:
+        raise SystemExit(f"{path}: found a model of other settings, expected one of {settings.conditions}")
     low, high = (model.predict_spec(fit_budget(family, Macs(macs))) for macs in MACS_RANGE)
     rows: list[dict[str, object]] = []
     met = 0
@@ -64,9 +76,9 @@ def main() -> None:
         print(rows[-1], flush=True)
     rates = predictions_per_second(model)
     record(
-        "latency_budgets",
+        f"latency_budgets{'' if asked.on == 'ort-cpu' else f'_{asked.on}'}{kind}",
         {
-            "settings": SETTINGS.model_dump(),
+            "settings": settings.model_dump(),
             "held_out": model.held_out.model_dump(),
             "macs_alone": model.macs_alone.model_dump(),
             "predictions_per_second_median": int(np.median(rates)),

@@ -15,8 +15,8 @@ from scalenet_zoo import create_model, load_spec
 from scalenet_zoo.arch.scaling import apply_strategy
 from scalenet_zoo.arch.spec import Layer
 from scalenet_zoo.arch.trace import trace_layers
+from scalenet_zoo.core.timing import Ratio, Timing, measure
 from scalenet_zoo.latency.runners import open_runner
-from scalenet_zoo.latency.timing import Ratio, Timing, measure
 from scalenet_zoo.networks.layers import MBConv
 from scalenet_zoo.zoo.catalog import load_family
 

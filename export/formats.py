@@ -1,6 +1,7 @@
-"""A network to any of the formats: an ONNX file, an engine of TensorRT, a model repository of Triton.
+"""A network to any of the formats: an ONNX file, OpenVINO's IR, an engine of TensorRT, a model repository of Triton.
 
 network --export_onnx--> NAME.onnx --build_engine--> NAME.engine
+                             +------convert_onnx--> NAME.xml, NAME.bin
                              +------write_model_repository--> REPOSITORY/NAME
 """
 
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from scalenet_zoo.arch.spec import ArchSpec, spec_of
 from scalenet_zoo.core.errors import UsageError
-from scalenet_zoo.core.file_kinds import ENGINE, exported_kind, user_path
+from scalenet_zoo.core.file_kinds import ENGINE, OPENVINO, exported_kind, user_path
 from scalenet_zoo.core.files import scratch_folder
 from scalenet_zoo.core.outputs import check_writable
 from scalenet_zoo.core.progress import OnProgress
@@ -30,15 +31,21 @@ from scalenet_zoo.zoo.sources import (
 if TYPE_CHECKING:
     from torch import nn
 
+    from scalenet_zoo.export.gain import Gain
     from scalenet_zoo.export.metadata import OnnxOptions, Output
+    from scalenet_zoo.export.openvino.network import OpenVinoNetwork
     from scalenet_zoo.export.tensorrt.network import EngineNetwork
     from scalenet_zoo.export.tensorrt.record import EngineOptions, EngineRecord
     from scalenet_zoo.export.verify import Verification
 
 _log = logging.getLogger(__name__)
 
-ExportFormat = Literal["onnx", "tensorrt", "tensorrt-rtx", "triton"]
+ExportFormat = Literal["onnx", "openvino", "tensorrt", "tensorrt-rtx", "triton"]
 ENGINES = ("tensorrt", "tensorrt-rtx")
+TARGETS = ("ort-cpu", "openvino", *ENGINES)
+"""Back ends that an int8 file can be made for."""
+PASSING = ("openvino", "triton")
+"""Formats whose ONNX file is out of the way, and gone in the end."""
 REPOSITORY = Path("model_repository")
 """Triton's, if no other is named."""
 
@@ -50,9 +57,11 @@ class ModelExport:
     Attributes:
         name: of the network, or of the file that was given.
         trained: whether the network has weights that somebody trained; None: a file was given.
-        files: by their kind: onnx, engine, triton (a folder).
-        verification: how the ONNX file compares with the network; None: a file was given.
+        files: by their kind: onnx, openvino and its weights, engine, triton (a folder).
+        verification: how the ONNX file, or OpenVINO's IR, compares with the network; None: a file was given.
         engine: what is known of the engine; None: there is none.
+        gain: how much faster than fp32 the file is on the back end that it is for; None: it is in fp32, or was given,
+            or that back end cannot run here.
     """
 
     name: str
@@ -60,6 +69,7 @@ class ModelExport:
     files: Mapping[str, Path]
     verification: "Verification | None" = None
     engine: "EngineRecord | None" = None
+    gain: "Gain | None" = None
 
 
 def export_model(
@@ -68,6 +78,7 @@ def export_model(
     to: ExportFormat = "onnx",
     *,
     precision: str | None = None,
+    on: str | None = None,
     batch: int | tuple[int, int, int] | None = None,
     img_size: int | Sequence[int] | None = None,
     with_preprocess: bool = False,
@@ -79,6 +90,9 @@ def export_model(
     min_agreement: float | None = None,
     io: str | None = None,
     keep_fp32: Sequence[str] = (),
+    auto: bool = False,
+    calibrator: str | None = None,
+    activation_bits: int | None = None,
     compute_capability: Sequence[str] = (),
     workspace: int | None = None,
     level: int | None = None,
@@ -97,10 +111,12 @@ def export_model(
     (names, quantities, images, where the files go) is looked at before anything is done.
 
     Args:
-        model: what `create_model` takes, a network, or for engines and Triton an ONNX file or engine.
-        output: the file to write, or Triton's repository; None: NAME.onnx, NAME.engine, `REPOSITORY`.
+        model: what `create_model` takes, a network, or for all but ONNX an ONNX file, for Triton an engine, too.
+        output: the file to write, or Triton's repository; None: NAME.onnx, NAME.xml, NAME.engine, `REPOSITORY`.
         to: the format.
         precision: fp32, fp16 or int8; None: fp32.
+        on: the back end that an int8 file is for: ort-cpu, openvino, tensorrt or tensorrt-rtx; None: the one of the
+            format, and of an ONNX file ort-cpu.
         batch: images at once: a number, or smallest, optimal and largest; None: any.
         img_size: pixels of the image's sides, or height and width; None: the network's own.
         with_preprocess: take uint8 images (batch, height, width, channels).
@@ -112,7 +128,10 @@ def export_model(
         min_agreement: the least share of an int8 file's decisions on these images that are the network's; None: 0.9 or
             0.8 for networks with weights.
         io: inputs and outputs of fp16: fp32 or fp16; None: fp32.
-        keep_fp32: operators that fp16 leaves in fp32.
+        keep_fp32: what stays in fp32: of fp16 operators, of int8 layers and operators.
+        auto: find the few layers that cost int8 most, and leave them in fp32.
+        calibrator: how int8 finds ranges: minmax, percentile or entropy; None: the one that agrees best.
+        activation_bits: of int8 on ort-cpu: 8, or 16, which is more exact and no faster than fp32; None: 8.
         compute_capability: of the GPUs that TensorRT-RTX builds for without one, such as 8.9.
         workspace: MiB that a layer may use in TensorRT.
         level: of the effort of TensorRT's builder, 0 to 5.
@@ -145,6 +164,10 @@ def export_model(
         "min_agreement": min_agreement is not None,
         "io": io,
         "keep_fp32": keep_fp32,
+        "on": on,
+        "auto": auto,
+        "calibrator": calibrator,
+        "activation_bits": activation_bits,
         "pretrained": pretrained,
         "weights": weights,
     }
@@ -164,9 +187,10 @@ def export_model(
         _refuse(of_engine, f"with `to` {to}", "expected it with `to` tensorrt or tensorrt-rtx")
     if not (is_file or isinstance(model, NetworkSource)):
         _refuse({"img_size": img_size is not None}, "with a network that is built", "expected it with a name or spec")
-    if is_file and (to == "onnx" or (exported_kind(user_path(str(model))) == ENGINE and to != "triton")):
+    kind = exported_kind(user_path(str(model))) if is_file else None
+    if is_file and (to == "onnx" or kind == OPENVINO or (kind == ENGINE and to != "triton")):
         raise UsageError(f"`to`: found {to} for the file {model}, expected a network's name")
-    if is_file and to == "triton" and batch:
+    if is_file and to in ("openvino", "triton") and batch:
         raise UsageError(f"`batch`: found it with the file {model}, which has its own")
     forms = {"softmax": with_softmax, "argmax": with_argmax, "joints": with_joints}
     chosen = [form for form, wanted in forms.items() if wanted]
@@ -174,11 +198,20 @@ def export_model(
         raise UsageError(f"found `with_{chosen[0]}` and `with_{chosen[1]}`, expected at most one of them")
     _one_of("precision", precision or "fp32", ("fp32", "fp16", "int8"))
     _one_of("io", io or "fp32", ("fp32", "fp16"))
-    if precision == "int8" and calibration is None:
+    of_int8 = {"on": on, "auto": auto, "calibrator": calibrator, "activation_bits": activation_bits}
+    if precision != "int8":
+        _refuse(of_int8, f"with `precision` {precision or 'fp32'}", "expected it with int8")
+    elif calibration is None:
         raise UsageError("`precision`: found int8 without `calibration`, expected a folder of images with it")
+    _one_of("on", on or "ort-cpu", TARGETS)
+    if to not in ("onnx", "triton", on or to):
+        raise UsageError(f"`on`: found {on} with `to` {to}, expected {to}")
+    _one_of("calibrator", calibrator or "minmax", ("minmax", "percentile", "entropy"))
     output = user_path(output) if output else None
     if to in ENGINES and output is not None and output.suffix.lower() == ".onnx":
         raise UsageError(f"`output`: found {output}, expected a name for the engine, such as NAME.engine")
+    if to == "openvino" and output is not None and output.suffix != ".xml":
+        raise UsageError(f"`output`: found {output}, expected a name for OpenVINO's IR, NAME.xml")
     opened = check_model(model, pretrained, weights)
 
     from scalenet_zoo.export.metadata import OnnxOptions
@@ -202,6 +235,9 @@ def export_model(
         output=cast("Output", chosen[0] if chosen else "raw"),
         io=cast("Any", io or "fp32"),
         keep_fp32=tuple(keep_fp32),
+        target=cast("Any", _target(on, to) if precision == "int8" else None),
+        activation_bits=cast("Any", activation_bits or 8),
+        calibrator=cast("Any", calibrator),
     )
     engine_options.check()
     on_hub = isinstance(model, str) and model.startswith(HUB_PREFIX)
@@ -215,8 +251,13 @@ def export_model(
         from scalenet_zoo.export.tensorrt.build import find_target
 
         find_target(engine_options)
+    if to == "openvino":
+        from scalenet_zoo.export.openvino.library import open_openvino
 
-    network, verification, record = None, None, None
+        open_openvino()
+
+    network, verification, record, gain = None, None, None, None
+    beside: Path | None = None
     trained = None if is_file else bool(pretrained or weights or has_weights(model))
     files: dict[str, Path] = {}
     with scratch_folder() as scratch:
@@ -229,17 +270,28 @@ def export_model(
             name = spec_of(network).name
             source = _onnx_path(name, to, output, scratch)
             on_progress(f"exporting {source.name}", 0, 0)
-            verification = _export_onnx(network, source, options, images, min_agreement, bool(trained))
-            if to != "triton":
+            if options.precision != "fp32":
+                beside = scratch / "fp32" / f"{name}.onnx"
+            how = {"auto": auto, "fp32_beside": beside, "on_progress": on_progress}
+            verification = _export_onnx(network, source, options, images, min_agreement, bool(trained), **how)
+            if to not in PASSING:
                 files["onnx"] = source
         if to in ENGINES:
             files["engine"] = output or Path(source.name).with_suffix(".engine")
             record = _build_engine(source, files["engine"], engine_options, rebuild, network, images, on_progress)
+        if to == "openvino":
+            target = output or Path(f"{name}.xml")
+            least = _least_agreement(network, bool(trained), min_agreement) if network is not None else 0.0
+            verification = _convert(source, target, network, verification, images, least)
+            files |= {"openvino": target, "openvino_weights": target.with_suffix(".bin")}
         if to == "triton":
             from scalenet_zoo.export.triton import write_model_repository
 
             files["triton"] = write_model_repository(source, output or REPOSITORY)
-    return ModelExport(name, trained, files, verification, record)
+        if beside is not None:
+            backend = options.target or (to if to in (*ENGINES, "openvino") else "ort-cpu")
+            gain = _measure_gain(beside, {"onnx": source, **files}, backend, engine_options, on_progress)
+    return ModelExport(name, trained, files, verification, record, gain)
 
 
 def _one_of(argument: str, given: str, choices: Sequence[str]) -> None:
@@ -271,8 +323,8 @@ def _open(model: "NetworkSource | nn.Module", seed: int, **kwargs: Any) -> "nn.M
 
 
 def _onnx_path(name: str, to: ExportFormat, output: Path | None, scratch: Path) -> Path:
-    """Where a network's ONNX file goes: beside the engine, or for Triton out of the way."""
-    if to == "triton":
+    """Where a network's ONNX file goes: beside the engine, or out of the way."""
+    if to in PASSING:
         return scratch / f"{name}.onnx"
     path = output or Path(f"{name}.onnx")
     return path.with_suffix(".onnx") if to in ENGINES else path
@@ -282,8 +334,51 @@ def _targets(name: str, to: ExportFormat, output: Path | None, with_onnx: bool) 
     """The files that will be written, as far as their names are known; in Triton's repository, one beside the model."""
     if to == "triton":
         return [(output or REPOSITORY) / "config.pbtxt"]
+    if to == "openvino":
+        path = output or Path(f"{name}.xml")
+        return [path, path.with_suffix(".bin")]
     onnx = [_onnx_path(name, to, output, Path())] if with_onnx else []
     return onnx + ([output or Path(f"{name}.engine")] if to in ENGINES else [])
+
+
+def _target(on: str | None, to: ExportFormat) -> str:
+    """The back end that an int8 file is for; Triton's servers have GPUs."""
+    return on or {"onnx": "ort-cpu", "triton": "tensorrt"}.get(to, to)
+
+
+def _measure_gain(
+    fp32: Path, files: Mapping[str, Path], backend: str, engine_options: "EngineOptions", on_progress: OnProgress
+) -> "Gain | None":
+    """Time what was written beside the same network in fp32; None: the back end cannot run it here.
+
+    Args:
+        fp32: the network's ONNX file, in fp32.
+        files: that were written, by their kind.
+        backend: that they are for.
+        engine_options: what the engine was built with.
+        on_progress: told that it is measured.
+    """
+    from scalenet_zoo.core.backends import find_backend
+    from scalenet_zoo.export.gain import measure_gain
+    from scalenet_zoo.export.onnx_network import OnnxNetwork
+    from scalenet_zoo.export.openvino.convert import convert_onnx
+    from scalenet_zoo.export.openvino.network import OpenVinoNetwork
+    from scalenet_zoo.export.tensorrt.build import build_engine
+    from scalenet_zoo.export.tensorrt.network import EngineNetwork
+
+    if not find_backend(backend).ready or (backend in ENGINES and "engine" not in files):
+        return None
+    on_progress(f"measuring beside fp32 on {backend}", 0, 0)
+    if backend == "ort-cpu":
+        return measure_gain(OnnxNetwork.load(fp32), OnnxNetwork.load(files["onnx"]), backend)
+    if backend == "openvino":
+        ours = files.get("openvino") or fp32.with_name("file.xml")
+        if "openvino" not in files:
+            convert_onnx(files["onnx"], ours, lambda network: None)
+        convert_onnx(fp32, fp32.with_suffix(".xml"), lambda network: None)
+        return measure_gain(OpenVinoNetwork.load(fp32.with_suffix(".xml")), OpenVinoNetwork.load(ours), backend)
+    build_engine(fp32, fp32.with_suffix(".engine"), engine_options, on_progress)
+    return measure_gain(EngineNetwork.load(fp32.with_suffix(".engine")), EngineNetwork.load(files["engine"]), backend)
 
 
 def _find_images(folder: Path, limit: int) -> list[Path]:
@@ -304,13 +399,52 @@ def _export_onnx(
     images: list[Path],
     min_agreement: float | None,
     trained: bool,
+    **how: Any,  # noqa: ANN401 - of `export_onnx`
 ) -> "Verification":
     from scalenet_zoo.export.onnx import export_onnx
+
+    least = _least_agreement(network, trained, min_agreement)
+    return export_onnx(network, path, options, images, images, min_agreement=least, **how)
+
+
+def _least_agreement(network: "nn.Module", trained: bool, asked: float | None) -> float:
+    """The agreement that is asked of an int8 file."""
     from scalenet_zoo.export.verify import MIN_AGREEMENT
 
-    if min_agreement is None:  # without training nearly all outputs are equal: nothing to agree on
-        min_agreement = MIN_AGREEMENT[spec_of(network).task] if trained else 0.0
-    return export_onnx(network, path, options, images, images, min_agreement=min_agreement)
+    if asked is None:  # without training nearly all outputs are equal: nothing to agree on
+        return MIN_AGREEMENT[spec_of(network).task] if trained else 0.0
+    return asked
+
+
+def _convert(
+    source: Path,
+    path: Path,
+    network: "nn.Module | None",
+    exported: "Verification | None",
+    images: list[Path],
+    min_agreement: float,
+) -> "Verification | None":
+    """Write OpenVINO's IR; it is compared with the network, or with the ONNX file, before it appears."""
+    from scalenet_zoo.data.image_files import sample_photographs
+    from scalenet_zoo.export.onnx_network import OnnxNetwork
+    from scalenet_zoo.export.openvino.convert import convert_onnx
+    from scalenet_zoo.export.verify import check_decisions, compare_outputs, run_torch
+
+    images = images or sample_photographs()
+    if network is None or exported is None:
+        reference = OnnxNetwork.load_inner(source)
+        convert_onnx(source, path, lambda file: compare_outputs(reference, file, images))
+        return None
+    training, params = network.training, exported.params
+    run = partial(run_torch, network.eval())
+
+    def check(file: "OpenVinoNetwork") -> "Verification":
+        return check_decisions(run, file, images, compare_outputs(run, file, images), params, "OpenVINO", min_agreement)
+
+    try:
+        return convert_onnx(source, path, check)
+    finally:
+        network.train(training)
 
 
 def _build_engine(
@@ -326,11 +460,11 @@ def _build_engine(
     from scalenet_zoo.data.image_files import sample_photographs
     from scalenet_zoo.export.onnx_network import OnnxNetwork
     from scalenet_zoo.export.tensorrt.build import build_engine
-    from scalenet_zoo.export.verify import compare, run_torch
+    from scalenet_zoo.export.verify import compare_outputs, run_torch
 
     def check(engine: "EngineNetwork") -> None:
         reference = partial(run_torch, network.eval()) if network is not None else OnnxNetwork.load_inner(source)
-        compare(reference, engine, images or sample_photographs())
+        compare_outputs(reference, engine, images or sample_photographs())
 
     training = network is not None and network.training
     try:

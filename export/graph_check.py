@@ -12,9 +12,10 @@ from onnx import TensorProto
 from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.errors import InputError, VerificationError
 from scalenet_zoo.core.quoting import printable
+from scalenet_zoo.export.int8 import is_kept
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.export.onnx_file import OnnxFile
-from scalenet_zoo.export.precision import QUANTISED
+from scalenet_zoo.export.quantisation import SCHEMES, WEIGHTED
 
 
 def check_graph(path: Path, metadata: Metadata) -> int:
@@ -38,7 +39,7 @@ def check_graph(path: Path, metadata: Metadata) -> int:
     found = 0
     for node, weight, bias in _weighted(file.model.graph):
         for tensor in filter(None, (weight, bias)):
-            expected_type = _type(metadata.options, node.op_type, tensor is bias)
+            expected_type = _type(metadata.options, node, tensor is bias)
             if tensor.data_type != expected_type:
                 types = TensorProto.DataType.Name(tensor.data_type), TensorProto.DataType.Name(expected_type)
                 raise VerificationError(f"{name}: found {tensor.name} of type {types[0]}, expected {types[1]}")
@@ -95,8 +96,11 @@ def _outputs(node: onnx.NodeProto, weight: TensorProto) -> int:
     return weight.dims[0 if node.op_type == "Conv" or transposed else 1]
 
 
-def _type(options: OnnxOptions, operator: str, is_bias: bool) -> int:
-    if options.precision == "fp16" and operator not in options.keep_fp32:
+def _type(options: OnnxOptions, node: onnx.NodeProto, is_bias: bool) -> int:
+    if options.precision == "fp16" and node.op_type not in options.keep_fp32:
         return TensorProto.FLOAT16
-    quantised = options.precision == "int8" and operator in QUANTISED and not is_bias
-    return TensorProto.INT8 if quantised else TensorProto.FLOAT
+    if options.precision != "int8" or node.op_type not in WEIGHTED or is_kept(node, options.keep_fp32):
+        return TensorProto.FLOAT
+    if is_bias:
+        return TensorProto.INT32 if SCHEMES[options.target or "tensorrt"].integer_biases else TensorProto.FLOAT
+    return TensorProto.INT8

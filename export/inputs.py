@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,6 +12,9 @@ from PIL import Image
 from scalenet_zoo.data.image_files import read_image
 from scalenet_zoo.data.preparation import pixels, preprocessing
 from scalenet_zoo.export.metadata import Metadata
+
+MOST_BYTES = 2**29
+"""Of prepared images that are kept."""
 
 Transform = Callable[[Image.Image], np.ndarray]
 
@@ -35,8 +39,52 @@ def file_input(metadata: Metadata, images: Sequence[Path], count: int) -> np.nda
         InputError: a file cannot be read.
     """
     if metadata.options.preprocess:
-        return _batch(file_transform(metadata), images, count)
+        return _batch(file_transform(metadata), images, count, raw=True)
     return network_input(metadata, images, count)
+
+
+class Remembered(Sequence[Path]):
+    """Image files that are prepared once: calibration, the network and the exported file look at the same ones."""
+
+    def __init__(self, images: Sequence[Path], made: dict[tuple[Path, int, bool], np.ndarray] | None = None) -> None:
+        self.images = images
+        self._made = {} if made is None else made
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, place: Any) -> Any:  # noqa: ANN401 - a file, or for a slice some files
+        """A file; or some, which share what was prepared."""
+        return Remembered(self.images[place], self._made) if isinstance(place, slice) else self.images[place]
+
+    def prepare(self, path: Path, angle: int, raw: bool, transform: Transform) -> np.ndarray:
+        """An image, turned and transformed; it is kept as long as there is room."""
+        key = path, angle, raw
+        if key in self._made:
+            return self._made[key]
+        image = transform(read_image(path).rotate(angle))
+        if image.nbytes * len(self._made) < MOST_BYTES:
+            self._made[key] = image
+        return image
+
+
+class FileBatches(Sequence[np.ndarray]):
+    """Batches of image files for an exported file, made when they are asked for; the last one is filled up."""
+
+    def __init__(self, metadata: Metadata, images: Sequence[Path], size: int) -> None:
+        self.metadata, self.images, self.size = metadata, images, size
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.size)
+
+    def __getitem__(self, place: Any) -> Any:  # noqa: ANN401 - a batch, or for a slice the same of some images
+        """A batch (size, ...)."""
+        if isinstance(place, slice):
+            start, stop, _ = place.indices(len(self))
+            return FileBatches(self.metadata, self.images[start * self.size : stop * self.size], self.size)
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        return file_input(self.metadata, self.images[place * self.size : (place + 1) * self.size], self.size)
 
 
 def network_input(metadata: Metadata, images: Sequence[Path], count: int) -> np.ndarray:
@@ -53,6 +101,8 @@ def network_input(metadata: Metadata, images: Sequence[Path], count: int) -> np.
     return batch if seen is spec else np.repeat(batch, channels, axis=1)
 
 
-def _batch(transform: Transform, images: Sequence[Path], count: int) -> np.ndarray:
-    turned = ((images[i % len(images)], 180 * (i // len(images))) for i in range(count))
-    return np.stack([transform(read_image(path).rotate(angle)) for path, angle in turned])
+def _batch(transform: Transform, images: Sequence[Path], count: int, raw: bool = False) -> np.ndarray:
+    """Prepare images; `raw` tells bytes, as a file takes them that normalises them itself, from prepared floats."""
+    known = images if isinstance(images, Remembered) else Remembered(images)
+    turned = ((known[i % len(images)], 180 * (i // len(images))) for i in range(count))
+    return np.stack([known.prepare(path, angle, raw, transform) for path, angle in turned])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +12,7 @@ from onnx import TensorProto
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, ValidationError
 
 from scalenet_zoo.arch.spec import ArchSpec, Strict, Task, first_complaint
+from scalenet_zoo.core.backends import Precision
 from scalenet_zoo.core.bounds import JSON_BYTES
 from scalenet_zoo.core.errors import ExportError, InputError, SpecError
 from scalenet_zoo.core.files import parse_json
@@ -19,7 +20,8 @@ from scalenet_zoo.core.quoting import printable, quoted
 from scalenet_zoo.export.onnx_file import OnnxFile, shape_of
 from scalenet_zoo.zoo.interface import Interface
 
-Precision = Literal["fp32", "fp16", "int8"]
+TargetBackend = Literal["ort-cpu", "openvino", "tensorrt", "tensorrt-rtx"]
+Calibrator = Literal["minmax", "percentile", "entropy"]
 Output = Literal["raw", "softmax", "argmax", "joints"]
 TensorType = Literal["uint8", "fp16", "fp32", "int32"]
 OUTPUT_TASKS: dict[Output, Task] = {"softmax": "classification", "argmax": "segmentation", "joints": "pose"}
@@ -45,7 +47,11 @@ class OnnxOptions(Strict):
         output: raw: as the network gives it; softmax: probabilities; argmax: the class of each pixel;
             joints: x and y as shares of the image's width and height, and score.
         io: the type of float inputs and outputs of an fp16 graph.
-        keep_fp32: operators that an fp16 graph computes in fp32, by their names in ONNX.
+        keep_fp32: what is computed in fp32: of an fp16 graph operators, by their names in ONNX (`Softmax`), of an int8
+            graph layers too, by their names in the network (`stem`, `stages.1.0`).
+        target: the back end that an int8 graph is for; None: there was but one, which suits TensorRT.
+        activation_bits: of an int8 graph; ONNX Runtime computes in fp32 what has 16.
+        calibrator: that the ranges of an int8 graph were found with; None, before an export: whichever agrees best.
     """
 
     precision: Precision = "fp32"
@@ -54,6 +60,16 @@ class OnnxOptions(Strict):
     output: Output = "raw"
     io: Literal["fp32", "fp16"] = "fp32"
     keep_fp32: tuple[str, ...] = ()
+    target: TargetBackend | None = None
+    activation_bits: Literal[8, 16] = 8
+    calibrator: Calibrator | None = None
+
+    def doubt(self, backend: str) -> str | None:
+        """What speaks against running an int8 file on a back end: it was made for another one."""
+        made_for = self.target or "tensorrt"
+        if self.precision != "int8" or backend in _SUITED[made_for]:
+            return None
+        return f"found int8 made for {made_for}, which may be slow or less exact on {backend}: export it for that one"
 
     def check(self, spec: ArchSpec) -> None:
         """Compare with what a network is.
@@ -61,8 +77,16 @@ class OnnxOptions(Strict):
         Raises:
             ExportError: the options contradict one another, or do not fit the network.
         """
-        if self.precision != "fp16" and (self.io == "fp16" or self.keep_fp32):
-            raise ExportError(f"precision: found {self.precision} with io or keep_fp32, expected them with fp16 alone")
+        if self.precision != "fp16" and self.io == "fp16":
+            raise ExportError(f"precision: found {self.precision} with io, expected it with fp16 alone")
+        if self.precision == "fp32" and self.keep_fp32:
+            raise ExportError("precision: found fp32 with keep_fp32, expected it with fp16 or int8")
+        if self.precision != "int8" and (self.target or self.calibrator or self.activation_bits != 8):
+            raise ExportError(
+                f"precision: found {self.precision} with target, calibrator or activation_bits, expected them with int8"
+            )
+        if self.activation_bits == 16 and self.target != "ort-cpu":
+            raise ExportError(f"activation_bits: found 16 for {self.target or 'tensorrt'}, expected 8, or ort-cpu")
         if self.output != "raw" and not (spec.task == OUTPUT_TASKS[self.output] and spec.classes):
             raise ExportError(
                 f"output: found {self.output} for {spec.name} ({spec.task}, {spec.classes} classes), expected it for"
@@ -92,8 +116,27 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Port:
+    """What a graph was found to take or to give.
+
+    Attributes:
+        name: that the graph has for it.
+        type: of its elements, `TensorType` or "another type".
+        shape: of the batch; None: an axis of no fixed size.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        sizes = "x".join("any" if size is None else str(size) for size in self.shape)
+        return f"{printable(self.name)}, {self.type} of {sizes or 'one'}"
+
+
+@dataclass(frozen=True)
 class Metadata:
-    """What stands in `metadata_props` of an ONNX file of ours, under `scalenet_zoo.`, and beside an engine.
+    """What stands in `metadata_props` of an ONNX file of ours, under `scalenet_zoo.`, in an IR and beside an engine.
 
     Attributes:
         spec: of the network.
@@ -170,21 +213,31 @@ class Metadata:
         Raises:
             InputError: they differ.
         """
+        inputs, outputs = (
+            [Port(v.name, _TYPES.get(v.type.tensor_type.elem_type, "another type"), shape_of(v)) for v in values]
+            for values in (file.inputs, file.model.graph.output)
+        )
+        self.check_ports(file.path, inputs, outputs)
+
+    def check_ports(self, path: Path, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
+        """The same for what was found in a graph of any format; `path` names its file in errors.
+
+        Raises:
+            InputError: they differ.
+        """
         smallest, _, largest = self.options.batch or (1, 1, None)
         batch = smallest if smallest == largest else None
-        outputs = list(file.model.graph.output)
-        for side, values, tensor in (("input", file.inputs, self.input), ("output", outputs, self.output)):
-            if len(values) != 1:
-                raise InputError(f"{file.path}: found {len(values)} {side}s, expected one")
-            shape, expected = shape_of(values[0]), (batch, *tensor.shape)
-            kind = _TYPES.get(values[0].type.tensor_type.elem_type, "another type")
-            open_axes = side == "output"  # their sizes are worked out in ONNX Runtime; those of images must be known
-            fits = shape[:1] == (batch,) and len(shape) == len(expected)
+        for side, ports, tensor in (("input", inputs, self.input), ("output", outputs, self.output)):
+            if len(ports) != 1:
+                raise InputError(f"{path}: found {len(ports)} {side}s, expected one")
+            port, shape = ports[0], ports[0].shape
+            open_axes = side == "output"  # their sizes are worked out when it runs; those of images must be known
+            fits = shape[:1] == (batch,) and len(shape) == 1 + len(tensor.shape)
             fits &= all(a == b or (open_axes and a is None) for a, b in zip(shape[1:], tensor.shape, strict=False))
-            if not fits or (values[0].name, kind) != (tensor.name, tensor.type):
+            if not fits or (port.name, port.type) != (tensor.name, tensor.type):
                 raise InputError(
-                    f"{file.path}: {side}: found {_named(values[0].name, kind, shape)} in the graph,"
-                    f" expected {_named(tensor.name, tensor.type, expected)}, as its metadata say"
+                    f"{path}: {side}: found {port} in the graph, expected"
+                    f" {Port(tensor.name, tensor.type, (batch, *tensor.shape))}, as its metadata say"
                 )
 
     @classmethod
@@ -248,10 +301,6 @@ def _about(key: str) -> str:
     return f"found metadata that are not valid: {key}"
 
 
-def _named(name: str, kind: str, shape: tuple[int | None, ...]) -> str:
-    return f"{printable(name)}, {kind} of {'x'.join('any' if size is None else str(size) for size in shape) or 'one'}"
-
-
 _PREFIX = "scalenet_zoo."
 _TYPES: Mapping[int, str] = {
     TensorProto.UINT8: "uint8",
@@ -259,6 +308,14 @@ _TYPES: Mapping[int, str] = {
     TensorProto.FLOAT: "fp32",
     TensorProto.INT32: "int32",
 }
+_ON_TENSORRT = ("tensorrt", "tensorrt-rtx", "ort-tensorrt")
+_SUITED: Mapping[TargetBackend, tuple[str, ...]] = {
+    "ort-cpu": ("ort-cpu",),
+    "openvino": ("openvino",),
+    "tensorrt": _ON_TENSORRT,
+    "tensorrt-rtx": _ON_TENSORRT,
+}
+"""Back ends that run the int8 files that are made for one of them well."""
 _OPTIONS = TypeAdapter(OnnxOptions)
 _OBJECT = TypeAdapter(dict[str, JsonValue])
 _NAMES = TypeAdapter(tuple[str, ...])

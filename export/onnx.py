@@ -1,11 +1,14 @@
 """Networks to ONNX files.
 
-network --trace--> fp32 graph --to_half or quantise--> graph, metadata --> file --verify--> done
+network --trace--> fp32 graph --to_half or make_int8--> graph, metadata --> file --verify--> done
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -15,19 +18,23 @@ from torch import nn
 from scalenet_zoo.arch.spec import spec_of, unwrapped
 from scalenet_zoo.core.errors import ExportError, SpecError
 from scalenet_zoo.core.files import replacing
+from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.core.version import __version__
 from scalenet_zoo.export.graph import trace_graph
-from scalenet_zoo.export.inputs import file_input
+from scalenet_zoo.export.inputs import FileBatches, Remembered
+from scalenet_zoo.export.int8 import make_int8
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.export.onnx_network import OnnxNetwork
-from scalenet_zoo.export.precision import quantise, to_half
+from scalenet_zoo.export.precision import to_half
 from scalenet_zoo.export.processing import AROUND, with_processing
-from scalenet_zoo.export.verify import Verification, verify
+from scalenet_zoo.export.verify import Verification, agreement, network_decisions, run_torch, verify
 from scalenet_zoo.inference.predict import class_names as known_names
 from scalenet_zoo.zoo.interface import Interface, pretrained_cfg
 
 __all__ = ["LARGEST_FILE", "OnnxNetwork", "OnnxOptions", "export_onnx"]
 
+JUDGED = 64
+"""Images, spread evenly, by which a way to find ranges is chosen; the file is judged by all."""
 LARGEST_FILE = 2**31 - 2**20
 """Bytes of weights that fit into one ONNX file (protobuf's limit, less some room for the graph)."""
 
@@ -40,6 +47,9 @@ def export_onnx(
     images: Sequence[Path] = (),
     class_names: Sequence[str] = (),
     min_agreement: float = 0.0,
+    auto: bool = False,
+    fp32_beside: Path | None = None,
+    on_progress: OnProgress = lambda what, done, total: None,
 ) -> Verification:
     """Write a network as an ONNX file, and check it against the network.
 
@@ -55,7 +65,11 @@ def export_onnx(
         images: image files to check the file on; none: those of `calibration`, or else the sample photographs.
         class_names: one a class or joint; none: those that the network's `pretrained_cfg` has, or ImageNet's for a
             classifier of 1000 classes.
-        min_agreement: the least share of an int8 file's decisions on `images` that are the network's.
+        min_agreement: the least share of an int8 file's decisions on `images` that are the network's. Above 0, several
+            ways to find the ranges of activations are tried, and the one that agrees best is taken.
+        auto: find the few layers that cost an int8 file most, and leave them in fp32; the file's options name them.
+        fp32_beside: another file to write: the same network in fp32, to compare with.
+        on_progress: told of the layers that were judged so.
 
     Raises:
         ExportError: the network cannot be exported so.
@@ -64,7 +78,11 @@ def export_onnx(
         VerificationError: the file does not compute what the network does; no file is left behind.
     """
     model, spec, options = unwrapped(model), spec_of(model), options or OnnxOptions()
+    if options.precision == "int8":
+        options = options.model_copy(update={"target": options.target or "ort-cpu"})
     options.check(spec)
+    if auto and options.precision != "int8":
+        raise ExportError(f"auto: found it with {options.precision}, expected it with int8")
     if (dtype := next(model.parameters()).dtype) != torch.float32:
         raise ExportError(f"{spec.name}: found weights of {dtype}, expected torch.float32")
     if options.precision == "int8" and not calibration:
@@ -72,21 +90,38 @@ def export_onnx(
     if class_names and len(class_names) != spec.classes:
         raise ExportError(f"class_names: found {len(class_names)}, expected {spec.classes} as {spec.name} has")
     metadata = metadata_of(model, options, class_names)
+    calibration = Remembered(calibration)
+    images = Remembered(images) if images and list(images) != list(calibration) else calibration
     training = model.training
     model.eval()
     try:
         with replacing(Path(path)) as temporary:
-            graph = _graph(model, metadata, calibration)
-            for key, value in metadata.entries().items():
-                graph.metadata_props.add(key=key, value=value)
-            weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-            onnx.save(
-                graph,
-                temporary,
-                save_as_external_data=weights > LARGEST_FILE,
-                location=f"{temporary.name}.data",
-            )
-            return verify(model, temporary, images or calibration, min_agreement)
+            graph = trace_network(model, metadata)
+            if fp32_beside is not None:
+                fp32_beside.parent.mkdir(parents=True, exist_ok=True)
+                plain = OnnxOptions(batch=options.batch, preprocess=options.preprocess, output=options.output)
+                _save(graph, replace(metadata, options=plain), fp32_beside)
+            around = [node.name for node in graph.graph.node if node.name.startswith(_AROUND)]
+            if options.precision == "fp16":
+                graph = to_half(graph, options.keep_fp32, around, options.io)
+            if options.precision == "int8":
+                reference = partial(run_torch, model)
+                judged = images[:: -(-len(images) // JUDGED)]
+                known = network_decisions(reference, metadata, judged) if spec.classes and min_agreement > 0 else None
+                made = make_int8(
+                    graph,
+                    metadata,
+                    FileBatches(metadata, calibration, (options.batch or (1, 1, 1))[0]),
+                    around,
+                    None if known is None else lambda file: agreement(known, file, judged).share,
+                    auto,
+                    on_progress,
+                )
+                graph, kept = made.graph, (*options.keep_fp32, *made.kept)
+                options = options.model_copy(update={"calibrator": made.calibrator, "keep_fp32": kept})
+                metadata = replace(metadata, options=options)
+            _save(graph, metadata, temporary)
+            return verify(model, temporary, images, min_agreement)
     finally:
         model.train(training)
 
@@ -112,7 +147,8 @@ def metadata_of(model: nn.Module, options: OnnxOptions, class_names: Sequence[st
     )
 
 
-def _graph(model: nn.Module, metadata: Metadata, calibration: Sequence[Path]) -> onnx.ModelProto:
+def trace_network(model: nn.Module, metadata: Metadata) -> onnx.ModelProto:
+    """The fp32 graph of a network, for the batches and with what the options want done before and after it."""
     spec, options = metadata.spec, metadata.options
     smallest, _, largest = options.batch or (1, 1, None)
     fixed = smallest == largest
@@ -122,17 +158,21 @@ def _graph(model: nn.Module, metadata: Metadata, calibration: Sequence[Path]) ->
         dtype=torch.uint8 if options.preprocess else torch.float32,
         device=next(model.parameters()).device,
     )
-    graph = trace_graph(
+    return trace_graph(
         with_processing(model, spec, metadata.interface, options),
         example,
         metadata.output.name,
         None if fixed else torch.export.Dim("batch", min=smallest, max=largest),
     )
-    around = [node.name for node in graph.graph.node if node.name.startswith(tuple(f"{part}/" for part in AROUND))]
-    if options.precision == "fp16":
-        graph = to_half(graph, options.keep_fp32, around, options.io)
-    if options.precision == "int8":
-        count = -(-len(calibration) // smallest)
-        batches = (file_input(metadata, calibration[i * smallest : (i + 1) * smallest], smallest) for i in range(count))
-        graph = quantise(graph, batches, count, around)
-    return graph
+
+
+def _save(graph: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
+    """Write a graph with its metadata; weights that are too large for one file go beside it."""
+    labelled = copy.deepcopy(graph)
+    for key, value in metadata.entries().items():
+        labelled.metadata_props.add(key=key, value=value)
+    weights = sum(tensor.ByteSize() for tensor in graph.graph.initializer)
+    onnx.save(labelled, path, save_as_external_data=weights > LARGEST_FILE, location=f"{path.name}.data")
+
+
+_AROUND = tuple(f"{part}/" for part in AROUND)

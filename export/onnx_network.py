@@ -43,20 +43,15 @@ class OnnxNetwork:
         return cls.open(path, Metadata.read(path))
 
     @classmethod
-    def open(cls, path: str | Path, metadata: Metadata) -> OnnxNetwork:
-        """Open a file that was checked, or made of one that was: what it says of itself is not looked at.
+    def open(cls, graph: str | Path | bytes, metadata: Metadata) -> OnnxNetwork:
+        """Open a file that was checked, or a graph made of one: what it says of itself is not looked at.
 
         Raises:
             InputError: ONNX Runtime cannot open it.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own types derive from Exception only
-            raise InputError(f"{path}: cannot be opened by ONNX Runtime: {first_line(error)}") from error
-        return cls(session, metadata)
+        options = metadata.options
+        literal = options.precision == "int8" and options.target != "ort-cpu" and bool(options.keep_fp32)
+        return cls(open_session(graph, literal), metadata)
 
     @classmethod
     def load_inner(cls, path: str | Path) -> OnnxNetwork:
@@ -110,6 +105,30 @@ class OnnxNetwork:
         if output.shape != (expected := (len(images), *self.metadata.output.shape)):
             raise InputError(f"{self.spec.name}: found an output of shape {output.shape}, expected {expected}")
         return output.astype(np.float32, copy=False) if output.dtype == np.float16 else output
+
+
+def open_session(graph: str | Path | bytes, literal: bool = False) -> onnxruntime.InferenceSession:
+    """A file or graph in ONNX Runtime on the CPU, on as many threads as torch has.
+
+    Args:
+        graph: the file or the bytes of the graph.
+        literal: run quantising nodes as they stand, with no integer kernels; ONNX Runtime quantises weights that lie
+            between bytes, which other back ends leave in fp32 (see `int8_graph.shield_kept`).
+
+    Raises:
+        InputError: ONNX Runtime cannot open it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    if literal:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    source = str(graph) if isinstance(graph, Path) else graph
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own types derive from Exception only
+        name = "a graph" if isinstance(graph, bytes) else graph
+        raise InputError(f"{name}: cannot be opened by ONNX Runtime: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:

@@ -1,33 +1,20 @@
-"""Other precisions for an fp32 graph: fp16, and int8 with explicit quantisation (Q/DQ) nodes."""
+"""An fp32 graph in fp16."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from scalenet_zoo.core.errors import ExportError
-from scalenet_zoo.core.files import scratch_folder
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 HALF_MAX = float(np.finfo(np.float16).max)
 ALWAYS_FP32 = {("Resize", 2)}
 """Inputs that ONNX wants in fp32: operators, and the inputs' positions. Here: scales."""
-QUANTISED = ("Conv", "Gemm")
-"""Operators whose inputs, weights and outputs become int8.
-
-Leaving the outputs alone would be more exact, but ONNX Runtime's CPU provider then finds no integer kernels; quantising
-activation functions, pools, products and sums too is less exact and gains no time.
-For transposed convolutions it has no integer kernels.
-"""
-PERCENTILE = 99.999
-"""Of an activation's values lie within its range; the rest is cut off, so that outliers do not coarsen all others."""
 
 
 def to_half(
@@ -147,66 +134,3 @@ def rounded(graph: onnx.ModelProto) -> onnx.ModelProto:
     del exact.graph.node[:]
     exact.graph.node.extend(nodes)
     return exact
-
-
-def quantise(
-    graph: onnx.ModelProto, batches: Iterable[np.ndarray], count: int, keep_nodes: Collection[str] = ()
-) -> onnx.ModelProto:
-    """Convert a graph to int8 by static quantisation, in the form that ONNX Runtime and TensorRT 10 and 11 take.
-
-    That is: symmetric bytes (every zero point is 0), weights with a scale a channel, activations with one a
-    tensor, biases in fp32.
-
-    Args:
-        graph: an fp32 graph with the shapes of its values.
-        batches: inputs of the graph, to find the activations' ranges; one at a time is held in memory.
-        count: of the batches.
-        keep_nodes: names of nodes to leave alone.
-    """
-    prepared = onnx.ModelProto()
-    prepared.CopyFrom(graph)
-    prepared.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # it is; else a warning
-    with scratch_folder() as folder, contextlib.redirect_stdout(io.StringIO()):
-        path = folder / "int8.onnx"
-        quantize_static(
-            prepared,
-            path,
-            _Batches(graph.graph.input[0].name, iter(batches), count),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(QUANTISED),
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=list(keep_nodes),
-            calibrate_method=CalibrationMethod.Percentile,
-            extra_options={
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "QuantizeBias": False,
-                "CalibPercentile": PERCENTILE,
-                "CalibStridedMinMax": 1,  # one batch at a time: its activations are held in memory
-            },
-        )
-        quantised = onnx.load(path)
-    del quantised.metadata_props[:]
-    return quantised
-
-
-class _Batches(CalibrationDataReader):  # type: ignore[misc]
-    """Batches for the quantiser, which asks for each of `count` in turn."""
-
-    def __init__(self, name: str, batches: Iterator[np.ndarray], count: int) -> None:
-        self.name, self.batches, self.count = name, batches, count
-        self.due = 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        self.due = end_index - start_index
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        if not self.due:
-            return None
-        self.due -= 1
-        return {self.name: next(self.batches)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,12 +16,13 @@ import torch
 from torch import nn
 
 from scalenet_zoo.arch.spec import Task, unwrapped
+from scalenet_zoo.core.backends import Precision
 from scalenet_zoo.core.errors import VerificationError
 from scalenet_zoo.core.files import scratch_folder
 from scalenet_zoo.data.image_files import sample_photographs
 from scalenet_zoo.export.graph_check import check_graph
 from scalenet_zoo.export.inputs import file_input, network_input
-from scalenet_zoo.export.metadata import Metadata, OnnxOptions, Output, Precision
+from scalenet_zoo.export.metadata import Metadata, OnnxOptions, Output
 from scalenet_zoo.export.onnx_network import OnnxNetwork
 from scalenet_zoo.export.precision import rounded
 from scalenet_zoo.export.processing import POSTPROCESSING
@@ -50,6 +51,10 @@ TOLERANCES: dict[Precision, Tolerance] = {
 }
 MIN_AGREEMENT: dict[Task, float] = {"classification": 0.9, "segmentation": 0.8, "pose": 0.9}
 """Asked of int8 files of trained networks; a segmentation's rare classes weigh as much as its common ones."""
+DECIDED_TOGETHER = 16
+"""Images of a batch whose decisions are compared, where any batch is allowed."""
+DECIDED_PIXELS = DECIDED_TOGETHER * 256 * 256
+"""Of such a batch."""
 BATCH_SIZES = (1, 2, 3)
 """Compared where any batch is allowed; torch's example has 2, so a batch frozen there is found out."""
 MEASURES: dict[Task, str] = {"classification": "top-1", "segmentation": "mIoU", "pose": "keypoints"}
@@ -59,7 +64,7 @@ Reference = Callable[[np.ndarray], np.ndarray]
 
 
 class Exported(Protocol):
-    """A network in an exported file: an ONNX file in ONNX Runtime, or an engine."""
+    """A network in an exported file: an ONNX file in ONNX Runtime, OpenVINO's IR, or an engine."""
 
     @property
     def metadata(self) -> Metadata:
@@ -118,14 +123,16 @@ class Verification(Comparison):
         params: that the file holds.
         agreement: of an int8 file's decisions with the network's.
         torch_ms: the network's median latency for the smallest batch, as it stands.
-        onnxruntime_ms: the exported file's.
+        exported_ms: the exported file's.
+        runtime: that ran the file: ONNX Runtime or OpenVINO.
         threads: that both ran on.
     """
 
     params: int
     agreement: Agreement | None
     torch_ms: float
-    onnxruntime_ms: float
+    exported_ms: float
+    runtime: str
     threads: int
 
 
@@ -148,33 +155,60 @@ def verify(model: nn.Module, path: Path, images: Sequence[Path] = (), min_agreem
     reference = partial(run_torch, model)
     metadata = exported.metadata
     params = check_graph(path, metadata)
-    comparison = compare(reference, exported, images)
+    comparison = compare_outputs(reference, exported, images)
     if metadata.options.precision == "fp16":
         with scratch_folder() as folder:
             truly_half = folder / path.name
             onnx.save(rounded(onnx.load(path)), truly_half, save_as_external_data=True)
-            comparison = compare(reference, OnnxNetwork.open(truly_half, metadata), images)
-    agreement = None
+            comparison = compare_outputs(reference, OnnxNetwork.open(truly_half, metadata), images)
+    return check_decisions(reference, exported, images, comparison, params, "ONNX Runtime", min_agreement)
+
+
+def check_decisions(
+    reference: Reference,
+    exported: Exported,
+    images: Sequence[Path],
+    comparison: Comparison,
+    params: int,
+    runtime: str,
+    min_agreement: float = 0.0,
+) -> Verification:
+    """What is left to check of an exported file whose outputs were compared: its decisions, if it is int8; its latency.
+
+    Args:
+        reference: the network.
+        exported: the file.
+        images: image files.
+        comparison: of the outputs.
+        params: that the file holds.
+        runtime: that runs it, by its name.
+        min_agreement: the least share of an int8 file's decisions that are the network's.
+
+    Raises:
+        VerificationError: the file decides otherwise too often.
+    """
+    metadata, agreed = exported.metadata, None
     if metadata.options.precision == "int8" and metadata.spec.classes:
-        agreement = agree(reference, exported, images)
-        if not agreement.share >= min_agreement:
+        agreed = agree(reference, exported, images)
+        if not agreed.share >= min_agreement:
             raise VerificationError(
-                f"{metadata.spec.name}: found {agreement.measure} agreement of {agreement.share:.3f} on"
-                f" {agreement.images} images, expected at least {min_agreement:g}"
+                f"{metadata.spec.name}: found {agreed.measure} agreement of {agreed.share:.3f} on"
+                f" {agreed.images} images, expected at least {min_agreement:g}"
             )
     smallest = comparison.batch_sizes[0]
     batch, file_batch = network_input(metadata, images, smallest), file_input(metadata, images, smallest)
     return Verification(
         **vars(comparison),
         params=params,
-        agreement=agreement,
+        agreement=agreed,
         torch_ms=median_ms(lambda: reference(batch)),
-        onnxruntime_ms=median_ms(lambda: exported(file_batch)),
+        exported_ms=median_ms(lambda: exported(file_batch)),
+        runtime=runtime,
         threads=torch.get_num_threads(),
     )
 
 
-def compare(
+def compare_outputs(
     reference: Reference, exported: Exported, images: Sequence[Path], sizes: tuple[int, ...] = ()
 ) -> Comparison:
     """Run a network and its exported file on batches of several sizes, and compare their outputs.
@@ -280,21 +314,50 @@ def _joint_differences(heatmaps: np.ndarray, joints: np.ndarray) -> np.ndarray:
 
 def agree(reference: Reference, exported: Exported, images: Sequence[Path]) -> Agreement:
     """Run a network and its exported file on each image, and count how often they decide the same."""
-    metadata = exported.metadata
-    task = metadata.spec.task
-    size = batch_sizes(metadata.options)[0]
-    counts = []
-    for start in range(0, len(images), size):
-        some = images[start : start + size]
+    return agreement(network_decisions(reference, exported.metadata, images), exported, images)
+
+
+def network_decisions(reference: Reference, metadata: Metadata, images: Sequence[Path]) -> list[np.ndarray]:
+    """What a network makes of image files, in batches: probabilities (n, classes), classes of pixels, or joints."""
+    decisions = []
+    for some, size in _batches(metadata, images):
         raw = reference(network_input(metadata, some, size))[: len(some)]
+        decisions.append(_decided(raw, "raw", metadata))
+    return decisions
+
+
+def agreement(expected: Sequence[np.ndarray], exported: Exported, images: Sequence[Path]) -> Agreement:
+    """Compare the decisions of a network with its exported file's.
+
+    Args:
+        expected: of `network_decisions`, for these images.
+        exported: the file.
+        images: image files.
+    """
+    metadata = exported.metadata
+    task, counts = metadata.spec.task, []
+    for (some, size), decisions in zip(_batches(metadata, images), expected, strict=True):
         found = exported(file_input(metadata, some, size))[: len(some)]
-        if metadata.spec.bottom_up:  # heatmaps; no decision is made of the coarse ones and the tags alone
-            raw, found = raw[:, : metadata.spec.classes], found[:, : metadata.spec.classes]
-        if metadata.options.output == "raw":
-            found = processed(found, DECISIONS[task])
-        counts.append(_same(processed(raw, DECISIONS[task]), found, raw.shape[1:], task))
+        shape = metadata.spec.trace.shapes[metadata.spec.trace.output]
+        counts.append(_same(decisions, _decided(found, metadata.options.output, metadata), shape, task))
     same, all_ = np.sum(counts, axis=0)
     return Agreement(MEASURES[task], float(np.mean((same / np.maximum(all_, 1))[all_ > 0])), len(images))
+
+
+def _batches(metadata: Metadata, images: Sequence[Path]) -> Iterator[tuple[Sequence[Path], int]]:
+    """Image files to look at together, and the batch that the file takes for them."""
+    options, size = metadata.options, metadata.spec.input
+    smallest, _, largest = options.batch or (1, 1, DECIDED_TOGETHER)
+    together = max(smallest, min(largest, DECIDED_TOGETHER, DECIDED_PIXELS // (size.height * size.width)))
+    for start in range(0, len(images), together):
+        some = images[start : start + together]
+        yield some, max(len(some), smallest)
+
+
+def _decided(outputs: np.ndarray, form: Output, metadata: Metadata) -> np.ndarray:
+    if metadata.spec.bottom_up:  # heatmaps; no decision is made of the coarse ones and the tags alone
+        outputs = outputs[:, : metadata.spec.classes]
+    return processed(outputs, DECISIONS[metadata.spec.task]) if form == "raw" else outputs
 
 
 def _same(expected: np.ndarray, found: np.ndarray, shape: tuple[int, ...], task: Task) -> np.ndarray:

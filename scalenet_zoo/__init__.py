@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.budgets import build as build
     from scalenet_zoo.export.formats import export_model as export_model
     from scalenet_zoo.latency.benchmark import benchmark as benchmark
+    from scalenet_zoo.latency.comparison.compare import compare as compare
     from scalenet_zoo.models.evaluation import evaluate as evaluate
     from scalenet_zoo.models.prediction import predict as predict
     from scalenet_zoo.search.run_search import run_search as run_search
@@ -31,6 +32,7 @@ _HOMES = {
     "ArchSpec": "arch.spec",
     "benchmark": "latency.benchmark",
     "build": "budgets",
+    "compare": "latency.comparison.compare",
     "create_model": "zoo.create",
     "evaluate": "models.evaluation",
     "export_model": "export.formats",
@@ -49,6 +51,7 @@ __all__ = [
     "__version__",
     "benchmark",
     "build",
+    "compare",
     "create_model",
     "evaluate",
     "export_model",

@@ -18,7 +18,10 @@ from scalenet_zoo.core.files import replacing
 from scalenet_zoo.core.outputs import check_writable
 from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.core.quantities import format_count, format_range, parse_count, parse_ms, whole_count
-from scalenet_zoo.core.quoting import quoted
+from scalenet_zoo.data.image_files import find_images
+from scalenet_zoo.explore.entries import quoted_entries
+from scalenet_zoo.explore.precisions import ANY, check_precisions, precisions_on
+from scalenet_zoo.latency.precisions import check_precision
 from scalenet_zoo.zoo.catalog import Entries, find_networks, latency_name
 from scalenet_zoo.zoo.create import create_model, create_seeded, with_seed
 from scalenet_zoo.zoo.kinship import check_inheritance, hindrances
@@ -28,6 +31,8 @@ from scalenet_zoo.zoo.sources import NetworkSource, has_weights, load_spec
 if TYPE_CHECKING:
     from torch import nn
 
+    from scalenet_zoo.explore.choice import Choice
+    from scalenet_zoo.export.gain import Gain
     from scalenet_zoo.export.verify import Verification
     from scalenet_zoo.latency.budget import LatencyChoice
     from scalenet_zoo.zoo.inheritance import Inherited
@@ -151,19 +156,20 @@ def find_at_latency(
         img_size: for segmentation and pose, its height and width in pixels; None: each entry's.
         threads: CPU threads; None: as many as torch uses.
         batch: images at once.
-        precision: fp32 or fp16.
+        precision: fp32, fp16 or, on ort-cpu and openvino, int8: quantised for the back end with ranges of noise.
         on_progress: told what is being done, how much of it is done, and how much there is.
 
     Raises:
         QuantityError: the budget cannot be read.
+        UsageError: networks do not run in this precision there.
         BudgetError: the budget is out of range, or no network met it when measured.
         ModelNotFoundError: there is no such task, or it has no such family.
         BackendError: the back end cannot run here.
     """
     budget = parse_ms(latency, "--latency") if isinstance(latency, str) else float(latency)
     check_budget(budget, "latency")
-    if precision not in ("fp32", "fp16"):
-        raise BudgetError(f"--precision: found {quoted(precision)}, expected fp32 or fp16")
+    check_backend(on)
+    timed = check_precision(precision, on)
     networks = find_networks(task, family, num_classes, in_chans, img_size)
 
     import torch
@@ -177,7 +183,7 @@ def find_at_latency(
     settings = Settings(
         family=latency_name(networks),
         backend=on,
-        precision="fp16" if precision == "fp16" else "fp32",
+        precision=timed,
         threads=threads or torch.get_num_threads(),
         batch=batch,
         divisor=divisor,
@@ -188,6 +194,52 @@ def find_at_latency(
         return choose_at_latency(budget, networks, settings, model, on_progress)
     model = find_latency_model(networks, settings, on_progress)
     return search_at_latency(budget, networks, model, num_classes, in_chans, on_progress)
+
+
+def choose_published(
+    latency: str | float,
+    on: str,
+    precision: str | Sequence[str] = "fp32",
+    threads: int | None = None,
+    batch: int = 1,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> "Choice":
+    """Choose the classifier with published weights of the highest quoted accuracy that meets a latency on this machine.
+
+    Entries are measured as far as that needs, and their figures kept; those that `explore` measured are taken.
+
+    Args:
+        latency: `"4ms"`, or milliseconds.
+        on: the back end.
+        precision: fp32, fp16, int8, several of them, or `any`: those that may be fast there. The accuracy is that of
+            fp32 in any case; of a network that meets the budget in several, fp32 is taken before fp16 before int8.
+        threads: CPU threads; None: as many as torch uses.
+        batch: images at once.
+        on_progress: told what is being done, how much of it is done, and how much there is at most.
+
+    Raises:
+        QuantityError: the budget cannot be read.
+        UsageError: networks do not run in this precision there.
+        BudgetError: no entry meets it.
+        BackendError: the back end cannot run here.
+        TrainingError: another process is measuring.
+        OutputError: figures cannot be kept.
+    """
+    budget = parse_ms(latency, "--latency") if isinstance(latency, str) else float(latency)
+    check_budget(budget, "latency")
+    check_backend(on)
+    check_precisions(precision, on)
+
+    import torch
+
+    from scalenet_zoo.explore.bench import open_bench
+    from scalenet_zoo.explore.choice import choose_entry
+    from scalenet_zoo.explore.figures import Setting
+
+    setting = Setting(backend=on, threads=threads or torch.get_num_threads(), batch=batch)
+    with open_bench(setting) as bench:
+        entries = quoted_entries(pretrained=True)
+        return choose_entry(budget, entries, precisions_on(precision, on), bench, on_progress)
 
 
 def build(
@@ -202,25 +254,32 @@ def build(
     in_chans: int = 3,
     img_size: int | Sequence[int] | None = None,
     pretrained: bool = False,
+    precision: str = "fp32",
     **kwargs: Any,  # noqa: ANN401 - create_model's
 ) -> "nn.Module":
     """Build the network at a budget: `build(flops="600M")` or `build(latency="4ms", on="ort-cpu")`.
 
     Arguments as `spec_for`, `find_at_latency` and `create_model`; with `pretrained` the network inherits from the entry
-    with published weights that `zoo.inherit.find_source` finds for it.
+    with published weights that `zoo.inherit.find_source` finds for it. For a classifier's latency without a family,
+    with `pretrained`, it is the published network that `choose_published` chooses, with its weights.
     """
     if (latency is None) != (on is None):
         raise BudgetError("found one of latency and on, expected both")
+    if pretrained and (kwargs.get("inherit") is not None or kwargs.get("weights") is not None):
+        raise UsageError("`pretrained`: found it with `inherit` or `weights`, expected one of them")
     if latency is None or on is None:
         spec = spec_for(flops, params, task, family, divisor, num_classes, in_chans, img_size, pretrained)
     elif flops is not None or params is not None:
         raise BudgetError("found two budgets, expected one of flops, params and latency")
+    elif pretrained and family is None and divisor == 8 and task == "classification":
+        find_networks(task, None, num_classes, in_chans, img_size)
+        chosen = choose_published(latency, on, precision).spec
+        return create_model(chosen, pretrained=True, num_classes=num_classes, in_chans=in_chans, **kwargs)
     else:
-        spec = find_at_latency(latency, on, task, family, divisor, num_classes, in_chans, img_size).taken.spec
+        wanted = (task, family, divisor, num_classes, in_chans, img_size)
+        spec = find_at_latency(latency, on, *wanted, precision=precision).taken.spec
     if not pretrained:
         return create_model(spec, **kwargs)
-    if kwargs.get("inherit") is not None or kwargs.get("weights") is not None:
-        raise UsageError("`pretrained`: found it with `inherit` or `weights`, expected one of them")
     from scalenet_zoo.zoo.inherit import find_source
 
     return create_model(spec, **kwargs, inherit=find_source(spec))
@@ -236,8 +295,10 @@ class Built:
         trained: whether its weights are ones that somebody trained, or began with some.
         files: by their kind: spec, weights, onnx.
         found: the networks that were tried for a latency; None: it was no budget.
+        chosen: the published networks that were compared for a latency; None: no such was chosen.
         verification: how the ONNX file compares with the network; None: there is none.
         inherited: what the network took from another; None: nothing.
+        gain: how much faster than fp32 an int8 file is; None: there is none.
     """
 
     network: "nn.Module"
@@ -247,6 +308,8 @@ class Built:
     found: "LatencyChoice | None" = None
     verification: "Verification | None" = None
     inherited: "Inherited | None" = None
+    chosen: "Choice | None" = None
+    gain: "Gain | None" = None
 
 
 def build_files(
@@ -270,6 +333,8 @@ def build_files(
     weights: str | Path | None = None,
     inherit: NetworkSource | None = None,
     export: bool = False,
+    calibration: str | Path | None = None,
+    calibration_images: int = 128,
     seed: int = 0,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Built:
@@ -287,10 +352,14 @@ def build_files(
         divisor: channels of a classifier at a budget are multiples of it; None: 8.
         num_classes: classes or joints; None: the family's or the source's.
         in_chans: channels of the image; None: 3, or the source's.
-        pretrained: load published weights; at a budget, inherit from the entry that `zoo.inherit.find_source` finds.
+        pretrained: load published weights; at a budget, inherit from the entry that `zoo.inherit.find_source` finds;
+            at a classifier's latency without `family` and `divisor`, take what `choose_published` chooses.
         weights: a file of weights to load.
         inherit: what else the network starts from: an entry with published weights, a folder, a repository.
-        export: write an ONNX file, too, and check it; a latency on ONNX Runtime has one in any case.
+        export: write an ONNX file, too, and check it; a latency on ONNX Runtime has one in any case, unless it is of
+            int8, which needs `calibration`.
+        calibration: a folder of images: an int8 file takes its ranges from them.
+        calibration_images: of that folder, at most.
         seed: of weights that are not loaded.
         on_progress: told what is being done, how much of it is done, and how much there is.
 
@@ -318,10 +387,19 @@ def build_files(
         raise UsageError("found `inherit` with other weights to load, expected one or the other")
     if pretrained and weights and source is None:
         raise UsageError("found `pretrained` with `weights`, expected one of them")
+    published = latency is not None and pretrained and not family and not divisor and task in (None, "classification")
+    int8 = latency is not None and precision == "int8"
+    may_be_int8 = int8 or (published and precision == ANY)
+    if calibration is not None and not may_be_int8:
+        raise UsageError("found `calibration` without `latency` and `precision` int8, for which it is")
+    if may_be_int8 and export and calibration is None:
+        raise UsageError(
+            f"found `export` and `precision` {precision} without `calibration`, expected a folder of images with it"
+        )
     wanted = (task or "classification", family, divisor or 8, num_classes, in_chans or 3, img_size)
     arch = None
     if latency is not None and on is not None:
-        _check_latency(latency, on, precision)
+        _check_latency(latency, on, precision, published)
         find_networks(wanted[0], family, num_classes, in_chans or 3, img_size)
     elif source is None:
         arch = spec_for(flops, params, *wanted, pretrained=pretrained)
@@ -329,42 +407,65 @@ def build_files(
         arch = load_spec(source)
     if inherit is not None:
         check_inheritance(inherit, arch)
+    if calibration is not None:
+        find_images(user_path(calibration), calibration_images)  # before minutes of measuring
     folder = user_path(output)
     check_writable(folder / f"{arch.name if arch else 'network'}.json")
 
     from scalenet_zoo.zoo.weights import save_weights
 
-    found = None
-    if latency is not None and on is not None:
-        export = export or on.startswith("ort")  # what was measured is an exported file
+    found = chosen = None
+    if latency is not None and on is not None and published:
+        chosen = choose_published(latency, on, precision or "fp32", threads, batch or 1, on_progress)
+        arch, int8 = chosen.spec, chosen.taken.precision == "int8"
+        export = calibration is not None if int8 else export or on.startswith("ort")
+    elif latency is not None and on is not None:
+        export = calibration is not None if int8 else export or on.startswith("ort")  # what was measured is such a file
         with with_seed(seed):
             found = find_at_latency(latency, on, *wanted, threads, batch or 1, precision or "fp32", on_progress)
         arch = found.taken.spec
     assert arch is not None
     if export:  # imported before there is anything to clean up: an interrupt within a native import may crash
+        from scalenet_zoo.export.formats import export_model
         from scalenet_zoo.export.onnx import export_onnx
     on_progress(f"building {arch.name}", 0, 0)
     made = {"weights": weights, "num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
     inherited = None
     if source is not None:
         network = create_seeded(source, seed, pretrained=pretrained, **made)  # a folder has weights
+    elif chosen:
+        network = create_seeded(arch, seed, pretrained=True, **made)
     else:
         network = create_seeded(arch, seed, **made)
-    if inherit is not None or (source is None and pretrained):
+    if inherit is not None or (source is None and pretrained and not chosen):
         inherited = _inherit(network, inherit, seed)
+    trained = bool(pretrained or weights or inherited or (source is not None and has_weights(source)))
     spec = spec_of(network)
     path = folder / f"{spec.name}.json"
     files = {"spec": path, "weights": path.with_suffix(".safetensors")}
-    verification = None
+    verification = gain = None
     with replacing(path) as temporary:
         spec.save(temporary)
         save_weights(network, temporary.with_suffix(".safetensors"))
         if export:
             files["onnx"] = path.with_suffix(".onnx")
             on_progress(f"exporting {files['onnx']}", 0, 0)
-            verification = export_onnx(network, temporary.with_suffix(".onnx"))
-    trained = bool(pretrained or weights or inherited or (source is not None and has_weights(source)))
-    return Built(network, spec, trained, files, found, verification, inherited)
+            onnx = temporary.with_suffix(".onnx")
+            if int8:
+                done = export_model(
+                    network,
+                    onnx,
+                    precision="int8",
+                    on=on,
+                    calibration=calibration,
+                    calibration_images=calibration_images,
+                    min_agreement=None if trained else 0.0,  # an untrained network's outputs are nearly equal
+                    on_progress=on_progress,
+                )
+                verification, gain = done.verification, done.gain
+            else:
+                verification = export_onnx(network, onnx)
+    return Built(network, spec, trained, files, found, verification, inherited, chosen, gain)
 
 
 def _inherit(network: "nn.Module", source: NetworkSource | None, seed: int) -> "Inherited":
@@ -375,10 +476,12 @@ def _inherit(network: "nn.Module", source: NetworkSource | None, seed: int) -> "
         return inherit(network, find_source(spec_of(network)) if source is None else source)
 
 
-def _check_latency(latency: str | float, on: str, precision: str | None) -> None:
+def _check_latency(latency: str | float, on: str, precision: str | None, published: bool) -> None:
     """See that the words of a latency budget can be understood, before anything slow is imported."""
     if isinstance(latency, str):
         parse_ms(latency, "--latency")
     check_backend(on)
-    if precision not in (None, "fp32", "fp16"):
-        raise UsageError(f"`precision`: found {precision!r}, expected fp32 or fp16")
+    if published:
+        check_precisions(precision or "fp32", on)
+    else:
+        check_precision(precision or "fp32", on)

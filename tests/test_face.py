@@ -44,8 +44,8 @@ from tests.helpers.search_config import write_config
 from tests.helpers.shapes import SPECS, Shapes
 
 FACE = [
-    "benchmark", "build", "create_model", "evaluate", "export_model", "fit", "inherit", "list_models", "load_family",
-    "load_spec", "predict", "pull", "push", "run_search",
+    "benchmark", "build", "compare", "create_model", "evaluate", "export_model", "fit", "inherit", "list_models",
+    "load_family", "load_spec", "predict", "pull", "push", "run_search",
 ]  # fmt: skip
 TINY = SPECS["classification"]
 QUICK: dict[str, Any] = {"workers": 0, "cpu": True, "limit": 64, "epochs": 1}
@@ -304,14 +304,17 @@ def test_arguments_are_called_as_they_are_written_where_they_are_given(run: Run,
         (lambda model, image: export_model(model, img_size=32), "`img_size`: found it with a network that is built"),
         (
             lambda model, image: export_model(TINY, to="coreml"),  # type: ignore[arg-type]
-            "`to`: found 'coreml', expected onnx, tensorrt, tensorrt-rtx or triton",
+            "`to`: found 'coreml', expected onnx, openvino, tensorrt, tensorrt-rtx or triton",
         ),
         (lambda model, image: predict(TINY, []), "images: found none, expected some"),
         (
             lambda model, image: predict(SPECS["pose"], Image.new("RGB", (8, 8)), boxes=image),
             "with images[0], expected image files",
         ),
-        (lambda model, image: benchmark(TINY, precision="int8"), "`precision`: found 'int8', expected fp32, fp16"),
+        (
+            lambda model, image: benchmark(TINY, precision="int8"),
+            "found int8 for a network on torch, expected it on ort-cpu",
+        ),
     ],
 )
 def test_what_the_functions_refuse(

@@ -288,6 +288,21 @@ def _read_onnx(folder: Path) -> None:
     OnnxNetwork.load(folder / "model.onnx")
 
 
+def _openvino(folder: Path) -> list[Path]:
+    from scalenet_zoo.export.openvino.convert import convert_onnx
+
+    (source,) = _onnx(folder)
+    convert_onnx(source, folder / "model.xml", lambda file: None)
+    source.unlink()
+    return [folder / "model.xml", folder / "model.bin"]
+
+
+def _read_openvino(folder: Path) -> None:
+    from scalenet_zoo.export.openvino.network import OpenVinoNetwork
+
+    OpenVinoNetwork.load(folder / "model.xml")
+
+
 def _engine(folder: Path) -> list[Path]:
     from scalenet_zoo.export.tensorrt.record import EngineOptions, EngineRecord, OptimizationProfile, record_path
 
@@ -345,6 +360,7 @@ READERS: dict[str, Reader] = {
     "runs": Reader(_run, _read_run),
     "latency models": Reader(_latency, _read_latency),
     "onnx": Reader(_onnx, _read_onnx),
+    "openvino": Reader(_openvino, _read_openvino),
     "engines": Reader(_engine, _read_engine),
     "quantities": Reader(_quantity, _read_quantities),
 }

@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGED = (
     "py.typed",
+    "explore/page.html",
+    "explore/page.js",
     "zoo/model_card.md",
     "training/recipes/quick.yaml",
     "search/configs/digits.yaml",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import onnx
 
+from scalenet_zoo.core.backends import Precision
 from scalenet_zoo.core.errors import EngineError
-from scalenet_zoo.export.metadata import Metadata, Precision
+from scalenet_zoo.export.metadata import Metadata
 from scalenet_zoo.export.onnx_file import OnnxFile, shape_of
 from scalenet_zoo.export.tensorrt.record import ANY_BATCH, BatchSizes, EngineOptions, OptimizationProfile
 
@@ -51,6 +52,8 @@ class EngineSource:
             )
         entries = {key: value for key, value in file.entries.items() if key.startswith("scalenet_zoo.")}
         metadata = Metadata.of(file) if entries else None
+        if metadata and metadata.options.doubt("tensorrt"):  # TensorRT takes no bytes with zero points
+            raise EngineError(f"{path}: found int8 made for {metadata.options.target}, expected it for tensorrt (`on`)")
         shape = shape_of(inputs[0])
         if not shape or None in shape[1:]:
             raise EngineError(

@@ -22,7 +22,12 @@ def build_command(
         int | None, typer.Option(min=1, max=THREADS, help="CPU threads of --latency; all cores if not given.")
     ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images at once of --latency; 1 if not given.")] = None,
-    precision: Annotated[str | None, typer.Option(help="Of --latency: fp32, if not given, or fp16.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --latency: fp32, if not given, fp16, or on ort-cpu and openvino int8; with --pretrained also any."
+        ),
+    ] = None,
     task: Annotated[TaskName | None, typer.Option(help="What it is for; classification if not given.")] = None,
     family: Annotated[
         str | None,
@@ -42,12 +47,17 @@ def build_command(
     pretrained: Annotated[
         bool,
         typer.Option(
-            "--pretrained", help="Load published weights; at a budget, start from those of the entry that fits best."
+            "--pretrained",
+            help="Load published weights; at a budget, start from those of the entry that fits best; with --latency"
+            " alone, take the most accurate published network that meets it.",
         ),
     ] = False,
     weights: WeightsOption = None,
     inherit: InheritOption = None,
     export: Annotated[BuildFormat | None, typer.Option(help="Export the network too, and check the file.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="A folder of images: an int8 file takes the ranges of its values from them.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
     seed: Seed = 0,
     as_json: Json = False,
@@ -60,8 +70,8 @@ def build_command(
 
     from scalenet_zoo.budgets import build_files
     from scalenet_zoo.cli.console import print_json, progress_lines, say
-    from scalenet_zoo.cli.latency import found_json, print_found
-    from scalenet_zoo.cli.verification import print_verification, verification_json
+    from scalenet_zoo.cli.latency import chosen_json, found_json, print_chosen, print_found
+    from scalenet_zoo.cli.verification import print_gain, print_verification, verification_json
     from scalenet_zoo.core.quantities import format_count
     from scalenet_zoo.zoo.sources import UNTRAINED
 
@@ -86,6 +96,7 @@ def build_command(
             weights=weights,
             inherit=inherit,
             export=export is not None,
+            calibration=calibration,
             seed=seed,
             on_progress=advance,
         )
@@ -99,7 +110,9 @@ def build_command(
                 "inherited": asdict(built.inherited) if built.inherited else None,
                 "files": {kind: str(path) for kind, path in built.files.items()},
                 "latency": found_json(found) if found else None,
+                "chosen": chosen_json(built.chosen) if built.chosen else None,
                 "verification": verification_json(verification) if verification else None,
+                "gain": asdict(built.gain) if built.gain else None,
             }
         )
         return
@@ -113,11 +126,20 @@ def build_command(
         say(f"weights from {built.inherited}")
     if not built.trained:
         typer.echo(UNTRAINED)
+    if built.chosen:
+        print_chosen(built.chosen, made_int8=verification is not None)
     if found:
         print_found(found)
+        if found.settings.precision == "int8" and verification is None:
+            typer.echo(
+                f"\nthe int8 file: scalenet-zoo export {built.files['spec']} --weights {built.files['weights']}"
+                f" --precision int8 --on {found.settings.backend} --calibration IMAGES"
+            )
     if verification:
-        if found:
+        if found or built.chosen:
             typer.echo(
                 "\nthe exported file, checked; its latencies here are of a moment, not of the machine's best speed:"
             )
         print_verification(verification)
+    if built.gain:
+        print_gain(built.gain)

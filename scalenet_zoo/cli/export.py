@@ -19,7 +19,7 @@ def export_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="The file to write, or Triton's repository; by default NAME.onnx, NAME.engine in this folder."
+            help="The file to write, or Triton's repository; else NAME.onnx, NAME.xml or NAME.engine in this folder."
         ),
     ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, if not given, fp16 or int8.")] = None,
@@ -42,8 +42,23 @@ def export_command(
         typer.Option(min=0, max=1, help="Of int8 with fp32 on these images; for networks with weights 0.9, or 0.8."),
     ] = None,
     io: Annotated[str | None, typer.Option(help="Inputs and outputs of fp16: fp32, if not given, or fp16.")] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(help="The back end that int8 is for: ort-cpu, openvino, tensorrt, tensorrt-rtx; else --to's."),
+    ] = None,
     keep_fp32: Annotated[
-        str | None, typer.Option(help="Operators that fp16 leaves in fp32, separated by commas: Softmax,Gemm.")
+        str | None,
+        typer.Option(help="What stays in fp32: operators (Softmax,Gemm) and, of int8, layers (stem,stages.1.0)."),
+    ] = None,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Find the few layers that cost int8 most; they stay in fp32.")
+    ] = False,
+    calibrator: Annotated[
+        str | None,
+        typer.Option(help="How int8 finds ranges: minmax, percentile or entropy; else whichever agrees best."),
+    ] = None,
+    activation_bits: Annotated[
+        int | None, typer.Option(help="Of int8 on ort-cpu: 8, or 16: more exact, no faster than fp32.")
     ] = None,
     compute_capability: Annotated[
         str | None, typer.Option(help="TensorRT-RTX: GPUs to build for, without one, such as 8.9,12.0.")
@@ -68,10 +83,14 @@ def export_command(
 
     For an engine and for Triton, the ONNX file is written first, beside the engine; or give one.
 
-    Example: scalenet-zoo export scalenet_s0 --precision fp16 --batch 1:8:32
+    Files in fp16 and int8 are timed beside fp32, where the back end that they are for can run.
+
+    Example: scalenet-zoo export scalenet_s0 --precision int8 --on ort-cpu --calibration photographs
     """
+    from dataclasses import asdict
+
     from scalenet_zoo.cli.console import print_json, progress_bar, say
-    from scalenet_zoo.cli.verification import print_verification, verification_json
+    from scalenet_zoo.cli.verification import print_gain, print_verification, verification_json
     from scalenet_zoo.export.formats import export_model
     from scalenet_zoo.zoo.sources import UNTRAINED
 
@@ -81,6 +100,7 @@ def export_command(
             output,
             to.value,
             precision=precision,
+            on=on,
             batch=_batch(batch),
             img_size=parse_size(size),
             with_preprocess=with_preprocess,
@@ -92,6 +112,9 @@ def export_command(
             min_agreement=min_agreement,
             io=io,
             keep_fp32=_words(keep_fp32),
+            auto=auto,
+            calibrator=calibrator,
+            activation_bits=activation_bits,
             compute_capability=_words(compute_capability),
             workspace=workspace,
             level=level,
@@ -111,6 +134,7 @@ def export_command(
                 "trained": made.trained,
                 "files": {kind: str(path) for kind, path in made.files.items()},
                 "verification": verification_json(made.verification) if made.verification else None,
+                "gain": asdict(made.gain) if made.gain else None,
                 "engine": made.engine.model_dump(mode="json", exclude={"entries"}) if made.engine else None,
             }
         )
@@ -121,6 +145,8 @@ def export_command(
         typer.echo(UNTRAINED)
     if made.verification:
         print_verification(made.verification)
+    if made.gain:
+        print_gain(made.gain)
     if made.engine:
         _print_engine(made.engine)
 

@@ -20,6 +20,7 @@ class Format(StrEnum):
     """What a network can be exported to."""
 
     onnx = "onnx"
+    openvino = "openvino"
     tensorrt = "tensorrt"
     tensorrt_rtx = "tensorrt-rtx"
     triton = "triton"
@@ -31,7 +32,7 @@ class BuildFormat(StrEnum):
     onnx = "onnx"
 
 
-MODEL = "A name of the zoo, a spec's JSON file, hf-hub:org/name, a folder of `train`, an ONNX file or an engine."
+MODEL = "A name of the zoo, a spec's JSON file, hf-hub:org/name, a folder of `train`, or an exported file."
 """Help for commands that take any of them."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -26,7 +26,7 @@ def profile_command(
         int | None, typer.Option(min=1, max=THREADS, help="CPU threads; all cores if not given.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
-    precision: Annotated[str, typer.Option(help="fp32 or fp16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or, on ort-cpu and openvino, int8.")] = "fp32",
     divisor: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Channels of classifiers are multiples of it, 8 if not given.")
     ] = None,
@@ -50,8 +50,6 @@ def profile_command(
 
     Example: scalenet-zoo profile --on ort-cpu --threads 2
     """
-    if precision not in ("fp32", "fp16"):
-        raise typer.BadParameter(f"--precision: found {precision!r}, expected fp32 or fp16")
     if task is TaskName.classification and size:
         raise typer.BadParameter("found --size with --task classification, expected it for segmentation or pose")
     if task is not TaskName.classification and divisor:
@@ -63,9 +61,11 @@ def profile_command(
     from scalenet_zoo.core.backends import check_backend, require_backend
     from scalenet_zoo.core.files import cache_folder
     from scalenet_zoo.core.outputs import check_writable
+    from scalenet_zoo.latency.precisions import check_precision
     from scalenet_zoo.zoo.catalog import find_networks, latency_name
 
     check_backend(on)
+    chosen = check_precision(precision, on)
     sampled = find_networks(task.value, family, img_size=parse_size(size))
     check_writable(output or cache_folder() / "latency" / "model.json")
 
@@ -78,7 +78,7 @@ def profile_command(
     settings = Settings(
         family=latency_name(sampled),
         backend=on,
-        precision="fp16" if precision == "fp16" else "fp32",
+        precision=chosen,
         threads=threads or torch.get_num_threads(),
         batch=batch,
         divisor=divisor or 8,

@@ -82,6 +82,7 @@ def extract_command(
     ] = None,
     on: Annotated[str | None, typer.Option(help="The back end of --latency: ort-cpu, torch, ...")] = None,
     threads: Annotated[int | None, typer.Option(min=1, max=THREADS, help="CPU threads of --latency.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of --latency: fp32, if not given, fp16 or int8.")] = None,
     workers: Workers = 2,
     cpu: Cpu = False,
     as_json: Json = False,
@@ -104,6 +105,7 @@ def extract_command(
             latency=latency,
             on=on,
             threads=threads,
+            precision=precision,
             workers=workers,
             cpu=cpu,
             on_progress=on_progress,
@@ -133,6 +135,9 @@ def search_command(
     ] = None,
     on: Annotated[str | None, typer.Option(help="The back end of --latency: ort-cpu, tensorrt, ...")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of --latency.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of --latency: fp32, fp16 or int8; the configuration's if not given.")
+    ] = None,
     supernet: Annotated[
         Path | None, typer.Option(help="Another run: its supernet is taken, instead of training one.")
     ] = None,
@@ -168,6 +173,7 @@ def search_command(
             output,
             data=data,
             limits=limits,
+            precision=precision,
             supernet=supernet,
             workers=workers,
             save_every=save_every,

@@ -9,6 +9,7 @@ from scalenet_zoo.cli.console import print_table
 if TYPE_CHECKING:
     import numpy as np
 
+    from scalenet_zoo.export.gain import Gain
     from scalenet_zoo.export.verify import Verification
     from scalenet_zoo.inference.predict import Row
 
@@ -21,7 +22,7 @@ def print_verification(check: "Verification") -> None:
     rows = zip(_rows(check, check.expected), _rows(check, check.found), strict=False)
     batch = check.batch_sizes[0]
     print_table(
-        ("", "PyTorch", "ONNX Runtime"),
+        ("", "PyTorch", check.runtime),
         [
             *(
                 (f"{check.photograph} {i}", row_text(ours), row_text(theirs))
@@ -30,7 +31,7 @@ def print_verification(check: "Verification") -> None:
             (
                 f"latency, {batch} image{'s' if batch > 1 else ''}",
                 f"{check.torch_ms:.2f} ms",
-                f"{check.onnxruntime_ms:.2f} ms",
+                f"{check.exported_ms:.2f} ms",
             ),
         ],
         align="lll",
@@ -53,13 +54,25 @@ def _rows(check: "Verification", output: "np.ndarray") -> "list[Row]":
     return describe_output(metadata.spec, output, form=metadata.options.output, names=metadata.class_names)
 
 
+def print_gain(gain: "Gain") -> None:
+    """How a file compares with fp32, and plainly if it is slower."""
+    ratio = f"{gain.ratio.median:.2f}x ({gain.ratio.low:.2f} to {gain.ratio.high:.2f})"
+    times = f"{gain.latency.median:.2f} ms, fp32 {gain.fp32.median:.2f} ms"
+    typer.echo(f"latency on {gain.backend}, measured in turn with fp32: {times}: {ratio}")
+    if gain.slower:
+        typer.echo(f"{gain.precision} is slower than fp32 on {gain.backend} here: prefer fp32, or another back end")
+
+
 def verification_json(check: "Verification") -> dict[str, object]:
     """The same for programs."""
     agreement = check.agreement
     return {
         "photograph": check.photograph,
         "torch": {"predictions": _rows(check, check.expected), "latency_ms": check.torch_ms},
-        "onnxruntime": {"predictions": _rows(check, check.found), "latency_ms": check.onnxruntime_ms},
+        check.runtime.replace(" ", "").lower(): {
+            "predictions": _rows(check, check.found),
+            "latency_ms": check.exported_ms,
+        },
         "difference": check.difference,
         "relative_difference": check.relative,
         "noise": check.noise,

@@ -15,10 +15,12 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scalenet_zoo.core.errors import BackendError
 
+Precision = Literal["fp32", "fp16", "int8"]
+"""Of weights and activations, as `--precision` takes it."""
 PACKAGES = (
     "scalenet-zoo",
     "torch",
@@ -28,6 +30,7 @@ PACKAGES = (
     "onnxscript",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "tensorrt",
     "tensorrt-rtx",
     "huggingface_hub",
@@ -209,6 +212,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "ort-cpu": lambda: None,
     "ort-cuda": _no_provider("CUDA"),
     "ort-tensorrt": _no_provider("Tensorrt"),
+    "openvino": lambda: no_package("openvino", "openvino"),
     "tensorrt": _no_tensorrt("tensorrt", "tensorrt"),
     "tensorrt-rtx": _no_tensorrt("tensorrt_rtx", "tensorrt-rtx"),
 }

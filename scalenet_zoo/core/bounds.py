@@ -55,6 +55,9 @@ PREDICTED_AT_ONCE = 2**24
 ONNX_BYTES = 2 * GIB
 """Of an ONNX file without its external data: protobuf reads no larger one."""
 
+IR_BYTES = 256 * MIB
+"""Of the XML of OpenVINO's IR: 3 KB a layer; the network with the most tensors, 45,333, takes up to 200 MB."""
+
 GZIP_RATIO = 64
 """What a compressed engine may unpack to, as a multiple of itself: TensorRT-RTX's engines shrink to a tenth at most,
 bytes that gzip was fed to fill memory to a thousandth."""

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from scalenet_zoo.core.files import regular_file
 
-ONNX, ENGINE, SAFETENSORS, PICKLE, YAML, POINTER, WEB_PAGE = (
+ONNX, ENGINE, OPENVINO, SAFETENSORS, PICKLE, YAML, POINTER, WEB_PAGE = (
     "ONNX",
     "engine",
+    "OpenVINO",
     "safetensors",
     "pickle",
     "YAML",
@@ -21,6 +22,7 @@ _SUFFIXES = {
     ".engine": ENGINE,
     ".plan": ENGINE,
     ".trt": ENGINE,
+    ".xml": OPENVINO,
     ".safetensors": SAFETENSORS,
     **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar", ".pickle"), PICKLE),
     ".yaml": YAML,
@@ -42,6 +44,7 @@ _BEGINNINGS = (
 _ABOUT = {
     ONNX: "is an ONNX file",
     ENGINE: "is an engine",
+    OPENVINO: "is XML, maybe OpenVINO's IR",
     SAFETENSORS: "is a safetensors file, weights without a network",
     PICKLE: "looks like a file of torch.save, weights without a network",
     YAML: "is YAML, a recipe, search or space",
@@ -51,6 +54,7 @@ _ABOUT = {
 _FOR_NETWORKS = {
     ONNX: "`predict --model`, `evaluate` and `benchmark` take it as it is",
     ENGINE: "`predict --model`, `evaluate` and `benchmark` take it as it is",
+    OPENVINO: "`predict --model`, `evaluate` and `benchmark` take it as it is",
     SAFETENSORS: "name the network, and this file as weights=FILE (--weights)",
     PICKLE: "name the network, and this file as weights=FILE (--weights)",
     YAML: "`train --recipe`, `search` and `supernet train` take those",
@@ -97,10 +101,10 @@ def no_weights(path: Path) -> str | None:
 
 
 def exported_kind(path: Path) -> str | None:
-    """Whether a file is one of `export`, ONNX or ENGINE, by its name, and then by how it begins; None: neither.
+    """Whether a file is one of `export`, ONNX, ENGINE or OPENVINO, by its name, then by how it begins; None: none.
 
     By the name alone it need not be there.
     """
     named = _SUFFIXES.get(path.suffix.lower())
     kind = named or kind_of(path)
-    return kind if kind in (ONNX, ENGINE) else None
+    return kind if kind in (ONNX, ENGINE, OPENVINO) else None

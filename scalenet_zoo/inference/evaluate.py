@@ -7,7 +7,7 @@ examples --evaluation_loader--> images, targets --network or file--> outputs --m
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -34,6 +34,9 @@ from scalenet_zoo.inference.prepare import ExportedFile, Inference, prepare_infe
 from scalenet_zoo.inference.tiling import run_tiles
 
 _log = logging.getLogger(__name__)
+
+OnOutputs = Callable[[Tensor, Any], None]
+"""Told each batch's outputs, in the order of the data's classes or joints, and its targets, as a meter is."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def evaluate_network(
     world: int = 1,
     broken_limit: int = 100,
     on_progress: OnProgress = lambda what, done, total: None,
+    on_outputs: OnOutputs = lambda output, targets: None,
 ) -> Evaluation:
     """Measure how good a network is.
 
@@ -119,6 +123,7 @@ def evaluate_network(
         world: how many these are.
         broken_limit: images that may be unreadable.
         on_progress: told what is being done, how much of it is done, and how much there is.
+        on_outputs: told what the meter is told.
 
     Raises:
         InputError: the data do not fit the network or have classes that it does not know, too many images are broken,
@@ -166,6 +171,7 @@ def evaluate_network(
                     for output, targets in _run(inference, batch, overlap, at_once):
                         finite &= output.isfinite().all()
                         meter.update(output, targets)
+                        on_outputs(output, targets)
                     images += len(batch["image"])
                 on_progress(f"evaluating {spec.name}", done, done if isinstance(examples, Stream) else len(loader))
             shares = all_gather((images, broken.names, bool(finite)))

@@ -91,7 +91,7 @@ class Inference:
 
 
 class ExportedFile(Protocol):
-    """A network in an exported file, open: an ONNX file in ONNX Runtime, or an engine."""
+    """A network in an exported file, open: an ONNX file in ONNX Runtime, OpenVINO's IR, or an engine."""
 
     def inference(self) -> Inference:
         """The file, ready for batches of images."""
@@ -103,7 +103,7 @@ def prepare_inference(
     """Make a network ready.
 
     Args:
-        network: one of ours, in evaluation, or an ONNX file or engine, open.
+        network: one of ours, in evaluation, or an exported file, open.
         device: where a network is moved to; None: it stays. Exported files run where they were opened.
         dtype: that a network computes in where that is safe (autocast); None: that of its weights.
 

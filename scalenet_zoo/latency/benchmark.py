@@ -13,13 +13,14 @@ from scalenet_zoo.core.files import format_json, replacing
 from scalenet_zoo.core.outputs import check_writable
 from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.latency.plot import PLOT_FORMATS, plot_latencies
-from scalenet_zoo.zoo.sources import NetworkSource, check_model
+from scalenet_zoo.latency.precisions import check_precision
+from scalenet_zoo.zoo.sources import NetworkSource, check_model, is_exported
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from scalenet_zoo.core.timing import Timing
     from scalenet_zoo.latency.cases import BenchmarkResult
-    from scalenet_zoo.latency.timing import Timing
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def benchmark(
         on: back ends; `scalenet-zoo doctor` lists them.
         batch: images of one inference: a number, or several to be measured one after another.
         resolution: heights and widths of the images; none: each network's own.
-        precision: of networks, fp32 or fp16, or both; none: fp32. A file has its own.
+        precision: of networks: fp32, fp16 or, on ort-cpu and openvino, int8; or several; none: fp32. A file has its
+            own.
         threads: CPU threads that an operator may use; None: as many as torch uses.
         channels_last: with torch and torch-compile, channels last in memory.
         transfers: on GPUs, include copies of the images to it and the output back.
@@ -93,23 +95,23 @@ def benchmark(
     backends = [on] if isinstance(on, str) else list(on)
     batches = [batch] if isinstance(batch, int) else list(batch)
     precisions = [precision] if isinstance(precision, str) else list(precision)
-    for text in precisions:
-        if text not in ("fp32", "fp16"):
-            raise UsageError(f"`precision`: found {text!r}, expected fp32, fp16 or fp32,fp16")
     for argument, given in (("warmup", warmup), ("seconds", seconds)):
         if not math.isfinite(given):
             raise UsageError(f"`{argument}`: found {given}, expected a finite number of seconds")
     output, plot = user_path(output) if output else None, user_path(plot) if plot else None
     if plot and plot.suffix not in PLOT_FORMATS:
         raise UsageError(f"`plot`: found {plot}, expected a name that ends in {', '.join(PLOT_FORMATS)}")
+    of_files = all(is_exported(model) for model in several)
     for backend in backends:
         check_backend(backend)
+        for text in precisions:
+            check_precision(text, "ort-cpu" if of_files else backend)  # a file in int8 runs elsewhere too
     opened = [check_model(model) for model in several]
     for path in filter(None, (output, plot)):
         check_writable(path)
 
+    from scalenet_zoo.core.timing import Timing
     from scalenet_zoo.latency.cases import measure_cases, plan
-    from scalenet_zoo.latency.timing import Timing
 
     timing = Timing(warmup, seconds, runs, repeats)
     measured = Benchmark(machine(), timing, ())

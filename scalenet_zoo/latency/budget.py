@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.arch.spec import ArchSpec
     from scalenet_zoo.zoo.catalog import Entries
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 MOST_MEASURED = 8
 """Networks that are measured before a budget counts as out of reach."""
@@ -158,7 +158,7 @@ def search_at_latency(
                 raise
             if (predicted := latency_model.predict_spec(spec)) < least:
                 break
-            spec = spec.replace(name=f"{family.name}_{format_ms(budget)}_{settings.backend}")
+            spec = spec.replace(name=f"{family.name}_{format_ms(budget)}_{settings.place}")
             name = f"a network of {format_count(spec.cost.macs)} MACs"
             attempts.append(_attempt(spec, predicted, settings, yardstick, name, tell))
     if not any(attempt.measured <= budget for attempt in attempts):
@@ -270,7 +270,7 @@ def _attempt(
     best = yardstick.best
     measured, undisturbed = quiet_ms(visits, best), len(quiet(visits, best))
     if not undisturbed:
-        logger.warning(
+        _log.warning(
             "%s: found this machine disturbed during all %d visits: %s is what they say of its best speed, less surely",
             name,
             len(visits),

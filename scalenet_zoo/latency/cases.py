@@ -5,6 +5,7 @@ models x back ends x precisions --plan--> cases --open_runner--> runners --measu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,16 +16,19 @@ import torch
 from torch import nn
 
 from scalenet_zoo.arch.spec import ArchSpec, spec_of
-from scalenet_zoo.core.backends import BACKENDS, require_backend
+from scalenet_zoo.core.backends import BACKENDS, Precision, require_backend
 from scalenet_zoo.core.errors import InputError
-from scalenet_zoo.core.file_kinds import ENGINE, ONNX, exported_kind, user_path
+from scalenet_zoo.core.file_kinds import ENGINE, ONNX, OPENVINO, exported_kind, user_path
 from scalenet_zoo.core.progress import OnProgress
-from scalenet_zoo.export.metadata import Metadata, OnnxOptions, Precision
+from scalenet_zoo.core.timing import MeasuredLatency, Ratio, Timing, measure
+from scalenet_zoo.export.metadata import Metadata, OnnxOptions
+from scalenet_zoo.export.openvino.ir_file import IrFile
 from scalenet_zoo.export.tensorrt.network import check_engine
 from scalenet_zoo.latency.runners import Runner, check_batch, open_runner
-from scalenet_zoo.latency.timing import MeasuredLatency, Ratio, Timing, measure
 from scalenet_zoo.zoo.create import create_seeded
 from scalenet_zoo.zoo.sources import NetworkSource, load_spec
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Subject:
         name: the spec's, or the file's.
         spec: with the size of the images.
         backends: that can run it.
-        path: of an ONNX file of `export`, or of an engine.
+        path: of an ONNX file of `export`, an engine, or OpenVINO's IR.
         options: that the file was exported with.
         batches: the smallest and the largest that it takes; None: any.
     """
@@ -49,7 +53,7 @@ class Subject:
 
     @classmethod
     def load(cls, source: NetworkSource | nn.Module) -> Subject:
-        """Look up what `create_model` takes, a network, an ONNX file or an engine; of networks the spec alone counts.
+        """Look up what `create_model` takes, a network, or an exported file; of networks the spec alone counts.
 
         Raises:
             ZooError: there is no such entry or file, or the file is not valid.
@@ -60,6 +64,9 @@ class Subject:
             metadata = Metadata.read(path)
             backends = tuple(backend for backend in BACKENDS if not backend.startswith("torch"))
             batch = metadata.options.batch
+        elif kind == OPENVINO:
+            metadata = IrFile.read(path).metadata
+            backends, batch = ("openvino",), metadata.options.batch
         elif kind == ENGINE:
             record = check_engine(path)
             metadata = record.read_metadata(str(path))
@@ -144,7 +151,7 @@ def plan(
     """List what is to be measured: a list for each size and batch, to be measured in turn.
 
     Args:
-        models: what `create_model` takes, networks, ONNX files of `export`, or engines.
+        models: what `create_model` takes, networks, or exported files: ONNX, engines, OpenVINO's IR.
         backends: names of `backends.BACKENDS`.
         batches: images of one inference.
         sizes: heights and widths of the images in pixels; none: each network's own.
@@ -182,7 +189,7 @@ def _check(
     sizes: Sequence[tuple[int, int]],
     precisions: Sequence[Precision],
 ) -> None:
-    """See that a file can be run as asked; a network can."""
+    """See that a file can be run as asked, and tell if it was made for another back end; a network can."""
     if wrong := [backend for backend in backends if backend not in subject.backends]:
         raise InputError(f"{subject.path}: found the back end {wrong[0]}, expected {' or '.join(subject.backends)}")
     if subject.options is None:
@@ -196,6 +203,9 @@ def _check(
         raise InputError(f"{subject.path}: found a batch of {wrong_batches[0]}, expected {expected}")
     if precisions and subject.options.precision not in precisions:
         raise InputError(f"{subject.path}: found {' and '.join(precisions)}, expected {subject.options.precision}")
+    for backend in backends:
+        if doubt := subject.options.doubt(backend):
+            _log.warning("%s: %s", subject.name, doubt)
 
 
 def measure_cases(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, model_validator
 from scipy.stats import spearmanr
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
@@ -28,9 +28,11 @@ from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.files import cache_folder
 from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.latency.profile import LARGEST, Milliseconds, Plan, Profile, Settings, measure_profile
-from scalenet_zoo.latency.terms import KIND_SLICES, TERMS, population_terms, trace_terms
+from scalenet_zoo.latency.terms import KINDS, kind_slices, population_terms, terms_of, trace_terms
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from scalenet_zoo.arch.family import Family
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 RIDGE = 1e-5
 """Strength of the ridge of the additive part: terms that grow alike share the time, none takes it all."""
 
-FEATURES = Field(min_length=1 + len(KIND_SLICES), max_length=1 + len(KIND_SLICES))
+FEATURES = Field(min_length=1 + len(KINDS), max_length=1 + len(KINDS))
 Features = Annotated[tuple[Annotated[float, Field(ge=-LARGEST, le=LARGEST)], ...], FEATURES]
 ShareOfOne = Annotated[float, Field(ge=0, le=1)]
 
@@ -96,7 +98,7 @@ class LatencyModel(Document):
     """Predicts the latency of a family's networks on a back end.
 
     Attributes:
-        settings: back end, threads, batch.
+        settings: back end, threads, batch, precision, which has its own terms.
         machine: that it was measured on.
         yardstick: milliseconds of the yardstick on the undisturbed machine; see `yardstick.py`.
         terms: names of what `milliseconds` is for.
@@ -117,27 +119,21 @@ class LatencyModel(Document):
     held_out: Accuracy
     macs_alone: Accuracy
 
-    @field_validator("terms")
-    @classmethod
-    def _this_version(cls, terms: tuple[str, ...]) -> tuple[str, ...]:
-        if terms != TERMS:
-            raise ValueError("found terms of another version, expected this one's: profile again")
-        return terms
-
-    @field_validator("milliseconds")
-    @classmethod
-    def _one_a_term(cls, milliseconds: tuple[float, ...]) -> tuple[float, ...]:
-        if len(milliseconds) != len(TERMS):
-            raise ValueError(f"found {len(milliseconds)} numbers, expected {len(TERMS)}, one a term")
-        return milliseconds
+    @model_validator(mode="after")
+    def _this_version(self) -> Self:
+        if self.terms != (expected := terms_of(self.settings.precision)):
+            raise ValueError("terms: found terms of another version, expected this one's: profile again")
+        if (found := len(self.milliseconds)) != len(expected):
+            raise ValueError(f"milliseconds: found {found} numbers, expected {len(expected)}, one a term")
+        return self
 
     def predict(self, population: Population) -> Floats:
         """Milliseconds of N base models under M strategies, (N, M)."""
-        return self.predict_terms(population_terms(population))
+        return self.predict_terms(population_terms(population, self.settings.precision))
 
     def predict_spec(self, spec: ArchSpec) -> float:
         """Milliseconds of one network."""
-        return float(self.predict_terms(trace_terms(spec.trace)))
+        return float(self.predict_terms(trace_terms(spec.trace, self.settings.precision)))
 
     def predict_terms(self, terms: Floats) -> Floats:
         """Milliseconds (...) for terms (terms, ...).
@@ -146,7 +142,7 @@ class LatencyModel(Document):
             InputError: they are no times, 0 or beyond all numbers: nobody fitted this model.
         """
         with np.errstate(all="ignore"):
-            ms = _predict(np.asarray(self.milliseconds), self.correction, terms)
+            ms = _predict(np.asarray(self.milliseconds), self.correction, terms, kind_slices(self.terms))
         if not np.all((ms > 0) & np.isfinite(ms)):
             raise InputError(
                 f"latency model of {self.settings.family} on {self.settings.backend}: found figures that predict no"
@@ -161,17 +157,17 @@ def fit_latency_model(profile: Profile) -> LatencyModel:
     Raises:
         InputError: the profile was made by a version with other terms, or is not whole.
     """
-    if profile.terms != TERMS:
+    if profile.terms != terms_of(profile.settings.precision):
         raise InputError("profile: found terms of another version, expected this one's: profile again")
     for role, least in (("networks", 4), ("held_out", 2)):
         if (count := sum(measurement.role == role for measurement in profile.measurements)) < least:
             raise InputError(f"profile: measurements: found {count} of {role}, expected {least} or more: profile again")
     terms, ms, macs, roles = _table(profile)
     held_out, networks = roles == "held_out", roles == "networks"
-    seen = ~held_out
+    seen, kinds = ~held_out, kind_slices(profile.terms)
     weights = _fit_additive(terms[:, seen], ms[seen])
     additive = weights @ terms
-    features = _features(weights, terms)
+    features = _features(weights, terms, kinds)
     correction = _fit_correction(features[:, networks], np.log(ms[networks] / additive[networks]))
     slope, offset = np.polyfit(np.log(macs[networks]), np.log(ms[networks]), 1)
     by_macs = np.exp(offset + slope * np.log(macs[held_out]))
@@ -179,10 +175,10 @@ def fit_latency_model(profile: Profile) -> LatencyModel:
         settings=profile.settings,
         machine=profile.machine,
         yardstick=profile.yardstick,
-        terms=TERMS,
+        terms=profile.terms,
         milliseconds=tuple(map(float, weights)),
         correction=correction,
-        held_out=accuracy(_predict(weights, correction, terms[:, held_out]), ms[held_out]),
+        held_out=accuracy(_predict(weights, correction, terms[:, held_out], kinds), ms[held_out]),
         macs_alone=accuracy(by_macs, ms[held_out]),
     )
 
@@ -251,14 +247,14 @@ def _fit_additive(terms: Floats, ms: Floats) -> Floats:
     return weights
 
 
-def _predict(weights: Floats, correction: Correction, terms: Floats) -> Floats:
+def _predict(weights: Floats, correction: Correction, terms: Floats, kinds: Sequence[slice]) -> Floats:
     additive: Floats = np.tensordot(weights, terms, axes=1)
-    return additive * np.exp(_log_correction(correction, _features(weights, terms)))
+    return additive * np.exp(_log_correction(correction, _features(weights, terms, kinds)))
 
 
-def _features(weights: Floats, terms: Floats) -> Floats:
+def _features(weights: Floats, terms: Floats, kinds: Sequence[slice]) -> Floats:
     """What a correction sees, (features, ...): the log of the additive prediction, and each kind's share of it."""
-    parts = np.stack([np.tensordot(weights[kind], terms[kind], axes=1) for kind in KIND_SLICES.values()])
+    parts = np.stack([np.tensordot(weights[kind], terms[kind], axes=1) for kind in kinds])
     total = parts.sum(axis=0)
     return np.concatenate([np.log(total)[None], parts / total])
 

@@ -29,7 +29,7 @@ from scalenet_zoo.arch.population import Population
 from scalenet_zoo.arch.scaling import apply_strategy, encode_kernels, fit_growth_law, macs_range
 from scalenet_zoo.arch.spec import ArchSpec, Document, MBConvNetwork, Module, MultipathNetwork, Name, Strict
 from scalenet_zoo.arch.trace import trace_layers
-from scalenet_zoo.core.backends import find_backend, machine
+from scalenet_zoo.core.backends import Precision, find_backend, machine
 from scalenet_zoo.core.bounds import THREADS
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.outputs import check_writable
@@ -37,7 +37,7 @@ from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.core.run_folder import hold
 from scalenet_zoo.latency.plan import Plan as Plan
 from scalenet_zoo.latency.runners import check_batch, open_runner
-from scalenet_zoo.latency.terms import TERMS, trace_terms
+from scalenet_zoo.latency.terms import terms_of, trace_terms
 from scalenet_zoo.latency.yardstick import Visit, Yardstick, best_of, quiet, quiet_ms
 from scalenet_zoo.networks.layers import MBConv
 from scalenet_zoo.spaces.scalenas import MultipathSpace
@@ -47,6 +47,7 @@ from scalenet_zoo.zoo.create import create_model
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from scalenet_zoo.arch.trace import Trace
     from scalenet_zoo.latency.runners import Runner
 
 KERNELS = (3, 5, 7)
@@ -69,6 +70,7 @@ class Settings(Strict):
     Attributes:
         family: what the networks are of.
         backend: as `--on` takes it.
+        precision: of the networks; int8 where `precisions.QUANTISED_ON` says.
         threads: CPU threads.
         batch: images at once.
         divisor: channels are multiples of it, of the families that have a base model.
@@ -76,10 +78,15 @@ class Settings(Strict):
 
     family: Name
     backend: str
-    precision: Literal["fp32", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     threads: Annotated[int, Field(ge=1, le=THREADS)]
     batch: Annotated[int, Field(ge=1)] = 1
     divisor: Annotated[int, Field(ge=1, le=1024)] = 8
+
+    @property
+    def place(self) -> str:
+        """Where a network of a budget runs, for its name: `ort-cpu`, `ort-cpu_int8`."""
+        return f"{self.backend}_int8" if self.precision == "int8" else self.backend
 
     @property
     def conditions(self) -> str:
@@ -103,7 +110,7 @@ class Measurement(Strict):
 
     Attributes:
         role: what it is for.
-        terms: what its latency is made of, as `terms.TERMS`.
+        terms: what its latency is made of, as `terms.terms_of` the precision.
         macs: of one image.
         visits: milliseconds of each: its own, and the yardstick's before and after it.
     """
@@ -162,14 +169,35 @@ class Item:
 
     Attributes:
         module: makes the network, or the layers.
-        shape: (channels, height, width) of its input.
+        trace: of what it executes on one image.
     """
 
     role: Role
     module: Callable[[], nn.Module]
-    shape: tuple[int, int, int]
-    terms: NDArray[np.float64]
-    macs: int
+    trace: Trace
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of its input."""
+        return self.trace.shapes[0]
+
+    @property
+    def macs(self) -> int:
+        """Of one image."""
+        return self.trace.macs
+
+    def terms(self, precision: Precision) -> NDArray[np.float64]:
+        """What its latency in a precision is made of, (terms,); see `terms.py`."""
+        return trace_terms(self.trace, precision)
+
+    def measured(self, precision: Precision, visits: Sequence[Visit]) -> Measurement:
+        """It with its visits, made in a precision."""
+        return Measurement(
+            role=self.role,
+            terms=tuple(self.terms(precision)),
+            macs=self.macs,
+            visits=tuple((visit.ms, visit.before, visit.after) for visit in visits),
+        )
 
 
 def sample_network(family: Family | Entries, rng: np.random.Generator, divisor: int) -> ArchSpec:
@@ -259,8 +287,7 @@ def draw_items(draw: Callable[[np.random.Generator], ArchSpec], plan: Plan) -> l
 
 def network_item(spec: ArchSpec, role: Role = "networks") -> Item:
     """A whole network to measure."""
-    shape = (spec.input.channels, spec.input.height, spec.input.width)
-    return Item(role, partial(create_model, spec), shape, trace_terms(spec.trace), spec.cost.macs)
+    return Item(role, partial(create_model, spec), spec.trace)
 
 
 def _part(spec: ArchSpec, rng: np.random.Generator) -> tuple[tuple[object, ...], Item]:
@@ -276,14 +303,13 @@ def _layers(spec: ArchSpec, network: MBConvNetwork, rng: np.random.Generator) ->
     channels = layers[first - 1].channels if first else network.stem.channels
     size = -(-spec.input.height // (network.stem.stride * math.prod(layer.stride for layer in layers[:first])))
     shape = (channels, size, size)
-    trace = trace_layers(window, shape)
 
     def module() -> nn.Module:
         before = [channels, *(layer.channels for layer in window)]
         modules = (MBConv(b, layer, network) for b, layer in zip(before, window, strict=False))
         return nn.Sequential(*modules)
 
-    return (shape, *window), Item("layers", module, shape, trace_terms(trace), trace.macs)
+    return (shape, *window), Item("layers", module, trace_layers(window, shape))
 
 
 def _short(spec: ArchSpec, network: MultipathNetwork, rng: np.random.Generator) -> tuple[tuple[object, ...], Item]:
@@ -343,11 +369,11 @@ def measure_items(
         TrainingError: another process is measuring for this file.
     """
     check_writable(path)
-    folder = path.with_suffix(".partial")
+    folder, terms = path.with_suffix(".partial"), terms_of(settings.precision)
     with hold(folder):
         part = folder / path.name
         found = load_profile(part, settings, plan)
-        profile = found or Profile(settings=settings, plan=plan, machine=machine(), terms=TERMS, measurements=())
+        profile = found or Profile(settings=settings, plan=plan, machine=machine(), terms=terms, measurements=())
         _check_items(profile, items, part)
         with prepare_yardstick(constant, settings, profile.readings) as yardstick:
             for again in (False, True):  # what counts as quiet is known only at the end: some items need more visits
@@ -357,9 +383,8 @@ def measure_items(
                         continue
                     tenths = f"{10 * (10 * i // len(items))}%"  # a log has a line for each
                     on_progress(f"profiling on {settings.backend}{', again' * again}: {tenths}", i, len(items))
-                    made += tuple((each.ms, each.before, each.after) for each in visit_item(item, settings, yardstick))
-                    measured = Measurement(role=item.role, terms=tuple(item.terms), macs=item.macs, visits=made)
-                    profile = profile.with_measurement(i, measured)
+                    visits = [*(Visit(*visit) for visit in made), *visit_item(item, settings, yardstick)]
+                    profile = profile.with_measurement(i, item.measured(settings.precision, visits))
                     profile.save(part)
         on_progress(f"profiling on {settings.backend}: 100%", len(items), len(items))
         profile.save(path)
@@ -373,7 +398,7 @@ def _check_items(profile: Profile, items: Sequence[Item], path: Path) -> None:
     Raises:
         InputError: they are others.
     """
-    known = [(item.role, item.macs, tuple(item.terms)) for item in items]
+    known = [(item.role, item.macs, tuple(item.terms(profile.settings.precision))) for item in items]
     found = [(each.role, each.macs, each.terms) for each in profile.measurements]
     if found != known[: len(found)]:
         raise InputError(
@@ -431,7 +456,7 @@ def load_profile(path: Path, settings: Settings, plan: Plan) -> Profile | None:
         ("machine.cpu", profile.machine.get("cpu"), here["cpu"]),
         ("machine.gpu", profile.machine.get("gpu"), here["gpu"]),
         ("machine.versions", profile.machine.get("versions"), here["versions"]),
-        ("terms", profile.terms, TERMS),
+        ("terms", profile.terms, terms_of(settings.precision)),
     ):
         if found != expected:
             raise InputError(

@@ -1,6 +1,6 @@
 """Back ends behind one small protocol: a network prepared for one batch of images, one inference a step.
 
-    network, ONNX file or engine --prepare--> Runner: step(), lap()
+    network, ONNX file, OpenVINO's IR or engine --prepare--> Runner: step(), lap()
 
 On a GPU every runner has a stream of its own, fixed buffers for images and outputs, and, where the
 back end can, a CUDA graph that a step replays.
@@ -21,22 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from torch import nn
 
 from scalenet_zoo.arch.spec import unwrapped
-from scalenet_zoo.core.backends import require_backend
+from scalenet_zoo.core.backends import Precision, require_backend
 from scalenet_zoo.core.errors import BackendError, ZooError
-from scalenet_zoo.core.file_kinds import ENGINE, exported_kind
+from scalenet_zoo.core.file_kinds import ENGINE, OPENVINO, exported_kind
 from scalenet_zoo.core.files import cache_folder, scratch_folder
 from scalenet_zoo.core.memory import FLOAT_BYTES, check_memory
 from scalenet_zoo.core.outputs import check_writable
 from scalenet_zoo.export.graph import trace_graph
-from scalenet_zoo.export.metadata import Precision
+from scalenet_zoo.export.metadata import TargetBackend
 from scalenet_zoo.export.onnx_file import OnnxFile
+from scalenet_zoo.export.quantisation import Quantiser
+from scalenet_zoo.latency.precisions import check_precision
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 Step = Callable[[], torch.Tensor]
 
 
@@ -94,7 +96,7 @@ def check_batch(batch: int, shape: Sequence[int]) -> None:
 
 @contextmanager
 def open_runner(
-    model: nn.Module | Path,
+    model: nn.Module | onnx.ModelProto | Path,
     images: torch.Tensor,
     backend: str,
     threads: int | None = None,
@@ -106,16 +108,19 @@ def open_runner(
     torch's number of threads is the process's: it is set until the end, so prepare several with the same.
 
     Args:
-        model: a network, or any module with one tensor in and one out, run as in evaluation; or an ONNX file; or an
-            engine, for the back end that built it.
+        model: a network, or any module with one tensor in and one out, run as in evaluation; or its fp32 graph, traced
+            with such a batch, so that several back ends and precisions need not trace it each; or an ONNX file; or an
+            engine or OpenVINO's IR, for the back end that it is of.
         images: the batch, (n, channels, height, width), float32 for a network, else as the file takes it. torch runs
             where they are, and in channels-last form if they are.
         backend: a name of `backends.BACKENDS`.
         threads: CPU threads that an operator may use; None: as many as torch does now.
-        precision: of a network's weights and activations; of a file, what it was exported in.
+        precision: of a network's weights and activations; of a file, what it was exported in. A network in int8 is
+            quantised for the back end with the ranges of these images: latency does not depend on them.
         transfers: on a GPU, a step copies the images to it and the output back.
 
     Raises:
+        UsageError: the back end does not run networks in this precision.
         BackendError: the back end cannot run here, or not this network with this batch.
         ExportError: the network cannot be exported.
     """
@@ -131,10 +136,10 @@ def open_runner(
         try:
             with torch.cuda.stream(stream):
                 images = images.to(device)
+                if not isinstance(model, Path):
+                    check_precision(precision, backend)
                 if isinstance(model, nn.Module):
-                    if precision not in PRECISIONS:
-                        raise BackendError(f"{precision}: found a network, expected {' or '.join(PRECISIONS)} for it")
-                    images = images.to(PRECISIONS[precision])
+                    images = images.to(torch.float16 if precision == "fp16" else torch.float32)
                     model = _evaluated(model, images)
                 step, graph = _step(model, images, backend, threads, precision, transfers, stack)
         except ZooError:
@@ -142,7 +147,9 @@ def open_runner(
         except Exception as error:  # onnxruntime's own types derive from Exception only
             name = model.name if isinstance(model, Path) else type(model).__name__
             batch = "x".join(map(str, images.shape))
-            raise BackendError(f"{backend}: cannot run {name} with a batch of {batch}: {_first_line(error)}") from error
+            raise BackendError(
+                f"{backend}: cannot run {name} with a batch of {batch}: {_told(error, backend)}"
+            ) from error
         interop = torch.get_num_interop_threads() if backend.startswith("torch") else 1
         yield Runner(step, device, threads, interop, stream, graph)
 
@@ -150,7 +157,7 @@ def open_runner(
 def _device(backend: str, images: torch.Tensor) -> torch.device:
     if backend.startswith("torch"):
         return images.device
-    return torch.device("cpu" if backend == "ort-cpu" else "cuda")
+    return torch.device("cpu" if backend in ("ort-cpu", "openvino") else "cuda")
 
 
 @contextmanager
@@ -180,7 +187,7 @@ def _evaluated(model: nn.Module, images: torch.Tensor) -> nn.Module:
 
 
 def _step(
-    model: nn.Module | Path,
+    model: nn.Module | onnx.ModelProto | Path,
     images: torch.Tensor,
     backend: str,
     threads: int,
@@ -192,15 +199,19 @@ def _step(
     if backend.startswith("torch"):
         if isinstance(model, Path):
             raise BackendError(f"{backend}: found the file {model.name}, expected a network: torch runs no such files")
+        if isinstance(model, onnx.ModelProto):
+            raise BackendError(f"{backend}: found a traced graph, expected a network: torch runs no such graphs")
         step = _module_step(model, images, compiled=backend == "torch-compile")
         if not images.is_cuda:
             return step, False
         return _captured(_with_transfers(step, images) if transfers else step)
     images = images.contiguous()
     if backend.startswith("ort"):
-        graph = str(model) if isinstance(model, Path) else _onnx(model, images)
+        graph = str(model) if isinstance(model, Path) else _onnx(model, images, backend, precision)
         step, captured = _session_step(graph, images, backend, threads, precision)
         return (_with_transfers(step, images) if transfers and images.is_cuda else step), captured
+    if backend == "openvino":
+        return _openvino_step(model, images, threads, precision), False
     step = _engine_step(model, images, backend, stack)
     return _captured(_with_transfers(step, images) if transfers else step)
 
@@ -262,9 +273,16 @@ def _with_transfers(step: Step, images: torch.Tensor) -> Step:
 # --- ONNX Runtime ---------------------------------------------------------------------------------
 
 
-def _onnx(model: nn.Module, images: torch.Tensor) -> bytes:
-    """The ONNX graph of a network for this very batch."""
-    return bytes(trace_graph(model, images).SerializeToString())
+def _onnx(
+    model: nn.Module | onnx.ModelProto, images: torch.Tensor, backend: str, precision: Precision = "fp32"
+) -> bytes:
+    """The ONNX graph of a network for this very batch; in int8, quantised for a back end with its ranges."""
+    graph = model if isinstance(model, onnx.ModelProto) else trace_graph(model, images)
+    if precision == "int8":
+        target: TargetBackend = "openvino" if backend == "openvino" else "ort-cpu"
+        with Quantiser(graph, [images.numpy()], target, corrected=False) as quantiser:
+            graph = quantiser.quantise()
+    return bytes(graph.SerializeToString())
 
 
 def _session_step(
@@ -369,10 +387,26 @@ def _bind(bind: Callable[..., None], name: str, tensor: torch.Tensor) -> None:
     bind(name, tensor.device.type, tensor.device.index or 0, element, tuple(tensor.shape), tensor.data_ptr())
 
 
+# --- OpenVINO -------------------------------------------------------------------------------------
+
+
+def _openvino_step(
+    model: nn.Module | onnx.ModelProto | Path, images: torch.Tensor, threads: int, precision: Precision
+) -> Step:
+    from scalenet_zoo.export.openvino.network import bind_file, bind_graph
+
+    if isinstance(model, Path) and exported_kind(model) == OPENVINO:
+        return bind_file(model, images)
+    graph = model if isinstance(model, Path) else _onnx(model, images, "openvino", precision)
+    return bind_graph(graph, images, threads, precision)
+
+
 # --- TensorRT -------------------------------------------------------------------------------------
 
 
-def _engine_step(model: nn.Module | Path, images: torch.Tensor, backend: str, stack: ExitStack) -> Step:
+def _engine_step(
+    model: nn.Module | onnx.ModelProto | Path, images: torch.Tensor, backend: str, stack: ExitStack
+) -> Step:
     from scalenet_zoo.export.tensorrt.build import EngineNetwork, EngineOptions, build_engine
 
     if isinstance(model, Path) and exported_kind(model) == ENGINE:
@@ -382,11 +416,16 @@ def _engine_step(model: nn.Module | Path, images: torch.Tensor, backend: str, st
     if isinstance(model, Path):
         onnx_path = model
     else:
-        onnx_path.write_bytes(_onnx(model, images))
+        onnx_path.write_bytes(_onnx(model, images, backend))
     library: Any = backend
     build_engine(onnx_path, engine_path, EngineOptions(library=library, batch=(len(images),) * 3))
     return EngineNetwork.load(engine_path).bind(images)
 
 
-def _first_line(error: Exception) -> str:
+def _told(error: Exception, backend: str) -> str:
+    """What an error of a library says first; OpenVINO's begin with places in its sources."""
+    if backend == "openvino":
+        from scalenet_zoo.export.openvino.library import openvino_complaint
+
+        return openvino_complaint(error)
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,9 +1,13 @@
 """What a network's latency is made of: terms that a back end's time grows with, summed over the network.
 
 For each kind of operation these are multiply-adds (as counted, and with channels rounded up to a
-block of SIMD lanes), elements read and written, weights read, and the call itself. A latency model
-weighs them; see `model.py`. `trace_terms` takes them from a trace; `population_terms` and
-`multipath_terms` work them out for many networks at once, in NumPy; tests hold them equal to it.
+block of SIMD lanes), elements read and written, weights read, and the call itself. Integer kernels
+go from pixel to pixel, with all channels of one beside each other: int8 has terms for that, too.
+What quantises and what computes an activation takes as long as its layer writes elements, since all
+layers of a family have one activation. A latency model weighs the terms; see `model.py`.
+
+`trace_terms` takes them from a trace; `population_terms` and `multipath_terms` work them out for many
+networks at once, in NumPy; tests hold them equal to it.
 """
 
 from __future__ import annotations
@@ -19,12 +23,15 @@ from scalenet_zoo.arch.spec import FUSION_STEPS, Module, MultipathNetwork
 from scalenet_zoo.arch.trace import trace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from scalenet_zoo.arch.population import Population
     from scalenet_zoo.arch.rounding import Integers
     from scalenet_zoo.arch.spec import DenseHead, Input
     from scalenet_zoo.arch.trace import Trace
+    from scalenet_zoo.core.backends import Precision
 
     Floats = NDArray[np.float64]
     Values = float | NDArray[Any]  # one network's, or those of many
@@ -40,33 +47,57 @@ _KINDS: dict[str, tuple[str, ...]] = {
     "widen": _CONV,  # 1x1, to more channels
     "narrow": _CONV,  # 1x1, to fewer
     "dense": _CONV,  # k x k
-    "depthwise": ("k0", "k1", "k2", "rows", "strided", "far", "farther", "calls"),
+    "depthwise": ("k0", "k1", "k2", "rows", "strided", "far", "farther", "points", "left", "calls"),
     "pool": ("elements", "calls"),
-    "elementwise": ("elements", "calls"),
+    "elementwise": ("elements", "gated", "calls"),
     "resize": ("elements", "calls"),
     "concat": ("elements", "calls"),
     "linear": ("weights", "calls"),
     "graph": ("image", "output", "calls"),
 }
 
-TERMS = tuple(f"{kind}.{term}" for kind, terms in _KINDS.items() for term in terms)
-"""Names of the terms, in the order of every array of them."""
+KINDS = tuple(_KINDS)
+"""Names of the kinds of operations."""
 
-KIND_SLICES = {
-    kind: slice(TERMS.index(f"{kind}.{terms[0]}"), TERMS.index(f"{kind}.calls") + 1) for kind, terms in _KINDS.items()
-}
-"""Where each kind's terms are."""
+INT8_TERMS = tuple(f"{kind}.{term}" for kind, terms in _KINDS.items() for term in terms)
+"""Names of the terms of networks in int8, in the order of every array of them."""
+
+_INT8_ALONE = ("depthwise.points", "depthwise.left", "elementwise.gated")
+"""The places of a kernel at all pixels, for all channels together and for each that fills no block; and the pixels of
+tensors that are gated."""
+
+TERMS = tuple(term for term in INT8_TERMS if term not in _INT8_ALONE)
+"""Names of the terms of networks in fp32 and fp16, likewise."""
+
+
+def terms_of(precision: Precision) -> tuple[str, ...]:
+    """Names of the terms of networks in a precision, in the order of every array of them."""
+    return INT8_TERMS if precision == "int8" else TERMS
+
+
+def kind_slices(terms: Sequence[str]) -> tuple[slice, ...]:
+    """Where the terms of each of `KINDS` are among all terms of a precision."""
+    ends = [terms.index(f"{kind}.calls") + 1 for kind in KINDS]
+    return tuple(slice(start, end) for start, end in zip([0, *ends], ends, strict=False))
+
+
+_STARTS = {kind: part.start for kind, part in zip(KINDS, kind_slices(INT8_TERMS), strict=True)}
+_FLOAT_ROWS = [INT8_TERMS.index(term) for term in TERMS]
 
 
 class _Sum:
     """Terms (terms, ...) added up; every argument is a number or an array that broadcasts to the rest of the shape."""
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
-        self.terms = np.zeros((len(TERMS), *shape))
+        self.terms = np.zeros((len(INT8_TERMS), *shape))
+
+    def of(self, precision: Precision) -> Floats:
+        """Those of a precision."""
+        return self.terms if precision == "int8" else self.terms[_FLOAT_ROWS]
 
     def add(self, kind: str, *values: Values, count: Values = 1) -> None:
         """Add an operation so many times."""
-        for i, value in enumerate((*values, 1.0), start=KIND_SLICES[kind].start):
+        for i, value in enumerate((*values, 1.0), start=_STARTS[kind]):
             self.terms[i] += np.multiply(value, count)
 
     def conv(
@@ -106,7 +137,17 @@ class _Sum:
         strided = blocks * np.where(np.asarray(read) > written, read, 0)
         rows = blocks * np.sqrt(written) * kernel
         far = _beyond_caches(blocks * read + outputs)
-        self.add("depthwise", outputs, outputs * kernel, outputs * kernel**2, rows, strided, *far, count=count)
+        points = np.multiply(written, kernel**2)
+        values = (rows, strided, *far, points, points * np.mod(channels, BLOCK))
+        self.add("depthwise", outputs, outputs * kernel, outputs * kernel**2, *values, count=count)
+
+    def elementwise(self, elements: Values, count: Values = 1) -> None:
+        """A sum of two tensors."""
+        self.add("elementwise", elements, 0.0, count=count)
+
+    def gate(self, channels: Values, pixels: Values, count: Values = 1) -> None:
+        """The product of a tensor with one value for each of its channels; of one pixel, it is one of equal tensors."""
+        self.add("elementwise", channels * pixels, np.where(np.greater(pixels, 1), pixels, 0), count=count)
 
 
 def _blocks(channels: Values) -> Floats:
@@ -121,8 +162,8 @@ def _beyond_caches(elements: Values) -> tuple[Floats, Floats]:
     return near, shared
 
 
-def trace_terms(trace: Trace) -> Floats:
-    """The terms (terms,) of what a trace lists."""
+def trace_terms(trace: Trace, precision: Precision = "fp32") -> Floats:
+    """The terms (terms,) of what a trace lists; of which, `terms_of` says."""
     total = _Sum()
     for op in trace.ops:
         (before, height, width), (channels, *after) = trace.shapes[op.inputs[0]], trace.shapes[op.output]
@@ -133,14 +174,18 @@ def trace_terms(trace: Trace) -> Floats:
             total.conv(before, channels, op.kernel, read, written)
         elif op.kind == "linear":
             total.add("linear", before * channels)
+        elif op.kind == "elementwise" and trace.shapes[op.inputs[1]][1:] != tuple(after):
+            total.gate(channels, written)
+        elif op.kind == "elementwise":
+            total.elementwise(channels * written)
         else:
             total.add(op.kind, before * read if op.kind == "pool" else channels * written)
     image, output = (float(np.prod(trace.shapes[i])) for i in (0, trace.output))
     total.add("graph", image, output)
-    return total.terms
+    return total.of(precision)
 
 
-def population_terms(population: Population) -> Floats:
+def population_terms(population: Population, precision: Precision = "fp32") -> Floats:
     """The terms (terms, N, M) of N base models under M strategies."""
     base, kernels, layers = population.family.base, population.kernels, population.layers
     _, width, resolution = population.strategies
@@ -157,10 +202,10 @@ def population_terms(population: Population) -> Floats:
             total.add("pool", outputs, count=count)
             total.conv(hidden, squeezed, 1, 1, 1, count)
             total.conv(squeezed, hidden, 1, 1, 1, count)
-            total.add("elementwise", outputs, count=count)
+            total.gate(hidden, np.square(after), count)
         total.conv(hidden, channels, 1, np.square(after), np.square(after), count)
         if stride == 1:
-            total.add("elementwise", channels * np.square(after), count=count * np.equal(before, channels))
+            total.elementwise(channels * np.square(after), count * np.equal(before, channels))
         return hidden
 
     size = -(-resolution // base.stem.stride)
@@ -185,7 +230,7 @@ def population_terms(population: Population) -> Floats:
     if population.class_count:
         total.add("linear", head * population.class_count)
     total.add("graph", population.in_channels * resolution**2, population.class_count or head)
-    return total.terms
+    return total.of(precision)
 
 
 def multipath_terms(
@@ -195,6 +240,7 @@ def multipath_terms(
     head: DenseHead,
     image: Input,
     classes: int,
+    precision: Precision = "fp32",
 ) -> Floats:
     """The terms (terms, n) of n multipath networks.
 
@@ -208,15 +254,16 @@ def multipath_terms(
         head: of all networks.
         image: the size of their input.
         classes: classes or joints; 0: the networks have no classifier.
+        precision: of the networks.
     """
 
     def small(deeper: int | None = None, path: tuple[int, int] | None = None) -> Floats:
         modules = _small_module(2), _small_module(3), _small_module(BRANCHES, deeper, path)
-        return trace_terms(trace(MultipathNetwork(width=width, head=head, modules=modules), image, classes))
+        return trace_terms(trace(MultipathNetwork(width=width, head=head, modules=modules), image, classes), precision)
 
     smallest = small()
     block = np.stack([small(deeper=branch) - smallest for branch in range(BRANCHES)], axis=1)  # (terms, 4)
-    path = np.zeros((len(TERMS), BRANCHES, BRANCHES))  # (terms, to, from)
+    path = np.zeros((len(smallest), BRANCHES, BRANCHES))  # (terms, to, from)
     for to, origin in permutations(range(BRANCHES), 2):
         path[:, to, origin] = small(path=(to, origin)) - smallest
     shared = smallest - block @ [3, 3, 2, 1]  # modules that have the branch

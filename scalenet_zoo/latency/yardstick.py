@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from scalenet_zoo.latency.timing import Lap, run_for
+from scalenet_zoo.core.timing import Lap, run_for
 
 QUIET = 1.15
 """Largest time of the yardstick, as a multiple of its best, that counts as quiet."""
@@ -66,21 +66,22 @@ class Yardstick:
         self.readings.append(statistics.median(run_for(self.runner, 0.04, 9)))
         return self.readings[-1]
 
-    def visit(self, runner: Lap, visits: int, patience: float = 15.0) -> list[Visit]:
+    def visit(self, runner: Lap, visits: int, patience: float = 15.0, runs: int = RUNS) -> list[Visit]:
         """Time a network until so many visits were quiet, or patience ends.
 
         Args:
             runner: the network, ready to run.
             visits: quiet ones that are wanted.
             patience: seconds after which unquiet visits have to do; there are as many visits as wanted even then.
+            runs: of each visit, at least; fewer do for what takes seconds.
         """
         made: list[Visit] = []
         start = time.monotonic()
         before = self.read()
         while len(quiet(made, self.best)) < visits and (len(made) < visits or time.monotonic() - start < patience):
             time.sleep(REST)
-            run_for(runner, SECONDS / 10, 2)
-            ms = statistics.median(run_for(runner, SECONDS, RUNS))
+            run_for(runner, SECONDS / 10, min(2, runs))
+            ms = statistics.median(run_for(runner, SECONDS, runs))
             after = self.read()
             made.append(Visit(ms, before, after))
             before = after

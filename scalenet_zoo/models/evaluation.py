@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from scalenet_zoo.data.classification import Stream
     from scalenet_zoo.data.examples import Examples
-    from scalenet_zoo.inference.evaluate import Evaluation
+    from scalenet_zoo.inference.evaluate import Evaluation, OnOutputs
     from scalenet_zoo.inference.prepare import ExportedFile
 
 _log = logging.getLogger(__name__)
@@ -45,13 +45,14 @@ def evaluate(
     amp: bool = False,
     seed: int = 0,
     on_progress: OnProgress = lambda what, done, total: None,
+    on_outputs: "OnOutputs" = lambda output, targets: None,
 ) -> "Evaluation":
     """Measure accuracy, IoU or AP on a data set: `evaluate("scalenet_s0.onnx", "imagefolder:imagenet")`.
 
     Classes and joints are found by their names; what speaks against the figures is logged as a warning.
 
     Args:
-        model: what `create_model` takes, an ONNX file or engine of `export`, or a network.
+        model: what `create_model` takes, a file of `export` (ONNX, OpenVINO's IR, engine), or a network.
         data: as the commands take it, `imagefolder:PATH` say; or examples of `open_data`, to which `split`, `limit`,
             `ignore_index`, `joints`, `boxes` and `box_score` do not apply.
         split: the part of the data.
@@ -72,6 +73,7 @@ def evaluate(
         amp: compute in bfloat16 where that is safe.
         seed: of weights that are not loaded.
         on_progress: told what is being done, how much of it is done, and how much there is.
+        on_outputs: told each batch's outputs, in the order of the data's classes or joints, and its targets.
 
     Raises:
         UsageError: arguments do not go together, or there is no such device.
@@ -123,6 +125,7 @@ def evaluate(
         overlap=share,
         broken_limit=broken_limit,
         on_progress=on_progress,
+        on_outputs=on_outputs,
     )
     if not (pretrained or weights or has_weights(model)):
         _log.warning("%s (`pretrained`, `weights`)", UNTRAINED)

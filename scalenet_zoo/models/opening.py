@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalenet_zoo.core.file_kinds import ENGINE, exported_kind, user_path
+from scalenet_zoo.core.file_kinds import ENGINE, OPENVINO, exported_kind, user_path
 from scalenet_zoo.zoo.sources import NetworkSource, check_model, is_exported
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def open_model(
     """Open a model: a network in evaluation, or an exported file ready to run.
 
     Args:
-        model: as `create_model` takes it, or an ONNX file or engine of `export`; what is open already stays as it is.
+        model: as `create_model` takes it, or an exported file: ONNX, engine, OpenVINO's IR; what is open already stays.
         pretrained: load published weights into a network.
         weights: a file to load into a network.
         seed: of weights that are not loaded.
@@ -33,10 +33,15 @@ def open_model(
     opened = check_model(model, pretrained, weights)
     if is_exported(model):
         path = user_path(str(model))
-        if exported_kind(path) == ENGINE:
+        kind = exported_kind(path)
+        if kind == ENGINE:
             from scalenet_zoo.export.tensorrt.network import EngineNetwork
 
             return EngineNetwork.load(path)
+        if kind == OPENVINO:
+            from scalenet_zoo.export.openvino.network import OpenVinoNetwork
+
+            return OpenVinoNetwork.load(path)
         from scalenet_zoo.export.onnx_network import OnnxNetwork
 
         return OnnxNetwork.load(path)

@@ -87,7 +87,7 @@ def predict(
     cannot be read, and what speaks against the figures, are logged as warnings.
 
     Args:
-        model: what `create_model` takes, an ONNX file or engine of `export`, or a network.
+        model: what `create_model` takes, a file of `export` (ONNX, OpenVINO's IR, engine), or a network.
         images: files, folders of them, or pictures of PIL; None: two photographs that come with scikit-learn, of a
             Chinese palace and of a daisy.
         pretrained: load published weights.

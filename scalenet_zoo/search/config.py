@@ -28,6 +28,7 @@ from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.core.files import read_json
 from scalenet_zoo.core.packaged import read_packaged
 from scalenet_zoo.data.forms import check_source
+from scalenet_zoo.latency.precisions import check_precision
 from scalenet_zoo.search.limits import SearchLimits
 from scalenet_zoo.search.settings import LatencySettings, ScoringSettings, SearchSettings
 from scalenet_zoo.spaces.space_file import SpaceFile
@@ -136,13 +137,16 @@ class SearchConfig(Strict):
             InputError: data or space are not there, or settings do not fit the space or the task.
             SpecError: the space is not valid.
             BudgetError: the limits do not fit the space.
+            UsageError: its precision is none of the back end's.
             BackendError: the back end whose latency is limited cannot run here.
         """
         check_source(self.data, self.task)
         self.make_recipe()
         self.check_settings()
         if self.limits.on_latency:
-            require_backend(str(self.limits.backend))
+            backend = str(self.limits.backend)
+            check_precision(self.latency.precision, backend)
+            require_backend(backend)
 
     @abstractmethod
     def check_settings(self) -> None:

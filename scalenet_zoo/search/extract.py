@@ -146,7 +146,7 @@ class Extractor:
         ladder = tuple(specs[i].replace(name=f"{self.method.space.name}_{i}") for i in rungs)
         entries = Entries(self.method.space.name, ladder)
         taken = choose_at_latency(budget, entries, settings, on_progress=self.on_progress).taken.spec
-        return self._named(taken, f"{budget:g}ms_{settings.backend}")
+        return self._named(taken, f"{budget:g}ms_{settings.place}")
 
     def _known(self) -> list[ArchSpec]:
         """Networks of the space: what the searches ended with, then some drawn at random."""

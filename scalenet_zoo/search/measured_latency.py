@@ -22,7 +22,6 @@ from scalenet_zoo.core.distributed import on_main_rank
 from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.latency.model import LatencyModel, fit_latency_model
 from scalenet_zoo.latency.profile import (
-    Measurement,
     Profile,
     Settings,
     draw_items,
@@ -32,7 +31,7 @@ from scalenet_zoo.latency.profile import (
     prepare_yardstick,
     visit_item,
 )
-from scalenet_zoo.latency.yardstick import quiet_ms
+from scalenet_zoo.latency.yardstick import Visit, quiet_ms
 
 if TYPE_CHECKING:
     from scalenet_zoo.arch.spec import ArchSpec
@@ -98,16 +97,9 @@ class LatencyMeter:
         """The latency model fitted to the profile and to what was measured in rounds; the same gives the same."""
         profile = self.profile
         for network in (network for each in rounds for network in each.networks):
-            item = network_item(self.method.spec(network.key))
-            profile = profile.with_measurement(
-                len(profile.measurements),
-                Measurement(
-                    role=item.role,
-                    terms=tuple(item.terms),
-                    macs=item.macs,
-                    visits=((network.measured, profile.yardstick, profile.yardstick),),
-                ),
-            )
+            item, visit = network_item(self.method.spec(network.key)), Visit(network.measured, *[profile.yardstick] * 2)
+            measured = item.measured(profile.settings.precision, [visit])
+            profile = profile.with_measurement(len(profile.measurements), measured)
         return fit_latency_model(profile)
 
     def measure(self, keys: Sequence[str]) -> list[float]:

@@ -14,6 +14,7 @@ from scalenet_zoo.core.errors import InputError, UsageError
 from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.core.quantities import parse_count, parse_ms
+from scalenet_zoo.latency.precisions import check_precision
 from scalenet_zoo.search.config import SearchConfig
 from scalenet_zoo.search.methods import load_config, open_run
 from scalenet_zoo.supernet.summary import SupernetSummary, trained_supernet
@@ -44,6 +45,7 @@ def run_search(
     *,
     data: str | None = None,
     limits: Mapping[str, Any] | None = None,
+    precision: str | None = None,
     supernet: str | Path | None = None,
     workers: int = 2,
     save_every: int | None = None,
@@ -60,6 +62,7 @@ def run_search(
         data: the data, if not the configuration's.
         limits: what networks may cost, where it is not what the configuration says: `macs`, `params`, `latency`,
             `backend`, `threads`.
+        precision: of the networks whose latency is limited, if not the configuration's: fp32, fp16 or int8.
         supernet: another run, whose supernet is taken instead of training one.
         workers: processes that load images, for each process that trains.
         save_every: steps between checkpoints of the supernet, besides those after each epoch.
@@ -76,7 +79,8 @@ def run_search(
         BackendError: the back end whose latency is limited cannot run here.
         OutputError: a file cannot be written.
     """
-    chosen = _check(config, {"data": data, "limits": dict(limits or {})})
+    latency = {} if precision is None else {"precision": precision}
+    chosen = _check(config, {"data": data, "limits": dict(limits or {}), "latency": latency})
     taken = None if supernet is None else Path(supernet)
     if taken is not None:
         trained_supernet(taken)
@@ -129,6 +133,7 @@ def extract_found(
     latency: str | float | None = None,
     on: str | None = None,
     threads: int | None = None,
+    precision: str | None = None,
     workers: int = 2,
     cpu: bool = False,
     on_progress: OnProgress = lambda what, done, total: None,
@@ -145,6 +150,7 @@ def extract_found(
         latency: at most so long, as `"2ms"` or milliseconds; needs `on`.
         on: the back end of the latency.
         threads: CPU threads of the latency; None: as many as torch uses.
+        precision: of the network whose latency it is: fp32, fp16 or int8; None: fp32.
         workers: processes that load images.
         cpu: stay on the CPU, GPU or not.
         on_progress: told what is being done, how much of it is done, and how much there is.
@@ -160,10 +166,11 @@ def extract_found(
     """
     if [network, flops, latency].count(None) != 2:
         raise UsageError("found none or several of `network`, `flops` and `latency`, expected one of them")
-    if (latency is None) != (on is None) or (latency is None and threads is not None):
-        raise UsageError("found `latency`, `on` or `threads` alone, expected `latency` with `on`")
+    if (latency is None) != (on is None) or (latency is None and (threads is not None or precision is not None)):
+        raise UsageError("found `latency`, `on`, `threads` or `precision` alone, expected `latency` with `on`")
     macs = parse_count(flops, "--flops") if isinstance(flops, str) else flops
     budget = parse_ms(latency, "--latency") if isinstance(latency, str) else latency
+    timed = check_precision(precision or "fp32", on or "ort-cpu")
     if on is not None:
         require_backend(on)
     folder = Path(run)
@@ -185,7 +192,7 @@ def extract_found(
         name, divisor = extractor.method.space.name, extractor.method.divisor
         spec = extractor.best_within(
             budget,
-            Settings(family=name, backend=on, precision="fp32", threads=threads, batch=1, divisor=divisor),
+            Settings(family=name, backend=on, precision=timed, threads=threads, batch=1, divisor=divisor),
         )
     assert spec is not None
     return extractor.write(spec, Path(output or spec.name))

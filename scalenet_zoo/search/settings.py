@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from scalenet_zoo.arch.spec import Strict
+from scalenet_zoo.core.backends import Precision
 from scalenet_zoo.latency.plan import Plan
 
 Whole = Annotated[int, Field(ge=1)]
@@ -46,10 +47,10 @@ class LatencySettings(Strict):
         profile: how much of the space is measured before the search.
         measured: networks that are measured after a round; of ScaleNet's search, of each limited stage.
         batch: images at once.
-        precision: of the networks.
+        precision: of the networks; int8 on ort-cpu and openvino.
     """
 
     profile: Plan = Plan(layers=40, networks=40, held_out=12)
     measured: Whole = 4
     batch: Whole = 1
-    precision: Literal["fp32", "fp16"] = "fp32"
+    precision: Precision = "fp32"

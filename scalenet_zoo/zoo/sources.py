@@ -30,7 +30,7 @@ _REPOSITORY = re.compile(r"([\w.-]+/)?[\w.-]+(@[\w./-]+)?", re.ASCII)
 
 
 def is_exported(model: object) -> bool:
-    """Whether a name is of a file of `export`: an ONNX file or an engine; names of the zoo come before files."""
+    """Whether a name is of a file of `export`: ONNX, OpenVINO's IR, an engine; names of the zoo come before files."""
     return isinstance(model, str | Path) and not is_entry(str(model)) and exported_kind(user_path(model)) is not None
 
 

@@ -207,6 +207,7 @@ def test_doctor_tells_what_is_there_and_what_to_install(run: Run) -> None:
         "ort-cpu",
         "ort-cuda",
         "ort-tensorrt",
+        "openvino",
         "tensorrt",
         "tensorrt-rtx",
     ]
@@ -226,11 +227,12 @@ def test_doctor_names_the_extra_of_a_missing_package(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     monkeypatch.setattr("shutil.which", lambda name: None)
     found = {backend.name: backend for backend in backends.find_backends()}
+    assert found["openvino"].about == "no package openvino: pip install 'scalenet-zoo[openvino]'"
     assert found["tensorrt"].about == "no package tensorrt: pip install 'scalenet-zoo[tensorrt]'"
     assert found["tensorrt-rtx"].about == "no package tensorrt_rtx: pip install 'scalenet-zoo[tensorrt-rtx]'"
     assert "pip install 'tensorrt<11'" in found["ort-tensorrt"].about
     assert found["torch-compile"].about == "no C++ compiler, which torch.compile needs: install g++"
-    assert not any(found[name].ready for name in ("tensorrt", "tensorrt-rtx", "torch-compile"))
+    assert not any(found[name].ready for name in ("openvino", "tensorrt", "tensorrt-rtx", "torch-compile"))
 
 
 # --- errors ---------------------------------------------------------------------------------------

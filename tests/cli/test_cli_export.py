@@ -151,6 +151,34 @@ def test_engines_for_gpus_that_are_not_here(run: Run, network: list[str], tmp_pa
     assert code == 1
 
 
+def test_openvinos_ir(run: Run, network: list[str], tmp_path: Path) -> None:
+    printed = run.json("export", *network, "--to", "openvino", "--with-softmax")
+    assert printed["files"] == {"openvino": "mine.xml", "openvino_weights": "mine.bin"}
+    assert names(tmp_path) == ["mine.bin", "mine.json", "mine.safetensors", "mine.xml"]
+    check = printed["verification"]
+    assert check["relative_difference"] < 1e-4
+    assert check["openvino"]["latency_ms"] > 0
+    photograph = str(PHOTOGRAPHS / "china.jpg")
+    (found,) = run.json("predict", photograph, "--model", "mine.xml", "--top", 1)[photograph]
+    best = check["openvino"]["predictions"][0]
+    assert (found["class"], found["name"]) == (best["class"], best["name"])
+    timing = ["--seconds", 0, "--warmup", 0, "--runs", 2, "--repeats", 2, "--threads", 1]
+    (result,) = run.json("benchmark", "mine.xml", "--on", "openvino", *timing)["results"]
+    assert (result["model"], result["backend"], result["device"]) == ("mine.xml", "openvino", "CPU")
+    # What is asked for from files that cannot give it.
+    _, message = run.error("export", "mine.xml", "--to", "tensorrt")
+    assert "--to: found tensorrt for the file mine.xml, expected a network's name" in message
+    _, message = run.error("show", "mine.xml")
+    assert message.startswith(
+        "mine.xml: is XML, maybe OpenVINO's IR, expected a spec (JSON) or a model folder; `predict"
+    )
+    _, message = run.error("predict", photograph, "--model", "none.xml")
+    assert message.startswith("none.xml: cannot be read: No such file")
+    (tmp_path / "mine.bin").unlink()
+    _, message = run.error("predict", photograph, "--model", "mine.xml")
+    assert message == "mine.bin: cannot be read: No such file or directory; mine.xml has its weights there"
+
+
 def test_a_model_repository(run: Run, network: list[str], tmp_path: Path) -> None:
     printed = run.json("export", *network, "--to", "triton", "--output", "repository")
     assert printed["files"] == {"triton": "repository/mine"}
@@ -171,8 +199,10 @@ def test_a_model_repository(run: Run, network: list[str], tmp_path: Path) -> Non
         (["--io", "int8", "--precision", "fp16"], "--io: found 'int8', expected fp32 or fp16"),
         (["--with-softmax", "--with-argmax"], "found --with-softmax and --with-argmax, expected at most one"),
         (["--with-argmax"], "output: found argmax for scalenet_s0"),
-        (["--io", "fp16"], "precision: found fp32 with io or keep_fp32, expected them with fp16 alone"),
-        (["--keep-fp32", "Softmax"], "precision: found fp32 with io or keep_fp32"),
+        (["--on", "ort-cpu"], "--on: found it with --precision fp32, expected it with int8"),
+        (["--auto", "--precision", "fp16"], "--auto: found it with --precision fp16, expected it with int8"),
+        (["--io", "fp16"], "precision: found fp32 with io, expected it with fp16 alone"),
+        (["--keep-fp32", "Softmax"], "precision: found fp32 with keep_fp32, expected it with fp16 or int8"),
         (["--precision", "fp16", "--keep-fp32", "Nonsense"], "keep_fp32: found 'Nonsense', expected some of Add, Conv"),
         (["--level", "3"], "--level: found it with --to onnx, expected it with --to tensorrt or tensorrt-rtx"),
         (["--rebuild", "--to", "triton"], "--rebuild: found it with --to triton"),
@@ -181,6 +211,8 @@ def test_a_model_repository(run: Run, network: list[str], tmp_path: Path) -> Non
         (["--to", "tensorrt-rtx", "--output", "a.onnx"], "--output: found a.onnx, expected a name for the engine"),
         (["--calibration", "nowhere", "--precision", "int8"], "nowhere: found no such folder"),
         (["--output", "/dev/null/a.onnx"], "/dev/null/a.onnx: cannot be written: "),
+        (["--to", "openvino", "--output", "a"], "--output: found a, expected a name for OpenVINO's IR, NAME.xml"),
+        (["--to", "openvino", "--output", "/dev/null/a.xml"], "/dev/null/a.xml: cannot be written: "),
         (["--to", "triton", "--output", "/dev/null"], "/dev/null/config.pbtxt: cannot be written: "),
         (["--weights", "none.safetensors"], "none.safetensors: cannot be read: No such file"),
     ],
@@ -300,7 +332,8 @@ def test_tensorrt_says_what_is_missing(run: Run, network: list[str], tmp_path: P
     ("arguments", "message"),
     [
         (["--on", "abacus"], "abacus"),
-        (["--on", "ort-cpu", "--precision", "int8"], "--precision: found 'int8', expected fp32 or fp16"),
+        (["--on", "ort-cpu", "--precision", "int4"], "--precision: found 'int4', expected fp32, fp16 or int8"),
+        (["--on", "torch", "--precision", "int8"], "--precision: found int8 for a network on torch, expected it on"),
         (
             ["--on", "ort-cpu", "--output", "model.txt"],
             "--output: found model.txt, expected a file that ends with .json",
@@ -330,7 +363,7 @@ def test_profile_refuses(run: Run, arguments: list[str], message: str, tmp_path:
         (["--latency", "4ms", "--on", "torch", "--size", "64"], "found --size with a classifier's budget"),
         (
             ["--latency", "4ms", "--on", "torch", "--precision", "int8"],
-            "--precision: found 'int8', expected fp32 or fp16",
+            "--precision: found int8 for a network on torch, expected it on ort-cpu or openvino",
         ),
     ],
 )

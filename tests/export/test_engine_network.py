@@ -26,7 +26,7 @@ from scalenet_zoo.export.tensorrt import network as engine_network
 from scalenet_zoo.export.tensorrt.build import EngineNetwork, build_engine, check_engine
 from scalenet_zoo.export.tensorrt.record import Device, EngineOptions, read_engine
 from scalenet_zoo.export.tensorrt.summary import EngineSummary
-from scalenet_zoo.export.verify import Comparison, compare, run_torch
+from scalenet_zoo.export.verify import Comparison, compare_outputs, run_torch
 from tests.helpers.fake_tensorrt import HERE, fake_tensorrt, read_header
 from tests.helpers.networks import random_model, randomise, small
 from tests.helpers.onnx_files import tiny
@@ -156,7 +156,7 @@ def test_an_engine_is_checked_before_it_appears(trt: Any, s0: Path, tmp_path: Pa
     right, wrong = random_model(small("scalenet_s0")), randomise(create_model(small("scalenet_s0")), seed=1).eval()
 
     def check(model: torch.nn.Module, network: EngineNetwork) -> Comparison:
-        return compare(partial(run_torch, model), network, sample_photographs())
+        return compare_outputs(partial(run_torch, model), network, sample_photographs())
 
     options = EngineOptions(batch=(2, 3, 4))
     with pytest.raises(VerificationError, match="scalenet_s0: found outputs that differ"):
@@ -283,12 +283,13 @@ def test_on_a_gpu(name: Any, precision: Any, tmp_path: Path) -> None:
         pytest.skip(f"TensorRT-RTX does not know compute capability {capability}")
     model = random_model(small("scalenet_s0"))
     photographs = sample_photographs()
-    export_onnx(model, tmp_path / "x.onnx", OnnxOptions(precision=precision), calibration=photographs)
+    options = OnnxOptions(precision=precision, target=name if precision == "int8" else None)
+    export_onnx(model, tmp_path / "x.onnx", options, calibration=photographs)
     record = build_engine(
         tmp_path / "x.onnx",
         tmp_path / "x.engine",
         EngineOptions(library=name, batch=(1, 4, 8)),
-        check=lambda network: compare(partial(run_torch, model), network, photographs),
+        check=lambda network: compare_outputs(partial(run_torch, model), network, photographs),
     )
     assert record.summary is not None
     assert record.summary.source == "inspector"

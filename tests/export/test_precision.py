@@ -1,18 +1,16 @@
-"""fp16 and int8 graphs: what their tensors are, and what they compute in real ONNX Runtime sessions."""
-
-from collections.abc import Iterator
+"""fp16 graphs: what their tensors are, and what they compute in real ONNX Runtime sessions."""
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, numpy_helper, parser
+from onnx import TensorProto, parser
 from torch import nn
 
 from scalenet_zoo.core.errors import ExportError
 from scalenet_zoo.export.graph import trace_graph
-from scalenet_zoo.export.precision import quantise, rounded, to_half
+from scalenet_zoo.export.precision import rounded, to_half
 
 
 class Net(nn.Module):
@@ -133,44 +131,3 @@ def test_rounded_graphs_round_every_value(graph: onnx.ModelProto) -> None:
     found = run(exact)
     np.testing.assert_array_equal(found, found.astype(np.float16))  # each output is a half
     np.testing.assert_allclose(found, run(graph), atol=5e-3)
-
-
-def batches() -> Iterator[np.ndarray]:
-    yield from (IMAGES[i : i + 1] for i in range(3))
-
-
-def test_quantised_graphs_are_what_tensorrt_and_onnx_runtime_take(
-    graph: onnx.ModelProto, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = graph.SerializeToString()
-    int8 = quantise(graph, batches(), 3)
-    assert graph.SerializeToString() == before
-    assert capsys.readouterr() == ("", "")  # the quantiser is told to be quiet
-    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in int8.graph.initializer}
-    sources = {output: node for node in int8.graph.node for output in node.output}
-    quantising = [node for node in int8.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    assert {node.domain for node in quantising} == {""}  # ONNX's own operators
-    for node in quantising:
-        scale, zero = tensors[node.input[1]], tensors[node.input[2]]
-        assert (scale > 0).all()
-        assert zero.dtype == np.int8
-        assert not zero.any()  # symmetric
-    weighted = [node for node in int8.graph.node if node.op_type in ("Conv", "Gemm")]
-    assert len(weighted) == 3
-    for node in weighted:
-        assert sources[node.input[0]].op_type == "DequantizeLinear"
-        weight = sources[node.input[1]]
-        assert weight.op_type == "DequantizeLinear"
-        assert tensors[weight.input[0]].dtype == np.int8
-        assert tensors[weight.input[1]].size == tensors[node.input[2]].size > 1  # a scale a channel
-        assert tensors[node.input[2]].dtype == np.float32  # the bias
-    expected = run(graph)
-    assert np.abs(run(int8) - expected).max() < 0.1 * np.abs(expected).max()
-
-
-def test_nodes_can_be_left_out_of_quantisation(graph: onnx.ModelProto) -> None:
-    gemm = next(node.name for node in graph.graph.node if node.op_type == "Gemm")
-    int8 = quantise(graph, batches(), 3, keep_nodes=[gemm])
-    (found,) = (node for node in int8.graph.node if node.op_type == "Gemm")
-    types = {tensor.name: tensor.data_type for tensor in int8.graph.initializer}
-    assert types[found.input[1]] == TensorProto.FLOAT

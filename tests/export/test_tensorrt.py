@@ -24,10 +24,11 @@ from onnx import TensorProto, helper
 
 from scalenet_zoo import load_spec
 from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.core.backends import Precision
 from scalenet_zoo.core.errors import BackendError, EngineError, InputError
 from scalenet_zoo.core.files import SCRATCH, replacing
 from scalenet_zoo.data.image_files import sample_photographs
-from scalenet_zoo.export.metadata import OnnxOptions, Precision
+from scalenet_zoo.export.metadata import OnnxOptions
 from scalenet_zoo.export.onnx import OnnxNetwork, export_onnx
 from scalenet_zoo.export.tensorrt import build as tensorrt
 from scalenet_zoo.export.tensorrt import library as tensorrt_library
@@ -106,7 +107,8 @@ def test_engines_in_three_precisions_for_two_kinds_of_gpu(name: str, s0: Path, t
         if (name, precision) == ("scalenet_s0", "fp32"):
             shutil.copy(s0, file)  # exported already
         else:
-            export_onnx(model, file, OnnxOptions(precision=precision), calibration=sample_photographs())
+            how = OnnxOptions(precision=precision, target="tensorrt-rtx" if precision == "int8" else None)
+            export_onnx(model, file, how, calibration=sample_photographs())
         records[precision] = build_engine(file, file.with_suffix(".engine"), options)
     for key, record in records.items():
         assert record.precision == key

@@ -24,7 +24,16 @@ from scalenet_zoo.export.metadata import Metadata, OnnxOptions, Output
 from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.onnx_network import OnnxNetwork
 from scalenet_zoo.export.precision import rounded as rounded_graph
-from scalenet_zoo.export.verify import Agreement, agree, batch_sizes, compare, differences, processed, run_torch, verify
+from scalenet_zoo.export.verify import (
+    Agreement,
+    agree,
+    batch_sizes,
+    compare_outputs,
+    differences,
+    processed,
+    run_torch,
+    verify,
+)
 from scalenet_zoo.inference.predict import describe_output
 from scalenet_zoo.zoo.interface import Interface
 from tests.helpers.networks import random_model, small
@@ -69,8 +78,8 @@ def test_outputs_that_differ_at_any_batch_size_are_found_out(
     model, path = exported
     liar = Liar(OnnxNetwork.load(path), error, (size,))
     with pytest.raises(VerificationError, match=r"scalenet_s0: found outputs that differ by .* in fp32"):
-        compare(partial(run_torch, model), liar, PHOTOGRAPHS)
-    assert compare(partial(run_torch, model), Liar(liar.honest, 1e-6), PHOTOGRAPHS).batch_sizes == (1, 2, 3)
+        compare_outputs(partial(run_torch, model), liar, PHOTOGRAPHS)
+    assert compare_outputs(partial(run_torch, model), Liar(liar.honest, 1e-6), PHOTOGRAPHS).batch_sizes == (1, 2, 3)
 
 
 def test_outputs_of_another_shape_are_found_out(exported: tuple[nn.Module, Path]) -> None:
@@ -84,7 +93,7 @@ def test_outputs_of_another_shape_are_found_out(exported: tuple[nn.Module, Path]
             return honest(images).ravel()
 
     with pytest.raises(VerificationError, match=r"found outputs of shape \(1000,\), expected \(1, 1000\)"):
-        compare(partial(run_torch, model), Flat(), PHOTOGRAPHS)
+        compare_outputs(partial(run_torch, model), Flat(), PHOTOGRAPHS)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +267,7 @@ def test_too_little_agreement_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pa
     check = export_onnx(model, tmp_path / "a.onnx", options, PHOTOGRAPHS, min_agreement=0.5)
     assert check.agreement == Agreement("top-1", 1.0, 2)
     assert check.noise < 0.05
-    monkeypatch.setattr(checks, "agree", lambda *_: Agreement("top-1", 0.5, 2))
+    monkeypatch.setattr(checks, "agreement", lambda *_: Agreement("top-1", 0.5, 2))
     with pytest.raises(VerificationError, match="found top-1 agreement of 0.500 on 2 images, expected at least 0.9"):
         export_onnx(model, tmp_path / "b.onnx", options, PHOTOGRAPHS, min_agreement=0.9)
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
@@ -291,8 +300,8 @@ def test_dense_networks_with_everything_in_the_graph(task: str, output: Output, 
     )
     # The network alone is in there, too.
     inner = OnnxNetwork.load_inner(path)
-    assert compare(partial(run_torch, model), inner, PHOTOGRAPHS).metadata.options.output == "raw"
-    assert compare(inner, network, PHOTOGRAPHS).relative < 1e-3
+    assert compare_outputs(partial(run_torch, model), inner, PHOTOGRAPHS).metadata.options.output == "raw"
+    assert compare_outputs(inner, network, PHOTOGRAPHS).relative < 1e-3
     nodes = onnx.load(path).graph.node
     assert sum(node.name.startswith("preprocess/") for node in nodes) == 4
     assert json.loads(network.metadata.entries()["scalenet_zoo.export"])["output"] == output

@@ -24,18 +24,22 @@ from torch import nn
 from scalenet_zoo import load_spec
 from scalenet_zoo.core import backends
 from scalenet_zoo.core.errors import BackendError, InputError
+from scalenet_zoo.core.timing import MeasuredLatency, Ratio, Timing, measure, run_for
+from scalenet_zoo.data.image_files import sample_photographs
 from scalenet_zoo.export.metadata import OnnxOptions
 from scalenet_zoo.export.onnx import export_onnx
+from scalenet_zoo.export.openvino.convert import convert_onnx
+from scalenet_zoo.export.openvino.library import compile_model
 from scalenet_zoo.export.tensorrt.build import EngineOptions, build_engine
 from scalenet_zoo.export.verify import run_torch
 from scalenet_zoo.latency import runners
 from scalenet_zoo.latency.cases import BenchmarkResult, measure_cases, plan
 from scalenet_zoo.latency.plot import plot_latencies
 from scalenet_zoo.latency.runners import Runner, gpu_providers, open_runner
-from scalenet_zoo.latency.timing import MeasuredLatency, Ratio, Timing, measure, run_for
 from tests.helpers.command import Run
 from tests.helpers.networks import random_model, small
 from tests.helpers.onnx_files import tiny, with_external_data
+from tests.helpers.shapes import SPECS
 
 QUICK = Timing(warmup=0, seconds=0, runs=2, visits=2)
 milliseconds = st.floats(min_value=1e-3, max_value=1e5)
@@ -173,7 +177,7 @@ def block_output(block: Block, images: torch.Tensor) -> np.ndarray:
     return output.numpy()
 
 
-ON_CPU = ["torch", "ort-cpu", pytest.param("torch-compile", marks=pytest.mark.slow)]
+ON_CPU = ["torch", "ort-cpu", "openvino", pytest.param("torch-compile", marks=pytest.mark.slow)]
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without a GPU")
 
 
@@ -182,9 +186,11 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="is about a m
     [
         ("scalenet_s0", "torch"),
         ("scalenet_s0", "ort-cpu"),
+        pytest.param("scalenet_s0", "openvino", marks=pytest.mark.slow),
         pytest.param("scalenet_s0", "torch-compile", marks=pytest.mark.nightly),
         ("scalenas_p1", "torch"),
         pytest.param("scalenas_p1", "ort-cpu", marks=pytest.mark.nightly),
+        pytest.param("scalenas_p1", "openvino", marks=pytest.mark.nightly),
     ],
 )
 def test_a_runner_computes_what_the_network_does(name: str, backend: str) -> None:
@@ -210,7 +216,7 @@ def test_a_few_layers_run_too_and_are_left_as_they_are(backend: str) -> None:
     np.testing.assert_allclose(found, block_output(block, images), atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["torch", "ort-cpu"])
+@pytest.mark.parametrize("backend", ["torch", "ort-cpu", "openvino"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_precision_and_the_order_of_the_axes_change_little(backend: str, precision: Any) -> None:
     block = Block()
@@ -266,6 +272,21 @@ def test_onnxruntime_runs_on_the_threads_asked_for(threads: int, monkeypatch: py
     assert opened[0].get_providers() == ["CPUExecutionProvider"]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_openvino_runs_on_the_threads_asked_for(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+
+    def compile_and_keep(*arguments: Any) -> Any:
+        compiled.append(compile_model(*arguments))
+        return compiled[-1]
+
+    monkeypatch.setattr("scalenet_zoo.export.openvino.network.compile_model", compile_and_keep)
+    with open_runner(Block(), torch.randn(1, 4, 8, 8), "openvino", threads=threads) as runner:
+        assert (runner.threads, runner.interop_threads, runner.device.type) == (threads, 1, "cpu")
+    assert compiled[0].get_property("INFERENCE_NUM_THREADS") == threads
+    assert compiled[0].get_property("NUM_STREAMS") == 1
+
+
 class Broken(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("tried to allocate 3 GiB\nand a second line")
@@ -275,7 +296,6 @@ class Broken(nn.Module):
     ("model", "backend", "precision", "message"),
     [
         (Broken(), "torch", "fp32", "torch: cannot run Broken with a batch of 1x4x8x8: tried to allocate 3 GiB"),
-        (Block(), "torch", "int8", "int8: found a network, expected fp32 or fp16 for it"),
         (
             Block(),
             "ort-cuba",
@@ -284,6 +304,7 @@ class Broken(nn.Module):
         ),
         (Path("a.onnx"), "torch", "fp32", "torch: found the file a.onnx, expected a network: torch runs no such files"),
         (Path("a.onnx"), "ort-cpu", "fp32", "ort-cpu: cannot run a.onnx with a batch of 1x4x8x8: [ONNXRuntimeError]"),
+        (Path("a.onnx"), "openvino", "fp32", "openvino: cannot run a.onnx with a batch of 1x4x8x8: "),
     ],
 )
 def test_what_cannot_run_says_so_in_a_line(model: Any, backend: str, precision: Any, message: str) -> None:
@@ -629,6 +650,35 @@ def test_a_file_is_run_in_the_form_that_it_takes(tmp_path: Path) -> None:
     assert (uint8.images().shape, uint8.images().dtype) == ((2, 64, 96, 3), torch.uint8)
 
 
+def test_openvinos_ir_runs_on_openvino(exported: Path, tmp_path: Path) -> None:
+    path = tmp_path / "s0.xml"
+    convert_onnx(exported, path, lambda file: None)
+    with pytest.raises(InputError, match=r"s0.xml: found the back end ort-cpu, expected openvino$"):
+        plan([str(path)], ["ort-cpu"])
+    with pytest.raises(InputError, match=r"s0.xml: found another resolution, expected 64x96, the file's own$"):
+        plan([str(path)], ["openvino"], sizes=[(32, 32)])
+    ((ours, theirs),) = plan([str(path), str(exported)], ["openvino"], batches=[3])
+    assert (ours.subject.name, ours.subject.path, ours.subject.spec) == ("s0.xml", path, small("scalenet_s0"))
+    results = measure_cases([ours, theirs], threads=1, timing=QUICK)
+    assert [(each.model, each.backend, each.device, each.batch) for each in results] == [
+        ("s0.xml", "openvino", "CPU", 3),
+        ("s0.onnx", "openvino", "CPU", 3),
+    ]
+    with open_runner(path, ours.images(), "openvino") as one, open_runner(exported, ours.images(), "openvino") as other:
+        np.testing.assert_allclose(one(), other(), rtol=1e-4, atol=1e-5)
+
+
+def test_int8_made_for_another_back_end_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.onnx"
+    options = OnnxOptions(precision="int8", target="openvino")
+    export_onnx(random_model(SPECS["classification"]), path, options, sample_photographs())
+    plan([str(path)], ["openvino"])
+    plan([str(path)], ["ort-cpu"])
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("scalenet_zoo")] == [
+        "a.onnx: found int8 made for openvino, which may be slow or less exact on ort-cpu: export it for that one"
+    ]
+
+
 def test_an_engine_runs_on_the_library_that_built_it(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -720,7 +770,12 @@ def test_the_command_sweeps_batches_and_prints_json(run: Run, exported: Path) ->
         (("--batch", "two"), 2, "--batch: found 'two', expected a whole number above 0"),
         (("--resolution", "64x64x3"), 2, "--resolution: found '64x64x3', expected such as 224 or 512x1024"),
         (("--resolution", "big"), 2, "--resolution: found 'big', expected a whole number above 0"),
-        (("--precision", "fp32,int8"), 2, "--precision: found 'int8', expected fp32, fp16 or fp32,fp16"),
+        (("--precision", "fp32,int4"), 2, "--precision: found 'int4', expected fp32, fp16 or int8"),
+        (
+            ("--precision", "fp32,int8", "--on", "torch"),
+            2,
+            "--precision: found int8 for a network on torch, expected it",
+        ),
         (("--plot", "plot.jpg"), 2, "--plot: found plot.jpg, expected a name that ends in .png, .svg, .pdf"),
         (("--on", "ort-cpu,onnx"), 1, "onnx: found no such back end, expected one of torch, torch-compile, ort-cpu,"),
         (("no_such_model",), 1, "no_such_model: found no such entry in the zoo and no such file"),

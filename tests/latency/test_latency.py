@@ -27,6 +27,7 @@ from scalenet_zoo.arch.scaling import MACS_RANGE, TIGHTNESS, encode_kernels, exp
 from scalenet_zoo.arch.spec import FUSION_STEPS, ArchSpec, Input, MBConvNetwork, spec_of
 from scalenet_zoo.arch.trace import trace_layers
 from scalenet_zoo.cli.latency import print_found
+from scalenet_zoo.core.backends import Precision
 from scalenet_zoo.core.errors import BudgetError, InputError, ModelNotFoundError, OutputError, SpecError, TrainingError
 from scalenet_zoo.core.outputs import check_writable
 from scalenet_zoo.core.run_folder import hold
@@ -49,7 +50,7 @@ from scalenet_zoo.latency.profile import (
     measure_profile,
     sample_items,
 )
-from scalenet_zoo.latency.terms import TERMS, multipath_terms, population_terms, trace_terms
+from scalenet_zoo.latency.terms import INT8_TERMS, TERMS, multipath_terms, population_terms, trace_terms
 from scalenet_zoo.latency.yardstick import QUIET, Visit, Yardstick, quiet, quiet_ms
 from scalenet_zoo.spaces.scalenas import MultipathSpace
 from scalenet_zoo.zoo import catalog as zoo
@@ -70,15 +71,20 @@ def made_up() -> LatencyModel:
 # --- terms ----------------------------------------------------------------------------------------
 
 
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+
+
 @settings(max_examples=40)
-@given(populations())
-def test_terms_of_a_population_are_those_of_its_networks(drawn: tuple[Population, list[list[ArchSpec]]]) -> None:
+@given(populations(), st.sampled_from(PRECISIONS))
+def test_terms_of_a_population_are_those_of_its_networks(
+    drawn: tuple[Population, list[list[ArchSpec]]], precision: Precision
+) -> None:
     population, members = drawn
-    expected = np.array([[trace_terms(spec.trace) for spec in scaled] for scaled in members])
-    np.testing.assert_allclose(np.moveaxis(population_terms(population), 0, -1), expected, rtol=1e-12)
+    expected = np.array([[trace_terms(spec.trace, precision) for spec in scaled] for scaled in members])
+    np.testing.assert_allclose(np.moveaxis(population_terms(population, precision), 0, -1), expected, rtol=1e-12)
 
 
-def terms_of_topology(spec: ArchSpec) -> np.ndarray:
+def terms_of_topology(spec: ArchSpec, precision: Precision = "fp32") -> np.ndarray:
     network = spec.network
     assert network.type == "multipath"
     depth = np.zeros((1, len(network.modules), BRANCHES), dtype=int)
@@ -86,12 +92,13 @@ def terms_of_topology(spec: ArchSpec) -> np.ndarray:
     for m, module in enumerate(network.modules):
         branches = len(module.depth)
         depth[0, m, :branches], fusion[0, m, :branches, :, :branches] = module.depth, module.fusion
-    return multipath_terms(depth, fusion, network.width, network.head, spec.input, spec.classes)[:, 0]
+    return multipath_terms(depth, fusion, network.width, network.head, spec.input, spec.classes, precision)[:, 0]
 
 
-@given(multipath_specs(HEADS))
-def test_terms_of_topologies_are_those_of_their_networks(spec: ArchSpec) -> None:
-    np.testing.assert_allclose(terms_of_topology(spec), trace_terms(spec.trace), rtol=1e-9, atol=1e-6)
+@given(multipath_specs(HEADS), st.sampled_from(PRECISIONS))
+def test_terms_of_topologies_are_those_of_their_networks(spec: ArchSpec, precision: Precision) -> None:
+    expected = trace_terms(spec.trace, precision)
+    np.testing.assert_allclose(terms_of_topology(spec, precision), expected, rtol=1e-9, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [*list_models(task="segmentation"), *list_models(task="pose")])
@@ -116,6 +123,22 @@ def test_terms_count_multiply_adds(spec: ArchSpec) -> None:
     assert counted + depthwise == spec.cost.macs
     assert terms["graph.calls"] == 1
     assert terms["widen.blocks"] >= terms["widen.macs"]
+
+
+@given(st.one_of(mbconv_specs(), multipath_specs(HEADS)))
+def test_int8_has_the_terms_of_fp32_and_more(spec: ArchSpec) -> None:
+    terms = dict(zip(INT8_TERMS, trace_terms(spec.trace, "int8"), strict=True))
+    assert [terms.pop(term) for term in TERMS] == list(trace_terms(spec.trace, "fp32"))
+    shapes = spec.trace.shapes
+    points, left, gated = 0, 0, 0
+    for op in spec.trace.ops:
+        channels, height, width = shapes[op.output]
+        if op.groups > 1:
+            points += op.kernel**2 * height * width
+            left += op.kernel**2 * height * width * (channels % 16)
+        if op.kind == "elementwise" and (1, 1) == shapes[op.inputs[1]][1:] != (height, width):
+            gated += height * width
+    assert terms == {"depthwise.points": points, "depthwise.left": left, "elementwise.gated": gated}
 
 
 def test_terms_of_layers_add_up_to_a_network() -> None:
@@ -198,7 +221,7 @@ def test_items_are_distinct_in_range_and_the_same_for_a_seed() -> None:
     assert 5e9 < max(networks) <= MACS_RANGE[1]
     assert len({item.macs for item in items}) > 55
     again = sample_items(SCALENET, plan, divisor=8)
-    assert all(np.array_equal(a.terms, b.terms) and a.shape == b.shape for a, b in zip(items, again, strict=True))
+    assert all(a.trace == b.trace for a, b in zip(items, again, strict=True))
     other = sample_items(SCALENET, plan.model_copy(update={"seed": 4}), divisor=8)
     assert [item.macs for item in other] != [item.macs for item in items]
 
@@ -238,7 +261,7 @@ def test_items_of_dense_tasks_are_topologies_at_the_entries_widths_and_sizes() -
     assert {spec.network.width for spec in specs["networks"]} == {18, 32, 48}
     assert len({spec.hash for drawn in specs.values() for spec in drawn}) == 34
     again = sample_items(entries, plan, divisor=8)
-    assert all(np.array_equal(a.terms, b.terms) for a, b in zip(items, again, strict=True))
+    assert all(a.trace == b.trace for a, b in zip(items, again, strict=True))
 
 
 def test_entries_are_those_of_a_task_the_cheapest_first() -> None:
@@ -284,8 +307,8 @@ def test_noise_is_not_learnt() -> None:
     noisy = fit_latency_model(made_up_profile(noise=0.05))
     assert noisy.held_out.rms < 0.08
     networks = sample_items(SCALENET, Plan(layers=0, networks=4, held_out=30, seed=9), divisor=8)
-    truth = np.array([law(item.terms) for item in networks])
-    predicted = np.array([noisy.predict_terms(item.terms) for item in networks])
+    truth = np.array([law(item.terms("fp32")) for item in networks])
+    predicted = np.array([noisy.predict_terms(item.terms("fp32")) for item in networks])
     assert accuracy(predicted, truth).rms < 0.04
 
 
@@ -402,7 +425,7 @@ def test_a_model_that_predicts_no_time_is_refused(made_up: LatencyModel) -> None
 
 
 def test_many_networks_are_predicted_as_few_are(made_up: LatencyModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    terms = np.stack([item.terms for item in sample_items(SCALENET, TINY, divisor=8)], axis=1)
+    terms = np.stack([item.terms("fp32") for item in sample_items(SCALENET, TINY, divisor=8)], axis=1)
     expected = made_up.predict_terms(terms)
     monkeypatch.setattr(latency_model, "PREDICTED_AT_ONCE", 3 * len(made_up.correction.points))
     np.testing.assert_allclose(made_up.predict_terms(terms), expected, rtol=1e-12)
@@ -935,7 +958,7 @@ def test_words_are_looked_at_before_torch_is_imported(tmp_path: Path) -> None:
         ([*of_latency, "--latency=4xs"], "--latency: found '4xs', expected a positive number with a unit us, ms or s"),
         ([*of_latency, "--on=nothere"], "nothere: found no such back end, expected one of torch"),
         ([*of_latency, "--family=nothere"], "nothere: found no such family for classification"),
-        ([*of_latency, "--precision=fp8"], "--precision: found 'fp8', expected fp32 or fp16"),
+        ([*of_latency, "--precision=fp8"], "--precision: found 'fp8', expected fp32, fp16 or int8"),
         ([*of_latency, "--output=file"], "file/network.json: cannot be written: File exists"),
         (["build", "--flops=4X"], "--flops: found '4X'"),
         (["build", "nothere"], "nothere: found no such entry"),

@@ -74,7 +74,7 @@ def test_the_largest_of_some_within_a_latency(
         (("toy_s9",), "toy_s9: found no such network in {}, expected toy_s0, toy_s1, toy_s2, toy_s3, toy_s4 or a file"),
         (("--flops", "1K"), "macs: found 1K, expected "),
         (("--flops", "much"), "--flops: found 'much', expected "),
-        (("--latency", "2ms"), "found `--latency`, `--on` or `--threads` alone"),
+        (("--latency", "2ms"), "found `--latency`, `--on`, `--threads` or `--precision` alone"),
         (("toy_s0", "--flops", "300K"), "found none or several of"),
         ((), "found none or several of"),
     ],

@@ -15,8 +15,9 @@ from scalenet_zoo.core.backends import machine
 from scalenet_zoo.core.errors import BudgetError, InputError
 from scalenet_zoo.latency import profile, yardstick
 from scalenet_zoo.latency.model import LatencyModel
-from scalenet_zoo.latency.profile import Measurement, Plan, Profile, device_name
+from scalenet_zoo.latency.profile import Plan, Profile, device_name
 from scalenet_zoo.latency.terms import TERMS, trace_terms
+from scalenet_zoo.latency.yardstick import Visit
 from scalenet_zoo.search.driver import RunOptions
 from scalenet_zoo.search.ledger import LatencyRound, TimedNetwork
 from scalenet_zoo.search.measured_latency import LatencyMeter
@@ -74,10 +75,7 @@ def made_up(folder: Path, backend: str = "none", classes: int = 3) -> LatencyMet
     """A loop whose profile is of the made-up machine, and which cannot measure: all must be known."""
     loop = make_loop(folder, backend, classes=classes)
     items = profile.draw_items(loop.method.draw, PLAN)
-    measurements = [
-        Measurement(role=item.role, terms=tuple(item.terms), macs=item.macs, visits=((law(item.terms), 1.0, 1.0),))
-        for item in items
-    ]
+    measurements = [item.measured("fp32", [Visit(law(item.terms("fp32")), 1.0, 1.0)]) for item in items]
     made = Profile(
         settings=loop.profile_settings,
         plan=PLAN,

@@ -19,8 +19,9 @@ from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.backends import machine
 from scalenet_zoo.core.errors import BudgetError, InputError, SpecError, TrainingError
 from scalenet_zoo.latency import profile, yardstick
-from scalenet_zoo.latency.profile import Measurement, Plan, Profile
+from scalenet_zoo.latency.profile import Plan, Profile
 from scalenet_zoo.latency.terms import TERMS, trace_terms
+from scalenet_zoo.latency.yardstick import Visit
 from scalenet_zoo.search.ledger import Ledger
 from scalenet_zoo.search.measured_latency import LatencyMeter
 from scalenet_zoo.search.scalenas.config import ScaleNASConfig, ScaleNASLatency, TopologySettings
@@ -212,10 +213,7 @@ def made_up(folder: Path) -> LatencyMeter:
     """Latency on a made-up machine, 5% slower than its profile says."""
     loop = make_latency(folder)
     items = profile.draw_items(loop.method.draw, PLAN)
-    measurements = [
-        Measurement(role=item.role, terms=tuple(item.terms), macs=item.macs, visits=((law(item.terms), 1.0, 1.0),))
-        for item in items
-    ]
+    measurements = [item.measured("fp32", [Visit(law(item.terms("fp32")), 1.0, 1.0)]) for item in items]
     made = Profile(
         settings=loop.profile_settings, plan=PLAN, machine=machine(), terms=TERMS, measurements=tuple(measurements)
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from scalenet_zoo.arch.constraints import Floats
     from scalenet_zoo.arch.multipath_cost import MultipathCost
+    from scalenet_zoo.core.backends import Precision
     from scalenet_zoo.latency.model import LatencyModel
     from scalenet_zoo.spaces.scalenas import Bools, MultipathSpace, Topologies
 
@@ -77,13 +78,12 @@ class TopologyPopulation:
         """Multiply-adds and parameters, (n,) each."""
         return self.space.cost(self.topologies, self.classes)
 
-    @property
-    def terms(self) -> Floats:
-        """What their latency is made of, (terms, n); see `latency/terms.py`."""
+    def terms(self, precision: Precision = "fp32") -> Floats:
+        """What their latency in a precision is made of, (terms, n); see `latency/terms.py`."""
         from scalenet_zoo.latency.terms import multipath_terms
 
-        space, topologies = self.space, self.topologies
-        return multipath_terms(topologies.depth, topologies.fusion, space.width, space.head, space.input, self.classes)
+        space, depth, fusion = self.space, self.topologies.depth, self.topologies.fusion
+        return multipath_terms(depth, fusion, space.width, space.head, space.input, self.classes, precision)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class TopologyPredictor:
 
     def predict(self, population: TopologyPopulation) -> Floats:
         """Milliseconds, (n,)."""
-        return self.model.predict_terms(population.terms)
+        return self.model.predict_terms(population.terms(self.model.settings.precision))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,195 @@
+"""An fp32 graph in int8, by explicit quantisation (Q/DQ nodes) that suits where it will run.
+
+graph, images --correct_biases--> graph --rewrite_for_kernels--> graph --ONNX Runtime's quantize_static--> int8 graph
+
+What a back end has integer kernels for differs, so there is a `Scheme` for each target. A network made for one target
+runs on the others too, but may be slower than fp32 there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+from scalenet_zoo.export.bias_correction import correct_biases
+from scalenet_zoo.export.int8_graph import rewrite_for_kernels, saturate_gates, shield_kept
+from scalenet_zoo.export.metadata import Calibrator, TargetBackend
+
+WEIGHTED = ("Conv", "Gemm")
+"""Operators with weights, which become int8 for every target; of transposed convolutions nobody has integer kernels."""
+CALIBRATORS: Mapping[Calibrator, CalibrationMethod] = {
+    "minmax": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+    "entropy": CalibrationMethod.Entropy,
+}
+PERCENTILE = 99.99
+"""Of an activation's values lie within its range; the rest is cut off, so that outliers do not coarsen all others."""
+HISTOGRAM_IMAGES = 32
+"""That percentile and entropy are found from: their histograms take ten times as long as the extremes of minmax."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a graph is quantised for a target.
+
+    Attributes:
+        operators: whose inputs become bytes.
+        unsigned: activations are uint8 with zero points; else int8, and every zero point is 0.
+        outputs: the operators' outputs become bytes too; else an activation is computed before it is rounded.
+        integer_biases: biases are int32; else fp32.
+        rewritten: the graph is rewritten for ONNX Runtime's kernels before.
+    """
+
+    operators: tuple[str, ...]
+    unsigned: bool
+    outputs: bool
+    integer_biases: bool
+    rewritten: bool
+
+
+_TENSORRT = Scheme(WEIGHTED, unsigned=False, outputs=True, integer_biases=False, rewritten=False)
+SCHEMES: Mapping[TargetBackend, Scheme] = {
+    "ort-cpu": Scheme(
+        (*WEIGHTED, "Add", "Mul", "Clip", "Relu", "GlobalAveragePool", "Resize", "Sigmoid", "HardSigmoid"),
+        unsigned=True,
+        outputs=True,
+        integer_biases=True,
+        rewritten=True,
+    ),
+    "openvino": Scheme(WEIGHTED, unsigned=True, outputs=False, integer_biases=False, rewritten=False),
+    "tensorrt": _TENSORRT,
+    "tensorrt-rtx": _TENSORRT,
+}
+
+
+@dataclass
+class Quantiser:
+    """Quantises one graph for one target, again and again: ranges are measured once a calibrator.
+
+        with Quantiser(graph, batches, "ort-cpu") as quantiser:
+            int8 = quantiser.quantise("percentile", keep_nodes=["node_conv_1"])
+
+    Attributes:
+        graph: a simplified fp32 graph with the shapes of its values.
+        batches: inputs of the graph, to find the activations' ranges with: numbered, made when they are needed.
+        target: where the int8 graph will run.
+        activation_bits: 8, or 16 for what loses too much in 8; ONNX Runtime computes that in fp32.
+        whole: names of nodes that are never quantised.
+        corrected: take back what rounded weights shift; needless where only latency matters.
+    """
+
+    graph: onnx.ModelProto
+    batches: Sequence[np.ndarray]
+    target: TargetBackend
+    activation_bits: Literal[8, 16] = 8
+    whole: Collection[str] = ()
+    corrected: bool = True
+    _folder: TemporaryDirectory[str] = field(default_factory=TemporaryDirectory, repr=False)
+
+    def __post_init__(self) -> None:
+        self.scheme = SCHEMES[self.target]
+        prepared = copy.deepcopy(self.graph)
+        self._inputs = {node.name: list(node.input) for node in prepared.graph.node}
+        if self.corrected:
+            prepared = correct_biases(prepared, self.batches, WEIGHTED, self.whole)
+        if self.scheme.rewritten:
+            prepared = rewrite_for_kernels(prepared, self.whole)
+        prepared.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # it is; else a warning
+        self._prepared = prepared
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Forget the ranges."""
+        self._folder.cleanup()
+
+    def quantise(self, calibrator: Calibrator = "minmax", keep_nodes: Collection[str] = ()) -> onnx.ModelProto:
+        """The int8 graph, with ranges found so.
+
+        Args:
+            calibrator: minmax takes an activation's extremes as its range, the others cut off what is rare.
+            keep_nodes: names of nodes that stay in fp32.
+        """
+        scheme, wide = self.scheme, self.activation_bits == 16
+        unsigned, signed = (QuantType.QUInt16, QuantType.QInt16) if wide else (QuantType.QUInt8, QuantType.QInt8)
+        batches = self.batches
+        if calibrator != "minmax":
+            batches = batches[: -(-HISTOGRAM_IMAGES // max(1, len(batches[0])))]
+        path = Path(self._folder.name) / "int8.onnx"
+        prepared = copy.deepcopy(self._prepared)  # ONNX Runtime moves the weights of what it is given into a file
+        for node in prepared.graph.node:
+            if node.name in keep_nodes and node.op_type in WEIGHTED:  # nothing is rounded that its bias took back
+                node.input[:] = self._inputs[node.name]
+        with contextlib.redirect_stdout(io.StringIO()), _no_root_handler():
+            quantize_static(
+                prepared,
+                path,
+                _Batches(self.graph.graph.input[0].name, batches),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(scheme.operators),
+                per_channel=True,
+                activation_type=unsigned if scheme.unsigned else signed,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=[*self.whole, *keep_nodes],
+                calibrate_method=CALIBRATORS[calibrator],
+                calibration_cache_path=Path(self._folder.name) / f"{calibrator}.json",
+                extra_options={
+                    "ActivationSymmetric": not scheme.unsigned,
+                    "WeightSymmetric": True,
+                    "QuantizeBias": scheme.integer_biases,
+                    "OpTypesToExcludeOutputQuantization": [] if scheme.outputs else list(scheme.operators),
+                    "CalibPercentile": PERCENTILE,
+                    "CalibStridedMinMax": 1,  # one batch at a time: its activations are held in memory
+                },
+            )
+        quantised = onnx.load(path)
+        del quantised.metadata_props[:]
+        if scheme.rewritten:
+            quantised = shield_kept(quantised if wide else saturate_gates(quantised), WEIGHTED)
+        return quantised
+
+
+@contextlib.contextmanager
+def _no_root_handler() -> Iterator[None]:
+    """Keep ONNX Runtime, which logs to the root, from giving it a handler that prints our notices a second time."""
+    root, quiet = logging.getLogger(), logging.NullHandler()
+    root.addHandler(quiet)
+    try:
+        yield
+    finally:
+        root.removeHandler(quiet)
+
+
+class _Batches(CalibrationDataReader):  # type: ignore[misc]
+    """Batches for ONNX Runtime's calibrator, which asks for some numbers of them at a time."""
+
+    def __init__(self, name: str, batches: Sequence[np.ndarray]) -> None:
+        self.name, self.batches = name, batches
+        self.due: Iterator[int] = iter(range(len(batches)))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self.due = iter(range(start_index, min(end_index, len(self.batches))))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        if (place := next(self.due, None)) is None:
+            return None
+        return {self.name: self.batches[place]}

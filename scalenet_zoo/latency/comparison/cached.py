@@ -1,0 +1,155 @@
+"""Files of networks for a table, made as needed and kept in the user's cache.
+
+A file is found again by a digest of all that it depends on: the network with its weights, how it is exported, the
+images that int8's ranges are from, the versions of what wrote it, the GPU that an engine is for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from scalenet_zoo.arch.spec import spec_of, unwrapped
+from scalenet_zoo.core.backends import Precision, find_backend, versions
+from scalenet_zoo.core.errors import OutputError
+from scalenet_zoo.core.files import cache_folder, replacing_folder
+from scalenet_zoo.core.locks import locked
+from scalenet_zoo.export.formats import ENGINES, ExportFormat, export_model
+from scalenet_zoo.export.metadata import TargetBackend
+from scalenet_zoo.latency.comparison.calibration import MOST_IMAGES, CalibrationImages
+from scalenet_zoo.zoo.interface import Interface
+from scalenet_zoo.zoo.model_folder import WEIGHTS, save_model
+
+FORMATS: Mapping[str, ExportFormat] = {
+    "ort-cpu": "onnx",
+    "ort-cuda": "onnx",
+    "ort-tensorrt": "onnx",
+    "openvino": "openvino",
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt-rtx",
+}
+"""What back ends run; those of torch run the network itself."""
+TARGET_OF: Mapping[str, TargetBackend] = {
+    "ort-cpu": "ort-cpu",
+    "ort-cuda": "ort-cpu",
+    "ort-tensorrt": "tensorrt",
+    "openvino": "openvino",
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt-rtx",
+}
+"""What int8 is quantised for, where a back end is to run it."""
+_SUFFIXES: Mapping[ExportFormat, str] = {
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "tensorrt": ".engine",
+    "tensorrt-rtx": ".engine",
+}
+
+
+@dataclass(frozen=True)
+class CachedExports:
+    """The files of one network.
+
+    Attributes:
+        network: in evaluation.
+        digest: of its spec, its weights and how images are prepared for it.
+        batch: images of one inference.
+        rebuild: make each file anew, once.
+    """
+
+    network: nn.Module
+    digest: str
+    batch: int
+    rebuild: bool = False
+    _made: set[str] = field(default_factory=set, repr=False)
+
+    @classmethod
+    def of(cls, network: nn.Module, batch: int, rebuild: bool = False) -> CachedExports:
+        """Look at a network's weights."""
+        return cls(network, network_digest(network), batch, rebuild)
+
+    def folder(self) -> Path:
+        """A model folder of the network, as torch loads it; the weights are `WEIGHTS` in it."""
+
+        def write(folder: Path) -> None:
+            save_model(self.network, folder)
+
+        return self._kept({"format": "folder"}, write)
+
+    def file(self, backend: str, precision: Precision, calibration: CalibrationImages | None = None) -> Path:
+        """A file that a back end runs, for batches of one size.
+
+        Args:
+            backend: other than torch's.
+            precision: of the file.
+            calibration: images that int8's ranges are from.
+
+        Raises:
+            ZooError: the network cannot be exported so.
+        """
+        to = FORMATS[backend]
+        int8 = precision == "int8"
+        name = f"network{_SUFFIXES[to]}"
+
+        def write(folder: Path) -> None:
+            export_model(
+                self.network,
+                folder / name,
+                to,
+                precision=precision,
+                on=TARGET_OF[backend] if int8 else None,
+                batch=self.batch,
+                calibration=calibration.folder if calibration and int8 else None,
+                calibration_images=MOST_IMAGES,
+                min_agreement=0.0 if int8 else None,  # it is a figure of the table
+            )
+
+        described = {
+            "format": to,
+            "precision": precision,
+            "target": TARGET_OF[backend] if int8 else None,
+            "calibration": calibration.digest if calibration and int8 else None,
+            "device": find_backend(backend).about if to in ENGINES else None,
+        }
+        return self._kept(described, write) / name
+
+    def _kept(self, described: Mapping[str, object], write: Callable[[Path], None]) -> Path:
+        """The folder with what is described so; it is written if there is none."""
+        whole = {**described, "network": self.digest, "batch": self.batch, "versions": versions()}
+        digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+        entry = cache_folder() / "exports" / digest[:32]
+        lock, files = entry / "lock", entry / "files"
+        try:
+            lock.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            hint = "XDG_CACHE_HOME=FOLDER puts it elsewhere"
+            raise OutputError(f"{lock}: cannot be written: {error.strerror}; {hint}") from error
+        with locked(lock):  # against another process that makes the same file: the second one finds it
+            if not files.is_dir() or (self.rebuild and digest not in self._made):
+                with replacing_folder(files) as folder:
+                    write(folder)
+            self._made.add(digest)
+        return files
+
+
+def network_digest(network: nn.Module) -> str:
+    """The sha256 of all that an exported file depends on: spec, weights, preparation of images, labels."""
+    spec, interface = spec_of(network), Interface.of_network(network)
+    digest = hashlib.sha256(f"{spec.model_dump_json()}{interface.model_dump_json()}".encode())
+    for name, tensor in unwrapped(network).state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def file_bytes(path: Path) -> int:
+    """The size of an exported file with what lies beside it and belongs to it (weights, not records); or of weights."""
+    if path.is_dir():
+        return (path / WEIGHTS).stat().st_size
+    beside = (path.with_suffix(".bin"), path.with_name(f"{path.name}.data"))
+    return sum(file.stat().st_size for file in (path, *beside) if file.is_file())
