@@ -21,10 +21,11 @@ from torch import nn
 from benchmarks.imagenette import FOLDER, accuracies, imagenette
 from benchmarks.interleave import record
 from scalenet_zoo import create_model
+from scalenet_zoo.core.backends import TargetBackend
 from scalenet_zoo.core.timing import Timing
 from scalenet_zoo.data.image_files import find_images, sample_photographs
 from scalenet_zoo.export.gain import measure_gain
-from scalenet_zoo.export.metadata import OnnxOptions, TargetBackend
+from scalenet_zoo.export.metadata import OnnxOptions
 from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.onnx_network import OnnxNetwork
 from scalenet_zoo.export.openvino.convert import convert_onnx

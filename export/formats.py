@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from scalenet_zoo.arch.spec import ArchSpec, spec_of
+from scalenet_zoo.core.backends import Precision, TargetBackend
 from scalenet_zoo.core.errors import UsageError
 from scalenet_zoo.core.file_kinds import ENGINE, OPENVINO, exported_kind, user_path
 from scalenet_zoo.core.files import scratch_folder
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from scalenet_zoo.export.gain import Gain
-    from scalenet_zoo.export.metadata import OnnxOptions, Output
+    from scalenet_zoo.export.metadata import Output
     from scalenet_zoo.export.openvino.network import OpenVinoNetwork
     from scalenet_zoo.export.tensorrt.network import EngineNetwork
     from scalenet_zoo.export.tensorrt.record import EngineOptions, EngineRecord
@@ -42,8 +43,6 @@ _log = logging.getLogger(__name__)
 
 ExportFormat = Literal["onnx", "openvino", "tensorrt", "tensorrt-rtx", "triton"]
 ENGINES = ("tensorrt", "tensorrt-rtx")
-TARGETS = ("ort-cpu", "openvino", *ENGINES)
-"""Back ends that an int8 file can be made for."""
 PASSING = ("openvino", "triton")
 """Formats whose ONNX file is out of the way, and gone in the end."""
 REPOSITORY = Path("model_repository")
@@ -131,7 +130,7 @@ def export_model(
         keep_fp32: what stays in fp32: of fp16 operators, of int8 layers and operators.
         auto: find the few layers that cost int8 most, and leave them in fp32.
         calibrator: how int8 finds ranges: minmax, percentile or entropy; None: the one that agrees best.
-        activation_bits: of int8 on ort-cpu: 8, or 16, which is more exact and no faster than fp32; None: 8.
+        activation_bits: of int8 on ort-cpu: 8, or 16, which is a little more exact and slower than fp32; None: 8.
         compute_capability: of the GPUs that TensorRT-RTX builds for without one, such as 8.9.
         workspace: MiB that a layer may use in TensorRT.
         level: of the effort of TensorRT's builder, 0 to 5.
@@ -196,14 +195,14 @@ def export_model(
     chosen = [form for form, wanted in forms.items() if wanted]
     if len(chosen) > 1:
         raise UsageError(f"found `with_{chosen[0]}` and `with_{chosen[1]}`, expected at most one of them")
-    _one_of("precision", precision or "fp32", ("fp32", "fp16", "int8"))
+    _one_of("precision", precision or "fp32", get_args(Precision))
     _one_of("io", io or "fp32", ("fp32", "fp16"))
     of_int8 = {"on": on, "auto": auto, "calibrator": calibrator, "activation_bits": activation_bits}
     if precision != "int8":
         _refuse(of_int8, f"with `precision` {precision or 'fp32'}", "expected it with int8")
     elif calibration is None:
         raise UsageError("`precision`: found int8 without `calibration`, expected a folder of images with it")
-    _one_of("on", on or "ort-cpu", TARGETS)
+    _one_of("on", on or "ort-cpu", get_args(TargetBackend))
     if to not in ("onnx", "triton", on or to):
         raise UsageError(f"`on`: found {on} with `to` {to}, expected {to}")
     _one_of("calibrator", calibrator or "minmax", ("minmax", "percentile", "entropy"))
@@ -215,6 +214,7 @@ def export_model(
     opened = check_model(model, pretrained, weights)
 
     from scalenet_zoo.export.metadata import OnnxOptions
+    from scalenet_zoo.export.onnx import export_onnx
     from scalenet_zoo.export.tensorrt.record import EngineOptions
 
     batches = (batch, batch, batch) if isinstance(batch, int) else batch
@@ -258,6 +258,7 @@ def export_model(
 
     network, verification, record, gain = None, None, None, None
     beside: Path | None = None
+    least = 0.0
     trained = None if is_file else bool(pretrained or weights or has_weights(model))
     files: dict[str, Path] = {}
     with scratch_folder() as scratch:
@@ -272,8 +273,18 @@ def export_model(
             on_progress(f"exporting {source.name}", 0, 0)
             if options.precision != "fp32":
                 beside = scratch / "fp32" / f"{name}.onnx"
-            how = {"auto": auto, "fp32_beside": beside, "on_progress": on_progress}
-            verification = _export_onnx(network, source, options, images, min_agreement, bool(trained), **how)
+            least = _least_agreement(network, bool(trained), min_agreement)
+            verification = export_onnx(
+                network,
+                source,
+                options,
+                images,
+                images,
+                min_agreement=least,
+                auto=auto,
+                fp32_beside=beside,
+                on_progress=on_progress,
+            )
             if to not in PASSING:
                 files["onnx"] = source
         if to in ENGINES:
@@ -281,7 +292,6 @@ def export_model(
             record = _build_engine(source, files["engine"], engine_options, rebuild, network, images, on_progress)
         if to == "openvino":
             target = output or Path(f"{name}.xml")
-            least = _least_agreement(network, bool(trained), min_agreement) if network is not None else 0.0
             verification = _convert(source, target, network, verification, images, least)
             files |= {"openvino": target, "openvino_weights": target.with_suffix(".bin")}
         if to == "triton":
@@ -390,21 +400,6 @@ def _find_images(folder: Path, limit: int) -> list[Path]:
         names = ", ".join(path.name for path in broken)
         _log.warning("%s: %d images cannot be read and are left out: %s", folder, len(broken), names)
     return images
-
-
-def _export_onnx(
-    network: "nn.Module",
-    path: Path,
-    options: "OnnxOptions",
-    images: list[Path],
-    min_agreement: float | None,
-    trained: bool,
-    **how: Any,  # noqa: ANN401 - of `export_onnx`
-) -> "Verification":
-    from scalenet_zoo.export.onnx import export_onnx
-
-    least = _least_agreement(network, trained, min_agreement)
-    return export_onnx(network, path, options, images, images, min_agreement=least, **how)
 
 
 def _least_agreement(network: "nn.Module", trained: bool, asked: float | None) -> float:

@@ -5,14 +5,13 @@ A smaller precision is not always faster: a back end may lack kernels for it, or
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from scalenet_zoo.core.timing import MeasuredLatency, Ratio, Timing, measure
+from scalenet_zoo.core.timing import MeasuredLatency, Ratio, Timing, measure, timed
 from scalenet_zoo.export.tensorrt.network import EngineNetwork
 from scalenet_zoo.export.verify import Exported, batch_sizes
 
@@ -56,17 +55,7 @@ class _Lap:
     stream: torch.cuda.Stream | None = None
 
     def lap(self) -> float:
-        if self.stream is None:
-            start = time.perf_counter()
-            self.run()
-            return 1000 * (time.perf_counter() - start)
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(self.stream):
-            begin.record()
-            self.run()
-            end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end))
+        return timed(self.run, self.stream)
 
 
 def measure_gain(fp32: Exported, file: Exported, backend: str, timing: Timing | None = None) -> Gain:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.export.inputs import file_transform
 from scalenet_zoo.export.metadata import Metadata
 from scalenet_zoo.inference.prepare import Inference
@@ -39,3 +40,14 @@ def file_inference(metadata: Metadata, network: Callable[[np.ndarray], np.ndarra
         smallest,
         largest,
     )
+
+
+def checked_output(metadata: Metadata, output: np.ndarray, count: int) -> np.ndarray:
+    """What a runtime gave for so many images, halves as float32.
+
+    Raises:
+        InputError: it has another shape than the file's metadata say.
+    """
+    if output.shape != (expected := (count, *metadata.output.shape)):
+        raise InputError(f"{metadata.spec.name}: found an output of shape {output.shape}, expected {expected}")
+    return output.astype(np.float32, copy=False) if output.dtype == np.float16 else output

@@ -12,7 +12,7 @@ from onnx import TensorProto
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, ValidationError
 
 from scalenet_zoo.arch.spec import ArchSpec, Strict, Task, first_complaint
-from scalenet_zoo.core.backends import Precision
+from scalenet_zoo.core.backends import Precision, TargetBackend
 from scalenet_zoo.core.bounds import JSON_BYTES
 from scalenet_zoo.core.errors import ExportError, InputError, SpecError
 from scalenet_zoo.core.files import parse_json
@@ -20,7 +20,6 @@ from scalenet_zoo.core.quoting import printable, quoted
 from scalenet_zoo.export.onnx_file import OnnxFile, shape_of
 from scalenet_zoo.zoo.interface import Interface
 
-TargetBackend = Literal["ort-cpu", "openvino", "tensorrt", "tensorrt-rtx"]
 Calibrator = Literal["minmax", "percentile", "entropy"]
 Output = Literal["raw", "softmax", "argmax", "joints"]
 TensorType = Literal["uint8", "fp16", "fp32", "int32"]

@@ -14,7 +14,7 @@ import torch
 from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.files import scratch_folder
-from scalenet_zoo.export.inference import file_inference
+from scalenet_zoo.export.inference import checked_output, file_inference
 from scalenet_zoo.export.metadata import Metadata
 from scalenet_zoo.export.onnx_file import OnnxFile
 from scalenet_zoo.export.processing import AROUND
@@ -102,9 +102,7 @@ class OnnxNetwork:
             output = np.asarray(self.session.run(None, {source.name: batch})[0])
         except Exception as error:  # onnxruntime's own types derive from Exception only
             raise InputError(f"{self.spec.name}: cannot be run by ONNX Runtime: {first_line(error)}") from error
-        if output.shape != (expected := (len(images), *self.metadata.output.shape)):
-            raise InputError(f"{self.spec.name}: found an output of shape {output.shape}, expected {expected}")
-        return output.astype(np.float32, copy=False) if output.dtype == np.float16 else output
+        return checked_output(self.metadata, output, len(images))
 
 
 def open_session(graph: str | Path | bytes, literal: bool = False) -> onnxruntime.InferenceSession:

@@ -23,9 +23,11 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
+from scalenet_zoo.core.backends import TargetBackend
+from scalenet_zoo.core.errors import ExportError
 from scalenet_zoo.export.bias_correction import correct_biases
 from scalenet_zoo.export.int8_graph import rewrite_for_kernels, saturate_gates, shield_kept
-from scalenet_zoo.export.metadata import Calibrator, TargetBackend
+from scalenet_zoo.export.metadata import Calibrator
 
 WEIGHTED = ("Conv", "Gemm")
 """Operators with weights, which become int8 for every target; of transposed convolutions nobody has integer kernels."""
@@ -36,7 +38,7 @@ CALIBRATORS: Mapping[Calibrator, CalibrationMethod] = {
 }
 PERCENTILE = 99.99
 """Of an activation's values lie within its range; the rest is cut off, so that outliers do not coarsen all others."""
-HISTOGRAM_IMAGES = 32
+HISTOGRAM_IMAGES = 16
 """That percentile and entropy are found from: their histograms take ten times as long as the extremes of minmax."""
 
 
@@ -125,6 +127,9 @@ class Quantiser:
         Args:
             calibrator: minmax takes an activation's extremes as its range, the others cut off what is rare.
             keep_nodes: names of nodes that stay in fp32.
+
+        Raises:
+            ExportError: percentile or entropy cannot tell the values of an activation apart.
         """
         scheme, wide = self.scheme, self.activation_bits == 16
         unsigned, signed = (QuantType.QUInt16, QuantType.QInt16) if wide else (QuantType.QUInt8, QuantType.QInt8)
@@ -136,7 +141,7 @@ class Quantiser:
         for node in prepared.graph.node:
             if node.name in keep_nodes and node.op_type in WEIGHTED:  # nothing is rounded that its bias took back
                 node.input[:] = self._inputs[node.name]
-        with contextlib.redirect_stdout(io.StringIO()), _no_root_handler():
+        with contextlib.redirect_stdout(io.StringIO()), _no_root_handler(), _histograms(calibrator):
             quantize_static(
                 prepared,
                 path,
@@ -155,7 +160,8 @@ class Quantiser:
                     "QuantizeBias": scheme.integer_biases,
                     "OpTypesToExcludeOutputQuantization": [] if scheme.outputs else list(scheme.operators),
                     "CalibPercentile": PERCENTILE,
-                    "CalibStridedMinMax": 1,  # one batch at a time: its activations are held in memory
+                    # Histograms are made of one batch at a time, whose activations are held in memory; extremes of all.
+                    "CalibStridedMinMax": None if calibrator == "minmax" else 1,
                 },
             )
         quantised = onnx.load(path)
@@ -163,6 +169,20 @@ class Quantiser:
         if scheme.rewritten:
             quantised = shield_kept(quantised if wide else saturate_gates(quantised), WEIGHTED)
         return quantised
+
+
+@contextlib.contextmanager
+def _histograms(calibrator: Calibrator) -> Iterator[None]:
+    """Tell in words what NumPy complains of, if values lie too near each other for a histogram."""
+    try:
+        yield
+    except ValueError as error:
+        if calibrator == "minmax" or "bins" not in str(error):
+            raise
+        raise ExportError(
+            f"calibrator: found an activation with nearly one value alone, which {calibrator} has no histogram of,"
+            " expected minmax"
+        ) from error
 
 
 @contextlib.contextmanager

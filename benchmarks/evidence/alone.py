@@ -27,8 +27,6 @@ from scalenet_zoo.zoo.interface import Interface
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WARM_UP = 3
 """Steps before one is recorded: libraries choose their kernels then."""
-CHUNK_STEPS = 16
-"""Steps whose images are augmented at once; the device may have two such chunks before it."""
 JUDGED_AT_ONCE = 2000
 
 
@@ -126,13 +124,11 @@ class Training:
             How many.
         """
         first, last = self.done, self.steps if steps is None else min(self.steps, self.done + steps)
-        while self.done < last and time.monotonic() < until:
-            number, place = divmod(self.done, self.epochs.steps)
-            size = self.recipe.batch_size
-            end = min(self.epochs.steps, place + CHUNK_STEPS, place + last - self.done)
-            images, targets = self.epochs.part(number, place, end)
-            for at in range(0, len(images), size):
-                self._step(images[at : at + size], targets[at : at + size])
+        for steps_now in self.epochs.chunks(first, last):
+            if time.monotonic() >= until:
+                break
+            for images, targets in steps_now:
+                self._step(images, targets)
             self.fence.next()
         self.fence.wait()
         return self.done - first

@@ -2,7 +2,7 @@
 
 import gzip
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -23,6 +23,8 @@ from scalenet_zoo.zoo.interface import Interface
 
 SEARCH_EVERY = 10
 """Of the training images of a class, every so many is the search's: it judges by them, and no network learns them."""
+CHUNK_STEPS = 16
+"""Steps whose images are augmented at once; the device may have two such chunks before it."""
 MARGIN = 4
 """Pixels that crops may lie outside of an image, on every side."""
 CHUNK = 10_000
@@ -168,6 +170,19 @@ class Epochs:
     def epoch(self, number: int) -> tuple[Tensor, Tensor]:
         """All of an epoch: uint8 images (steps * batch_size, 3, h, w), and their classes."""
         return self.part(number, 0, self.steps)
+
+    def chunks(self, done: int, last: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """Steps `done` to `last` (left out) of all epochs, at most `CHUNK_STEPS` at a time: images and their classes.
+
+        They are made so many at a time, since those of an epoch would not fit beside other processes'.
+        """
+        while done < last:
+            number, place = divmod(done, self.steps)
+            end = min(self.steps, place + CHUNK_STEPS, place + last - done)
+            images, targets = self.part(number, place, end)
+            starts = range(0, len(images), self.batch_size)
+            yield [(images[at : at + self.batch_size], targets[at : at + self.batch_size]) for at in starts]
+            done += end - place
 
     def part(self, number: int, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Steps `first` to `last` (left out) of an epoch: uint8 images (n * batch_size, 3, h, w), and their classes."""

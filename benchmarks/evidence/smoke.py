@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.evidence.alone import CHUNK_STEPS, Training, train_alone
-from benchmarks.evidence.images import Sets
+from benchmarks.evidence.alone import Training, train_alone
+from benchmarks.evidence.images import CHUNK_STEPS, Sets
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.supernets import SupernetTraining
 from benchmarks.evidence.tasks import self_test

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from benchmarks.evidence.alone import AUTOCAST, CHUNK_STEPS, Fence
+from benchmarks.evidence.alone import AUTOCAST, Fence
 from benchmarks.evidence.images import Epochs, Normalise, Sets, resized
 from benchmarks.evidence.plan import CLASSES, Plan
 from scalenet_zoo.core.errors import InputError
@@ -130,15 +130,12 @@ class SupernetTraining:
         """
         began = time.monotonic()
         first, last = self.done, self.steps if steps is None else min(self.steps, self.done + steps)
-        while self.done < last and time.monotonic() < until:
-            number, place = divmod(self.done, self.epochs.steps)
-            size = self.recipe.batch_size
-            end = min(self.epochs.steps, place + CHUNK_STEPS, place + last - self.done)
-            images, targets = self.epochs.part(number, place, end)
-            for at in range(0, len(images), size):
-                self._step(images[at : at + size], targets[at : at + size])
-                if time.monotonic() >= until:  # a step may take seconds
-                    break
+        for steps_now in self.epochs.chunks(first, last):
+            for images, targets in steps_now:
+                if time.monotonic() < until:  # a step may take seconds
+                    self._step(images, targets)
+            if time.monotonic() >= until:
+                break
             self.fence.next()
         self.fence.wait()
         self.seconds += time.monotonic() - began

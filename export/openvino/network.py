@@ -14,7 +14,7 @@ import torch
 from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.backends import Precision
 from scalenet_zoo.core.errors import InputError
-from scalenet_zoo.export.inference import file_inference
+from scalenet_zoo.export.inference import checked_output, file_inference
 from scalenet_zoo.export.metadata import Metadata, Port, Tensor
 from scalenet_zoo.export.openvino.ir_file import IrFile
 from scalenet_zoo.export.openvino.library import bind, compile_model, open_core, open_openvino, openvino_complaint
@@ -105,9 +105,7 @@ class OpenVinoNetwork:
             output = np.asarray(self._request.infer(batch, share_inputs=True)[0])
         except RuntimeError as error:
             raise InputError(f"{self.spec.name}: cannot be run by OpenVINO: {openvino_complaint(error)}") from None
-        if output.shape != (expected := (len(images), *self.metadata.output.shape)):
-            raise InputError(f"{self.spec.name}: found an output of shape {output.shape}, expected {expected}")
-        return output.astype(np.float32, copy=False) if output.dtype == np.float16 else output
+        return checked_output(self.metadata, output, len(images))
 
 
 def bind_file(path: Path, images: torch.Tensor) -> Callable[[], torch.Tensor]:

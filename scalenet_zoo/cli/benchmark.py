@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scalenet_zoo.cli.options import Json, Pretrained, Seed, WeightsOption, as_flags
+from scalenet_zoo.cli.options import Json, Pretrained, Seed, WeightsOption, as_flags, parse_words
 from scalenet_zoo.core.bounds import THREADS
 from scalenet_zoo.core.errors import UsageError
 
@@ -107,10 +107,10 @@ def benchmark_command(
     }
     batches = [_number(text, "--batch") for text in batch.split(",")]
     sizes = [_size(text) for text in resolution.split(",")] if resolution else []
-    precisions = _words(precision) if precision else []
+    precisions, backends = parse_words(precision), parse_words(on)
     if data is None:
         _refuse(compared, "without `data`, expected both")
-        _measure(models, _words(on), as_json, batch=batches, resolution=sizes, precision=precisions, **timed, **on_gpu)
+        _measure(models, backends, as_json, batch=batches, resolution=sizes, precision=precisions, **timed, **on_gpu)
         return
     _refuse(on_gpu, "with `data`, expected one of them")
     for flag, several in (("batch", batches), ("resolution", sizes)):
@@ -119,7 +119,7 @@ def benchmark_command(
     _compare(
         models,
         data,
-        _words(on),
+        backends,
         as_json,
         batch=batches[0],
         resolution=sizes[0] if sizes else None,
@@ -201,10 +201,6 @@ def _print_table(table: "ComparisonTable") -> None:
     print_table([column.name for column in shown], rows, "".join("r" if one.is_figure else "l" for one in shown))
     for name, why in failures(table.rows):
         say(f"{name}: {as_flags(why)}")
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
 
 
 def _number(text: str, flag: str) -> int:

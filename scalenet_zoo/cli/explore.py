@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalenet_zoo.cli.options import Json
+from scalenet_zoo.cli.options import Json, parse_words
 from scalenet_zoo.core.bounds import THREADS
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def explore_command(
 
     with progress_lines() as advance:
         found = explore_zoo(
-            _words(on),
-            _words(precision),
-            _words(task),
+            parse_words(on),
+            parse_words(precision),
+            parse_words(task),
             threads=threads,
             batch=batch,
             models=models,
@@ -67,10 +67,6 @@ def explore_command(
     for text in found.left_out:
         say(f"left out: {text}")
     say(f"wrote {found.page} ({found.page.stat().st_size:,} bytes)")
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
 
 
 def _print_fronts(found: "Exploration") -> None:

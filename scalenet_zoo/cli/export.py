@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scalenet_zoo.cli.options import MODEL, Format, Json, Pretrained, Seed, WeightsOption, parse_size
+from scalenet_zoo.cli.options import MODEL, Format, Json, Pretrained, Seed, WeightsOption, parse_size, parse_words
 
 if TYPE_CHECKING:
     from scalenet_zoo.export.tensorrt.record import EngineRecord
@@ -58,7 +58,7 @@ def export_command(
         typer.Option(help="How int8 finds ranges: minmax, percentile or entropy; else whichever agrees best."),
     ] = None,
     activation_bits: Annotated[
-        int | None, typer.Option(help="Of int8 on ort-cpu: 8, or 16: more exact, no faster than fp32.")
+        int | None, typer.Option(help="Of int8 on ort-cpu: 8, or 16: a little more exact, and slower than fp32.")
     ] = None,
     compute_capability: Annotated[
         str | None, typer.Option(help="TensorRT-RTX: GPUs to build for, without one, such as 8.9,12.0.")
@@ -111,11 +111,11 @@ def export_command(
             calibration_images=calibration_images,
             min_agreement=min_agreement,
             io=io,
-            keep_fp32=_words(keep_fp32),
+            keep_fp32=parse_words(keep_fp32),
             auto=auto,
             calibrator=calibrator,
             activation_bits=activation_bits,
-            compute_capability=_words(compute_capability),
+            compute_capability=parse_words(compute_capability),
             workspace=workspace,
             level=level,
             version_compatible=version_compatible,
@@ -145,14 +145,13 @@ def export_command(
         typer.echo(UNTRAINED)
     if made.verification:
         print_verification(made.verification)
+    if auto and made.verification:
+        kept = made.verification.metadata.options.keep_fp32
+        say(f"left in fp32: {', '.join(kept) or 'nothing, since no layer alone costs much'}")
     if made.gain:
         print_gain(made.gain)
     if made.engine:
         _print_engine(made.engine)
-
-
-def _words(text: str | None) -> tuple[str, ...]:
-    return tuple(map(str.strip, text.split(","))) if text else ()
 
 
 def _batch(text: str | None) -> tuple[int, int, int] | None:

@@ -98,3 +98,8 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 def as_flags(text: str) -> str:
     """A message of the library with the names of arguments, which it has in backticks, as this command line's flags."""
     return re.sub(r"`(\w+)`", lambda found: _FLAGS.get(found[1]) or f"--{found[1].replace('_', '-')}", text)
+
+
+def parse_words(text: str | None) -> list[str]:
+    """Read "fp32,int8"; None and nothing: no words."""
+    return [word.strip() for word in text.split(",")] if text else []

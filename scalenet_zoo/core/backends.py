@@ -21,6 +21,8 @@ from scalenet_zoo.core.errors import BackendError
 
 Precision = Literal["fp32", "fp16", "int8"]
 """Of weights and activations, as `--precision` takes it."""
+TargetBackend = Literal["ort-cpu", "openvino", "tensorrt", "tensorrt-rtx"]
+"""Back ends that an int8 file can be made for."""
 PACKAGES = (
     "scalenet-zoo",
     "torch",

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import gc
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Lap(Protocol):
@@ -22,6 +26,28 @@ class Lap(Protocol):
     def lap(self) -> float:
         """Run once; the milliseconds that it took."""
         ...
+
+
+def timed(step: Callable[[], object], stream: torch.cuda.Stream | None = None) -> float:
+    """Run once; the milliseconds that it took.
+
+    Args:
+        step: what is run. On a GPU it only enqueues.
+        stream: of the GPU, that it enqueues on; None: it runs on the CPU.
+    """
+    if stream is None:
+        start = time.perf_counter()
+        step()
+        return 1000 * (time.perf_counter() - start)
+    import torch
+
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        begin.record()
+        step()
+        end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end))
 
 
 @dataclass(frozen=True)

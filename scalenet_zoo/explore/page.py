@@ -7,21 +7,18 @@ The page asks for nothing outside itself: Plotly is in it, and its policy allows
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from scalenet_zoo.core.files import replacing
-from scalenet_zoo.core.quantities import format_count
+from scalenet_zoo.core.pages import read_script, render_page, script_hash
 
 EXPLORER = "scalenet-zoo explore"
+_HERE = "scalenet_zoo.explore"
 
 
 def write_explorer(found: Mapping[str, Any], path: Path) -> None:
@@ -36,18 +33,17 @@ def write_explorer(found: Mapping[str, Any], path: Path) -> None:
     """
     from plotly.offline import get_plotlyjs
 
-    here = files("scalenet_zoo.explore")
-    scripts = [get_plotlyjs(), here.joinpath("page.js").read_text(encoding="utf-8")]
+    plotly, script = Markup(get_plotlyjs()), read_script(_HERE, "page.js")
     points = found["points"]
     backends = list(dict.fromkeys(point["backend"] for point in points))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["count"] = format_count
-    page = environment.from_string(here.joinpath("page.html").read_text(encoding="utf-8")).render(
+    page = render_page(
+        _HERE,
+        "page.html",
         title=f"The zoo on {', '.join(backends)}: {found['machine']['cpu']}",
         generator=EXPLORER,
-        policy=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),
-        plotly=Markup(scripts[0]),
-        script=Markup(scripts[1]),
+        policy=" ".join(f"'sha256-{script_hash(each)}'" for each in (plotly, script)),
+        plotly=plotly,
+        script=script,
         data=Markup(_data({"points": points})),
         found=found,
         points=points,
@@ -55,11 +51,6 @@ def write_explorer(found: Mapping[str, Any], path: Path) -> None:
     )
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
-
-
-def _digest(script: str) -> str:
-    """What a page's policy names a script by that stands in it."""
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _data(value: object) -> str:

@@ -13,7 +13,6 @@ import hashlib
 import math
 import os
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,14 +26,14 @@ import torch
 from torch import nn
 
 from scalenet_zoo.arch.spec import unwrapped
-from scalenet_zoo.core.backends import Precision, require_backend
+from scalenet_zoo.core.backends import Precision, TargetBackend, require_backend
 from scalenet_zoo.core.errors import BackendError, ZooError
 from scalenet_zoo.core.file_kinds import ENGINE, OPENVINO, exported_kind
 from scalenet_zoo.core.files import cache_folder, scratch_folder
 from scalenet_zoo.core.memory import FLOAT_BYTES, check_memory
 from scalenet_zoo.core.outputs import check_writable
+from scalenet_zoo.core.timing import timed
 from scalenet_zoo.export.graph import trace_graph
-from scalenet_zoo.export.metadata import TargetBackend
 from scalenet_zoo.export.onnx_file import OnnxFile
 from scalenet_zoo.export.quantisation import Quantiser
 from scalenet_zoo.latency.precisions import check_precision
@@ -72,17 +71,7 @@ class Runner:
 
     def lap(self) -> float:
         """One inference; the milliseconds that it took."""
-        if self.stream is None:
-            start = time.perf_counter()
-            self.step()
-            return 1000 * (time.perf_counter() - start)
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(self.stream):
-            begin.record()
-            self.step()
-            end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end))
+        return timed(self.step, self.stream)
 
 
 def check_batch(batch: int, shape: Sequence[int]) -> None:

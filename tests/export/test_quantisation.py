@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
+from scalenet_zoo.core.backends import TargetBackend
 from scalenet_zoo.core.errors import EngineError, ExportError
 from scalenet_zoo.data.image_files import read_image, sample_photographs
 from scalenet_zoo.export.bias_correction import correct_biases, rounded_weights
@@ -23,7 +24,7 @@ from scalenet_zoo.export.graph import trace_graph
 from scalenet_zoo.export.inputs import FileBatches, Remembered, file_input, network_input
 from scalenet_zoo.export.int8 import kept_nodes, layer_name, make_int8
 from scalenet_zoo.export.int8_graph import rewrite_for_kernels
-from scalenet_zoo.export.metadata import Metadata, OnnxOptions, TargetBackend
+from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.export.onnx import export_onnx, metadata_of
 from scalenet_zoo.export.onnx_network import OnnxNetwork, open_session
 from scalenet_zoo.export.quantisation import SCHEMES, WEIGHTED, Quantiser
@@ -220,12 +221,28 @@ def test_the_calibrator_that_agrees_best_is_taken(graph: onnx.ModelProto, metada
     shares = iter([0.7, 0.9, 0.8])
     made = make_int8(graph, metadata, images(2), agreement=lambda network: next(shares))
     assert made.calibrator == "percentile"
+    shares = iter([0.7, 0.96])  # entropy is not tried
+    assert make_int8(graph, metadata, images(2), agreement=lambda network: next(shares)).calibrator == "percentile"
     shares = iter([0.99])
     assert make_int8(graph, metadata, images(2), agreement=lambda network: next(shares)).calibrator == "minmax"
     options = metadata.options.model_copy(update={"calibrator": "entropy"})
     asked = Metadata(metadata.spec, metadata.interface, options)
     assert make_int8(graph, asked, images(2), agreement=lambda network: 0.1).calibrator == "entropy"
     assert make_int8(graph, metadata, images(2)).calibrator == "minmax"  # nothing to compare
+
+
+def test_an_activation_of_nearly_one_value_is_left_to_minmax(metadata: Metadata) -> None:
+    layer = nn.Conv2d(3, 4, 1)
+    assert layer.bias is not None
+    with torch.no_grad():
+        layer.weight.fill_(1e-7)
+        layer.bias.fill_(1.0)
+    flat = trace_graph(nn.Sequential(layer, nn.ReLU()), torch.zeros(1, 3, 32, 32))
+    assert make_int8(flat, metadata, images(2), agreement=lambda network: 0.5).calibrator == "minmax"
+    options = metadata.options.model_copy(update={"calibrator": "percentile"})
+    asked = Metadata(metadata.spec, metadata.interface, options)
+    with pytest.raises(ExportError, match="calibrator: found an activation with nearly one value alone"):
+        make_int8(flat, asked, images(2))
 
 
 def test_auto_leaves_the_costly_layer_in_fp32(metadata: Metadata) -> None:

@@ -15,12 +15,11 @@ from pathlib import Path
 from torch import nn
 
 from scalenet_zoo.arch.spec import spec_of, unwrapped
-from scalenet_zoo.core.backends import Precision, find_backend, versions
+from scalenet_zoo.core.backends import Precision, TargetBackend, find_backend, versions
 from scalenet_zoo.core.errors import OutputError
 from scalenet_zoo.core.files import cache_folder, replacing_folder
 from scalenet_zoo.core.locks import locked
 from scalenet_zoo.export.formats import ENGINES, ExportFormat, export_model
-from scalenet_zoo.export.metadata import TargetBackend
 from scalenet_zoo.latency.comparison.calibration import MOST_IMAGES, CalibrationImages
 from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.model_folder import WEIGHTS, save_model

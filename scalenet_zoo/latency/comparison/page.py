@@ -6,20 +6,17 @@ The page asks for nothing outside itself; its one script is named by its hash, s
 from __future__ import annotations
 
 from base64 import b64encode
-from hashlib import sha256
-from importlib.resources import files
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from scalenet_zoo.core.files import replacing
+from scalenet_zoo.core.pages import read_script, render_page, script_hash
 from scalenet_zoo.latency.comparison.cells import columns, failures, headline
 from scalenet_zoo.latency.comparison.table import METRIC_NAMES, ComparisonTable
 
@@ -35,10 +32,10 @@ def write_table_page(table: ComparisonTable, path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template, script = (files(_HERE).joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "sort.js"))
-    shown = columns(table)
-    page = environment.from_string(template).render(
+    script, shown = read_script(_HERE, "sort.js"), columns(table)
+    page = render_page(
+        _HERE,
+        "page.html",
         lines=headline(table),
         columns=shown,
         rows=[(row, [(column, column.text(row), column.value(row)) for column in shown]) for row in table.rows],
@@ -47,8 +44,8 @@ def write_table_page(table: ComparisonTable, path: Path) -> None:
         versions=table.machine["versions"],
         date=table.machine["date"],
         timing=table.settings.timing,
-        script=Markup(script),
-        script_hash=b64encode(sha256(script.encode()).digest()).decode(),
+        script=script,
+        script_hash=script_hash(script),
     )
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -7,17 +7,16 @@ The page asks for nothing outside itself: figures are in it as SVG, and there ar
 
 from base64 import b64encode
 from collections.abc import Mapping
-from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from scalenet_zoo.core.errors import OutputError
 from scalenet_zoo.core.files import replacing_folder
+from scalenet_zoo.core.pages import render_page
 from scalenet_zoo.search.report.data import read_run
 from scalenet_zoo.search.report.plots import STYLE
 from scalenet_zoo.search.report.scalenas import ScaleNASReport
@@ -54,9 +53,9 @@ def write_report(run: Path, output: Path | None = None) -> Path:
         pictures = [part for section in sections for part in section.parts if isinstance(part, Picture)]
         for picture in pictures:
             picture.figure.savefig(folder / f"{picture.name}.png", metadata={"Software": None})
-        environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        template = files("scalenet_zoo.search.report").joinpath("report.html").read_text(encoding="utf-8")
-        page = environment.from_string(template).render(
+        page = render_page(
+            "scalenet_zoo.search.report",
+            "report.html",
             title=report.title,
             summary=report.summary,
             sections=sections,
