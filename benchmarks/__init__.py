@@ -1,1 +1,1 @@
-"""Benchmarks: each prints ratios against a peer in the same run; results/ has what they printed."""
+"""Benchmarks: each prints ratios against a peer in the same run, and writes them to results/."""

@@ -1,4 +1,4 @@
-"""Networks trained alone, several at a time; what each reaches is written down at once: a run can be resumed."""
+"""Networks trained alone, several at a time. Each result is written at once, so a run can be resumed."""
 
 import sys
 from collections.abc import Iterable, Mapping
@@ -21,13 +21,13 @@ from scalenet_zoo.training.trainer import Options, train_network
 
 @dataclass(frozen=True)
 class Data:
-    """What networks learn from, in the split train, and are judged by, in the split test.
+    """Data that networks are trained on (split train) and judged by (split test).
 
     Attributes:
         source: as `--data` of `train` takes it.
-        task: of the networks.
+        task: the networks' task.
         reading: other arguments of `open_data`.
-        metric: that they are judged by; None: the task's first.
+        metric: the metric that networks are judged by; None: the first of the task.
     """
 
     source: str
@@ -38,7 +38,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Training:
-    """A network to be trained, as a row without its figure; it may stand under several names, once a seed of each."""
+    """A network to be trained: a row without its result. It may appear under several names, once per seed of each."""
 
     group: StandaloneGroup
     name: str
@@ -64,19 +64,19 @@ def train_missing(
     recipe: dict[str, JsonValue],
     jobs: int,
 ) -> None:
-    """Train networks whose rows are not there yet.
+    """Train the networks whose rows are still missing.
 
     Args:
-        trainings: all that there shall be.
-        path: of the `Standalone` document.
-        folder: for the runs, one a network and seed.
-        data: to train and judge by.
-        recipe: values that differ from `Recipe`'s.
-        jobs: trainings at a time, a thread each.
+        trainings: all trainings of the run.
+        path: the file of the `Standalone` document.
+        folder: the folder for the runs, one per network and seed.
+        data: data to train on and to judge by.
+        recipe: values that differ from the defaults of `Recipe`.
+        jobs: number of trainings at a time, with one thread each.
     """
     rows = {(row.group, row.name, row.seed): row for row in (Standalone.load(path).rows if path.exists() else ())}
     missing: dict[str, list[Training]] = {}
-    for training in sorted(trainings, key=lambda each: -each.spec.cost.macs):  # the longest first: no core idles
+    for training in sorted(trainings, key=lambda each: -each.spec.cost.macs):  # the longest first, to keep cores busy
         if training.row not in rows:
             missing.setdefault(training.folder, []).append(training)
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
@@ -106,9 +106,9 @@ def train_missing(
 
 
 def _train(spec: ArchSpec, folder: Path, data: Data, values: dict[str, JsonValue], seed: int) -> tuple[float, int]:
-    """Train a network, evaluate it once, at the end: its figure and the epochs; in a process of its own."""
+    """Train a network in this process, and evaluate it once at the end; return the result and the epochs."""
     torch.set_num_threads(1)
-    torch.manual_seed(seed)  # of the initial weights
+    torch.manual_seed(seed)  # for the initial weights
     recipe = Recipe().replace({**values, "seed": seed})
     training, test = (open_data(data.source, data.task, split, **data.reading) for split in ("train", "test"))
     options = Options(workers=0, keep=1, val_interval=recipe.epochs, cpu=True)

@@ -1,9 +1,9 @@
-"""The benchmarks of this checkout beside those of another one, in turn: is anything slower than it was?
+"""The benchmarks of this checkout and of another one, timed in turn: is anything slower than it was?
 
 python -m benchmarks.beside OTHER [--only NAME ...] [--repeats N]: OTHER is a checkout of another commit, whose
-requirements are installed here; about 25 minutes. Ratios of seconds, this / other, below 1 is faster. Either checkout
-runs its own benchmark in a process of its own, which waits for its turn, so what both measure is what their benchmarks
-measure: `interleave`'s `ours`. Of training, a whole run of `train` is a turn.
+requirements are installed here. It takes about 25 minutes. Ratios are of seconds, this / other; below 1 is faster. Each
+checkout runs its own benchmark in a process of its own, which waits for its turn. What is timed is `ours` in the
+benchmarks' calls of `interleave`; for training, a turn is a whole run of `train`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.interleave import ratio, record
 
 NAMES = ("cli_start", "population_cost", "supernet_speed", "scalenas_speed", "scoring_speed", "train_speed")
-LIMITS = {"train_speed": 4}  # turns of what takes long
+LIMITS = {"train_speed": 4}  # fewer turns of long benchmarks
 HERE = Path(__file__).parents[1]
 
 
@@ -50,8 +50,8 @@ def main() -> None:
 
 
 def _start(checkout: Path, name: str, folder: Path) -> "subprocess.Popen[str]":
-    """A process that runs a benchmark of a checkout, turn by turn."""
-    package = folder / str(abs(hash(checkout)))  # the package as it is installed, of this checkout
+    """Start a process that runs a benchmark of a checkout, turn by turn."""
+    package = folder / str(abs(hash(checkout)))  # this checkout's package, laid out as if installed
     (package / "scalenet_zoo").mkdir(parents=True)
     for part in [*(checkout / "scalenet_zoo").iterdir(), checkout / "export", checkout / "searched_archs"]:
         (package / "scalenet_zoo" / part.name).symlink_to(part.resolve())
@@ -82,7 +82,7 @@ def _say(side: "subprocess.Popen[str]", word: str) -> None:
 
 
 def _answer(side: "subprocess.Popen[str]") -> str:
-    """The next line for us; what a benchmark prints for people is passed over."""
+    """Read the next line that is meant for this process; other output of the benchmark is skipped."""
     assert side.stdout
     for line in side.stdout:
         if line.startswith("beside: "):
@@ -96,7 +96,7 @@ def _commit(checkout: Path) -> str:
 
 
 def take_turns(name: str) -> None:
-    """Run a benchmark, of whichever checkout is on the path, whose clock is the other process."""
+    """Run a benchmark of the checkout that is on the path; the other process says when each turn begins."""
     module: Any = importlib.import_module(f"benchmarks.{name}")
     count = 0
 

@@ -1,10 +1,11 @@
-"""`build --latency --pretrained` at eight budgets, beside all published classifiers measured on this machine.
+"""`build --latency --pretrained` at eight budgets, compared with all published classifiers on this machine.
 
 python -m benchmarks.choice --run FOLDER: about 15 minutes on two idle cores; 1 thread, 1 image, fp32 and int8.
 
-Budgets are asked for in turn, from no kept figures on, and it is counted how many networks each had to measure. Then
-all the others are measured, once, and it is looked whether any that meets a budget is quoted more accurate than what
-was taken. What is taken is measured again at the end, from nothing. Interrupted, it goes on where it stopped.
+The budgets are tried one after another, starting without kept figures, and the networks that each of them has to
+measure are counted. Then all other networks are measured once, to see whether any network that meets a budget has a
+higher quoted accuracy than the one taken. At the end, the networks taken are measured again from scratch. An
+interrupted run resumes where it stopped.
 """
 
 import argparse
@@ -23,16 +24,16 @@ from scalenet_zoo.explore.exploration import Exploration, explore_zoo
 from scalenet_zoo.explore.figures import Setting
 
 BUDGETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
-"""Milliseconds: from less than the smallest network takes in fp32 to what the largest but few take."""
+"""Milliseconds: from less than the smallest network takes in fp32 to more than all but the largest few take."""
 
 
 def choices(backend: str) -> list[Choice]:
-    """What each budget leads to."""
+    """Choose a network for each budget."""
     return [choose_published(budget, backend, "any", threads=1, on_progress=Told()) for budget in BUDGETS]
 
 
 def measured_again(taken: list[Choice], backend: str, folder: Path) -> list[float]:
-    """Milliseconds of what was taken, with figures kept elsewhere."""
+    """Measure the networks taken again, with figures kept in another folder; milliseconds."""
     kept = os.environ["XDG_CACHE_HOME"]
     os.environ["XDG_CACHE_HOME"] = str(folder)
     try:
@@ -46,7 +47,7 @@ def measured_again(taken: list[Choice], backend: str, folder: Path) -> list[floa
 
 
 def better(choice: Choice, everything: Exploration) -> list[str]:
-    """Published networks that meet a budget and are quoted more accurate than what was taken."""
+    """Published networks that meet a budget and have a higher quoted accuracy than the network taken."""
     return [
         f"{point.name} in {point.precision}: {point.value}, {format_ms(point.ms)}"
         for point in everything.points
@@ -56,7 +57,7 @@ def better(choice: Choice, everything: Exploration) -> list[str]:
 
 
 def row(first: Choice, last: Choice, again_ms: float, everything: Exploration) -> dict[str, Any]:
-    """A budget: what was taken from nothing, what is taken with all figures kept, and what beats that."""
+    """One budget: the network taken without kept figures, the one taken with all figures, and those that beat it."""
     return {
         "budget_ms": first.budget,
         "measured_for_it": first.measured,
@@ -73,7 +74,7 @@ def row(first: Choice, last: Choice, again_ms: float, everything: Exploration) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--run", type=Path, required=True, help="the folder that figures are kept in")
+    parser.add_argument("--run", type=Path, required=True, help="the folder where figures are kept")
     parser.add_argument("--on", default="ort-cpu", help="the back end")
     arguments = parser.parse_args()
     os.environ["XDG_CACHE_HOME"] = str(arguments.run / "cache")

@@ -1,6 +1,6 @@
-"""Start-up of the command line against `python -c "import typer"`, and that torch is not imported.
+"""Start-up time of the command line against `python -c "import typer"`, and a check that torch is not imported.
 
-python -m benchmarks.cli_start: whole processes; ratios below 3 are wanted.
+python -m benchmarks.cli_start: whole processes are timed; ratios should be below 3.
 """
 
 import subprocess

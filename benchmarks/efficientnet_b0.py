@@ -64,7 +64,7 @@ def session(model: nn.Module, images: np.ndarray, folder: Path) -> Callable[[], 
 
 def main() -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # on a shared machine one thread is the steadier yardstick
+    torch.set_num_threads(1)  # on a shared machine, one thread gives steadier times
     images = torch.randn(8, 3, 224, 224).to(memory_format=torch.channels_last)
 
     def ours() -> nn.Module:

@@ -1,8 +1,8 @@
-"""Evaluation against the bare forward pass and loader: what the metrics cost, for each task and for an ONNX file.
+"""Evaluation against a bare loop of loader and forward pass: the cost of the metrics, per task and for an ONNX file.
 
-python -m benchmarks.evaluate_speed: about 10 minutes; ratios ours / bare, below 1 is faster. One thread computes, one
-process loads; both sides have the same loader, batches and memory format. Images are made up: crops of scikit-learn's
-photographs as JPEG, random masks and persons.
+python -m benchmarks.evaluate_speed: about 10 minutes; ratios ours / bare, below 1 is faster. One thread computes and
+one process loads; both sides use the same loader, batches and memory format. Data are synthetic: crops of
+scikit-learn's photographs as JPEG, random masks and random persons.
 """
 
 import json
@@ -38,7 +38,7 @@ COCO_JOINTS = (
 
 
 def write_images(folder: Path, count: int, size: tuple[int, int]) -> None:
-    """So many different JPEGs, (width, height) pixels."""
+    """Write `count` different JPEG files of `size`, (width, height) in pixels."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     photographs = [read_image(path).resize((2 * size[0], 2 * size[1])) for path in sample_photographs()]
@@ -48,17 +48,17 @@ def write_images(folder: Path, count: int, size: tuple[int, int]) -> None:
 
 
 def image_folder(folder: Path, count: int) -> Examples:
-    """ImageNet's size of images, in a thousand classes."""
+    """Images of ImageNet's typical size in a thousand classes."""
     for i in range(1000):
         (folder / "val" / f"{i:03}").mkdir(parents=True)
     write_images(folder / "new", count, (500, 375))
-    for i in range(1000):  # a class without an image would not count
+    for i in range(1000):  # the reader ignores classes without images
         (folder / "val" / f"{i:03}" / "image.jpg").symlink_to(folder / "new" / f"{i % count:03}.jpg")
     return open_data(f"imagefolder:{folder}", "classification", "val", limit=count)  # type: ignore[return-value]
 
 
 def masks(folder: Path, count: int) -> Examples:
-    """CamVid's size, number of classes and share of void."""
+    """Images and masks with CamVid's size, number of classes and share of void pixels."""
     write_images(folder / "images", count, (480, 360))
     (folder / "masks").mkdir()
     rng = np.random.default_rng(0)
@@ -70,7 +70,7 @@ def masks(folder: Path, count: int) -> Examples:
 
 
 def persons(folder: Path, count: int) -> Examples:
-    """COCO's size of images, a person each."""
+    """Images of COCO's typical size, with one person each."""
     write_images(folder / "images" / "val", count, (640, 480))
     rng = np.random.default_rng(0)
     annotations = []
@@ -91,7 +91,7 @@ def persons(folder: Path, count: int) -> Examples:
 
 
 def bare(network: nn.Module, examples: Examples) -> Callable[[], object]:
-    """The loop that anybody would write, without metrics."""
+    """The loop without metrics that anybody would write."""
     spec = spec_of(network)
     transform = preprocessing(spec, Interface.of_network(network))
 
@@ -115,7 +115,7 @@ def bare_session(opened: OnnxNetwork, examples: Examples) -> Callable[[], object
 
 def main() -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # on a shared machine one thread is the steadier yardstick
+    torch.set_num_threads(1)  # on a shared machine, one thread gives steadier times
     cases: tuple[tuple[str, int, tuple[int, int] | None, Callable[[Path, int], Examples], int], ...] = (
         ("efficientnet_b0", 1000, None, image_folder, 64),
         ("hrnet_w18", 11, (360, 480), masks, 8),

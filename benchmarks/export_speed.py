@@ -1,7 +1,7 @@
-"""The export of S0 to a checked ONNX file against the bare call of torch.onnx.export, and sizes of files and engines.
+"""The export of S0 to a checked ONNX file against a bare call of torch.onnx.export, and the sizes of files and engines.
 
-python -m benchmarks.export_speed: about 3 minutes; ratios ours / bare, below 1 is faster or smaller. Engines are
-TensorRT-RTX's, for compute capabilities 8.9 and 12.0, as they are and with `compress`.
+python -m benchmarks.export_speed: about 3 minutes; ratios ours / bare, below 1 is faster or smaller. The engines are
+for TensorRT-RTX and compute capabilities 8.9 and 12.0, without and with `compress`.
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""Imagenette's small pictures (imagenette-128), and how often a classifier of 1000 classes is right on them."""
+"""Small images of Imagenette (imagenette-128), and the accuracy of a classifier of 1000 classes on them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +19,12 @@ FOLDER = "imagenette-128"
 
 
 def imagenette(data: Path, split: str, images: int | None = None) -> Examples:
-    """A part of the data set, or so many images of it, spread evenly.
+    """Open a split of the data set, or some of its images, spread evenly.
 
     Args:
-        data: the folder that holds it, unpacked.
+        data: the folder that has the unpacked data set.
         split: train or val.
-        images: None: all.
+        images: number of images; None: all.
     """
     (examples,) = check_data(open_data(f"imagefolder:{data / FOLDER}", "classification", split))
     return examples if images is None else Part(examples, images)
@@ -33,13 +33,13 @@ def imagenette(data: Path, split: str, images: int | None = None) -> Examples:
 def accuracies(
     run: Callable[[torch.Tensor], np.ndarray], spec: ArchSpec, interface: Interface, examples: Examples
 ) -> dict[str, float]:
-    """Top-1 accuracy among all of ImageNet's classes, and among those of the data alone.
+    """Compute top-1 accuracy among all of ImageNet's classes, and among the classes of the data alone.
 
     Args:
-        run: images (n, 3, height, width), normalised, to logits (n, 1000).
-        spec: of the network.
-        interface: how images are prepared for it.
-        examples: of Imagenette.
+        run: maps normalised images (n, 3, height, width) to logits (n, 1000).
+        spec: the network's spec.
+        interface: how images are prepared for the network.
+        examples: examples of Imagenette.
     """
     numbers = match_labels(imagenet_labels(), examples.labels)
     known = np.array([number for number in numbers if number is not None])
@@ -54,7 +54,7 @@ def accuracies(
 
 
 def runner(network: torch.nn.Module) -> Callable[[torch.Tensor], np.ndarray]:
-    """A network in PyTorch as `accuracies` takes it."""
+    """Wrap a PyTorch network as a function that `accuracies` takes."""
     network = network.eval().to(memory_format=torch.channels_last)
 
     def run(images: torch.Tensor) -> np.ndarray:

@@ -1,11 +1,12 @@
-"""Networks at budgets, with inherited weights, on Imagenette: ten above the smallest source, five below.
+"""Networks at budgets with inherited weights, on Imagenette: ten budgets above the smallest source, five below it.
 
-python -m benchmarks.inherited_budgets --data FOLDER: an hour on one core, resumed where it was stopped.
-FOLDER holds imagenette-128, unpacked.
+python -m benchmarks.inherited_budgets --data FOLDER: an hour on one core; a stopped run is resumed.
+FOLDER has imagenette-128, unpacked.
 
-Above, networks grow from a source without losing what it knows: their accuracy among ImageNet's 1000 classes is
-compared with the source's, at the source's resolution, and measured at others. Below, they shrink: they are trained for
-one epoch on 1,500 images, and so are the same ones with initial weights.
+Above the smallest source, networks grow from a source without losing what it knows. Their accuracy among ImageNet's
+1000 classes is compared with the source's at the source's resolution, and measured at other resolutions. Below it,
+networks shrink. They are trained for one epoch on 1,500 images, and compared with the same networks trained from
+initial weights.
 """
 
 import argparse
@@ -33,17 +34,17 @@ BELOW = ("100M", "150M", "200M", "270M", "350M")
 PIXELS = (160, 224, 288)
 """Resolutions of the curve."""
 IMAGES, CURVE_IMAGES = 1000, 100
-"""Validation images to compare a network with its source on, and those that each point of the curve stands for."""
+"""Number of validation images for the comparison with the source, and for each point of the curve."""
 
 
 def grown(flops: str, examples: Examples, some: Examples, known: dict[str, dict[str, float]]) -> dict[str, object]:
-    """A network above the smallest source, and its source, on the same images.
+    """Evaluate a network above the smallest source, and its source, on the same images.
 
     Args:
         flops: the budget.
-        examples: to compare both on.
-        some: of these, for other resolutions.
-        known: what sources reach; a new one's figures are added.
+        examples: images to compare both on.
+        some: fewer images, for other resolutions.
+        known: results of the sources; those of a new source are added.
     """
     spec = spec_for(flops=flops, family=FAMILY, pretrained=True)
     source = find_source(spec)
@@ -70,7 +71,7 @@ def grown(flops: str, examples: Examples, some: Examples, known: dict[str, dict[
 
 
 def shrunk(flops: str, data: Path, runs: Path) -> dict[str, object]:
-    """A network below the smallest source, after one epoch, with inherited and with initial weights."""
+    """Evaluate a network below the smallest source after one epoch, with inherited and with initial weights."""
     spec = spec_for(flops=flops, family=FAMILY, pretrained=True)
     source = find_source(spec)
     ours = create_seeded(spec)
@@ -85,7 +86,7 @@ def shrunk(flops: str, data: Path, runs: Path) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=IMAGES, help="of the validation images, to compare on")
+    parser.add_argument("--images", type=int, default=IMAGES, help="number of validation images to compare on")
     arguments = parser.parse_args()
     examples = imagenette(arguments.data, "val", arguments.images)
     some = imagenette(arguments.data, "val", CURVE_IMAGES)

@@ -1,9 +1,9 @@
-"""A search whose supernet begins with EfficientNet-Lite0's weights, beside the same supernet from nothing.
+"""A search whose supernet starts with EfficientNet-Lite0's weights, compared with the same supernet from scratch.
 
-python -m benchmarks.inherited_search --data FOLDER --run RUN: an hour of one core, resumed where it was stopped.
-FOLDER holds imagenette-128, unpacked; RUN keeps both runs. Networks are extracted from the supernet and judged as they
-are, trained by nobody alone: those that the search found, and one at each of some budgets. The supernet from nothing is
-trained as long, with the same recipe, and gives the same networks.
+python -m benchmarks.inherited_search --data FOLDER --run RUN: an hour on one core; a stopped run is resumed.
+FOLDER has imagenette-128, unpacked; RUN keeps both runs. Networks are extracted from the supernet and judged without
+further training: those that the search found, and one at each of several budgets. The supernet from scratch is trained
+for the same time with the same recipe, and the same networks are extracted from it.
 """
 
 import argparse
@@ -26,7 +26,7 @@ BUDGETS = ("20M", "30M", "40M", "60M")
 
 
 def scalenet_zoo(*arguments: str) -> float:
-    """Run a command; the seconds of CPU time that it took."""
+    """Run a command; return the CPU time that it took, in seconds."""
     before = _cpu_seconds()
     subprocess.run([sys.executable, "-m", "scalenet_zoo", *arguments], check=True)
     return _cpu_seconds() - before
@@ -38,7 +38,7 @@ def _cpu_seconds() -> float:
 
 
 def write_config(path: Path, data: Path, inherits: bool) -> Path:
-    """The configuration, with the data's folder."""
+    """Write the configuration with the folder of the data; return its path."""
     config: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
     config["data"] = f"imagefolder:{data.resolve() / FOLDER}"
     if not inherits:
@@ -49,7 +49,7 @@ def write_config(path: Path, data: Path, inherits: bool) -> Path:
 
 
 def judged(folder: Path, data: Path) -> dict[str, object]:
-    """A network's cost, and its accuracy on all validation images."""
+    """Compute a network's cost, and its accuracy on all validation images."""
     network = create_model(folder)
     spec = spec_of(network)
     found = evaluate_network(network, imagenette(data, "val"), batch_size=50)

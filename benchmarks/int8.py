@@ -1,10 +1,10 @@
-"""What int8 is worth on this machine's CPU: latency on ONNX Runtime and OpenVINO, and what it loses.
+"""int8 on this machine's CPU: latency on ONNX Runtime and OpenVINO, loss of accuracy, and time of an export.
 
-python -m benchmarks.int8 [--data FOLDER] [--threads 1]: five networks in int8 beside fp32 on each back end, in turn.
-Ratios int8 / fp32 of each back end, below 1 is faster. Weights are random but EfficientNet-Lite0's; latency does not
-depend on them. With FOLDER, which holds Imagenette-128, also: the accuracy of Lite0 among ImageNet's 1,000
-classes on the 2,000 images of val, in fp32 and int8, calibrated on 128 images of train. And how long an int8 export of
-EfficientNet-B0 with 200 calibration images takes.
+python -m benchmarks.int8 [--data FOLDER] [--threads 1]: five networks in int8 and fp32 are timed in turn on each back
+end. Ratios are int8 / fp32 on the same back end; below 1 is faster. Weights are random, since latency does not depend
+on them; only EfficientNet-Lite0's accuracy is measured with trained weights. If FOLDER is given, which has
+Imagenette-128, that accuracy is measured among ImageNet's 1,000 classes on the 2,000 images of val, in fp32 and in
+int8, calibrated on 128 images of train. An int8 export of EfficientNet-B0 with 200 calibration images is timed, too.
 """
 
 import argparse
@@ -36,12 +36,12 @@ NETWORKS = ("tf_efficientnet_lite0", "mobilenetv2_100", "efficientnet_b0", "scal
 BACKENDS: tuple[TargetBackend, ...] = ("ort-cpu", "openvino")
 TIMING = Timing(warmup=0.5, seconds=4.0, runs=60, visits=15)
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8")
-"""Of x86 CPUs, those that matter to integer kernels."""
+"""The instruction sets of x86 CPUs that matter to integer kernels."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="the folder that holds imagenette-128, unpacked")
+    parser.add_argument("--data", type=Path, help="the folder that has imagenette-128, unpacked")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.manual_seed(0)
@@ -56,14 +56,14 @@ def main() -> None:
 
 
 def instructions() -> list[str]:
-    """The instruction sets of this CPU that matter."""
+    """List the instruction sets of this CPU that matter to integer kernels."""
     path = Path("/proc/cpuinfo")
     flags = path.read_text().split() if path.exists() else []
     return [name for name in INSTRUCTIONS if name in flags]
 
 
 def ratios(name: str, folder: Path) -> dict[str, object]:
-    """Latencies of a network in int8 and fp32 on each back end."""
+    """Measure the latencies of a network in int8 and fp32 on each back end."""
     model = create_model(name).eval()
     found: dict[str, object] = {}
     for backend in BACKENDS:
@@ -81,7 +81,7 @@ def ratios(name: str, folder: Path) -> dict[str, object]:
 
 
 def opened(path: Path, backend: str) -> Exported:
-    """An ONNX file on a back end."""
+    """Open an ONNX file on a back end."""
     if backend == "ort-cpu":
         return OnnxNetwork.load(path)
     ir = path.with_suffix(".xml")
@@ -90,7 +90,7 @@ def opened(path: Path, backend: str) -> Exported:
 
 
 def accuracy(folder: Path, data: Path) -> dict[str, object]:
-    """EfficientNet-Lite0's top-1 of 1,000 classes in fp32 and int8, and how often both decide the same."""
+    """Compute EfficientNet-Lite0's top-1 among 1,000 classes in fp32 and int8, and how often both decide the same."""
     model = create_model("tf_efficientnet_lite0", pretrained=True).eval()
     calibration, _ = find_images(data / FOLDER / "train", 128)
     examples = imagenette(data, "val")
@@ -119,14 +119,14 @@ def accuracy(folder: Path, data: Path) -> dict[str, object]:
 
 
 def remembered(network: Exported, asked: list[np.ndarray], images: torch.Tensor) -> np.ndarray:
-    """A file's logits (n, 1000), whose likeliest classes are noted down."""
+    """Compute a file's logits (n, 1000), and append the most likely classes to `asked`."""
     logits = network(images.numpy())
     asked.append(logits.argmax(1))
     return logits
 
 
 def export_seconds(folder: Path, data: Path | None) -> dict[str, float]:
-    """Seconds of an int8 export of EfficientNet-B0 with 200 images, all checks included; the second of two."""
+    """Time an int8 export of EfficientNet-B0 with 200 images and all checks, in seconds; the second of two counts."""
     images = find_images(data / FOLDER / "train", 200)[0] if data else sample_photographs() * 100
     model: nn.Module = create_model("efficientnet_b0").eval()
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Timing of two things in turn, A B B A ..., so that their ratio holds on a machine whose speed drifts."""
+"""Timing of two functions in turn, A B B A ..., so that their ratio is valid on a machine whose speed drifts."""
 
 import json
 import statistics
@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def interleave(ours: Callable[[], object], peer: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds of each call of both, after one call of each to warm up."""
+    """Time `repeats` calls of both functions in seconds, after one call of each to warm up."""
     pair = (ours, peer)
     for function in pair:
         function()
@@ -26,7 +26,7 @@ def interleave(ours: Callable[[], object], peer: Callable[[], object], repeats: 
 
 
 def ratio(ours: list[float], peer: list[float]) -> dict[str, float]:
-    """The median ratio of paired times, ours / peer, with its quartiles, and both medians in milliseconds."""
+    """Compute the median ratio of paired times, ours / peer, with quartiles, and both medians in milliseconds."""
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
     return {
@@ -40,7 +40,7 @@ def ratio(ours: list[float], peer: list[float]) -> dict[str, float]:
 
 
 def record(name: str, measured: dict[str, object]) -> None:
-    """Print the figures of a benchmark and write them, with the machine, to results/NAME.json."""
+    """Print the figures of a benchmark, and write them with a description of the machine to results/NAME.json."""
     text = json.dumps({"machine": machine(), "measured": measured}, indent=2)
     print(text)
     RESULTS.mkdir(exist_ok=True)

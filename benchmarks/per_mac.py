@@ -1,7 +1,7 @@
-"""Latency per multiply-add in ONNX Runtime: ScaleNet against timm's EfficientNet-B0, and the layers that explain it.
+"""Latency per MAC in ONNX Runtime: ScaleNet against timm's EfficientNet-B0, and the layers that explain it.
 
-python -m benchmarks.per_mac: about 2 minutes; 1 thread, 1 image, all timed in turn. `ns_per_kmac` are nanoseconds
-per thousand multiply-adds; ratios are to the first of each table, medians over visits in turn, with their range.
+python -m benchmarks.per_mac: about 2 minutes; 1 thread, 1 image, all timed in turn. `ns_per_kmac` is in nanoseconds per
+thousand MACs. Ratios are to the first row of each table: medians over visits, with their range.
 """
 
 from contextlib import ExitStack
@@ -24,11 +24,11 @@ TIMING = Timing(warmup=0.5, seconds=2.0, runs=50, visits=20)
 
 
 Subject = tuple[nn.Module, tuple[int, int, int], int]
-"""A module, the shape of its input, and its multiply-adds."""
+"""A module, the shape of its input, and its MACs."""
 
 
 def compare(subjects: dict[str, Subject], backend: str = "ort-cpu") -> dict[str, dict[str, float]]:
-    """Modules timed in turn."""
+    """Time modules in turn."""
     with ExitStack() as stack:
         runners = [
             stack.enter_context(open_runner(module, torch.randn(1, *shape), backend, threads=1))
@@ -67,7 +67,7 @@ def networks() -> dict[str, Subject]:
 
 
 def layers() -> dict[str, Subject]:
-    """The layer that S0 has most of, with other kernels and other channels."""
+    """The most common layer of S0, with other kernel sizes and other numbers of channels."""
     subjects: dict[str, Subject] = {}
     network = load_spec("scalenet_s0").network
     assert network.type == "mbconv"

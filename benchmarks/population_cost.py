@@ -1,6 +1,6 @@
-"""Costing a population of mbconv networks at once, against tracing each spec.
+"""Computing the costs of a population of mbconv networks at once, against tracing each spec.
 
-python -m benchmarks.population_cost: networks a second on one core; at least 200,000 are wanted.
+python -m benchmarks.population_cost: networks per second on one core; the target is at least 200,000.
 """
 
 import os
@@ -20,7 +20,7 @@ REPEATS = 15
 
 
 def networks_per_second(base_models: int, strategies: int) -> list[float]:
-    """Rates of `REPEATS` populations of base models x strategies, drawn from ScaleNet's space."""
+    """Measure rates for `REPEATS` populations of base models x strategies, drawn from ScaleNet's space."""
     rng = np.random.default_rng(0)
     family = load_family("scalenet")
     longest = np.array([1, 4, 4, 4, 4, 4, 1])

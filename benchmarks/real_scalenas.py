@@ -1,16 +1,16 @@
-"""The search of topologies on real data, and what the paper claims of it, checked at a scale that a CPU can run.
+"""The search of topologies on real data, and the paper's claims about it, checked at a scale that a CPU can run.
 
-python -m benchmarks.real_scalenas CONFIG --data FOLDER --run RUN: a few hours on 2 cores, resumed where it was stopped.
+python -m benchmarks.real_scalenas CONFIG --data FOLDER --run RUN: a few hours on 2 cores; a stopped run is resumed.
 CONFIG is real_camvid.yaml or real_leeds.yaml; FOLDER is camvid-11 or lspet-coco, unpacked.
 
-    RUN/data                          links: train, val for the search, test for judgement (of persons: val in halves)
+    RUN/data                          links: train, val for the search, test for judgement (for pose, halves of val)
     RUN/teacher                       the largest network, trained alone
-    RUN/grouped, uniform, sandwich    `Run`s that differ in the sampler; the search itself is grouped's
+    RUN/grouped, uniform, sandwich    `Run`s that differ in the sampler; the search itself uses the grouped one
     RUN/samplers.json                 random networks scored in all three supernets                               (b)
     RUN/searches                      more searches, with other seeds                                             (c)
-    RUN/standalone                    networks trained alone; RUN/grouped/standalone.json has what they reach   (a, d)
-    RUN/longer, longer.json           some of them trained as long as the teacher and the supernet together         (a)
-    RUN/inherited.json                the same networks with the supernet's weights, judged by the same images    (a)
+    RUN/standalone                    networks trained alone; RUN/grouped/standalone.json has their results       (a, d)
+    RUN/longer, longer.json           some of them trained as long as teacher and supernet together               (a)
+    RUN/inherited.json                the same networks with the supernet's weights, judged on the same images    (a)
 """
 
 import argparse
@@ -66,13 +66,13 @@ class Alone(Strict):
     """Which networks are trained alone, and how.
 
     Attributes:
-        found: networks of the front, as far apart in MACs as can be.
-        drawn: random networks, to compare rankings by.
-        hrnet_widths: of HRNets; those of the space's width have a score.
-        seeds: of the networks found and the HRNets; random ones have the first.
-        recipe: values that differ from `Recipe`'s.
-        longer_epochs: of a second training, with the first seed, of the networks found and the HRNets that have a
-            score: as many as the teacher's and the supernet's together.
+        found: number of networks from the Pareto front, as far apart in MACs as possible.
+        drawn: number of random networks, to compare rankings.
+        hrnet_widths: widths of the HRNets; an HRNet of the space's width has a score.
+        seeds: seeds for the networks found and the HRNets; random networks use only the first.
+        recipe: values that differ from the defaults of `Recipe`.
+        longer_epochs: length of a second training, with the first seed, of the networks found and the HRNets that have
+            a score; as long as the trainings of the teacher and the supernet together.
     """
 
     found: int
@@ -87,11 +87,12 @@ class Plan(Strict):
     """The configuration.
 
     Attributes:
-        search: of the grouped run.
-        sandwich_epochs: so many that the sandwich rule, with four networks a step, costs what the others cost.
-        networks: drawn to compare samplers by.
-        seeds: of the searches that are compared; the first is the search's own.
-        alone: what is trained alone.
+        search: configuration of the grouped run.
+        sandwich_epochs: epochs with the sandwich rule, which trains four networks per step; chosen so that it costs as
+            much as the other samplers.
+        networks: number of networks drawn to compare samplers.
+        seeds: seeds of the searches that are compared; the first is that of the search itself.
+        alone: networks that are trained alone.
     """
 
     search: ScaleNASConfig
@@ -108,7 +109,7 @@ class Plan(Strict):
 
 @dataclass(frozen=True)
 class RealScaleNAS:
-    """The whole run; every part does what is missing."""
+    """The whole run; every part does the work that is missing."""
 
     plan: Plan
     images: Path
@@ -160,7 +161,7 @@ class RealScaleNAS:
     # --- the parts -----------------------------------------------------------------------------------
 
     def data(self) -> None:
-        """Links to the images; of persons, every other one of val is for the search, the others to judge by."""
+        """Link the images; for pose, every other image of val is for the search, and the rest is for judgement."""
         if (self.folder / "data").exists():
             return
         with replacing_folder(self.folder / "data") as new:
@@ -181,7 +182,7 @@ class RealScaleNAS:
                 (new / f"annotations/person_keypoints_{split}.json").write_text(json.dumps(document))
 
     def teacher(self) -> None:
-        """The largest network, trained as the supernets are."""
+        """Train the largest network, with the recipe of the supernets."""
         config = self.plan.search
         space, recipe = config.open_space(), config.supernet.make_recipe(config.open_space().head)
         source = f"{'coco' if self.is_pose else 'masks'}:{self.folder / 'data'}"
@@ -201,12 +202,12 @@ class RealScaleNAS:
         )
 
     def supernets(self) -> None:
-        """Three supernets at equal cost, several at a time."""
+        """Train three supernets at equal cost, several at a time."""
         with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool:
             list(pool.map(train_supernet_of, [self] * len(SAMPLERS), SAMPLERS))
 
     def samplers(self) -> None:
-        """(b): the same random networks scored in all supernets."""
+        """(b): score the same random networks in all supernets."""
         path = self.folder / "samplers.json"
         if path.exists():
             return
@@ -218,7 +219,7 @@ class RealScaleNAS:
         write(path, {"keys": keys, "macs": macs, "scores": scores})
 
     def search(self) -> None:
-        """(c): the search and its baselines, with several seeds."""
+        """(c): run the search and its baselines, with several seeds."""
         run, settings = self.grouped, self.plan.search.search
         run.search()
         scorer, bounds = self.scorer(run), TopologyBounds(self.space, run.method.classes, self.plan.search.limits)
@@ -232,12 +233,12 @@ class RealScaleNAS:
                 record.run(TopologySearch(method, record, changed).run)
 
     def alone(self) -> None:
-        """(a), (d): networks of the front, HRNets and random networks, trained alone."""
+        """(a), (d): train networks of the front, HRNets and random networks alone."""
         path, data = self.folder / "grouped" / "standalone.json", self.judgement
         train_missing(self.trainings(), path, self.folder / "standalone", data, self.plan.alone.recipe, self.jobs)
 
     def longer(self) -> None:
-        """(a): networks trained alone for as long as those that have the supernet's weights."""
+        """(a): train networks alone for as long as teacher and supernet were trained together."""
         plan = self.plan.alone
         trainings = [
             training
@@ -248,7 +249,7 @@ class RealScaleNAS:
         train_missing(trainings, self.folder / "longer.json", self.folder / "longer", self.judgement, recipe, self.jobs)
 
     def inherited(self) -> None:
-        """(a): the networks of the space with the supernet's weights, judged as those that are trained alone are."""
+        """(a): judge networks of the space with the supernet's weights, on the same images as those trained alone."""
         path = self.folder / "inherited.json"
         if path.exists():
             return
@@ -266,7 +267,7 @@ class RealScaleNAS:
         write(path, reached)
 
     def record(self) -> None:
-        """The report, the summary, and what of the run is worth keeping."""
+        """Write the report and the summary, and keep the files of the run worth keeping."""
         name = f"real_{self.plan.search.name}"
         write_report(self.folder / "grouped")
         patterns = [
@@ -276,7 +277,7 @@ class RealScaleNAS:
             "*/supernet/log.jsonl",
             "*/supernet/summary.json",
             "grouped/search/*.json",
-            "grouped/report/*",
+            "grouped/report/*.html",
         ]
         with replacing_folder(RESULTS / name) as kept:
             for file in (file for pattern in patterns for file in self.folder.glob(pattern)):
@@ -293,11 +294,11 @@ class RealScaleNAS:
         return Data(config.data, self.space.head, self.reading, self.grouped.method.metric)
 
     def scorer(self, run: Run) -> Scorer:
-        """The scorer of the run's searches: they share their scores."""
+        """The scorer of the run's searches, which share their scores."""
         return run.make_scorer(run.train())
 
     def trainings(self) -> list[Training]:
-        """What is trained alone."""
+        """List the trainings of networks alone."""
         plan, run, state = self.plan.alone, self.grouped, self.state("evolution", self.plan.seeds[0])
         space, classes, trainings = self.space, run.method.classes, []
         for place in np.unique(np.linspace(0, len(state.found) - 1, plan.found).round().astype(int)):
@@ -325,7 +326,7 @@ class RealScaleNAS:
         return trainings
 
     def summary(self) -> dict[str, object]:
-        """The figures of (a) to (d)."""
+        """Compute the figures of (a) to (d)."""
         rows = Standalone.load(self.folder / "grouped" / "standalone.json").rows
         inherited = json.loads((self.folder / "inherited.json").read_text())
         reached: dict[str, list[float]] = {}
@@ -334,7 +335,7 @@ class RealScaleNAS:
         longer = {row.name: row.reached for row in Standalone.load(self.folder / "longer.json").rows}
         first = {row.name: row for row in rows}
         names = {training.spec.hash: training.name for training in reversed(self.trainings())}
-        both = [name for name in names.values() if name in inherited]  # a network that has two names counts once
+        both = [name for name in names.values() if name in inherited]  # a network with two names counts once
         networks = [
             {
                 "name": name,
@@ -379,7 +380,7 @@ class RealScaleNAS:
         }
 
     def _training_macs(self, sampler: SamplerName) -> float:
-        """Of networks, forward and twice as many backward, and of the teacher, forward: once for all of a step."""
+        """MACs of the networks, forward and twice as many backward, and of the teacher, one forward pass per step."""
         summary = SupernetSummary.load(self.folder / sampler / "supernet" / "summary.json")
         space = self.space
         networks = 4 if sampler == "sandwich" else 1
@@ -387,7 +388,7 @@ class RealScaleNAS:
         return 3 * summary.image_macs + summary.images / networks * teacher
 
     def _hypervolumes(self) -> dict[str, Any]:
-        """(c): the area under each method's front, MACs as shares of the largest network's; a value a seed."""
+        """(c): the area under each method's front, with MACs as shares of the largest network's; one value per seed."""
         space = self.space
         most = float(space.cost(space.largest[None], self.grouped.method.classes).macs[0])
         volumes: dict[str, list[float]] = {}
@@ -412,7 +413,7 @@ class RealScaleNAS:
 
 
 def hrnet_modules(hrnet: ArchSpec, counts: Sequence[int]) -> tuple[Module, ...]:
-    """As many of an HRNet's modules with 2, 3 and 4 branches as a space has: the last ones, which end as HRNet ends."""
+    """Take as many of an HRNet's modules with 2, 3 and 4 branches as a space has: the last ones, to end like HRNet."""
     assert hrnet.network.type == "multipath"
     kept: list[Module] = []
     for branches, count in enumerate(counts, start=2):
@@ -432,9 +433,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="camvid-11 or lspet-coco, unpacked")
-    parser.add_argument("--run", type=Path, required=True, help="the folder that everything goes to")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="do these alone, in their order")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, a thread each")
+    parser.add_argument("--run", type=Path, required=True, help="the folder for all files of the run")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="do only these parts, in their order")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, with one thread each")
     given = parser.parse_args()
     torch.set_num_threads(1)
     real = RealScaleNAS(Plan.load(given.config), given.data.resolve(), given.run.resolve(), given.jobs, Told())

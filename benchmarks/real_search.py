@@ -1,13 +1,13 @@
-"""The joint search on real data, and what the paper claims of it, checked at a scale that a CPU can run.
+"""The joint search on real data, and the paper's claims about it, checked at a scale that a CPU can run.
 
-python -m benchmarks.real_search --data FOLDER --run RUN: a few hours on 2 cores, resumed where it was stopped. FOLDER
-is Imagenette-128, unpacked (train and val, a folder a class).
+python -m benchmarks.real_search --data FOLDER --run RUN: a few hours on 2 cores; a stopped run is resumed. FOLDER is
+Imagenette-128, unpacked (train and val, one folder per class).
 
-    RUN/data            links: train; val, every other image of val, for the search; test, the others, for judgement
-    RUN/hss, uniform    `Run`s that differ in the sampler of the supernet; the search itself is hss's
+    RUN/data            links: train; val, every other image of val, for the search; test, the rest, for judgement
+    RUN/hss, uniform    `Run`s that differ in the sampler of the supernet; the search itself uses hss
     RUN/samplers.json   random networks scored in both supernets                                            (b)
-    RUN/standalone      networks trained alone; what they reach stands in RUN/hss/standalone.json           (a), (c)
-    RUN/costs.json      images and multiply-adds of joint and of separate searches                          (d)
+    RUN/standalone      networks trained alone; RUN/hss/standalone.json has their results                   (a), (c)
+    RUN/costs.json      images and MACs of joint and separate searches                                      (d)
     RUN/latency_run     a second search in the same supernet, with a limit on latency; RUN/latency.json     (e)
 """
 
@@ -54,27 +54,27 @@ from scalenet_zoo.spaces.scalenet import Scaling, Space
 from scalenet_zoo.supernet.summary import SupernetSummary
 
 SOURCES: dict[StandaloneGroup, str] = {"found": "joint", "compound": "compound", "random": "random"}
-"""Groups of networks that a search found, and its method."""
+"""For each group of networks that a search found, the name of the search."""
 PAPERS_RATIO = 2.53
-"""How many times cheaper joint search is than separate ones (ScaleNet, ECCV 2022)."""
+"""How many times less a joint search costs than separate searches (ScaleNet, ECCV 2022)."""
 
 
 class Ranked(Strict):
-    """Networks drawn to compare rankings: of which stages, and how many of each."""
+    """Networks drawn to compare rankings: their stages, and how many networks of each."""
 
     stages: tuple[int, ...]
     each: int
 
 
 class Alone(Strict):
-    """How networks are trained alone: a recipe's values, and the seeds of those that searches found."""
+    """How networks are trained alone: values of the recipe, and the seeds for networks that searches found."""
 
     seeds: tuple[int, ...]
     recipe: dict[str, JsonValue]
 
 
 class LatencyPlan(Strict):
-    """The search under a limit on latency: a share of what the joint search's networks take, and its rounds."""
+    """The search under a latency limit: the limit as a share of the joint search's latencies, and its rounds."""
 
     share: float
     backend: str
@@ -83,7 +83,7 @@ class LatencyPlan(Strict):
 
 
 class Plan(Strict):
-    """real_search.yaml; `networks` of each stage are drawn to compare samplers by."""
+    """The content of real_search.yaml; `networks` per stage are drawn to compare samplers."""
 
     search: ScaleNetConfig
     networks: int
@@ -114,7 +114,7 @@ class Samplers(Document):
 
 
 class Budgets(Document):
-    """RUN/budgets.json: milliseconds that the joint search's networks take, and how long those of (e) may."""
+    """RUN/budgets.json: latencies of the joint search's networks in milliseconds, and the limits for (e)."""
 
     joint_ms: tuple[float, ...]
     budgets: tuple[str, ...]
@@ -122,7 +122,7 @@ class Budgets(Document):
 
 @dataclass
 class Counting:
-    """A scorer that notes the multiply-adds of the networks that it is asked for."""
+    """A scorer that records the MACs of the networks that it scores."""
 
     scorer: Scorer
     images_each: int
@@ -136,7 +136,7 @@ class Counting:
 
 @dataclass(frozen=True)
 class RealSearch:
-    """The whole run; every part does what is missing."""
+    """The whole run; every part does the work that is missing."""
 
     plan: Plan
     images: Path
@@ -171,7 +171,7 @@ class RealSearch:
         return Bounds(self.space, self.hss.method.classes, self.config.limits)
 
     def data(self) -> None:
-        """Links to the images: those that the search looks at, and others to judge by."""
+        """Link the images: some for the search, and others for judgement."""
         if (self.folder / "data").exists():
             return
         scratch = self.folder / "data.part"
@@ -186,12 +186,12 @@ class RealSearch:
         scratch.rename(self.folder / "data")
 
     def supernet(self) -> None:
-        """Both supernets, trained for as many steps, each in a process of its own."""
+        """Train both supernets for the same number of steps, each in a process of its own."""
         with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool:
             list(pool.map(train_supernet_of, (self, self), ("hss", "uniform")))
 
     def samplers(self) -> None:
-        """(b): the same random networks of each stage scored in both supernets."""
+        """(b): score the same random networks of each stage in both supernets."""
         path = self.folder / "samplers.json"
         if path.exists():
             return
@@ -214,14 +214,14 @@ class RealSearch:
         Samplers(networks=networks).save(path)
 
     def search(self) -> None:
-        """The joint search, and the baselines."""
+        """Run the joint search and the baselines."""
         self.hss.search()
 
     def state(self, method: str, run: str = "hss") -> ScaleNetLedger:
         return ScaleNetLedger.load(self.folder / run / "search" / f"{method}.json")
 
     def family(self) -> None:
-        """(c): the networks that searches found, trained alone."""
+        """(c): train the networks that searches found alone."""
         trainings = []
         for group, method in SOURCES.items():
             state = self.state(method)
@@ -233,7 +233,7 @@ class RealSearch:
         self._train(trainings)
 
     def rank(self) -> None:
-        """(a): networks with scores from the lowest to the highest, trained alone."""
+        """(a): train networks with scores from the lowest to the highest alone."""
         networks = Samplers.load(self.folder / "samplers.json").networks
         trainings = []
         for stage in self.plan.ranked.stages:
@@ -252,7 +252,7 @@ class RealSearch:
         train_missing(trainings, path, self.folder / "standalone", data, self.plan.alone.recipe, self.jobs)
 
     def costs(self) -> None:
-        """(d): what the joint search and separate ones cost; searches are done again with the scores that there are."""
+        """(d): compute the costs of joint and separate searches; the searches run again with the existing scores."""
         path = self.folder / "costs.json"
         if path.exists():
             return
@@ -268,7 +268,7 @@ class RealSearch:
                 again.append(record.run(partial(self.hss.method.search, before.search, record, ledgers)))
         for before, now in zip((joint, separate), again, strict=True):
             if (before.found, before.evaluations) != (now.found, now.evaluations):
-                raise RuntimeError(f"the {before.search} search was not the same when it was done again")
+                raise RuntimeError(f"{before.search}: found another result when run again, expected the same")
         space, rng = bounds.space, np.random.default_rng(0)
         bases = space.sample(rng, 1000)
         means = [
@@ -286,7 +286,7 @@ class RealSearch:
             }
             for method, macs in trained.items()
         }
-        for cost in costs.values():  # a backward pass multiplies twice as much as a forward pass
+        for cost in costs.values():  # a backward pass takes twice the MACs of a forward pass
             cost["passes"] = 2 * cost["training_images"] + cost["scoring_images"]
             cost["image_macs"] = 3 * cost["training_image_macs_forward"] + cost["scoring_image_macs_forward"]
         costs["note"] = "separate searches: a supernet for each size, each trained with as many images as the joint one"
@@ -295,7 +295,7 @@ class RealSearch:
         write(path, costs)
 
     def latency(self) -> None:
-        """(e): a search under a limit on latency, and its networks measured once more."""
+        """(e): search under a latency limit, and measure the networks found once more."""
         path, folder, plan = self.folder / "latency.json", self.folder / "latency_run", self.plan.latency
         if path.exists():
             return
@@ -344,7 +344,7 @@ class RealSearch:
         )
 
     def _measure(self, state: ScaleNetLedger) -> list[float]:
-        """Milliseconds of the networks that a search ended with, measured now."""
+        """Measure the networks that a search ended with, in milliseconds."""
         plan, folder = self.plan.latency, self.folder / "latency_run" / "latency"
         limits = Limits(latency=("1s",), backend=plan.backend, threads=plan.threads)
         config = self.config.model_copy(update={"limits": limits})
@@ -352,11 +352,11 @@ class RealSearch:
         return latency.measure([found.key for found in state.found])
 
     def record(self) -> None:
-        """Reports, the summary, and what of the run is worth keeping."""
+        """Write reports and the summary, and keep the files of the run worth keeping."""
         for run in (self.folder / name for name in ("hss", "latency_run")):
             if (run / "search").exists():
                 write_report(run)
-        patterns = ["*.yaml", "*.json", "search/*.json", "supernet/log.jsonl", "supernet/summary.json", "report/*"]
+        patterns = ["*.yaml", "*.json", "search/*.json", "supernet/log.jsonl", "supernet/summary.json", "report/*.html"]
         elsewhere = {str(self.folder): "RUN", str(self.images): "FOLDER"}
         with replacing_folder(RESULTS / "real_search") as kept:
             for run in (self.folder / name for name in ("hss", "uniform", "latency_run")):
@@ -367,7 +367,7 @@ class RealSearch:
         record("real_search", self.summary())
 
     def summary(self) -> dict[str, object]:
-        """The figures of (a) to (e), as far as the run has come."""
+        """Compute the figures of (a) to (e), as far as the run has got."""
         parts: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
             "rank": ("hss/standalone.json", self._rank_figures),
             "samplers": ("samplers.json", self._sampler_figures),
@@ -399,7 +399,7 @@ class RealSearch:
         }
 
     def _overhead_figures(self, path: Path) -> dict[str, Any]:
-        """Shares of the searches' time; where latencies are limited, measuring them is in it."""
+        """Shares of the searches' time spent outside scoring; they include measuring, if latency is limited."""
         shares = {}
         for file in sorted(file for run in ("hss", "latency_run") for file in self.folder.glob(f"{run}/search/*.json")):
             state = ScaleNetLedger.load(file)
@@ -465,7 +465,7 @@ class RealSearch:
         return figures
 
     def _error_of_images(self, top1: float) -> float:
-        """How much accuracy would vary over test sets as large as this one."""
+        """The standard error of an accuracy over test sets of this size."""
         images = sum(1 for _ in (self.folder / "data" / "test").glob("*/*"))
         return math.sqrt(top1 * (1 - top1) / images)
 
@@ -493,12 +493,12 @@ class RealSearch:
 
 
 def make_scorer(run: Run) -> Scorer:
-    """The scorer of the run's searches: they share their scores."""
+    """The scorer of the run's searches, which share their scores."""
     return run.make_scorer(run.train())
 
 
 def draw_networks(bounds: Bounds, stage: int, count: int) -> list[Candidate]:
-    """Different networks of a stage: base models within the limits, each with any strategy admissible for it."""
+    """Draw different networks of a stage: base models within the limits, each with a strategy admissible for it."""
     rng, sampler = np.random.default_rng([0, stage]), FeasibleSampler(bounds)
     bounds.some_admissible(stage, sampler.draw(rng, 100))
     drawn: dict[str, Candidate] = {}
@@ -511,7 +511,7 @@ def draw_networks(bounds: Bounds, stage: int, count: int) -> list[Candidate]:
 
 
 def spread(networks: Sequence[Drawn], count: int) -> list[Drawn]:
-    """Networks whose scores lie as evenly as can be between the lowest and the highest."""
+    """Choose networks whose scores are spread as evenly as possible between the lowest and the highest."""
     left = sorted(networks, key=lambda network: network.hierarchical)
     chosen = []
     for target in np.linspace(left[0].hierarchical, left[-1].hierarchical, count):
@@ -526,13 +526,13 @@ def train_supernet_of(real: RealSearch, run: Literal["hss", "uniform"]) -> None:
 
 
 def compare(networks: Sequence[Drawn]) -> dict[str, Any]:
-    """Scores of the same networks in both supernets."""
+    """Compare the scores of the same networks in both supernets."""
     scores = ([network.hierarchical for network in networks], [network.uniform for network in networks])
     return paired(*scores, names=("hierarchical", "uniform"))
 
 
 def correlate(rows: Sequence[StandaloneRow]) -> dict[str, Any]:
-    """How scores rank networks, against what they reach when they are trained alone."""
+    """Correlate the ranking of networks by score with the ranking by their results when trained alone."""
     scores = [row.score for row in rows if row.score is not None]
     return rank_correlation(scores, [row.reached for row in rows if row.score is not None])
 
@@ -543,11 +543,11 @@ PARTS = ("supernet", "samplers", "search", "family", "rank", "costs", "latency",
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="Imagenette-128, unpacked")
-    parser.add_argument("--run", type=Path, required=True, help="the folder that everything goes to")
+    parser.add_argument("--run", type=Path, required=True, help="the folder for all files of the run")
     parser.add_argument("--config", type=Path, default=Path(__file__).with_suffix(".yaml"))
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="do these alone, in their order")
-    parser.add_argument("--jobs", type=int, default=2, help="networks trained alone at a time, a thread each")
-    parser.add_argument("--threads", type=int, default=1, help="of all else; where other work runs, 1 is fastest")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="do only these parts, in their order")
+    parser.add_argument("--jobs", type=int, default=2, help="networks trained alone at a time, with one thread each")
+    parser.add_argument("--threads", type=int, default=1, help="threads of all other work; 1 suits a busy machine best")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     real = RealSearch(Plan.load(given.config), given.data.resolve(), given.run.resolve(), given.jobs, Told())

@@ -1,6 +1,6 @@
-"""Networks of each task trained on small real data sets, with the commands that users have; curves and figures kept.
+"""Networks of each task, trained on small real data sets with the users' commands; curves and results are kept.
 
-python -m benchmarks.real_training --data FOLDER: an hour or two on 2 cores, resumed where it was stopped. FOLDER holds,
+python -m benchmarks.real_training --data FOLDER: an hour or two on 2 cores; a stopped run is resumed. FOLDER has,
 unpacked, imagenette-128 (image folder), camvid-11 (images, masks, split lists) and lspet-coco (COCO's keypoint layout).
 """
 
@@ -19,9 +19,9 @@ from benchmarks.interleave import RESULTS, record
 from scalenet_zoo import ArchSpec, load_spec
 
 SIGMAS = [0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.062, 0.072, 0.079, 0.079, 0.072, 0.062, 0.079, 0.079]
-"""COCO's for Leeds' joints, in their order; 0.079 for neck and head top, which COCO lacks."""
+"""COCO's sigmas for Leeds' joints, in Leeds' order; 0.079 for neck and head top, which COCO does not have."""
 NARROW = 8
-"""Width of the dense networks, so that they train in minutes on a CPU."""
+"""Width of the networks for dense tasks, narrow enough to train in minutes on a CPU."""
 
 Flags = dict[str, str]
 IMAGENETTE: Flags = {"--data": "imagefolder:{data}/imagenette-128", "--size": "96"}
@@ -43,18 +43,18 @@ RUNS: dict[str, tuple[str, Flags, str]] = {
         "val",
     ),
 }
-"""Name: the zoo's entry, flags of `train`, and the split to report on."""
+"""For each name, the zoo's entry, the flags of `train`, and the split to report on."""
 
 
 def narrowed(name: str) -> ArchSpec:
-    """A multipath entry with branches of `NARROW`, 2 `NARROW`, ... channels."""
+    """Make a multipath entry with branches of `NARROW`, 2 `NARROW`, ... channels."""
     spec = load_spec(name)
     network = spec.network.model_copy(update={"width": NARROW})
     return ArchSpec.create(f"{name}_w{NARROW}", spec.task, spec.input, spec.classes, network, spec.provenance)
 
 
 def run(name: str, data: Path, runs: Path) -> dict[str, Any]:
-    """Train, then evaluate the best network: plainly, and on average over mirror images."""
+    """Train, then evaluate the best network: plainly, and averaged over each image and its mirror image."""
     entry, flags, split = RUNS[name]
     spec = load_spec(entry)
     source = entry
@@ -101,7 +101,7 @@ def words(flags: Flags) -> list[str]:
 def scalenet_zoo(*arguments: str) -> str:
     print("scalenet-zoo", *arguments, file=sys.stderr)
     command = [sys.executable, "-m", "scalenet_zoo", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # runs side by side do not wait for each other's threads
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # so that parallel runs do not wait for each other's threads
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
 
 

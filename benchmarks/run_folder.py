@@ -1,4 +1,4 @@
-"""What long runs share: progress, files in their folder, copies of what is worth keeping."""
+"""Helpers of long runs: progress, files in their folder, and copies of the files worth keeping."""
 
 import json
 import shutil
@@ -12,12 +12,12 @@ from typing import Any
 from scalenet_zoo.core.files import replacing
 
 TELL_EVERY = 30
-"""Seconds."""
+"""Seconds between progress messages."""
 
 
 @dataclass
 class Told:
-    """Says what is being done, twice a minute."""
+    """Prints what is being done, twice a minute."""
 
     at: float = field(default_factory=time.monotonic)
 
@@ -33,7 +33,7 @@ def write(path: Path, values: dict[str, Any]) -> None:
 
 
 def keep(file: Path, target: Path, names: Mapping[str, str]) -> None:
-    """Copy a file; where things lie does not matter to others: texts get other `names` for it."""
+    """Copy a file; in text files, local paths are replaced by the given `names`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".png":
         shutil.copy(file, target)

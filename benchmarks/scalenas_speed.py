@@ -1,8 +1,8 @@
 """A training step of the multipath supernet against that of the same network alone.
 
 python -m benchmarks.scalenas_speed [--device cpu|cuda]: about a minute; ratios ours / peer, below 1 is faster. A step
-activates a network, learns from made-up images and masks and updates the weights, with the recipe's optimiser; the
-network alone has only the latter two. On a CPU one thread computes, on small images.
+of the supernet activates a network, computes gradients on random images and masks, and updates the weights with the
+recipe's optimiser; the network alone needs no activation. On a CPU, one thread computes on small images.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from scalenet_zoo.training.recipe import load_recipe
 
 CLASSES = 19
 SIZES = {"cpu": (18, 2, 128), "cuda": (32, 8, 512)}
-"""Width, images a step, and their height and width."""
+"""Width of the network, images per step, and side of the images in pixels."""
 
 
 CASES = {
@@ -32,7 +32,7 @@ CASES = {
     "middle": (Group((3, 4), 0.5), 16),
     "large": (Group((4, 5), 0.8), 10),
 }
-"""Groups that a network is drawn from, and pairs to time."""
+"""The group that a network is drawn from, and the number of pairs to time."""
 
 
 def times(device: str) -> dict[str, object]:
@@ -93,10 +93,10 @@ def times(device: str) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", choices=tuple(SIZES), default=default, help=f"to measure on; here {default}")
+    parser.add_argument("--device", choices=tuple(SIZES), default=default, help=f"device to measure on; here {default}")
     device = parser.parse_args().device
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # on a shared machine one thread is the steadier yardstick
+    torch.set_num_threads(1)  # on a shared machine, one thread gives steadier times
     width, batch, size = SIZES[device]
     settings = {"device": device, "threads": torch.get_num_threads(), "width": width, "batch": batch, "pixels": size}
     record("scalenas_speed", {**settings, "times": times(device)})

@@ -1,9 +1,9 @@
-"""Scoring of a network by a supernet's weights against its bare forward passes.
+"""Scoring a network with a supernet's weights, against its bare forward passes.
 
 python -m benchmarks.scoring_speed: about 10 minutes; ratios ours / bare, below 1 is faster. Ours extracts both coupled
-paths, estimates batch-norm statistics and counts correct answers, from bytes on disk; bare are the same two networks,
-extracted before, on as many images that are ready in memory. One thread computes. A real search has more images a
-network (thousands), so that extraction weighs less than here.
+paths, estimates batch-norm statistics and counts correct answers, reading images as bytes from disk. The peer runs the
+same two networks, extracted beforehand, on as many images that are ready in memory. One thread computes. A real search
+uses more images per network (thousands), so extraction has less weight there.
 """
 
 import tempfile
@@ -31,7 +31,7 @@ SCALINGS = {
 
 
 def images(folder: Path, count: int, size: int) -> CachedImages:
-    """Made-up images, mapped from a file as the real ones."""
+    """Random images, mapped from a file like real ones."""
     rng = np.random.default_rng(count)
     path = folder / f"{count}-{size}.npy"
     np.save(path, rng.integers(0, 256, (count, 3, size, size), dtype=np.uint8))
@@ -40,7 +40,7 @@ def images(folder: Path, count: int, size: int) -> CachedImages:
 
 
 def bare(supernet: ScaleNetSupernet, spec: ArchSpec) -> Callable[[], object]:
-    """Both networks on ready batches."""
+    """The forward passes of both networks on batches in memory."""
     networks: list[nn.Module] = [supernet.extract(spec, side).eval() for side in ("left", "right")]
     for network in networks:
         network.to(memory_format=torch.channels_last)
@@ -58,7 +58,7 @@ def bare(supernet: ScaleNetSupernet, spec: ArchSpec) -> Callable[[], object]:
 
 def main() -> None:
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # on a shared machine one thread is the steadier yardstick
+    torch.set_num_threads(1)  # on a shared machine, one thread gives steadier times
     space = Space.load("scalenet")
     supernet = ScaleNetSupernet(space, CLASSES).eval()
     kernels = space.sample(np.random.default_rng(0), 1)[0]

@@ -1,4 +1,4 @@
-"""Whether a difference is more than noise."""
+"""Statistical tests of differences and rankings."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import numpy as np
 from scipy.stats import kendalltau, ttest_rel, wilcoxon
 
 RESAMPLES = 2000
-"""Of a bootstrap."""
+"""Number of resamples of a bootstrap."""
 
 
 def paired(
     ours: Sequence[float], theirs: Sequence[float], names: tuple[str, str] = ("found", "peer")
 ) -> dict[str, Any]:
-    """Means with their standard errors, and the difference, with tests of whether there is one."""
+    """Compute the means of paired values with standard errors, and their difference, with tests against zero."""
     differences = np.subtract(ours, theirs)
-    same = not differences.any()  # then there is nothing to test
+    same = not differences.any()  # the tests are undefined then
     return {
         "pairs": len(differences),
         names[0]: {"mean": fmean(ours), "standard_error": stdev(ours) / math.sqrt(len(ours))},
@@ -30,7 +30,7 @@ def paired(
 
 
 def rank_correlation(scores: Sequence[float], reached: Sequence[float]) -> dict[str, Any]:
-    """Kendall's tau between networks' scores and what they reach alone, with a bootstrap's interval over networks."""
+    """Compute Kendall's tau between networks' scores and results alone, with a bootstrap interval over networks."""
     xs, ys = np.array(scores), np.array(reached)
     if len(set(xs)) < 2 or len(set(ys)) < 2:
         return {"networks": len(xs), "tau": None}

@@ -1,16 +1,18 @@
-"""A training step of the super-supernet against the same network's alone, and against copies of the weights.
+"""A training step of the super-supernet against a step of the same network alone, and against copies of the weights.
 
 python -m benchmarks.supernet_speed [--device cpu|cuda]: about 5 minutes; ratios ours / peer, below 1 is faster or
-smaller. A step draws up a spec, activates it, learns from made-up images and updates the weights, on alternate sides
-of the channels; the network alone has only the latter two. On a CPU one thread computes, on small images.
+smaller. A step of the supernet makes a spec, activates it, computes gradients on random images and updates the weights,
+alternating between the sides of the channels; the network alone only computes gradients and updates. On a CPU, one
+thread computes on small images.
 
-The third party is an imitation of three habits of the code released with ScaleNet (ECCV 2022), made of our own
-modules: every slice of a weight is copied to be contiguous, and its gradient has the size of the whole; requires_grad
-is set anew over the whole network in each step; both sides have channels of their own, (1 + 1.64) times the base's.
-It is no measurement of that code. Its gradients are None where nothing was active, as PyTorch has it today.
+The third contender imitates three properties of the code released with ScaleNet (ECCV 2022), with our own modules:
+every slice of a weight is copied to be contiguous, and its gradient has the size of the whole weight; requires_grad is
+set again over the whole network in each step; both sides have channels of their own, (1 + 1.64) times those of the base
+model. This is not a measurement of that code. Gradients are None where nothing was active, as in today's PyTorch.
 
-Memory is the most that a step of the largest network takes once all weights have momentum: weights, momentum,
-gradients and activations; in a process of its own each time, on a CPU beyond what it has after its imports.
+Memory is the peak of a step of the largest network once all weights have momentum: weights, momentum, gradients and
+activations. It is measured in a new process each time; on a CPU, memory that the process has after its imports is
+subtracted.
 """
 
 import argparse
@@ -39,20 +41,20 @@ from scalenet_zoo.supernet.scalenet.optimiser import WindowSGD
 CLASSES, BASE_MACS, MEMORY_REPEATS = 1000, 306e6, 3
 LR, MOMENTUM, WEIGHT_DECAY = 0.001, 0.9, 4e-5
 SIZES = {"cpu": (8, 2), "cuda": (64, 1)}
-"""Images a step, and by what the strategies' resolutions are divided."""
+"""Images per step, and the divisor of the strategies' resolutions."""
 CASES = {
     "small": (Scaling(0, 1.0, 1.0, 224), 40),
     "middle": (Scaling(1, 1.16, 1.16, 240), 24),
     "large": (Scaling(3, 1.64, 1.64, 320), 12),
 }
-"""Strategies, and pairs to time."""
+"""Scaling strategies, and the number of pairs to time."""
 
 Step = Callable[[Integers, Scaling, Side], None]
-"""A training step of a base model (stages, layers), scaled."""
+"""A training step of a scaled base model (stages, layers)."""
 
 
 class Images:
-    """A batch for each strategy, and the loss of a network on it."""
+    """A batch for each resolution, and the loss of a network on it."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -62,7 +64,7 @@ class Images:
         self.made: dict[int, Tensor] = {}
 
     def learn(self, forward: Callable[[Tensor], Tensor], resolution: int) -> None:
-        """The gradients of a network's weights."""
+        """Compute the gradients of a network's weights."""
         size = resolution // self.divided_by
         if size not in self.made:
             images = torch.randn(self.batch, 3, size, size, device=self.device)
@@ -70,18 +72,18 @@ class Images:
         self.loss(forward(self.made[size]), self.targets).backward()
 
     def wait(self) -> None:
-        """Until the device has done everything."""
+        """Wait until the device has finished all work."""
         if self.device == "cuda":
             torch.cuda.synchronize()
 
 
 def place(network: nn.Module, images: Images) -> None:
-    """Make a network ready for training on these images."""
+    """Prepare a network for training on these images."""
     network.to(images.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
 
 
 def sgd(network: nn.Module) -> torch.optim.SGD:
-    """Plain SGD; biases and norms have no weight decay."""
+    """Make a plain SGD optimiser; biases and norms have no weight decay."""
     decaying = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": decaying, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
@@ -95,7 +97,7 @@ def activate(supernet: ScaleNetSupernet, space: Space, kernels: Integers, scalin
 
 
 def ours(space: Space, images: Images) -> tuple[ScaleNetSupernet, Step]:
-    """The supernet and its step, as `supernet.train` takes it."""
+    """Make the supernet and its training step, as in the package."""
     supernet = ScaleNetSupernet(space, CLASSES)
     place(supernet, images)
     optimizer = WindowSGD(supernet, LR, MOMENTUM, WEIGHT_DECAY)
@@ -112,7 +114,7 @@ def ours(space: Space, images: Images) -> tuple[ScaleNetSupernet, Step]:
 
 
 def imitation(space: Space, images: Images) -> tuple[ScaleNetSupernet, Step]:
-    """The supernet with the three habits of the module's docstring, and its step."""
+    """Make a supernet with the three properties in the module's docstring, and its training step."""
     *fewer, last = space.scaling
     wider = last.model_copy(update={"width": (*last.width, 1 + space.widest)})
     supernet = ScaleNetSupernet(space.model_copy(update={"scaling": (*fewer, wider)}), CLASSES)
@@ -135,7 +137,7 @@ def imitation(space: Space, images: Images) -> tuple[ScaleNetSupernet, Step]:
 
 
 def alone(network: MBConvNet, images: Images) -> Callable[[Scaling], None]:
-    """The step of a stand-alone network."""
+    """Make the training step of a stand-alone network."""
     place(network, images)
     optimizer = sgd(network)
 
@@ -149,7 +151,7 @@ def alone(network: MBConvNet, images: Images) -> Callable[[Scaling], None]:
 
 
 def base_model(space: Space) -> Integers:
-    """Of a thousand base models the one whose MACs are nearest to the paper's."""
+    """Choose the base model whose MACs are closest to the paper's, out of a thousand."""
     bases = space.sample(np.random.default_rng(0), 1000)
     macs = space.population(bases, [space.unscaled], CLASSES).cost.macs[:, 0]
     base: Integers = bases[np.abs(macs - BASE_MACS).argmin()]
@@ -183,16 +185,16 @@ def times(space: Space, device: str) -> dict[str, object]:
 
 
 def used() -> int:
-    """The most bytes that this process has had."""
+    """The peak memory of this process in bytes."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux counts KiB
 
 
 def peak(which: str, device: str) -> int:
-    """Bytes that training takes; for a process of its own."""
+    """Measure the memory that training takes, in bytes; to be called in a new process."""
     torch.set_num_threads(1)
     before, space, images = used(), Space.load("scalenet"), Images(device)
     full = space.largest_scaling
-    first = replace(full, resolution=64)  # small images will do for weights to have momentum
+    first = replace(full, resolution=64)  # small images are enough to give weights momentum
     if which == "largest_alone":
         step = alone(MBConvNet(space.largest_spec(CLASSES)), images)
         step(first)
@@ -208,7 +210,7 @@ def peak(which: str, device: str) -> int:
 def memory(device: str) -> dict[str, object]:
     found: dict[str, list[int]] = {"ours": [], "imitation": [], "largest_alone": []}
     spawn = multiprocessing.get_context("spawn")
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # of processes to come: what they free goes back at once
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # for new processes: memory that they free is returned at once
     for _ in range(MEMORY_REPEATS):
         for which, peaks in found.items():
             with ProcessPoolExecutor(1, mp_context=spawn) as process:
@@ -225,12 +227,12 @@ def memory(device: str) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", choices=tuple(SIZES), default=default, help=f"to measure on; here {default}")
+    parser.add_argument("--device", choices=tuple(SIZES), default=default, help=f"device to measure on; here {default}")
     device = parser.parse_args().device
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # on a shared machine one thread is the steadier yardstick
+    torch.set_num_threads(1)  # on a shared machine, one thread gives steadier times
     measured: dict[str, object] = {"device": device, "threads": torch.get_num_threads(), "batch": SIZES[device][0]}
-    measured["memory"] = memory(device)  # first: a process starts from what its parent has used
+    measured["memory"] = memory(device)  # comes first, since a new process starts with its parent's peak
     measured["times"] = times(Space.load("scalenet"), device)
     record("supernet_speed", measured)
 

@@ -1,9 +1,9 @@
-"""Tiled prediction against a whole picture's forward pass, per multiply-add: what cutting and blending cost.
+"""Tiled prediction against a forward pass of the whole image, per MAC: the cost of cutting and blending.
 
-python -m benchmarks.tiled: about 3 minutes; 1 thread. `segment` cuts a picture into tiles that overlap by a quarter,
-prepares them, runs the network, resizes and blends the logits and takes the classes; its peer is the bare network on
-the whole picture at once. Tiles have more multiply-adds, for they overlap: `ratio` is of times, `per_mac_ratio` of
-times per multiply-add.
+python -m benchmarks.tiled: about 3 minutes; 1 thread. `segment` cuts an image into tiles that overlap by a quarter,
+prepares them, runs the network, resizes and blends the logits, and takes the classes. The peer is the bare network on
+the whole image at once. Tiles take more MACs, since they overlap: `ratio` is the ratio of times, `per_mac_ratio` that
+of times per MAC.
 """
 
 import numpy as np

@@ -1,7 +1,8 @@
-"""Training of efficientnet_b0 by `scalenet-zoo train` against timm's train script: the same images, batch and threads.
+"""Training of efficientnet_b0 by `scalenet-zoo train` against timm's script, with equal images, batches and threads.
 
-python -m benchmarks.train_speed --timm-script PATH: some 7 minutes. PATH is `train.py` of timm's repository, which the
-package lacks. Images a second of a whole epoch after the first, in turn; ratios ours / timm's, above 1 is faster.
+python -m benchmarks.train_speed --timm-script PATH: about 7 minutes. PATH is `train.py` of timm's repository, which is
+not in timm's package. Images per second of a whole epoch after the first, timed in turn; ratios are ours / timm's,
+above 1 is faster.
 """
 
 import argparse
@@ -34,7 +35,7 @@ COMMON = [
 
 
 def make_images(folder: Path) -> None:
-    """Crops of two photographs, in two classes, as JPEG files."""
+    """Write crops of two photographs as JPEG files, in two classes."""
     for label, photograph in enumerate(sample_photographs()):
         with Image.open(photograph) as whole:
             for i in range(IMAGES // 2):
@@ -67,7 +68,7 @@ def theirs(script: Path, data: Path, run: Path, environment: dict[str, str]) -> 
 
 
 def loading(data: Path) -> dict[str, float]:
-    """Images a second of both loaders alone, an epoch after one to warm up."""
+    """Measure the images per second of both loaders alone, over an epoch after one to warm up."""
     spec = load_spec("efficientnet_b0").replace(classes=2, height=SIZE, width=SIZE)
     recipe = Recipe(color_jitter=0.4)
     examples = open_data(f"imagefolder:{data}", "classification", "train")

@@ -1,1 +1,1 @@
-"""Exporters: networks to files that other runtimes execute, each checked against its network."""
+"""Exporters: they write networks to files that other runtimes execute, and check each file against its network."""

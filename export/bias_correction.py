@@ -1,7 +1,7 @@
-"""Rounded weights shift what a layer gives on average; its bias can take the shift back.
+"""Bias correction: rounded weights shift a layer's mean output, and its bias takes the shift back.
 
-Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction (ICCV 2019), section 4.2; here with
-images, and layer by layer: each layer is corrected for inputs that come from corrected layers.
+Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction (ICCV 2019), section 4.2. Here the
+shift is measured on images, layer by layer: each layer is corrected for inputs that come from corrected layers.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 AVERAGED = 16
-"""That shifts are averaged over."""
+"""The most images over which shifts are averaged."""
 PIXELS = AVERAGED * 256 * 256
-"""Of these images together: there are fewer large ones, since all activations that are still read lie in memory."""
+"""The most pixels of these images together: memory holds every activation that is still to be read."""
 LARGEST_BYTE = 127
-"""Of int8 weights without zero points, of either sign."""
+"""The largest magnitude of int8 weights without zero points."""
 
 Floats = NDArray[np.float32]
 
@@ -29,13 +29,16 @@ Floats = NDArray[np.float32]
 def correct_biases(
     graph: onnx.ModelProto, batches: Sequence[np.ndarray], operators: Collection[str], whole: Collection[str] = ()
 ) -> onnx.ModelProto:
-    """A graph whose layers, once their weights are rounded to int8, give on average what they did before.
+    """Correct a graph's biases, so that rounding the weights to int8 leaves the mean output of each channel unchanged.
 
     Args:
         graph: a simplified fp32 graph.
-        batches: inputs of the graph, of which the first few are used.
-        operators: those whose weights will be rounded, with a scale for each output channel and no zero points.
-        whole: names of nodes whose weights will not.
+        batches: inputs of the graph; only the first few are used.
+        operators: the operators whose weights will be rounded, with one scale per output channel and no zero points.
+        whole: the names of nodes whose weights will not be rounded.
+
+    Returns:
+        A corrected copy of the graph.
     """
     corrected = onnx.ModelProto()
     corrected.CopyFrom(graph)
@@ -62,7 +65,7 @@ def correct_biases(
 
 
 def rounded_weights(weights: Floats) -> Floats:
-    """Weights (outputs, ...) as int8 holds them: a scale for each output, its largest weight at 127."""
+    """Round weights (outputs, ...) as int8 does: with one scale per output, whose largest weight becomes 127."""
     flat = weights.reshape(len(weights), -1)
     scale = np.abs(flat).max(axis=1, keepdims=True) / LARGEST_BYTE
     scale[scale == 0] = 1
@@ -71,14 +74,14 @@ def rounded_weights(weights: Floats) -> Floats:
 
 
 class _Node:
-    """A node of a graph, ready to run alone."""
+    """A node of a graph that can be run on its own."""
 
     def __init__(self, node: onnx.NodeProto, opsets: Sequence[onnx.OperatorSetIdProto]) -> None:
         self.node, self.opsets = node, opsets
         self.session: onnxruntime.InferenceSession | None = None
 
     def __call__(self, weights: dict[str, np.ndarray], activations: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Run it; its outputs."""
+        """Run the node, and return its outputs."""
         known = {name: activations.get(name, weights.get(name)) for name in self.node.input if name}
         inputs = {name: np.ascontiguousarray(value) for name, value in known.items() if value is not None}
         if self.session is None:
@@ -99,21 +102,21 @@ class _Node:
 
 
 def _first(batches: Sequence[np.ndarray]) -> np.ndarray:
-    """Images of the first batches: as many as `AVERAGED` and `PIXELS` allow, but one at least."""
+    """Take images from the first batches: as many as `AVERAGED` and `PIXELS` allow, but at least one."""
     shape = batches[0].shape
-    most = max(1, min(AVERAGED, PIXELS * min(shape[1:]) // math.prod(shape[1:])))  # channels first or last, and few
+    most = max(1, min(AVERAGED, PIXELS * min(shape[1:]) // math.prod(shape[1:])))  # few channels, first or last
     count = min(len(batches), -(-most // shape[0]))
     return np.concatenate([batches[i] for i in range(count)])[: max(most, shape[0])]
 
 
 def _means(output: np.ndarray) -> Floats:
-    """Of each channel of (n, channels, ...)."""
+    """Compute the mean of each channel of (n, channels, ...)."""
     means: Floats = output.mean(axis=(0, *range(2, output.ndim)), dtype=np.float64).astype(np.float32)
     return means
 
 
 def _add_to_bias(graph: onnx.ModelProto, node: onnx.NodeProto, values: dict[str, np.ndarray], shift: Floats) -> None:
-    """Change a node's bias, or give it one; layers may share one, so it is a new tensor."""
+    """Shift a node's bias, or give the node one; the result is a new tensor, since layers may share a bias."""
     if len(node.input) > 2 and node.input[2]:
         shift = values[node.input[2]] + shift
     bias = numpy_helper.from_array(shift, f"{node.name}/bias")

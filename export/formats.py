@@ -1,4 +1,4 @@
-"""A network to any of the formats: an ONNX file, OpenVINO's IR, an engine of TensorRT, a model repository of Triton.
+"""Export to any of the formats: an ONNX file, OpenVINO's IR, a TensorRT engine, a model repository for Triton.
 
 network --export_onnx--> NAME.onnx --build_engine--> NAME.engine
                              +------convert_onnx--> NAME.xml, NAME.bin
@@ -44,9 +44,9 @@ _log = logging.getLogger(__name__)
 ExportFormat = Literal["onnx", "openvino", "tensorrt", "tensorrt-rtx", "triton"]
 ENGINES = ("tensorrt", "tensorrt-rtx")
 PASSING = ("openvino", "triton")
-"""Formats whose ONNX file is out of the way, and gone in the end."""
+"""Formats whose ONNX file is temporary."""
 REPOSITORY = Path("model_repository")
-"""Triton's, if no other is named."""
+"""The default model repository for Triton."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class ModelExport:
     """What `export_model` wrote.
 
     Attributes:
-        name: of the network, or of the file that was given.
-        trained: whether the network has weights that somebody trained; None: a file was given.
-        files: by their kind: onnx, openvino and its weights, engine, triton (a folder).
-        verification: how the ONNX file, or OpenVINO's IR, compares with the network; None: a file was given.
-        engine: what is known of the engine; None: there is none.
-        gain: how much faster than fp32 the file is on the back end that it is for; None: it is in fp32, or was given,
-            or that back end cannot run here.
+        name: the name of the network, or of the file that was given.
+        trained: whether the network has trained weights; None: a file was given.
+        files: the files by their kind: onnx, openvino, openvino_weights, engine, triton (a folder).
+        verification: how the ONNX file or OpenVINO's IR compares with the network; None: a file was given.
+        engine: the record of the engine; None: there is none.
+        gain: the file's latency compared with fp32 on its back end; None: the file is in fp32 or was given, or that
+            back end cannot run here.
     """
 
     name: str
@@ -106,50 +106,56 @@ def export_model(
 ) -> ModelExport:
     """Export a network, and check that the file computes what the network does.
 
-    For an engine and for Triton, the ONNX file is written first, beside the engine; or give one. What takes no time
-    (names, quantities, images, where the files go) is looked at before anything is done.
+    An engine is built from an ONNX file, which is written first, beside the engine, unless `model` is such a file.
+    The check runs on the images in `calibration`; without it, on validation images of the data that the network was
+    trained on, if they can be found; otherwise on two photographs.
+
+    Everything that takes no time to check (names, quantities, images, output paths) is checked before any work starts.
 
     Args:
-        model: what `create_model` takes, a network, or for all but ONNX an ONNX file, for Triton an engine, too.
+        model: what `create_model` takes, or a network; for every format but ONNX also an ONNX file, and for Triton also
+            an engine.
         output: the file to write, or Triton's repository; None: NAME.onnx, NAME.xml, NAME.engine, `REPOSITORY`.
         to: the format.
         precision: fp32, fp16 or int8; None: fp32.
-        on: the back end that an int8 file is for: ort-cpu, openvino, tensorrt or tensorrt-rtx; None: the one of the
-            format, and of an ONNX file ort-cpu.
-        batch: images at once: a number, or smallest, optimal and largest; None: any.
-        img_size: pixels of the image's sides, or height and width; None: the network's own.
+        on: the back end that an int8 file is for: ort-cpu, openvino, tensorrt or tensorrt-rtx; None: the format's own;
+            ort-cpu for an ONNX file, tensorrt for Triton.
+        batch: images per inference: a number, or the smallest, optimal and largest; None: any.
+        img_size: the side of square images in pixels, or height and width; None: the network's own.
         with_preprocess: take uint8 images (batch, height, width, channels).
-        with_softmax: give a classifier's probabilities.
-        with_argmax: give the class of each pixel.
-        with_joints: give the joints' x, y and score.
-        calibration: a folder of images: the ranges of int8, and the check, are taken from them.
-        calibration_images: of that folder, at most.
-        min_agreement: the least share of an int8 file's decisions on these images that are the network's; None: 0.9 or
-            0.8 for networks with weights.
-        io: inputs and outputs of fp16: fp32 or fp16; None: fp32.
-        keep_fp32: what stays in fp32: of fp16 operators, of int8 layers and operators.
-        auto: find the few layers that cost int8 most, and leave them in fp32.
+        with_softmax: return a classifier's probabilities.
+        with_argmax: return the class of each pixel.
+        with_joints: return the joints' x, y and score.
+        calibration: a folder of images, for the ranges of int8 and for the check.
+        calibration_images: the most images to take from that folder.
+        min_agreement: the least share of decisions on these images in which an int8 file must agree with the network;
+            None: for networks with weights, 0.8 in segmentation and 0.9 in other tasks; 0 for networks without.
+        io: the type of an fp16 file's inputs and outputs: fp32 or fp16; None: fp32.
+        keep_fp32: what stays in fp32: operators, and in int8 also layers.
+        auto: find the few layers whose rounding costs an int8 file most, and keep them in fp32.
         calibrator: how int8 finds ranges: minmax, percentile or entropy; None: the one that agrees best.
-        activation_bits: of int8 on ort-cpu: 8, or 16, which is a little more exact and slower than fp32; None: 8.
-        compute_capability: of the GPUs that TensorRT-RTX builds for without one, such as 8.9.
+        activation_bits: bits of int8 activations: 8; on ort-cpu also 16, which is a little more exact but slower than
+            fp32; None: 8.
+        compute_capability: the compute capabilities, such as 8.9, for which TensorRT-RTX builds without a GPU.
         workspace: MiB that a layer may use in TensorRT.
-        level: of the effort of TensorRT's builder, 0 to 5.
-        version_compatible: the engine runs in newer versions of TensorRT too.
-        hardware_compatible: the engine runs on other GPUs too, Ampere and newer.
+        level: the effort of TensorRT's builder, from 0 to 5.
+        version_compatible: the engine also runs in newer versions of TensorRT.
+        hardware_compatible: the engine also runs on other GPUs, Ampere and newer.
         compress: keep the engine gzip-compressed.
         rebuild: build the engine even if there is one.
         pretrained: load published weights.
         weights: a file of weights to load.
-        seed: of weights that are not loaded.
-        on_progress: told what is being done, how much of it is done, and how much there is.
+        seed: the seed of weights that are not loaded.
+        on_progress: reports the current task, the steps done and the number of steps.
 
     Raises:
-        UsageError: arguments do not go together, or not with the model or format.
+        UsageError: the arguments do not fit one another, the model or the format.
         ModelNotFoundError, SpecError, WeightsError: the model cannot be opened.
         InputError: calibration images are missing or cannot be read.
-        ExportError, EngineError, BackendError: the network cannot be exported so, or the engine not be built here.
+        ExportError, EngineError, BackendError: the network cannot be exported with these options, or the engine cannot
+            be built here.
         OutputError: a file cannot be written.
-        VerificationError: a file does not compute what the network does; it is not left behind.
+        VerificationError: a file does not compute what the network does; the file is not left behind.
     """
     is_file = is_exported(model)
     of_network = {
@@ -181,16 +187,16 @@ def export_model(
     }
     _one_of("to", to, get_args(ExportFormat))
     if is_file:
-        _refuse(of_network, f"with the file {model}", "expected it with a network")
+        _refuse(of_network, f"with the file {model}", "it with a network")
     if to not in ENGINES:
-        _refuse(of_engine, f"with `to` {to}", "expected it with `to` tensorrt or tensorrt-rtx")
+        _refuse(of_engine, f"with `to` {to}", "it with `to` tensorrt or tensorrt-rtx")
     if not (is_file or isinstance(model, NetworkSource)):
-        _refuse({"img_size": img_size is not None}, "with a network that is built", "expected it with a name or spec")
+        _refuse({"img_size": img_size is not None}, "with a network that is built", "it with a name or spec")
     kind = exported_kind(user_path(str(model))) if is_file else None
     if is_file and (to == "onnx" or kind == OPENVINO or (kind == ENGINE and to != "triton")):
         raise UsageError(f"`to`: found {to} for the file {model}, expected a network's name")
     if is_file and to in ("openvino", "triton") and batch:
-        raise UsageError(f"`batch`: found it with the file {model}, which has its own")
+        raise UsageError(f"`batch`: found it with the file {model}, expected none, since the file has its own")
     forms = {"softmax": with_softmax, "argmax": with_argmax, "joints": with_joints}
     chosen = [form for form, wanted in forms.items() if wanted]
     if len(chosen) > 1:
@@ -199,7 +205,7 @@ def export_model(
     _one_of("io", io or "fp32", ("fp32", "fp16"))
     of_int8 = {"on": on, "auto": auto, "calibrator": calibrator, "activation_bits": activation_bits}
     if precision != "int8":
-        _refuse(of_int8, f"with `precision` {precision or 'fp32'}", "expected it with int8")
+        _refuse(of_int8, f"with `precision` {precision or 'fp32'}", "it with int8")
     elif calibration is None:
         raise UsageError("`precision`: found int8 without `calibration`, expected a folder of images with it")
     _one_of("on", on or "ort-cpu", get_args(TargetBackend))
@@ -214,7 +220,6 @@ def export_model(
     opened = check_model(model, pretrained, weights)
 
     from scalenet_zoo.export.metadata import OnnxOptions
-    from scalenet_zoo.export.onnx import export_onnx
     from scalenet_zoo.export.tensorrt.record import EngineOptions
 
     batches = (batch, batch, batch) if isinstance(batch, int) else batch
@@ -258,14 +263,16 @@ def export_model(
 
     network, verification, record, gain = None, None, None, None
     beside: Path | None = None
-    least = 0.0
+    least, seen = 0.0, images
     trained = None if is_file else bool(pretrained or weights or has_weights(model))
     files: dict[str, Path] = {}
     with scratch_folder() as scratch:
         if is_file:
             source, name = user_path(str(model)), Path(str(model)).stem
         else:
-            if on_hub:  # whose spec is fetched only now
+            from scalenet_zoo.export.onnx import export_onnx
+
+            if on_hub:  # its spec is fetched only now
                 options.check(_spec(opened, img_size))
             network = _open(opened, seed, pretrained=pretrained, weights=weights, img_size=img_size)
             name = spec_of(network).name
@@ -274,12 +281,17 @@ def export_model(
             if options.precision != "fp32":
                 beside = scratch / "fp32" / f"{name}.onnx"
             least = _least_agreement(network, bool(trained), min_agreement)
+            if trained and not seen:
+                from scalenet_zoo.export.data_images import data_images
+
+                (scratch / "images").mkdir()
+                seen = list(data_images(model, spec_of(network), scratch / "images"))
             verification = export_onnx(
                 network,
                 source,
                 options,
                 images,
-                images,
+                seen,
                 min_agreement=least,
                 auto=auto,
                 fp32_beside=beside,
@@ -289,10 +301,10 @@ def export_model(
                 files["onnx"] = source
         if to in ENGINES:
             files["engine"] = output or Path(source.name).with_suffix(".engine")
-            record = _build_engine(source, files["engine"], engine_options, rebuild, network, images, on_progress)
+            record = _build_engine(source, files["engine"], engine_options, rebuild, network, seen, on_progress)
         if to == "openvino":
             target = output or Path(f"{name}.xml")
-            verification = _convert(source, target, network, verification, images, least)
+            verification = _convert(source, target, network, verification, seen, least)
             files |= {"openvino": target, "openvino_weights": target.with_suffix(".bin")}
         if to == "triton":
             from scalenet_zoo.export.triton import write_model_repository
@@ -310,14 +322,14 @@ def _one_of(argument: str, given: str, choices: Sequence[str]) -> None:
 
 
 def _refuse(arguments: Mapping[str, object], found: str, expected: str) -> None:
-    """Complain of the first argument that was given."""
+    """Raise an error for the first argument that was given."""
     for argument, given in arguments.items():
         if given:
-            raise UsageError(f"`{argument}`: found it {found}, {expected}")
+            raise UsageError(f"`{argument}`: found it {found}, expected {expected}")
 
 
 def _spec(model: "NetworkSource | nn.Module", img_size: int | Sequence[int] | None = None) -> ArchSpec:
-    """The spec of a network, for images of this size."""
+    """Load the spec of a network, for images of this size."""
     from scalenet_zoo.zoo.catalog import height_and_width
 
     if not isinstance(model, NetworkSource):
@@ -333,7 +345,7 @@ def _open(model: "NetworkSource | nn.Module", seed: int, **kwargs: Any) -> "nn.M
 
 
 def _onnx_path(name: str, to: ExportFormat, output: Path | None, scratch: Path) -> Path:
-    """Where a network's ONNX file goes: beside the engine, or out of the way."""
+    """Return the path of a network's ONNX file: beside the engine, or in `scratch` if it is temporary."""
     if to in PASSING:
         return scratch / f"{name}.onnx"
     path = output or Path(f"{name}.onnx")
@@ -341,7 +353,7 @@ def _onnx_path(name: str, to: ExportFormat, output: Path | None, scratch: Path) 
 
 
 def _targets(name: str, to: ExportFormat, output: Path | None, with_onnx: bool) -> list[Path]:
-    """The files that will be written, as far as their names are known; in Triton's repository, one beside the model."""
+    """List the files that will be written, as far as their names are known; for Triton, a file in the repository."""
     if to == "triton":
         return [(output or REPOSITORY) / "config.pbtxt"]
     if to == "openvino":
@@ -352,21 +364,21 @@ def _targets(name: str, to: ExportFormat, output: Path | None, with_onnx: bool) 
 
 
 def _target(on: str | None, to: ExportFormat) -> str:
-    """The back end that an int8 file is for; Triton's servers have GPUs."""
+    """Return the back end that an int8 file is for; Triton's servers have GPUs."""
     return on or {"onnx": "ort-cpu", "triton": "tensorrt"}.get(to, to)
 
 
 def _measure_gain(
     fp32: Path, files: Mapping[str, Path], backend: str, engine_options: "EngineOptions", on_progress: OnProgress
 ) -> "Gain | None":
-    """Time what was written beside the same network in fp32; None: the back end cannot run it here.
+    """Time the exported file in turn with the same network in fp32; return None if its back end cannot run here.
 
     Args:
-        fp32: the network's ONNX file, in fp32.
-        files: that were written, by their kind.
-        backend: that they are for.
-        engine_options: what the engine was built with.
-        on_progress: told that it is measured.
+        fp32: the network's ONNX file in fp32.
+        files: the files that were written, by their kind.
+        backend: the back end that they are for.
+        engine_options: the options that the engine was built with.
+        on_progress: reports that the file is being measured.
     """
     from scalenet_zoo.core.backends import find_backend
     from scalenet_zoo.export.gain import measure_gain
@@ -378,7 +390,7 @@ def _measure_gain(
 
     if not find_backend(backend).ready or (backend in ENGINES and "engine" not in files):
         return None
-    on_progress(f"measuring beside fp32 on {backend}", 0, 0)
+    on_progress(f"comparing the latency with fp32 on {backend}", 0, 0)
     if backend == "ort-cpu":
         return measure_gain(OnnxNetwork.load(fp32), OnnxNetwork.load(files["onnx"]), backend)
     if backend == "openvino":
@@ -392,7 +404,7 @@ def _measure_gain(
 
 
 def _find_images(folder: Path, limit: int) -> list[Path]:
-    """The images of a folder; those that cannot be read are named and left out."""
+    """Find the images of a folder; those that cannot be read are named in a warning and left out."""
     from scalenet_zoo.data.image_files import find_images
 
     images, broken = find_images(folder, limit)
@@ -403,10 +415,10 @@ def _find_images(folder: Path, limit: int) -> list[Path]:
 
 
 def _least_agreement(network: "nn.Module", trained: bool, asked: float | None) -> float:
-    """The agreement that is asked of an int8 file."""
+    """Return the agreement that an int8 file must reach."""
     from scalenet_zoo.export.verify import MIN_AGREEMENT
 
-    if asked is None:  # without training nearly all outputs are equal: nothing to agree on
+    if asked is None:  # without training, nearly all outputs are equal, so decisions mean nothing
         return MIN_AGREEMENT[spec_of(network).task] if trained else 0.0
     return asked
 
@@ -419,7 +431,7 @@ def _convert(
     images: list[Path],
     min_agreement: float,
 ) -> "Verification | None":
-    """Write OpenVINO's IR; it is compared with the network, or with the ONNX file, before it appears."""
+    """Write OpenVINO's IR, after it was compared with the network or the ONNX file."""
     from scalenet_zoo.data.image_files import sample_photographs
     from scalenet_zoo.export.onnx_network import OnnxNetwork
     from scalenet_zoo.export.openvino.convert import convert_onnx
@@ -451,7 +463,7 @@ def _build_engine(
     images: list[Path],
     on_progress: OnProgress,
 ) -> "EngineRecord":
-    """Build an engine; one for this GPU is compared with the network, or with the ONNX file, before it appears."""
+    """Build an engine; an engine for this GPU is compared with the network or the ONNX file before it is written."""
     from scalenet_zoo.data.image_files import sample_photographs
     from scalenet_zoo.export.onnx_network import OnnxNetwork
     from scalenet_zoo.export.tensorrt.build import build_engine

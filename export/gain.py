@@ -1,6 +1,7 @@
-"""What another precision brings: the exported file beside the same network in fp32, timed in turn.
+"""The gain of a smaller precision: the exported file and the same network in fp32, timed in turn.
 
-A smaller precision is not always faster: a back end may lack kernels for it, or lose in conversions what they gain.
+A smaller precision is not always faster: a back end may have no kernels for it, or may lose more time in conversions
+than they save.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from scalenet_zoo.export.tensorrt.network import EngineNetwork
 from scalenet_zoo.export.verify import Exported, batch_sizes
 
 TIMING = Timing(warmup=0.2, seconds=1.0, runs=20, visits=5)
-"""Some seconds of an export."""
+"""Settings that add a few seconds to an export."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Gain:
     """Latencies of a file and of the same network in fp32, on one back end.
 
     Attributes:
-        backend: that ran both.
-        precision: of the file.
-        batch: images at once: the smallest batch that the file takes.
-        threads: CPU threads of both.
-        fp32: milliseconds of the network in fp32.
-        latency: milliseconds of the file.
-        ratio: of the file's to fp32's, over visits in turn; below 1 the file is faster.
+        backend: the back end that ran both.
+        precision: the precision of the file.
+        batch: images per inference: the smallest batch that the file takes.
+        threads: the number of CPU threads of both.
+        fp32: the latency of the network in fp32, in milliseconds.
+        latency: the latency of the file, in milliseconds.
+        ratio: the file's latency as a share of fp32's, over visits in turn; below 1, the file is faster.
     """
 
     backend: str
@@ -49,7 +50,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class _Lap:
-    """An exported file with a batch of images, ready to be timed."""
+    """An exported file with a batch of images, ready for timing."""
 
     run: Callable[[], object]
     stream: torch.cuda.Stream | None = None
@@ -59,13 +60,13 @@ class _Lap:
 
 
 def measure_gain(fp32: Exported, file: Exported, backend: str, timing: Timing | None = None) -> Gain:
-    """Time a file beside the same network in fp32, both open on a back end.
+    """Time a file in turn with the same network in fp32, both open on one back end.
 
     Args:
-        fp32: the network in fp32, exported with the same options otherwise.
-        file: in another precision.
-        backend: that both are open on.
-        timing: how long, how often; None: `TIMING`.
+        fp32: the network in fp32, otherwise exported with the same options.
+        file: the file in another precision.
+        backend: the back end that both are open on.
+        timing: how long and how often to time; None: `TIMING`.
     """
     beside, ours = measure([_lap(fp32), _lap(file)], timing or TIMING)
     options = file.metadata.options
@@ -90,7 +91,7 @@ def _lap(network: Exported) -> _Lap:
 
 
 def _noise(network: Exported) -> np.ndarray:
-    """A batch of noise, as the file takes it."""
+    """Make a batch of noise in the form that the file takes."""
     metadata = network.metadata
     rng, shape = np.random.default_rng(0), (batch_sizes(metadata.options)[0], *metadata.image_shape)
     if metadata.options.preprocess:

@@ -1,4 +1,4 @@
-"""Networks to simplified ONNX graphs in memory."""
+"""Export of networks to simplified ONNX graphs in memory."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def trace_graph(
     output_name: str = "output",
     batch: torch.export.Dim | None = None,
 ) -> onnx.ModelProto:
-    """The simplified ONNX graph of a module with one tensor in, `image`, and one out; batch norms are folded.
+    """Trace a module with one input, `image`, and one output to a simplified ONNX graph; batch norms are folded.
 
-    Nodes of modules of the names `processing.AROUND` have names that begin with those.
+    The nodes of a module that `processing.AROUND` names have names that begin with the module's.
 
     Args:
-        module: it is traced as in evaluation.
-        images: an example of its input; with `batch`, one of at least two images.
-        output_name: of the output.
+        module: the module; it is traced in evaluation mode.
+        images: an example of its input; with `batch`, at least two images.
+        output_name: the name of the graph's output.
         batch: the batch sizes that the graph takes; None: that of `images`.
 
     Raises:
-        ExportError: torch cannot export it.
+        ExportError: torch cannot export the module.
     """
     with warnings.catch_warnings(), _for_export(module):
-        warnings.simplefilter("ignore")  # of torch's own internals
+        warnings.simplefilter("ignore")  # they concern torch's internals
         try:
             program = torch.onnx.export(
                 module,
@@ -47,23 +47,23 @@ def trace_graph(
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            raise ExportError(f"torch cannot export the network: {str(error).splitlines()[0]}") from error
+            raise ExportError(f"network: cannot be exported by torch: {str(error).splitlines()[0]}") from error
     assert program is not None
     for node in program.model.graph:
         scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
         part = next((name for name in AROUND if f"'{name}'" in scopes), None)
         if part:
             node.name = f"{part}/{node.name}"
-    # Constants are folded, dead and repeated nodes removed, and torch's notes on its sources left out.
+    # This folds constants, removes dead and repeated nodes, and drops torch's notes on its sources.
     simplified: onnx.ModelProto = onnxslim.slim(program.model_proto)
     return simplified
 
 
 @contextmanager
 def _for_export(module: nn.Module) -> Iterator[None]:
-    """In evaluation, and with activations that do not overwrite their input.
+    """Put a module into evaluation mode, with activations that do not overwrite their input, and restore it at the end.
 
-    The graph is the same, but torch takes a third of the time to export a network with hard swish.
+    The graph is the same, but torch exports a network with hard-swish in a third of the time.
     """
     training = [part for part in module.modules() if part.training]
     in_place = [part for part in module.modules() if getattr(part, "inplace", False) is True]

@@ -1,4 +1,4 @@
-"""What an exported file holds, against what its spec says."""
+"""Checks of what an exported file holds against its spec."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ from scalenet_zoo.export.quantisation import SCHEMES, WEIGHTED
 
 
 def check_graph(path: Path, metadata: Metadata) -> int:
-    """Check that a file is valid ONNX, for the batches and with the parameters that its metadata tell.
+    """Check that a file is valid ONNX, and that its graph and parameters are those that its metadata describe.
+
+    Args:
+        path: the ONNX file.
+        metadata: the file's own.
 
     Returns:
-        The number of parameters that it holds.
+        The number of parameters in the file.
 
     Raises:
-        VerificationError: it is not.
+        VerificationError: the file is not valid ONNX, or its graph or parameters differ from its metadata.
+        BackendError: the file's external data do not fit into memory.
     """
     name = metadata.spec.name
     try:
@@ -48,16 +53,17 @@ def check_graph(path: Path, metadata: Metadata) -> int:
     expected = folded_params(metadata.spec)
     if found != expected:
         raise VerificationError(
-            f"{name}: found {found:,} parameters in the file, expected {expected:,}, the spec's with batch norms folded"
+            f"{name}: found {found:,} parameters in the file, expected {expected:,}, as in the spec with batch norms"
+            " folded"
         )
     return found
 
 
 def folded_params(spec: ArchSpec) -> int:
-    """The parameters of a spec that an exported graph holds.
+    """Count the parameters that an exported graph of a spec's network holds.
 
-    A batch norm folded into its convolution leaves one bias a channel of its weight and bias (and of the
-    convolution's own bias); what no output depends on is left out.
+    A batch norm that is folded into its convolution leaves one bias per channel, in place of its weight and bias and
+    of the convolution's own bias. Layers that no output depends on are left out.
     """
     total = 0
     for op in spec.trace.live_ops:
@@ -69,7 +75,7 @@ def folded_params(spec: ArchSpec) -> int:
 
 
 def _weighted(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, TensorProto, TensorProto | None]]:
-    """Convolutions and linear layers with their weight and bias."""
+    """Yield convolutions and linear layers, each with its weight and bias."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     sources = {
         output: node.input[0]
@@ -82,7 +88,7 @@ def _weighted(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, TensorPr
         while name in sources:
             name = sources[name]
         if name not in tensors:
-            raise VerificationError(f"{printable(name)}: found it worked out, expected a stored weight")
+            raise VerificationError(f"{printable(name)}: found a computed value, expected a stored weight")
         return tensors[name]
 
     for node in graph.node:
@@ -91,7 +97,7 @@ def _weighted(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, TensorPr
 
 
 def _outputs(node: onnx.NodeProto, weight: TensorProto) -> int:
-    """Channels that a convolution, transposed or not, or a linear layer gives."""
+    """Count the output channels of a convolution, transposed or not, or of a linear layer."""
     transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
     return weight.dims[0 if node.op_type == "Conv" or transposed else 1]
 

@@ -1,4 +1,4 @@
-"""An exported file as `predict` and `evaluate` take networks."""
+"""Exported files in the form in which `predict` and `evaluate` take networks."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,11 @@ from scalenet_zoo.inference.prepare import Inference
 
 
 def file_inference(metadata: Metadata, network: Callable[[np.ndarray], np.ndarray]) -> Inference:
-    """An exported file, ready for batches of images.
+    """Make an exported file ready for batches of images.
 
     Args:
-        metadata: what the file says of itself.
-        network: a batch of images, as the file takes them, to its output.
+        metadata: the file's metadata.
+        network: runs the file on a batch of images, in the form that it takes, and returns its output.
 
     Raises:
         InputError: the network takes neither 1 nor 3 channels.
@@ -43,10 +43,10 @@ def file_inference(metadata: Metadata, network: Callable[[np.ndarray], np.ndarra
 
 
 def checked_output(metadata: Metadata, output: np.ndarray, count: int) -> np.ndarray:
-    """What a runtime gave for so many images, halves as float32.
+    """Check the shape of a runtime's output for `count` images, and convert float16 to float32.
 
     Raises:
-        InputError: it has another shape than the file's metadata say.
+        InputError: the shape is not the one in the file's metadata.
     """
     if output.shape != (expected := (count, *metadata.output.shape)):
         raise InputError(f"{metadata.spec.name}: found an output of shape {output.shape}, expected {expected}")

@@ -1,4 +1,4 @@
-"""Image files as what a network, or its exported file, takes."""
+"""Image files, prepared as input for a network or its exported file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from scalenet_zoo.data.preparation import pixels, preprocessing
 from scalenet_zoo.export.metadata import Metadata
 
 MOST_BYTES = 2**29
-"""Of prepared images that are kept."""
+"""The most bytes of prepared images that are kept."""
 
 Transform = Callable[[Image.Image], np.ndarray]
 
 
 def file_transform(metadata: Metadata) -> Transform:
-    """The transform from an image to what an exported file takes: bytes, if it normalises them, else float32.
+    """Make the transform from an image to the input of an exported file: bytes if the file normalises, else float32.
 
     Raises:
         InputError: the network takes neither 1 nor 3 channels.
@@ -33,7 +33,7 @@ def file_transform(metadata: Metadata) -> Transform:
 
 
 def file_input(metadata: Metadata, images: Sequence[Path], count: int) -> np.ndarray:
-    """So many image files as a batch for an exported file; fewer files come again, upside down.
+    """Prepare `count` images as a batch for an exported file; if there are fewer files, they recur upside down.
 
     Raises:
         InputError: a file cannot be read.
@@ -44,7 +44,7 @@ def file_input(metadata: Metadata, images: Sequence[Path], count: int) -> np.nda
 
 
 class Remembered(Sequence[Path]):
-    """Image files that are prepared once: calibration, the network and the exported file look at the same ones."""
+    """Image files that are prepared only once, since calibration, the network and the exported file share them."""
 
     def __init__(self, images: Sequence[Path], made: dict[tuple[Path, int, bool], np.ndarray] | None = None) -> None:
         self.images = images
@@ -53,12 +53,12 @@ class Remembered(Sequence[Path]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, place: Any) -> Any:  # noqa: ANN401 - a file, or for a slice some files
-        """A file; or some, which share what was prepared."""
+    def __getitem__(self, place: Any) -> Any:  # noqa: ANN401 - one file, or several for a slice
+        """Return a file, or for a slice several files, which share the prepared images."""
         return Remembered(self.images[place], self._made) if isinstance(place, slice) else self.images[place]
 
     def prepare(self, path: Path, angle: int, raw: bool, transform: Transform) -> np.ndarray:
-        """An image, turned and transformed; it is kept as long as there is room."""
+        """Rotate an image by `angle` degrees and transform it; keep the result while there is room."""
         key = path, angle, raw
         if key in self._made:
             return self._made[key]
@@ -69,7 +69,7 @@ class Remembered(Sequence[Path]):
 
 
 class FileBatches(Sequence[np.ndarray]):
-    """Batches of image files for an exported file, made when they are asked for; the last one is filled up."""
+    """Batches of image files for an exported file, prepared on access; the last one is filled up."""
 
     def __init__(self, metadata: Metadata, images: Sequence[Path], size: int) -> None:
         self.metadata, self.images, self.size = metadata, images, size
@@ -77,8 +77,8 @@ class FileBatches(Sequence[np.ndarray]):
     def __len__(self) -> int:
         return -(-len(self.images) // self.size)
 
-    def __getitem__(self, place: Any) -> Any:  # noqa: ANN401 - a batch, or for a slice the same of some images
-        """A batch (size, ...)."""
+    def __getitem__(self, place: Any) -> Any:  # noqa: ANN401 - a batch, or for a slice `FileBatches`
+        """Return a batch (size, ...), or for a slice the batches in it."""
         if isinstance(place, slice):
             start, stop, _ = place.indices(len(self))
             return FileBatches(self.metadata, self.images[start * self.size : stop * self.size], self.size)
@@ -88,7 +88,10 @@ class FileBatches(Sequence[np.ndarray]):
 
 
 def network_input(metadata: Metadata, images: Sequence[Path], count: int) -> np.ndarray:
-    """The same for the network, float32 (count, channels, height, width); other sensors see grey in every channel.
+    """Prepare a batch for the network itself, float32 (count, channels, height, width).
+
+    As in `file_input`, too few files recur upside down. A network with neither 1 nor 3 channels gets the grey image in
+    every channel.
 
     Raises:
         InputError: a file cannot be read.
@@ -102,7 +105,7 @@ def network_input(metadata: Metadata, images: Sequence[Path], count: int) -> np.
 
 
 def _batch(transform: Transform, images: Sequence[Path], count: int, raw: bool = False) -> np.ndarray:
-    """Prepare images; `raw` tells bytes, as a file takes them that normalises them itself, from prepared floats."""
+    """Prepare images; `raw` marks the bytes for a file that normalises, so that they are not taken for floats."""
     known = images if isinstance(images, Remembered) else Remembered(images)
     turned = ((known[i % len(images)], 180 * (i // len(images))) for i in range(count))
     return np.stack([known.prepare(path, angle, raw, transform) for path, angle in turned])

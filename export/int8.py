@@ -1,4 +1,4 @@
-"""An int8 graph that decides as its network does: with which ranges, and which layers in fp32, is measured."""
+"""The choice of an int8 graph that decides as its network does: its calibrator and fp32 layers, by measurement."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from scalenet_zoo.export.onnx_network import OnnxNetwork, open_session
 from scalenet_zoo.export.quantisation import CALIBRATORS, WEIGHTED, Quantiser
 
 ENOUGH = 0.98
-"""Agreement with the network from which on no other calibrator is tried."""
+"""The agreement of minmax with the network from which no other calibrator is tried."""
 GOOD = 0.95
-"""And from which on entropy is not tried, which takes longest: it agreed far less wherever these two agreed so well."""
+"""The agreement of percentile from which entropy is not tried: entropy is slowest, and did worse in every such case."""
 MOST_KEPT = 5
-"""Layers that `auto` leaves in fp32, at most."""
+"""The most layers that `auto` leaves in fp32."""
 LEAST_GAIN = 0.05
-"""Share of the noise that a layer must take away to be left in fp32."""
+"""The share of the noise that a layer in fp32 must remove to stay in fp32."""
 AUTO_IMAGES = 16
-"""That layers are judged by, at most."""
+"""The most images on which layers are judged."""
 
 
 @dataclass(frozen=True)
 class Int8Graph:
-    """What was made of an fp32 graph.
+    """An int8 graph, and how it was made.
 
     Attributes:
-        graph: in int8.
-        calibrator: that its ranges were found with.
-        kept: layers that `auto` left in fp32, by their names in the network, the costliest first.
+        graph: the graph in int8.
+        calibrator: how its ranges were found.
+        kept: the layers that `auto` left in fp32, by their names in the network, the costliest first.
     """
 
     graph: onnx.ModelProto
@@ -55,16 +55,16 @@ def make_int8(
 
     Args:
         graph: a simplified fp32 graph.
-        metadata: of the file to be; its options say for which target, and what is asked for.
-        batches: inputs of the graph, to find the activations' ranges with.
-        whole: names of nodes outside of the network.
-        agreement: measures the share of the network's decisions that a graph shares; None: there is nothing to
-            compare, and minmax is taken if the options name no calibrator.
-        auto: find the layers that cost most, and leave them in fp32.
-        on_progress: told of the layers that were judged.
+        metadata: the metadata of the future file; its options name the target, the calibrator and what stays in fp32.
+        batches: inputs of the graph, from which the activations' ranges are found.
+        whole: the names of nodes outside the network.
+        agreement: measures how often an int8 graph decides as the network does, from 0 to 1; None: do not compare,
+            and take minmax unless the options name a calibrator.
+        auto: find the layers whose rounding costs most, and leave them in fp32.
+        on_progress: reports the layers that were judged.
 
     Raises:
-        ExportError: there is no such layer or operator to leave in fp32, or the calibrator that is asked for fails.
+        ExportError: a layer or operator that should stay in fp32 does not exist, or the options' calibrator fails.
     """
     options = metadata.options
     assert options.target is not None
@@ -80,7 +80,7 @@ def make_int8(
             except ExportError:
                 if options.calibrator:
                     raise
-                continue  # minmax, which came first, can always be taken
+                continue  # minmax came first, and needs no histogram
             share = agreement(OnnxNetwork.open(made.SerializeToString(), metadata)) if agreement else 1.0
             tried[calibrator] = share, made
             if share >= (ENOUGH if calibrator == "minmax" else GOOD):
@@ -91,21 +91,25 @@ def make_int8(
         kept = _costly_layers(graph, quantiser, best, whole, on_progress)
     if not kept:
         return Int8Graph(tried[best][1], best)
-    whole += _nodes_of(graph, kept)  # biases are corrected again: what feeds them is exact now
+    whole += _nodes_of(graph, kept)  # correct the biases again, since the kept layers are exact now
     with Quantiser(graph, batches, options.target, options.activation_bits, whole) as quantiser:
         return Int8Graph(quantiser.quantise(best), best, tuple(kept))
 
 
 def layer_name(node: onnx.NodeProto) -> str:
-    """What a convolution or linear layer is called in its network: `stages.1.0.depthwise`, say."""
+    """Return the name of a convolution or linear layer in its network, such as `stages.1.0.depthwise`."""
     return node.input[1].removesuffix("/fp32").removesuffix(".weight").removesuffix(".conv")
 
 
 def kept_nodes(graph: onnx.ModelProto, names: Collection[str]) -> list[str]:
-    """The nodes that stay in fp32: those of the operators named, and of the layers named and all inside them.
+    """Find the nodes that stay in fp32: nodes of the named operators, and nodes in the named layers.
+
+    Args:
+        graph: the fp32 graph.
+        names: names of operators (`Add`) or layers (`stages.1.0`).
 
     Raises:
-        ExportError: there is neither a layer nor an operator of this name.
+        ExportError: the graph has neither a layer nor an operator of such a name.
     """
     nodes: list[str] = []
     for name in names:
@@ -121,7 +125,7 @@ def kept_nodes(graph: onnx.ModelProto, names: Collection[str]) -> list[str]:
 
 
 def is_kept(node: onnx.NodeProto, names: Collection[str]) -> bool:
-    """Whether a node that is not quantised is one of these operators, or lies in one of these layers."""
+    """Tell whether a node that is not quantised belongs to one of these operators or layers."""
     layer = f"{layer_name(node)}." if node.op_type in WEIGHTED else ""
     return any(node.op_type == name or layer.startswith(f"{name}.") for name in names)
 
@@ -137,7 +141,7 @@ def _costly_layers(
     whole: Collection[str],
     on_progress: OnProgress,
 ) -> list[str]:
-    """Layers without whose rounding the outputs are nearest to fp32's, as many as are worth it."""
+    """Find the few layers that bring the outputs closest to fp32's when they are not rounded."""
     some = quantiser.batches[: max(1, AUTO_IMAGES // len(quantiser.batches[0]))]
     expected = _run(graph, some)
 
@@ -162,7 +166,7 @@ def _costly_layers(
 
 
 def _run(graph: onnx.ModelProto, batches: Sequence[np.ndarray], literal: bool = False) -> np.ndarray:
-    """A graph's output for all batches."""
+    """Run a graph on all batches, and join its outputs."""
     session = open_session(graph.SerializeToString(), literal)
     name = session.get_inputs()[0].name
     return np.concatenate([session.run(None, {name: batch})[0] for batch in batches])

@@ -1,11 +1,11 @@
-"""Operators that ONNX Runtime's CPU provider has no integer kernels for, as some that it has.
+"""Rewriting of operators that have no integer kernels in ONNX Runtime's CPU provider, with operators that have them.
 
     ReduceMean over all pixels   -> GlobalAveragePool
-    x * sigmoid(x)               -> QuickGelu, one operator of ONNX Runtime's own, in fp32
+    x * sigmoid(x)               -> QuickGelu, a single operator of ONNX Runtime, in fp32
     hard-swish                   -> x * hard-sigmoid(x)
-    hard-sigmoid, of bytes       -> x / 6 + 1/2 by a sum of bytes, which saturates at 0 and 1
+    hard-sigmoid between bytes   -> x / 6 + 1/2 as a sum of bytes, which saturates at 0 and 1
 
-The first three are exact, and done before a graph is quantised; the last one is done after that.
+The first three are exact and come before quantisation; the last one comes after it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ LOWEST = "lowest"
 """The name of the lowest number of fp32 in a graph."""
 BYTE = 255
 HALF = 0.5
-"""Of hard-sigmoid: its value at 0. ONNX lets it be another; torch does not."""
+"""The value of hard-sigmoid at 0. ONNX allows other values; torch does not."""
 
 
 def rewrite_for_kernels(graph: onnx.ModelProto, whole: Collection[str] = ()) -> onnx.ModelProto:
-    """A simplified fp32 graph in operators that can be quantised; it computes the same.
+    """Rewrite a simplified fp32 graph with operators that can be quantised; it computes the same.
 
     Args:
-        graph: with the shapes of its values.
-        whole: names of nodes to leave alone.
+        graph: the graph, with the shapes of its values.
+        whole: the names of nodes to leave unchanged.
+
+    Returns:
+        A rewritten copy of the graph.
     """
     rewritten = onnx.ModelProto()
     rewritten.CopyFrom(graph)
@@ -64,7 +67,7 @@ def rewrite_for_kernels(graph: onnx.ModelProto, whole: Collection[str] = ()) -> 
 
 
 def _lone_sigmoids(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    """Sigmoids whose output is read once, by its name."""
+    """Find sigmoids whose output has only one reader, by the name of the output."""
     readers = Counter(name for node in graph.node for name in node.input)
     return {node.output[0]: node for node in graph.node if node.op_type == "Sigmoid" and readers[node.output[0]] == 1}
 
@@ -95,10 +98,10 @@ def _gated(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
 
 
 def saturate_gates(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """A quantised graph whose hard-sigmoids between bytes are sums of bytes.
+    """Replace the hard-sigmoids between bytes in a quantised graph with sums of bytes; the result is a copy.
 
-    A byte q of scale s and zero point z stands for s (q - z); read with the scale s/6, it stands for x/6. The sum with
-    1/2 is written as a byte of scale 1/255 and zero point 0: it cannot be below 0 or above 1.
+    A byte q with scale s and zero point z stands for x = s (q - z); with the scale s/6, it stands for x/6. The sum with
+    1/2 is written as a byte with scale 1/255 and zero point 0, so it can be neither below 0 nor above 1.
     """
     saturated = onnx.ModelProto()
     saturated.CopyFrom(graph)
@@ -148,10 +151,15 @@ def saturate_gates(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def shield_kept(graph: onnx.ModelProto, operators: Collection[str]) -> onnx.ModelProto:
-    """A quantised graph whose layers that stayed in fp32 also stay so in ONNX Runtime.
+    """Make the fp32 layers of a quantised graph stay in fp32 in ONNX Runtime, too; the result is a copy.
 
-    It quantises the weights of a layer between bytes by itself, and coarsely, with one scale for all channels
-    ("WeightBiasQuantization", in 1.31). The maximum with the lowest number, before the layer, hides the bytes from it.
+    If a layer lies between bytes, ONNX Runtime quantises its weights on its own, coarsely, with one scale for all
+    channels ("WeightBiasQuantization", in 1.31). A maximum with the lowest fp32 number before the layer changes no
+    value, but hides the bytes from ONNX Runtime.
+
+    Args:
+        graph: the quantised graph.
+        operators: the operators of the layers.
     """
     shielded = onnx.ModelProto()
     shielded.CopyFrom(graph)

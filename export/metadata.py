@@ -1,4 +1,4 @@
-"""What an exported file says of itself in its metadata: spec, preprocessing, class names, versions and options."""
+"""The metadata of exported files: spec, preprocessing, class names, versions and options."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OUTPUT_TASKS: dict[Output, Task] = {"softmax": "classification", "argmax": "segm
 
 def _ordered(batch: tuple[int, int, int]) -> tuple[int, int, int]:
     if list(batch) != sorted(batch):
-        raise ValueError("expected the smallest, the optimal and the largest batch in this order")
+        raise ValueError("expected the smallest, optimal and largest batch size, in ascending order")
     return batch
 
 
@@ -37,20 +37,20 @@ BatchRange = Annotated[tuple[BatchSize, BatchSize, BatchSize], AfterValidator(_o
 
 
 class OnnxOptions(Strict):
-    """How a network becomes a graph.
+    """How a network is exported to a graph.
 
     Attributes:
-        precision: fp16: weights and activations are halves; int8: those of convolutions and linear layers are bytes.
-        batch: the smallest, optimal and largest batch, all equal for a fixed one; None: any.
-        preprocess: the graph takes uint8 (batch, height, width, channels) and normalises it.
-        output: raw: as the network gives it; softmax: probabilities; argmax: the class of each pixel;
+        precision: fp16: weights and activations are float16; int8: those of convolutions and linear layers are bytes.
+        batch: the smallest, optimal and largest batch size, all equal for a fixed one; None: any.
+        preprocess: the graph takes uint8 images (batch, height, width, channels) and normalises them.
+        output: raw: the network's own output; softmax: probabilities; argmax: the class of each pixel;
             joints: x and y as shares of the image's width and height, and score.
-        io: the type of float inputs and outputs of an fp16 graph.
-        keep_fp32: what is computed in fp32: of an fp16 graph operators, by their names in ONNX (`Softmax`), of an int8
-            graph layers too, by their names in the network (`stem`, `stages.1.0`).
-        target: the back end that an int8 graph is for; None: there was but one, which suits TensorRT.
-        activation_bits: of an int8 graph; ONNX Runtime computes in fp32 what has 16.
-        calibrator: that the ranges of an int8 graph were found with; None, before an export: whichever agrees best.
+        io: the type of the float inputs and outputs of an fp16 graph.
+        keep_fp32: what stays in fp32: operators by their names in ONNX (`Softmax`); in an int8 graph also layers, by
+            their names in the network (`stem`, `stages.1.0`).
+        target: the back end that an int8 graph is for; None: TensorRT, as in files from before this option.
+        activation_bits: the bits of an int8 graph's activations; ONNX Runtime computes 16-bit ones in fp32.
+        calibrator: how the ranges of an int8 graph are found; None before an export: the calibrator that agrees best.
     """
 
     precision: Precision = "fp32"
@@ -64,49 +64,51 @@ class OnnxOptions(Strict):
     calibrator: Calibrator | None = None
 
     def doubt(self, backend: str) -> str | None:
-        """What speaks against running an int8 file on a back end: it was made for another one."""
+        """Explain why an int8 file may not suit a back end; return None if it does.
+
+        Args:
+            backend: the name of the back end.
+        """
         made_for = self.target or "tensorrt"
         if self.precision != "int8" or backend in _SUITED[made_for]:
             return None
         return f"found int8 made for {made_for}, which may be slow or less exact on {backend}: export it for that one"
 
     def check(self, spec: ArchSpec) -> None:
-        """Compare with what a network is.
+        """Check that the options fit one another and the network.
 
         Raises:
             ExportError: the options contradict one another, or do not fit the network.
         """
         if self.precision != "fp16" and self.io == "fp16":
-            raise ExportError(f"precision: found {self.precision} with io, expected it with fp16 alone")
+            raise ExportError(f"precision: found {self.precision} with io, expected fp16")
         if self.precision == "fp32" and self.keep_fp32:
-            raise ExportError("precision: found fp32 with keep_fp32, expected it with fp16 or int8")
+            raise ExportError("precision: found fp32 with keep_fp32, expected fp16 or int8")
         if self.precision != "int8" and (self.target or self.calibrator or self.activation_bits != 8):
             raise ExportError(
-                f"precision: found {self.precision} with target, calibrator or activation_bits, expected them with int8"
+                f"precision: found {self.precision} with target, calibrator or activation_bits, expected int8"
             )
         if self.activation_bits == 16 and self.target != "ort-cpu":
-            raise ExportError(f"activation_bits: found 16 for {self.target or 'tensorrt'}, expected 8, or ort-cpu")
+            raise ExportError(f"activation_bits: found 16 for {self.target or 'tensorrt'}, expected 8 or ort-cpu")
         if self.output != "raw" and not (spec.task == OUTPUT_TASKS[self.output] and spec.classes):
             raise ExportError(
-                f"output: found {self.output} for {spec.name} ({spec.task}, {spec.classes} classes), expected it for"
-                f" {OUTPUT_TASKS[self.output]}"
+                f"output: found {self.output} for {spec.name} ({spec.task}, {spec.classes} classes), expected a network"
+                f" for {OUTPUT_TASKS[self.output]} with classes"
             )
         if self.output == "joints" and spec.bottom_up:
             raise ExportError(f"output: found joints for {spec.name}, which finds several people, expected raw")
         if self.preprocess and spec.input.channels not in (1, 3):
-            raise ExportError(
-                f"preprocess: found {spec.input.channels} channels of {spec.name}, expected 1 or 3 to normalise"
-            )
+            raise ExportError(f"preprocess: found {spec.input.channels} channels in {spec.name}, expected 1 or 3")
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """What goes into an exported graph, or comes out of it.
+    """The input or the output that an exported graph should have.
 
     Attributes:
-        name: that the graph has for it.
-        type: of its elements.
-        shape: of one image.
+        name: its name in the graph.
+        type: the type of its elements.
+        shape: its shape for one image.
     """
 
     name: str
@@ -116,12 +118,12 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Port:
-    """What a graph was found to take or to give.
+    """An input or output that a graph has.
 
     Attributes:
-        name: that the graph has for it.
-        type: of its elements, `TensorType` or "another type".
-        shape: of the batch; None: an axis of no fixed size.
+        name: its name in the graph.
+        type: the type of its elements: a `TensorType` or "another type".
+        shape: its shape for a batch; None: an axis without a fixed size.
     """
 
     name: str
@@ -135,15 +137,15 @@ class Port:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What stands in `metadata_props` of an ONNX file of ours, under `scalenet_zoo.`, in an IR and beside an engine.
+    """The metadata of an exported file: `metadata_props` under `scalenet_zoo.` in ONNX, in an IR, or beside an engine.
 
     Attributes:
-        spec: of the network.
+        spec: the spec of the network.
         interface: how images are prepared, and what the network's outputs mean.
-        options: of the export.
-        class_names: one a class, or none where they are not known.
-        versions: of the packages that wrote the file.
-        timm: what else timm's dict of the network says, such as where its weights are published.
+        options: the options of the export.
+        class_names: one name per class, or none if they are not known.
+        versions: the versions of the packages that wrote the file.
+        timm: the other entries of timm's dict for the network, such as where its weights are published.
     """
 
     spec: ArchSpec
@@ -155,7 +157,7 @@ class Metadata:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Of one image, as the graph takes it."""
+        """The shape of one image, in the form that the graph takes."""
         size = self.spec.input
         if self.options.preprocess:
             return size.height, size.width, size.channels
@@ -163,17 +165,17 @@ class Metadata:
 
     @property
     def real(self) -> TensorType:
-        """The type of the graph's floats, where they go in and come out."""
+        """The type of the graph's float inputs and outputs."""
         return self.options.io
 
     @property
     def input(self) -> Tensor:
-        """What the graph takes."""
+        """The input that the graph should have."""
         return Tensor("image", "uint8" if self.options.preprocess else self.real, self.image_shape)
 
     @property
     def output(self) -> Tensor:
-        """What it gives."""
+        """The output that the graph should have."""
         spec, kind = self.spec, self.options.output
         raw = "heatmaps" if spec.task == "pose" else "logits"
         name = {"raw": raw, "softmax": "probabilities", "argmax": "classes", "joints": "joints"}[kind]
@@ -188,26 +190,27 @@ class Metadata:
 
     @classmethod
     def read(cls, path: str | Path) -> Metadata:
-        """Of an ONNX file.
+        """Read the metadata of an ONNX file, and check its graph against them.
 
         Raises:
-            InputError: the file cannot be read, is not one of ours, or its graph is not for what its metadata say.
+            InputError: the file cannot be read, `export` did not write it, or its graph is not what its metadata say.
+            BackendError: its external data do not fit into memory.
         """
         return cls.of(OnnxFile.read(path))
 
     @classmethod
     def of(cls, file: OnnxFile) -> Metadata:
-        """The same of a file that was read.
+        """Read the metadata of an ONNX file that is in memory, and check its graph against them.
 
         Raises:
-            InputError: as `read`.
+            InputError: as for `read`.
         """
         metadata = cls.parse(file.entries, str(file.path))
         metadata.check_graph(file)
         return metadata
 
     def check_graph(self, file: OnnxFile) -> None:
-        """Compare what a graph takes and gives with what its metadata say: names, types, shapes, batches.
+        """Check the names, types, shapes and batches of an ONNX graph's inputs and outputs against these metadata.
 
         Raises:
             InputError: they differ.
@@ -219,7 +222,12 @@ class Metadata:
         self.check_ports(file.path, inputs, outputs)
 
     def check_ports(self, path: Path, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
-        """The same for what was found in a graph of any format; `path` names its file in errors.
+        """Check the inputs and outputs of a graph in any format against these metadata.
+
+        Args:
+            path: the file, for errors.
+            inputs: the inputs that the graph has.
+            outputs: the outputs that the graph has.
 
         Raises:
             InputError: they differ.
@@ -230,7 +238,7 @@ class Metadata:
             if len(ports) != 1:
                 raise InputError(f"{path}: found {len(ports)} {side}s, expected one")
             port, shape = ports[0], ports[0].shape
-            open_axes = side == "output"  # their sizes are worked out when it runs; those of images must be known
+            open_axes = side == "output"  # their sizes may be computed at run time; those of images must be known
             fits = shape[:1] == (batch,) and len(shape) == 1 + len(tensor.shape)
             fits &= all(a == b or (open_axes and a is None) for a, b in zip(shape[1:], tensor.shape, strict=False))
             if not fits or (port.name, port.type) != (tensor.name, tensor.type):
@@ -241,15 +249,19 @@ class Metadata:
 
     @classmethod
     def parse(cls, entries: Mapping[str, str], source: str) -> Metadata:
-        """From the entries that `entries` gives; `source` names them in errors.
+        """Read metadata from the entries of a file, in the form that `entries` returns.
+
+        Args:
+            entries: the names and values of the entries.
+            source: the file, for errors.
 
         Raises:
-            InputError: there are none, or they are not valid.
+            InputError: there are no such entries, or they are not valid.
         """
         if f"{_PREFIX}spec" not in entries:
             raise InputError(f"{source}: found no spec in its metadata, expected a file that `export` wrote")
         if f"{_PREFIX}preprocessing" not in entries:
-            raise InputError(f"{source}: found no preprocessing in its metadata")
+            raise InputError(f"{source}: found no preprocessing in its metadata, expected a file that `export` wrote")
         key = "spec"
         try:
             spec = ArchSpec.from_dict(_value(entries, key), source)
@@ -259,7 +271,7 @@ class Metadata:
             interface = Interface.of_timm(cfg, spec, f"{source}: {_about(key)}")
             names = _NAMES.validate_json(_json(entries, key := "classes", "[]"))
             if len(names) not in (0, spec.classes):
-                raise ValueError(f"found {len(names):,} names, expected {spec.classes:,}, one a class")
+                raise ValueError(f"found {len(names):,} names, expected {spec.classes:,}, one per class")
             versions = _VERSIONS.validate_json(_json(entries, key := "versions", "{}"))
         except SpecError as error:
             raise InputError(str(error)) from None
@@ -273,7 +285,7 @@ class Metadata:
         return cls(spec, interface, options, names, versions, cfg)
 
     def entries(self) -> dict[str, str]:
-        """The entries as they stand in a file."""
+        """Format the metadata as the entries of a file."""
         return {
             "scalenet_zoo.spec": json.dumps(self.spec.model_dump(mode="json")),
             "scalenet_zoo.spec_hash": self.spec.hash,
@@ -285,7 +297,7 @@ class Metadata:
 
 
 def _json(entries: Mapping[str, str], key: str, otherwise: str = "") -> str:
-    """The text of an entry, of bounded size and strict JSON."""
+    """Return an entry as JSON text, after a check of its size and strict parsing."""
     return json.dumps(_value(entries, key, otherwise))
 
 
@@ -314,7 +326,7 @@ _SUITED: Mapping[TargetBackend, tuple[str, ...]] = {
     "tensorrt": _ON_TENSORRT,
     "tensorrt-rtx": _ON_TENSORRT,
 }
-"""Back ends that run the int8 files that are made for one of them well."""
+"""The back ends that suit an int8 file, by the target that it was made for."""
 _OPTIONS = TypeAdapter(OnnxOptions)
 _OBJECT = TypeAdapter(dict[str, JsonValue])
 _NAMES = TypeAdapter(tuple[str, ...])

@@ -1,4 +1,4 @@
-"""Networks to ONNX files.
+"""Export of networks to ONNX files.
 
 network --trace--> fp32 graph --to_half or make_int8--> graph, metadata --> file --verify--> done
 """
@@ -34,9 +34,9 @@ from scalenet_zoo.zoo.interface import Interface, pretrained_cfg
 __all__ = ["LARGEST_FILE", "OnnxNetwork", "OnnxOptions", "export_onnx"]
 
 JUDGED = 64
-"""Images, spread evenly, by which a way to find ranges is chosen; the file is judged by all."""
+"""Images, spread evenly, on which calibrators are compared; the file itself is judged on all images."""
 LARGEST_FILE = 2**31 - 2**20
-"""Bytes of weights that fit into one ONNX file (protobuf's limit, less some room for the graph)."""
+"""Bytes of weights that fit into one ONNX file: protobuf's limit, less some room for the graph."""
 
 
 def export_onnx(
@@ -53,26 +53,30 @@ def export_onnx(
 ) -> Verification:
     """Write a network as an ONNX file, and check it against the network.
 
-    The input `image` is float32 (batch, channels, height, width), prepared as `data.preparation` does; the
+    By default, the input `image` is float32 (batch, channels, height, width), prepared as in `data.preparation`; the
     output is `logits` or `heatmaps`. The options change both. The file's metadata hold the spec, its hash, the
     preprocessing, the class names, the versions and the options.
 
     Args:
-        model: a network of `create_model`, wrapped or not; it is exported as in evaluation.
+        model: a network from `create_model`, wrapped or not; it is exported in evaluation mode.
         path: the file to write; weights above 2 GB go into a second file beside it.
-        options: precision, batch sizes, what is done to images and outputs in the graph; None: as above.
-        calibration: image files to find the ranges of activations with; int8 needs them.
+        options: precision, batch sizes, and the processing of images and outputs in the graph; None: the defaults.
+        calibration: image files from which the ranges of activations are found; int8 needs them.
         images: image files to check the file on; none: those of `calibration`, or else the sample photographs.
-        class_names: one a class or joint; none: those that the network's `pretrained_cfg` has, or ImageNet's for a
-            classifier of 1000 classes.
-        min_agreement: the least share of an int8 file's decisions on `images` that are the network's. Above 0, several
-            ways to find the ranges of activations are tried, and the one that agrees best is taken.
-        auto: find the few layers that cost an int8 file most, and leave them in fp32; the file's options name them.
-        fp32_beside: another file to write: the same network in fp32, to compare with.
-        on_progress: told of the layers that were judged so.
+        class_names: one name per class or joint; none: those of the network's `pretrained_cfg`, or ImageNet's for a
+            classifier with 1000 classes.
+        min_agreement: the least share of decisions on `images` in which an int8 file must agree with the network.
+            Above 0, several calibrators are tried, and the one that agrees best is taken.
+        auto: find the few layers whose rounding costs an int8 file most, and keep them in fp32; the file's options name
+            them.
+        fp32_beside: another file to write: the same network in fp32, for comparison.
+        on_progress: reports the layers that `auto` has judged.
+
+    Returns:
+        The result of the check.
 
     Raises:
-        ExportError: the network cannot be exported so.
+        ExportError: the network cannot be exported with these options.
         InputError: an image cannot be read.
         OutputError: the file cannot be written.
         VerificationError: the file does not compute what the network does; no file is left behind.
@@ -86,9 +90,9 @@ def export_onnx(
     if (dtype := next(model.parameters()).dtype) != torch.float32:
         raise ExportError(f"{spec.name}: found weights of {dtype}, expected torch.float32")
     if options.precision == "int8" and not calibration:
-        raise ExportError("calibration: found no images, expected some to find the ranges of int8 activations with")
+        raise ExportError("calibration: found no images, expected some, since int8 takes its ranges from them")
     if class_names and len(class_names) != spec.classes:
-        raise ExportError(f"class_names: found {len(class_names)}, expected {spec.classes} as {spec.name} has")
+        raise ExportError(f"class_names: found {len(class_names)}, expected {spec.classes}, as in {spec.name}")
     metadata = metadata_of(model, options, class_names)
     calibration = Remembered(calibration)
     images = Remembered(images) if images and list(images) != list(calibration) else calibration
@@ -127,7 +131,7 @@ def export_onnx(
 
 
 def metadata_of(model: nn.Module, options: OnnxOptions, class_names: Sequence[str] = ()) -> Metadata:
-    """What a network's exported file says of itself: how images are prepared is stated in full, as it is done.
+    """Make the metadata of a network's exported file, with all values of its preprocessing.
 
     Raises:
         ExportError: the network's `pretrained_cfg` is not valid.
@@ -148,12 +152,16 @@ def metadata_of(model: nn.Module, options: OnnxOptions, class_names: Sequence[st
 
 
 def trace_network(model: nn.Module, metadata: Metadata) -> onnx.ModelProto:
-    """The fp32 graph of a network, for the batches and with what the options want done before and after it."""
+    """Trace a network to an fp32 graph for its options' batches, with their processing before and after the network.
+
+    Raises:
+        ExportError: torch cannot export the network.
+    """
     spec, options = metadata.spec, metadata.options
     smallest, _, largest = options.batch or (1, 1, None)
     fixed = smallest == largest
     example = torch.zeros(
-        smallest if fixed else max(smallest, 2),  # torch takes a batch of 1 for a fixed one
+        smallest if fixed else max(smallest, 2),  # torch treats a batch of 1 as fixed
         *metadata.image_shape,
         dtype=torch.uint8 if options.preprocess else torch.float32,
         device=next(model.parameters()).device,
@@ -167,7 +175,7 @@ def trace_network(model: nn.Module, metadata: Metadata) -> onnx.ModelProto:
 
 
 def _save(graph: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
-    """Write a graph with its metadata; weights that are too large for one file go beside it."""
+    """Write a graph with its metadata; weights that do not fit into one file go into a second one beside it."""
     labelled = copy.deepcopy(graph)
     for key, value in metadata.entries().items():
         labelled.metadata_props.add(key=key, value=value)

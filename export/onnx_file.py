@@ -1,8 +1,8 @@
-"""ONNX files of anybody: what is read of them, and from which files beside them.
+"""ONNX files from any source, and the files beside them that they may read.
 
-Weights of more than 2 GB lie in other files, "external data", which a graph names. As in ONNX Runtime these are
-regular files in the folder of the ONNX file or below it, whatever links lead to them; a graph cannot have
-/dev/zero read, nor somebody's keys.
+Weights of more than 2 GB are in other files, "external data", which a graph names. As in ONNX Runtime, these must be
+regular files in the folder of the ONNX file or below it, after all links are followed. So a graph can make us read
+neither /dev/zero nor somebody's keys.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from scalenet_zoo.core.memory import check_memory
 from scalenet_zoo.core.quoting import quoted
 
 _PACKED = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4}
-"""Bits of the types of which a byte holds several."""
+"""The bits of types of which one byte holds several values."""
 
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """An ONNX file, without its external data, which lie where they may and are as large as the graph says.
+    """An ONNX file without its external data, whose places and sizes have been checked.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         content: its bytes.
-        model: the same, read.
-        external: the files beside it that hold weights, by the names that the graph has for them.
+        model: its parsed content.
+        external: the files beside it that hold weights, by their names in the graph.
     """
 
     path: Path
@@ -49,10 +49,10 @@ class OnnxFile:
 
     @classmethod
     def read(cls, path: str | Path) -> OnnxFile:
-        """Read a file, and look at what it says of others.
+        """Read a file, and check the external data that it names.
 
         Raises:
-            InputError: it cannot be read, is no ONNX file, or names external data that it may not have.
+            InputError: the file cannot be read, is not ONNX, or names external data that it may not read.
             BackendError: its external data do not fit into memory.
         """
         path = Path(path)
@@ -63,7 +63,7 @@ class OnnxFile:
                 raise InputError(f"{path}: cannot be read as ONNX: found no graph in it")
             external = _external_data(model, path)
         except DecodeError:
-            raise InputError(f"{path}: cannot be read as ONNX: the file is not whole, or is something else") from None
+            raise InputError(f"{path}: cannot be read as ONNX: the file is incomplete, or not ONNX") from None
         except InputError:
             raise
         except ValueError as error:
@@ -74,7 +74,7 @@ class OnnxFile:
 
     @cached_property
     def sha256(self) -> str:
-        """Of its bytes, and of its external data's."""
+        """The SHA-256 of the file's bytes followed by those of its external data."""
         digest = hashlib.sha256(self.content)
         for name in sorted(self.external):
             with self.external[name].open("rb") as file:
@@ -84,7 +84,7 @@ class OnnxFile:
 
     @property
     def inputs(self) -> list[onnx.ValueInfoProto]:
-        """What the graph is given; old files list their weights there, too."""
+        """The graph's inputs without its weights, which old files list among the inputs."""
         weights = {tensor.name for tensor in self.model.graph.initializer}
         return [value for value in self.model.graph.input if value.name not in weights]
 
@@ -93,7 +93,7 @@ class OnnxFile:
         """Its metadata.
 
         Raises:
-            InputError: a key comes twice.
+            InputError: a key occurs twice.
         """
         entries: dict[str, str] = {}
         for entry in self.model.metadata_props:
@@ -104,13 +104,13 @@ class OnnxFile:
 
 
 def shape_of(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
-    """The shape of an input or output; None: an axis of no fixed size."""
+    """Return the shape of an input or output, with None for an axis without a fixed size."""
     dims = value.type.tensor_type.shape.dim
     return tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims)
 
 
 def _external_data(model: onnx.ModelProto, path: Path) -> dict[str, Path]:
-    """Find and check the external data of every tensor, wherever in the model it stands."""
+    """Find and check the external data of every tensor anywhere in the model."""
     files: dict[str, Path] = {}
     sizes: dict[str, int] = {}
     for tensor in _tensors(model):
@@ -125,20 +125,20 @@ def _external_data(model: onnx.ModelProto, path: Path) -> dict[str, Path]:
         length = _number(place, "length", needed := _bytes(tensor))
         if length != needed or start + length > sizes[name]:
             raise ValueError(
-                f"{quoted(tensor.name)}: found {length:,} bytes from {start:,} on of the {sizes[name]:,} of"
+                f"{quoted(tensor.name)}: found {length:,} bytes at offset {start:,} in the {sizes[name]:,} bytes of"
                 f" {quoted(name)}, expected {needed:,} within it"
             )
     return files
 
 
 def _tensors(message: Message) -> Iterator[TensorProto]:
-    """Every tensor in a message: weights, sparse ones, attributes, those of subgraphs and functions.
+    """Yield every tensor in a message: weights, sparse weights, attributes, and tensors in subgraphs and functions.
 
     Raises:
-        ValueError: a text is not UTF-8, which protobuf lets pass.
+        ValueError: a text is not UTF-8, which protobuf accepts.
     """
     if isinstance(message, TensorProto):
-        yield message  # what else is in it are numbers
+        yield message  # it contains no other tensors
         return
     for field, value in message.ListFields():
         if field.type == FieldDescriptor.TYPE_MESSAGE:
@@ -154,15 +154,18 @@ def _place(tensor: TensorProto) -> dict[str, str]:
     place = {entry.key: entry.value for entry in tensor.external_data}
     texts = (tensor.name, *place, *place.values())
     if len(place) < len(tensor.external_data) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{quoted(tensor.name)}: found keys of external data twice, or no UTF-8 text")
+        raise ValueError(
+            f"{quoted(tensor.name)}: found repeated keys or invalid text in its external data, expected unique keys"
+            " and UTF-8"
+        )
     return place
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """The file that a name stands for; it lies in the folder or below it, links followed."""
+    """Find the file that a name stands for; with links followed, it must be in the folder or below it."""
     try:
         root, found = folder.resolve(), (folder / name).resolve()
-    except (OSError, RuntimeError, ValueError):  # links in a circle, a zero in the name
+    except (OSError, RuntimeError, ValueError):  # circular links, or a null character in the name
         root, found = folder, Path()
     if not name or "\\" in name or Path(name).is_absolute() or not found.is_relative_to(root):
         raise ValueError(f"found external data in {quoted(name)}, expected a file in the ONNX file's folder")
@@ -183,7 +186,7 @@ def _number(place: dict[str, str], key: str, otherwise: int) -> int:
 
 
 def _bytes(tensor: TensorProto) -> int:
-    """What a tensor's numbers take."""
+    """Compute the bytes of a tensor's numbers."""
     try:
         kind = TensorProto.DataType.Name(tensor.data_type)
         bits = _PACKED.get(kind) or 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize

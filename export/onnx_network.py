@@ -1,4 +1,4 @@
-"""ONNX files of ours, open in ONNX Runtime."""
+"""Exported ONNX files, open in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class OnnxNetwork:
     """An ONNX file that `export_onnx` wrote, open in ONNX Runtime on the CPU.
 
     Attributes:
-        session: ONNX Runtime's own.
-        metadata: what the file says of itself.
+        session: ONNX Runtime's session.
+        metadata: the file's metadata.
     """
 
     session: onnxruntime.InferenceSession
@@ -38,13 +38,14 @@ class OnnxNetwork:
         """Open a file; it runs on as many threads as torch does.
 
         Raises:
-            InputError: the file is no ONNX file, not one of ours, or not what its metadata say.
+            InputError: the file is not ONNX, `export` did not write it, or its graph is not what its metadata say.
+            BackendError: its external data do not fit into memory.
         """
         return cls.open(path, Metadata.read(path))
 
     @classmethod
     def open(cls, graph: str | Path | bytes, metadata: Metadata) -> OnnxNetwork:
-        """Open a file that was checked, or a graph made of one: what it says of itself is not looked at.
+        """Open a file that was checked, or a graph made from one, with these metadata; its own are not read.
 
         Raises:
             InputError: ONNX Runtime cannot open it.
@@ -55,10 +56,11 @@ class OnnxNetwork:
 
     @classmethod
     def load_inner(cls, path: str | Path) -> OnnxNetwork:
-        """Open the network alone in a file: float32 images in, its raw output out, nothing around it.
+        """Open only the network in a file, without its processing: float32 images in, the raw output out.
 
         Raises:
-            InputError: as `load`.
+            InputError: as for `load`, or onnx cannot extract the network.
+            BackendError: as for `load`.
         """
         file = OnnxFile.read(path)
         metadata, graph = Metadata.of(file), file.model.graph
@@ -71,7 +73,7 @@ class OnnxNetwork:
         with scratch_folder() as folder:
             try:
                 onnx.utils.extract_model(path, folder / "cut.onnx", images, output, check_model=False)
-            except Exception as error:  # onnx's own checks, which differ from version to version
+            except Exception as error:  # onnx's own checks, which raise other types in other versions
                 raise InputError(f"{path}: cannot be taken apart by onnx: {first_line(error)}") from error
             # Weights of more than 2 GB must lie beside the graph.
             onnx.save(onnx.load(folder / "cut.onnx"), folder / "inner.onnx", save_as_external_data=True)
@@ -83,17 +85,17 @@ class OnnxNetwork:
         return self.metadata.spec
 
     def inference(self) -> Inference:
-        """The file, ready for `predict` and `evaluate`."""
+        """Make the file ready for `predict` and `evaluate`."""
         return file_inference(self.metadata, self)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The network's output for a batch of images, float32 or, of classes, int32.
+        """Run the file on a batch of images, and return its output: float32, or int32 for classes of pixels.
 
         Args:
-            images: as `inputs.file_input` makes them.
+            images: the images, as `inputs.file_input` makes them.
 
         Raises:
-            InputError: ONNX Runtime cannot run the graph, or it gives what its metadata do not say.
+            InputError: ONNX Runtime cannot run the graph, or its output does not have the shape in the metadata.
         """
         dtype = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(uint8)": np.uint8}
         source = self.session.get_inputs()[0]
@@ -106,12 +108,12 @@ class OnnxNetwork:
 
 
 def open_session(graph: str | Path | bytes, literal: bool = False) -> onnxruntime.InferenceSession:
-    """A file or graph in ONNX Runtime on the CPU, on as many threads as torch has.
+    """Open a file or graph in ONNX Runtime on the CPU, with as many threads as torch uses.
 
     Args:
-        graph: the file or the bytes of the graph.
-        literal: run quantising nodes as they stand, with no integer kernels; ONNX Runtime quantises weights that lie
-            between bytes, which other back ends leave in fp32 (see `int8_graph.shield_kept`).
+        graph: the path of the file, or the bytes of the graph.
+        literal: run quantising nodes as they are, without integer kernels. Otherwise ONNX Runtime also quantises the
+            fp32 weights of layers between bytes, which other back ends leave in fp32 (see `int8_graph.shield_kept`).
 
     Raises:
         InputError: ONNX Runtime cannot open it.
@@ -130,5 +132,5 @@ def open_session(graph: str | Path | bytes, literal: bool = False) -> onnxruntim
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says first."""
+    """Return the first line of a library's error that is not blank; without one, the name of its type."""
     return next((line for line in map(str.strip, str(error).splitlines()) if line), type(error).__name__)

@@ -1,4 +1,4 @@
-"""An fp32 graph in fp16."""
+"""Conversion of an fp32 graph to fp16."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scalenet_zoo.core.errors import ExportError
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 HALF_MAX = float(np.finfo(np.float16).max)
 ALWAYS_FP32 = {("Resize", 2)}
-"""Inputs that ONNX wants in fp32: operators, and the inputs' positions. Here: scales."""
+"""Inputs for which ONNX requires fp32, as pairs of an operator and the input's position. Here: scales."""
 
 
 def to_half(
@@ -23,19 +23,22 @@ def to_half(
     keep_nodes: Collection[str] = (),
     io_type: Literal["fp32", "fp16"] = "fp32",
 ) -> onnx.ModelProto:
-    """Convert a graph to fp16, with casts where it meets what stays in fp32.
+    """Convert a graph to fp16, with casts at the borders of nodes that stay in fp32.
 
-    There are libraries for this, but onnxconverter_common halves the scales of Resize, which ONNX wants in fp32, and
-    onnxruntime.transformers rounds between neighbours that both stay in fp32 and gives several casts one name.
+    Libraries for this exist, but onnxconverter_common converts the scales of Resize, for which ONNX requires fp32, and
+    onnxruntime.transformers rounds between neighbours that both stay in fp32 and gives several casts the same name.
 
     Args:
         graph: a simplified fp32 graph with the types of its values.
-        keep_fp32: operators that stay in fp32.
-        keep_nodes: names of nodes that do.
-        io_type: of the graph's input and output, where they are floats.
+        keep_fp32: the operators that stay in fp32.
+        keep_nodes: the names of nodes that stay in fp32.
+        io_type: the type of the graph's float inputs and outputs.
+
+    Returns:
+        A converted copy of the graph.
 
     Raises:
-        ExportError: there is no such operator in the graph, or a weight is too large for fp16.
+        ExportError: the graph has no operator that `keep_fp32` names, or a weight is too large for fp16.
     """
     operators = {node.op_type for node in graph.graph.node}
     if unknown := [name for name in keep_fp32 if name not in operators]:
@@ -51,7 +54,7 @@ def to_half(
     nodes: list[onnx.NodeProto] = []
 
     def as_type(name: str, wanted: int) -> str:
-        """The name of a float value or weight in this type; it is made where it is missing."""
+        """Return the name of a float value or weight in this type; add a cast or a converted weight if necessary."""
         if name in weights:
             converted = name if wanted == FLOAT16 else f"{name}/fp32"
             new_weights.setdefault(converted, _converted(weights[name], converted, wanted))
@@ -105,10 +108,10 @@ def _converted(weight: TensorProto, name: str, wanted: int) -> TensorProto:
 
 
 def rounded(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """A graph in fp32 that computes what an fp16 graph does: each half is cast to one, and back.
+    """Convert an fp16 graph to an fp32 graph with the same rounding: each float16 value is cast to float16 and back.
 
-    ONNX Runtime's CPU provider executes halves in fp32 and rounds nothing in between: run by it, an
-    fp16 graph neither overflows nor loses anything but its weights' precision. This one does.
+    ONNX Runtime's CPU provider computes fp16 graphs in fp32 and does not round between operators. There, only the
+    weights lose precision, and nothing overflows. The converted graph shows the errors of real fp16 hardware.
     """
     exact = onnx.ModelProto()
     exact.CopyFrom(graph)

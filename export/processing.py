@@ -1,4 +1,4 @@
-"""What can be done to images and outputs inside an exported graph, before and after the network."""
+"""The processing that an exported graph can contain: of images before the network, and of outputs after it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scalenet_zoo.inference.decode import find_joints
 from scalenet_zoo.zoo.interface import Interface
 
 BEFORE, AFTER = AROUND = "preprocess", "postprocess"
-"""Names of the modules around the network; the names of their nodes in an exported graph begin with them."""
+"""The names of the modules around the network; their nodes in an exported graph have names that begin with them."""
 
 
 class Normalise(nn.Module):
-    """Pixels, uint8 (n, h, w, channels), to a network's input, float32 (n, channels, h, w)."""
+    """Conversion of pixels, uint8 (n, h, w, channels), to a network's input, float32 (n, channels, h, w)."""
 
     scale: Tensor
     offset: Tensor
@@ -30,33 +30,33 @@ class Normalise(nn.Module):
         self.register_buffer("offset", -mean / std)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(p / 255 - mean) / deviation."""
-        images = pixels.float().permute(0, 3, 1, 2)  # in this order: TensorRT does nothing to bytes but convert them
+        """Compute (p / 255 - mean) / deviation for each pixel p."""
+        images = pixels.float().permute(0, 3, 1, 2)  # convert first: TensorRT can only convert bytes
         y: Tensor = images * self.scale + self.offset
         return y
 
 
 class Softmax(nn.Module):
-    """Logits (n, classes) to probabilities."""
+    """Conversion of logits (n, classes) to probabilities."""
 
     def forward(self, logits: Tensor) -> Tensor:
-        """The same shape."""
+        """Return probabilities of the same shape."""
         return logits.softmax(1)
 
 
 class Argmax(nn.Module):
-    """Logits (n, classes, h, w) to the class of each pixel."""
+    """Conversion of logits (n, classes, h, w) to the class of each pixel."""
 
     def forward(self, logits: Tensor) -> Tensor:
-        """int32 (n, h, w)."""
+        """Return the classes, int32 (n, h, w)."""
         return logits.argmax(1).int()
 
 
 class Joints(nn.Module):
-    """Heatmaps (n, joints, h, w) to joints."""
+    """Conversion of heatmaps (n, joints, h, w) to joints."""
 
     def forward(self, heatmaps: Tensor) -> Tensor:
-        """(n, joints, 3): x and y as shares of the image's width and height, and the score."""
+        """Return (n, joints, 3): x and y as shares of the image's width and height, and the score."""
         return find_joints(heatmaps)
 
 
@@ -69,7 +69,7 @@ POSTPROCESSING: dict[Output, type[nn.Module]] = {
 
 
 def with_processing(model: nn.Module, spec: ArchSpec, interface: Interface, options: OnnxOptions) -> nn.Module:
-    """The network with what the options ask for around it; the network itself if that is nothing."""
+    """Wrap a network in the processing that the options require; return the network itself if they require none."""
     parts = OrderedDict({"network": model})
     if options.preprocess:
         parts = OrderedDict({BEFORE: Normalise(spec, interface), **parts})

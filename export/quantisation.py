@@ -1,9 +1,9 @@
-"""An fp32 graph in int8, by explicit quantisation (Q/DQ nodes) that suits where it will run.
+"""Quantisation of an fp32 graph to int8 with explicit Q/DQ nodes, for one back end.
 
 graph, images --correct_biases--> graph --rewrite_for_kernels--> graph --ONNX Runtime's quantize_static--> int8 graph
 
-What a back end has integer kernels for differs, so there is a `Scheme` for each target. A network made for one target
-runs on the others too, but may be slower than fp32 there.
+Back ends have integer kernels for different operators, so there is a `Scheme` for each target. A network that is made
+for one target runs on the others too, but may be slower than fp32 there.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from scalenet_zoo.export.int8_graph import rewrite_for_kernels, saturate_gates, 
 from scalenet_zoo.export.metadata import Calibrator
 
 WEIGHTED = ("Conv", "Gemm")
-"""Operators with weights, which become int8 for every target; of transposed convolutions nobody has integer kernels."""
+"""Operators whose weights become int8 for every target. No back end has integer kernels for transposed convolutions."""
 CALIBRATORS: Mapping[Calibrator, CalibrationMethod] = {
     "minmax": CalibrationMethod.MinMax,
     "percentile": CalibrationMethod.Percentile,
     "entropy": CalibrationMethod.Entropy,
 }
 PERCENTILE = 99.99
-"""Of an activation's values lie within its range; the rest is cut off, so that outliers do not coarsen all others."""
+"""The percentage of an activation's values within its range; outliers are clipped, so that the others stay fine."""
 HISTOGRAM_IMAGES = 16
-"""That percentile and entropy are found from: their histograms take ten times as long as the extremes of minmax."""
+"""Images for percentile and entropy. Their histograms take ten times as long as the extremes that minmax needs."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Scheme:
     """How a graph is quantised for a target.
 
     Attributes:
-        operators: whose inputs become bytes.
-        unsigned: activations are uint8 with zero points; else int8, and every zero point is 0.
-        outputs: the operators' outputs become bytes too; else an activation is computed before it is rounded.
-        integer_biases: biases are int32; else fp32.
-        rewritten: the graph is rewritten for ONNX Runtime's kernels before.
+        operators: the operators whose inputs become bytes.
+        unsigned: activations are uint8 with zero points; otherwise they are int8, and every zero point is 0.
+        outputs: the operators' outputs become bytes too; otherwise values are rounded after the activation function.
+        integer_biases: biases are int32; otherwise fp32.
+        rewritten: the graph is rewritten for ONNX Runtime's kernels first.
     """
 
     operators: tuple[str, ...]
@@ -78,18 +78,18 @@ SCHEMES: Mapping[TargetBackend, Scheme] = {
 
 @dataclass
 class Quantiser:
-    """Quantises one graph for one target, again and again: ranges are measured once a calibrator.
+    """A quantiser of one graph for one target, which can be used many times; it measures ranges once per calibrator.
 
         with Quantiser(graph, batches, "ort-cpu") as quantiser:
             int8 = quantiser.quantise("percentile", keep_nodes=["node_conv_1"])
 
     Attributes:
         graph: a simplified fp32 graph with the shapes of its values.
-        batches: inputs of the graph, to find the activations' ranges with: numbered, made when they are needed.
-        target: where the int8 graph will run.
-        activation_bits: 8, or 16 for what loses too much in 8; ONNX Runtime computes that in fp32.
-        whole: names of nodes that are never quantised.
-        corrected: take back what rounded weights shift; needless where only latency matters.
+        batches: inputs of the graph, from which the activations' ranges are found; a batch may be made on demand.
+        target: the back end that the int8 graph will run on.
+        activation_bits: 8; 16 for networks that lose too much in 8 bits. ONNX Runtime computes 16 bits in fp32.
+        whole: the names of nodes that are never quantised.
+        corrected: correct the biases for the rounding of the weights; this is not needed if only latency matters.
     """
 
     graph: onnx.ModelProto
@@ -108,28 +108,28 @@ class Quantiser:
             prepared = correct_biases(prepared, self.batches, WEIGHTED, self.whole)
         if self.scheme.rewritten:
             prepared = rewrite_for_kernels(prepared, self.whole)
-        prepared.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # it is; else a warning
+        prepared.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # avoids a warning
         self._prepared = prepared
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return the quantiser itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Forget the ranges."""
+        """Delete the measured ranges."""
         self._folder.cleanup()
 
     def quantise(self, calibrator: Calibrator = "minmax", keep_nodes: Collection[str] = ()) -> onnx.ModelProto:
-        """The int8 graph, with ranges found so.
+        """Quantise the graph to int8.
 
         Args:
-            calibrator: minmax takes an activation's extremes as its range, the others cut off what is rare.
-            keep_nodes: names of nodes that stay in fp32.
+            calibrator: how the ranges of activations are found: minmax takes the extremes, the others clip rare values.
+            keep_nodes: the names of nodes that stay in fp32.
 
         Raises:
-            ExportError: percentile or entropy cannot tell the values of an activation apart.
+            ExportError: an activation has nearly constant values, of which percentile and entropy make no histogram.
         """
         scheme, wide = self.scheme, self.activation_bits == 16
         unsigned, signed = (QuantType.QUInt16, QuantType.QInt16) if wide else (QuantType.QUInt8, QuantType.QInt8)
@@ -137,9 +137,9 @@ class Quantiser:
         if calibrator != "minmax":
             batches = batches[: -(-HISTOGRAM_IMAGES // max(1, len(batches[0])))]
         path = Path(self._folder.name) / "int8.onnx"
-        prepared = copy.deepcopy(self._prepared)  # ONNX Runtime moves the weights of what it is given into a file
+        prepared = copy.deepcopy(self._prepared)  # ONNX Runtime moves the weights of its argument into a file
         for node in prepared.graph.node:
-            if node.name in keep_nodes and node.op_type in WEIGHTED:  # nothing is rounded that its bias took back
+            if node.name in keep_nodes and node.op_type in WEIGHTED:  # weights stay exact: undo the bias correction
                 node.input[:] = self._inputs[node.name]
         with contextlib.redirect_stdout(io.StringIO()), _no_root_handler(), _histograms(calibrator):
             quantize_static(
@@ -160,7 +160,7 @@ class Quantiser:
                     "QuantizeBias": scheme.integer_biases,
                     "OpTypesToExcludeOutputQuantization": [] if scheme.outputs else list(scheme.operators),
                     "CalibPercentile": PERCENTILE,
-                    # Histograms are made of one batch at a time, whose activations are held in memory; extremes of all.
+                    # Histograms take one batch at a time, since its activations are held in memory; extremes take all.
                     "CalibStridedMinMax": None if calibrator == "minmax" else 1,
                 },
             )
@@ -173,21 +173,21 @@ class Quantiser:
 
 @contextlib.contextmanager
 def _histograms(calibrator: Calibrator) -> Iterator[None]:
-    """Tell in words what NumPy complains of, if values lie too near each other for a histogram."""
+    """Explain NumPy's error if values lie too near each other for a histogram."""
     try:
         yield
     except ValueError as error:
         if calibrator == "minmax" or "bins" not in str(error):
             raise
         raise ExportError(
-            f"calibrator: found an activation with nearly one value alone, which {calibrator} has no histogram of,"
+            f"calibrator: found {calibrator} for an activation with nearly constant values, which has no histogram,"
             " expected minmax"
         ) from error
 
 
 @contextlib.contextmanager
 def _no_root_handler() -> Iterator[None]:
-    """Keep ONNX Runtime, which logs to the root, from giving it a handler that prints our notices a second time."""
+    """Give the root logger a quiet handler: ONNX Runtime would otherwise add one that prints our messages twice."""
     root, quiet = logging.getLogger(), logging.NullHandler()
     root.addHandler(quiet)
     try:
@@ -197,7 +197,7 @@ def _no_root_handler() -> Iterator[None]:
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]
-    """Batches for ONNX Runtime's calibrator, which asks for some numbers of them at a time."""
+    """Batches for ONNX Runtime's calibrator, which reads a range of them at a time."""
 
     def __init__(self, name: str, batches: Sequence[np.ndarray]) -> None:
         self.name, self.batches = name, batches

@@ -1,7 +1,7 @@
-"""Model repositories for NVIDIA's Triton Inference Server, from ONNX files and engines of ours.
+"""Model repositories for NVIDIA's Triton Inference Server, from exported ONNX files and engines.
 
-REPOSITORY/NAME/config.pbtxt            what the server reads: tensors, batches
-REPOSITORY/NAME/labels.txt              a class a line, where the file names them
+REPOSITORY/NAME/config.pbtxt            the server's configuration: tensors, batches
+REPOSITORY/NAME/labels.txt              one class per line, if the file names its classes
 REPOSITORY/NAME/1/model.onnx or model.plan
 """
 
@@ -33,26 +33,26 @@ _TYPES: Mapping[TensorType, str] = {
 
 
 def write_model_repository(source: Path, repository: Path) -> Path:
-    """Put an ONNX file or an engine into a model repository, under its spec's name, in place of an older one.
+    """Put an ONNX file or an engine into a model repository under its spec's name; an older one is replaced.
 
     Args:
-        source: a file that `export` wrote; an engine must be TensorRT's: Triton does not run TensorRT-RTX.
+        source: a file that `export` wrote; an engine must be for TensorRT, since Triton does not run TensorRT-RTX.
         repository: the folder that Triton is started with.
 
     Returns:
         The model's folder.
 
     Raises:
-        InputError: the file cannot be read, or is not one of ours.
-        EngineError: the engine, or its record, is damaged.
-        ExportError: the engine is TensorRT-RTX's.
+        InputError: the file cannot be read, or `export` did not write it.
+        EngineError: the engine or its record is missing or damaged.
+        ExportError: the engine is for TensorRT-RTX, or external data do not fit beside `model.onnx`.
         OutputError: the folder cannot be written.
     """
     if exported_kind(source) == ENGINE:
         record, plan = read_engine(source)
         if record.library != "tensorrt":
             raise ExportError(
-                f"{source}: found an engine of {record.library}, expected one of tensorrt, which Triton runs"
+                f"{source}: found an engine for {record.library}, expected one for tensorrt, which Triton runs"
             )
         return _write(repository, record.metadata, record, lambda version: _write_plan(plan, version))
     file = OnnxFile.read(source)
@@ -78,7 +78,7 @@ def _write_plan(plan: bytes, version: Path) -> None:
 
 
 def _write_onnx(file: OnnxFile, version: Path) -> None:
-    """Write an ONNX file as Triton wants it, and its external data under the names that the graph has for them."""
+    """Write an ONNX file under Triton's name for it, and its external data under their names in the graph."""
     (version / "model.onnx").write_bytes(file.content)
     for name, source in file.external.items():
         target = version / name
@@ -91,16 +91,16 @@ def _write_onnx(file: OnnxFile, version: Path) -> None:
 
 
 def configuration(name: str, metadata: Metadata, record: EngineRecord | None = None) -> str:
-    """The text of `config.pbtxt`.
+    """Format the text of `config.pbtxt`.
 
     Args:
-        name: of the model.
-        metadata: of the file.
-        record: of the engine; None: the file is ONNX.
+        name: the name of the model.
+        metadata: the metadata of the file.
+        record: the record of the engine; None: the file is ONNX.
     """
     batch = record.batch if record else metadata.options.batch or ANY_BATCH
     backend = "tensorrt" if record else "onnxruntime"
-    fixed = batch[0] == batch[2]  # then the batch is an axis like others, and requests are not gathered
+    fixed = batch[0] == batch[2]  # then the batch is an ordinary axis, and Triton does not gather requests
     labelled = bool(metadata.class_names) and metadata.spec.task == "classification"
     labels = ' label_filename: "labels.txt"' if labelled else ""
     return "\n".join(
@@ -130,10 +130,10 @@ def _dynamic_batching(batch: BatchSizes) -> str:
 
 
 def _text(text: str) -> str:
-    """A string of protobuf's text format."""
+    """Quote a string in protobuf's text format."""
     return f'"{CEscape(text.encode(), as_utf8=False)}"'
 
 
 def _label(index: int, name: str) -> str:
-    """A class as a line of labels.txt: its name, without what would end the line, or else its number."""
+    """Make a class's line in labels.txt: its name with escaped line ends; if the name is blank, its number."""
     return printable(name).strip() or str(index)

@@ -1,4 +1,4 @@
-"""Every export is checked before it is reported as done: the same outputs as the network, on real photographs."""
+"""The check of every export before it is reported as done: outputs and decisions, compared with the network's."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from scalenet_zoo.inference.predict import DECISIONS
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far outputs may be off.
+    """How far the outputs of an exported file may differ from the network's.
 
     Attributes:
         largest: the largest difference, as a share of the network's largest output.
         noise: the root mean square of the differences, as a share of that of the network's outputs.
-        floor: smaller outputs, such as an untrained network's, are taken to be so large.
+        floor: the least scale of outputs; smaller outputs, such as an untrained network's, count as this large.
     """
 
     largest: float
@@ -50,28 +50,30 @@ TOLERANCES: dict[Precision, Tolerance] = {
     "int8": Tolerance(largest=1.0, noise=0.25),
 }
 MIN_AGREEMENT: dict[Task, float] = {"classification": 0.9, "segmentation": 0.8, "pose": 0.9}
-"""Asked of int8 files of trained networks; a segmentation's rare classes weigh as much as its common ones."""
+"""The least agreement of int8 files with trained networks. In segmentation, rare classes count as much as common ones,
+so the limit is lower there."""
 DECIDED_TOGETHER = 16
-"""Images of a batch whose decisions are compared, where any batch is allowed."""
+"""Images per batch when decisions are compared and the file takes any batch."""
 DECIDED_PIXELS = DECIDED_TOGETHER * 256 * 256
-"""Of such a batch."""
+"""The most pixels in such a batch."""
 BATCH_SIZES = (1, 2, 3)
-"""Compared where any batch is allowed; torch's example has 2, so a batch frozen there is found out."""
+"""The batch sizes that are compared if the file takes any batch. The graph is traced with a batch of 2, so a graph that
+is fixed to this size fails."""
 MEASURES: dict[Task, str] = {"classification": "top-1", "segmentation": "mIoU", "pose": "keypoints"}
 
 Reference = Callable[[np.ndarray], np.ndarray]
-"""The network itself: float32 (n, channels, height, width) to its raw output."""
+"""The network itself: it maps float32 images (n, channels, height, width) to its raw output."""
 
 
 class Exported(Protocol):
-    """A network in an exported file: an ONNX file in ONNX Runtime, OpenVINO's IR, or an engine."""
+    """A network opened from an exported file: ONNX in ONNX Runtime, OpenVINO's IR, or an engine."""
 
     @property
     def metadata(self) -> Metadata:
-        """What the file says of itself."""
+        """The metadata of the file."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """A batch of images, as the file takes them, to its output."""
+        """Run the file on a batch of images, in the form that it takes, and return its output."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,14 @@ class Comparison:
     """How an exported file's outputs differ from the network's.
 
     Attributes:
-        photograph: the picture that `expected` and `found` are for.
-        expected: the network's output for it, without the batch axis, processed as the file does.
-        found: the exported file's.
+        photograph: the name of the image that `expected` and `found` belong to.
+        expected: the network's output for it, without the batch axis, processed as in the file.
+        found: the exported file's output for it.
         difference: the largest difference over all batches; see `differences` for classes of pixels and joints.
         relative: the same as a share of the network's largest absolute output.
         noise: the root mean square of the differences, as a share of that of the network's outputs.
-        batch_sizes: that were compared.
-        metadata: of the exported file.
+        batch_sizes: the batch sizes that were compared.
+        metadata: the metadata of the exported file.
     """
 
     photograph: str
@@ -106,8 +108,8 @@ class Agreement:
     Attributes:
         measure: top-1: images with the same likeliest class; mIoU: overlap of the classes' areas; keypoints: joints at
             most one cell of the heatmap apart.
-        share: from 0 to 1.
-        images: that were looked at.
+        share: the share of equal decisions, from 0 to 1.
+        images: the number of images that were compared.
     """
 
     measure: str
@@ -117,15 +119,15 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Verification(Comparison):
-    """What a check found.
+    """The result of checking an exported file.
 
     Attributes:
-        params: that the file holds.
-        agreement: of an int8 file's decisions with the network's.
-        torch_ms: the network's median latency for the smallest batch, as it stands.
-        exported_ms: the exported file's.
-        runtime: that ran the file: ONNX Runtime or OpenVINO.
-        threads: that both ran on.
+        params: the number of parameters in the file.
+        agreement: how often an int8 file decides as the network does; None: the file is not int8, or has no classes.
+        torch_ms: the network's median latency in PyTorch for the smallest batch, in milliseconds.
+        exported_ms: the exported file's median latency for the same batch, in milliseconds.
+        runtime: the runtime that ran the file: ONNX Runtime or OpenVINO.
+        threads: the number of CPU threads of both.
     """
 
     params: int
@@ -137,17 +139,18 @@ class Verification(Comparison):
 
 
 def verify(model: nn.Module, path: Path, images: Sequence[Path] = (), min_agreement: float = 0.0) -> Verification:
-    """Check an ONNX file of ours against the network that it was exported from.
+    """Check an exported ONNX file against the network that it was exported from.
 
     Args:
-        model: the network, in evaluation.
+        model: the network, in evaluation mode.
         path: the file.
         images: image files to run both on; none: the sample photographs.
-        min_agreement: the least share of an int8 file's decisions that are the network's.
+        min_agreement: the least share of decisions in which an int8 file must agree with the network.
 
     Raises:
-        VerificationError: the file is not valid ONNX, holds other parameters than its spec, has outputs that are not
-            finite or differ by more than `TOLERANCES` allows, or decides otherwise too often.
+        VerificationError: the file is not valid ONNX, its parameters are not those of its spec, its outputs are not
+            finite or differ by more than `TOLERANCES` allows, or its decisions differ too often.
+        InputError: the file or an image cannot be read.
     """
     model = unwrapped(model)
     images = images or sample_photographs()
@@ -173,19 +176,19 @@ def check_decisions(
     runtime: str,
     min_agreement: float = 0.0,
 ) -> Verification:
-    """What is left to check of an exported file whose outputs were compared: its decisions, if it is int8; its latency.
+    """Complete the check of a file whose outputs were compared: compare an int8 file's decisions, and time the file.
 
     Args:
         reference: the network.
         exported: the file.
-        images: image files.
-        comparison: of the outputs.
-        params: that the file holds.
-        runtime: that runs it, by its name.
-        min_agreement: the least share of an int8 file's decisions that are the network's.
+        images: image files to run both on.
+        comparison: the comparison of the outputs.
+        params: the number of parameters in the file.
+        runtime: the name of the runtime.
+        min_agreement: the least share of decisions in which an int8 file must agree with the network.
 
     Raises:
-        VerificationError: the file decides otherwise too often.
+        VerificationError: the decisions differ too often.
     """
     metadata, agreed = exported.metadata, None
     if metadata.options.precision == "int8" and metadata.spec.classes:
@@ -217,10 +220,11 @@ def compare_outputs(
         reference: the network.
         exported: the file.
         images: image files.
-        sizes: of the batches, in order; none: the smallest, the optimal and the largest that the file is for.
+        sizes: the batch sizes, in ascending order; none: those of `batch_sizes`.
 
     Raises:
-        VerificationError: the outputs are not finite, of another shape, or differ by more than `TOLERANCES` allows.
+        VerificationError: the outputs are not finite, have another shape, or differ by more than `TOLERANCES` allows.
+        InputError: an image cannot be read.
     """
     metadata = exported.metadata
     options = metadata.options
@@ -258,27 +262,31 @@ def compare_outputs(
 
 
 def batch_sizes(options: OnnxOptions) -> tuple[int, ...]:
-    """The batch sizes to compare: the smallest, the optimal and the largest, if a range is allowed."""
+    """List the batch sizes to compare: the file's smallest, optimal and largest; `BATCH_SIZES` if it takes any."""
     return tuple(sorted(set(options.batch or BATCH_SIZES)))
 
 
 @torch.inference_mode()
 def processed(raw: np.ndarray, output: Output) -> np.ndarray:
-    """Raw outputs as a file with this kind of output gives them."""
+    """Process raw outputs as a file with this kind of output does; `processing` has the shapes."""
     result: torch.Tensor = POSTPROCESSING[output]()(torch.from_numpy(raw))
     return result.numpy()
 
 
 def differences(raw: np.ndarray, found: np.ndarray, output: Output) -> tuple[np.ndarray, np.ndarray]:
-    """How far outputs are off, and the outputs of the network that this is to be compared with.
+    """Measure how far the outputs of a file are off.
 
-    A pixel's class is off by how much likelier the network finds another one; a joint by how much higher its
-    heatmap is elsewhere, by its score, and by the slope that it was moved along in the wrong direction.
+    The error of a pixel's class is the gap between the network's highest logit there and that of the chosen class. A
+    joint has four errors: how much higher its heatmap is elsewhere, the difference of its score, and for each axis the
+    slope of the heatmap if the file shifts the joint the wrong way.
 
     Args:
-        raw: the network's outputs.
-        found: the exported file's, processed as `output` says.
-        output: what they are.
+        raw: the network's raw outputs (n, channels, ...).
+        found: the exported file's outputs, processed as `output` says.
+        output: the kind of the file's outputs.
+
+    Returns:
+        The errors, and the outputs of the network whose size the errors are compared with.
     """
     if output == "argmax":
         known = (found >= 0) & (found < raw.shape[1])
@@ -291,7 +299,7 @@ def differences(raw: np.ndarray, found: np.ndarray, output: Output) -> tuple[np.
 
 
 def _joint_differences(heatmaps: np.ndarray, joints: np.ndarray) -> np.ndarray:
-    """(n, joints, height, width), (n, joints, 3) -> (n, joints, 4)."""
+    """Compute the errors of joints: heatmaps (n, joints, height, width), joints (n, joints, 3) -> (n, joints, 4)."""
     size = np.array(heatmaps.shape[:1:-1])  # width, height
     places = joints[..., :2] * size
     cells = np.clip(np.nan_to_num(np.floor(places)), 0, size - 1).astype(np.int64)
@@ -313,12 +321,19 @@ def _joint_differences(heatmaps: np.ndarray, joints: np.ndarray) -> np.ndarray:
 
 
 def agree(reference: Reference, exported: Exported, images: Sequence[Path]) -> Agreement:
-    """Run a network and its exported file on each image, and count how often they decide the same."""
+    """Run a network and its exported file on each image, and measure how often they decide the same."""
     return agreement(network_decisions(reference, exported.metadata, images), exported, images)
 
 
 def network_decisions(reference: Reference, metadata: Metadata, images: Sequence[Path]) -> list[np.ndarray]:
-    """What a network makes of image files, in batches: probabilities (n, classes), classes of pixels, or joints."""
+    """Compute a network's decisions on image files.
+
+    Returns:
+        One array per batch: probabilities (n, classes), classes of pixels (n, h, w), or joints (n, joints, 3).
+
+    Raises:
+        InputError: an image cannot be read.
+    """
     decisions = []
     for some, size in _batches(metadata, images):
         raw = reference(network_input(metadata, some, size))[: len(some)]
@@ -327,12 +342,15 @@ def network_decisions(reference: Reference, metadata: Metadata, images: Sequence
 
 
 def agreement(expected: Sequence[np.ndarray], exported: Exported, images: Sequence[Path]) -> Agreement:
-    """Compare the decisions of a network with its exported file's.
+    """Compare the decisions of a network with those of its exported file.
 
     Args:
-        expected: of `network_decisions`, for these images.
+        expected: the network's, from `network_decisions` for these images.
         exported: the file.
         images: image files.
+
+    Raises:
+        InputError: an image cannot be read.
     """
     metadata = exported.metadata
     task, counts = metadata.spec.task, []
@@ -345,7 +363,7 @@ def agreement(expected: Sequence[np.ndarray], exported: Exported, images: Sequen
 
 
 def _batches(metadata: Metadata, images: Sequence[Path]) -> Iterator[tuple[Sequence[Path], int]]:
-    """Image files to look at together, and the batch that the file takes for them."""
+    """Yield the image files of each batch, and the batch size that the file takes for them."""
     options, size = metadata.options, metadata.spec.input
     smallest, _, largest = options.batch or (1, 1, DECIDED_TOGETHER)
     together = max(smallest, min(largest, DECIDED_TOGETHER, DECIDED_PIXELS // (size.height * size.width)))
@@ -355,13 +373,13 @@ def _batches(metadata: Metadata, images: Sequence[Path]) -> Iterator[tuple[Seque
 
 
 def _decided(outputs: np.ndarray, form: Output, metadata: Metadata) -> np.ndarray:
-    if metadata.spec.bottom_up:  # heatmaps; no decision is made of the coarse ones and the tags alone
+    if metadata.spec.bottom_up:  # the heatmaps come first; the tags and coarse heatmaps decide nothing on their own
         outputs = outputs[:, : metadata.spec.classes]
     return processed(outputs, DECISIONS[metadata.spec.task]) if form == "raw" else outputs
 
 
 def _same(expected: np.ndarray, found: np.ndarray, shape: tuple[int, ...], task: Task) -> np.ndarray:
-    """Equal decisions, and all decisions, of each class of a segmentation or altogether: (2, classes) or (2, 1)."""
+    """Count equal decisions and all decisions: (2, classes) for segmentation, (2, 1) otherwise."""
     if task == "segmentation":
         same, ours, theirs = (
             np.bincount(classes.ravel(), minlength=shape[0])
@@ -372,20 +390,20 @@ def _same(expected: np.ndarray, found: np.ndarray, shape: tuple[int, ...], task:
         equal = expected.argmax(1) == found.argmax(1)
     else:
         apart = np.abs(expected - found)[..., :2] * np.array(shape[:0:-1])
-        equal = (apart <= 1.01).all(-1)  # rounding aside
+        equal = (apart <= 1.01).all(-1)  # one cell, with room for rounding
     return np.array([[equal.sum()], [equal.size]])
 
 
 @torch.inference_mode()
 def run_torch(model: nn.Module, images: np.ndarray) -> np.ndarray:
-    """A network's output, float32, for images of shape (n, channels, height, width)."""
+    """Run a network on images (n, channels, height, width), and return its output in float32."""
     parameter = next(model.parameters())
     output: torch.Tensor = model(torch.from_numpy(images).to(parameter.device, parameter.dtype))
     return output.float().cpu().numpy()
 
 
 def median_ms(function: Callable[[], object], seconds: float = 0.3) -> float:
-    """The median time of a call in milliseconds, over so many seconds."""
+    """Measure the median time of a call in milliseconds, over calls of `seconds` in all."""
     times: list[float] = []
     while sum(times) < seconds:
         start = time.perf_counter()

@@ -1,7 +1,7 @@
 """scalenet-zoo: searched network families, from a budget to a PyTorch network, an ONNX file and an engine.
 
-Importing the package is cheap: torch is imported when something that needs it is first used. Once
-both this package and timm are imported, in either order, `timm.create_model` knows the zoo's names.
+Importing the package is cheap: it imports torch only when something that needs torch is first used. Once both this
+package and timm are imported, in either order, `timm.create_model` knows the zoo's names.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Networks at a budget: of MACs, of parameters, or of latency on this machine."""
+"""Networks at a budget of MACs, of parameters, or of latency on this machine."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -49,31 +49,31 @@ def spec_for(
     img_size: int | Sequence[int] | None = None,
     pretrained: bool = False,
 ) -> ArchSpec:
-    """The spec at a budget of MACs or parameters; exactly one of the two is given.
+    """Find the spec at a budget of MACs or of parameters; give exactly one of the two.
 
-    For classification a network of the family at 97% to 100% of the budget is worked out; one that shall inherit, with
-    `pretrained`, so that one of the family's networks with published weights can be grown into it, if the budget
-    allows. For segmentation and pose the largest entry of the zoo within the budget is taken.
+    For classification, a network of the family is worked out at 97% to 100% of the budget. With `pretrained`, it is one
+    that a network of the family with published weights can be grown into, if the budget allows that. For segmentation
+    and pose, the largest entry of the zoo within the budget is taken.
 
     Args:
         flops: MACs, as `"600M"` or a number.
-        params: parameters, likewise.
+        params: number of parameters, as `"5M"` or a number.
         task: what the network is for.
-        family: one of `FAMILIES[task]`, or for classification a family's JSON file; None: the first of them, or any for
-            segmentation and pose.
-        divisor: channels of a classifier are multiples of it; 1: the papers' ceil.
-        num_classes: None: the family's, or the entry's.
+        family: one of `FAMILIES[task]` or, for classification, a family's JSON file; None: the first of them for
+            classification, any of them for segmentation and pose.
+        divisor: a classifier's channels are multiples of it; 1: rounded up to whole channels, as in the papers.
+        num_classes: number of classes or joints; None: the family's, or the entry's.
         in_chans: channels of the image.
-        img_size: for segmentation and pose, its height and width in pixels; None: each entry's.
-        pretrained: whether it shall inherit published weights.
+        img_size: for segmentation and pose, height and width of the image in pixels; None: each entry's own.
+        pretrained: whether the network is going to inherit published weights.
 
     Raises:
-        QuantityError: a budget cannot be read.
-        BudgetError: no or two budgets are given, or it is out of the range that the message states.
-        ModelNotFoundError: there is no such task, or it has no such family.
+        QuantityError: the budget cannot be read.
+        BudgetError: neither or both budgets are given, or the budget is outside the range that the message states.
+        ModelNotFoundError: there is no such task, or the task has no such family.
     """
     if (flops is None) == (params is None):
-        raise BudgetError("found no budget or two, expected either flops or params")
+        raise BudgetError("found neither or both of flops and params, expected exactly one")
     flag, amount = ("--flops", flops) if params is None else ("--params", params)
     budget = parse_count(amount, flag) if isinstance(amount, str) else whole_count(amount or 0, flag)
     constraint: Constraint = Macs(budget) if params is None else Params(budget)
@@ -93,18 +93,19 @@ def spec_for(
         raise BudgetError(
             f"{measure}: found {format_count(budget)}, expected {format_range(low, high)}"
             f" for the zoo's {task} networks{_which(task, family)}"
-            f"{' at the images they are for; --size gives others' if measure == 'macs' and img_size is None else ''}"
+            f"{' at their own image sizes; --size sets another' if measure == 'macs' and img_size is None else ''}"
         )
     return max((spec for spec in entries if costs[spec.name] <= budget), key=lambda spec: costs[spec.name])
 
 
 def _growable(family: Family, spec: ArchSpec, fit: Callable[[Strategy], ArchSpec]) -> ArchSpec:
-    """A network that one of a family's with published weights can be grown into, at the same budget as another.
+    """Find a network at the same budget into which a network with published weights can be grown.
 
     Args:
-        family: of both.
-        spec: the other; it is given back if it is such itself, or if the budget allows none.
-        fit: the network at the budget that is at least as deep and as wide as under a strategy.
+        family: the family of all these networks.
+        spec: the network at the budget; it is returned if a network with published weights can be grown into it, or if
+            the budget allows no such network.
+        fit: gives the network at the budget that is at least as deep and as wide as under a scaling strategy.
     """
     published = []
     for strategy in family.strategies:
@@ -113,7 +114,7 @@ def _growable(family: Family, spec: ArchSpec, fit: Callable[[Strategy], ArchSpec
             if not hindrances(spec, source):
                 return spec
             published.append((source.cost.macs, strategy))
-    for _, strategy in sorted(published, key=lambda each: each[0]):  # the smallest leads least away from the law
+    for _, strategy in sorted(published, key=lambda each: each[0]):  # the smallest departs least from the scaling law
         with suppress(BudgetError):
             return fit(strategy)
     return spec
@@ -122,7 +123,7 @@ def _growable(family: Family, spec: ArchSpec, fit: Callable[[Strategy], ArchSpec
 def _which(task: Task, family: str | None) -> str:
     if family:
         return f" of the family {family}"
-    return " of one person (--family higherhrnet finds several)" if task == "pose" else ""
+    return " that see one person (--family higherhrnet: several)" if task == "pose" else ""
 
 
 def find_at_latency(
@@ -141,29 +142,31 @@ def find_at_latency(
 ) -> "LatencyChoice":
     """Find the best network of a family that meets a latency budget on this machine.
 
-    For classification networks of the family are worked out, predicted and measured. The back end's latency model
-    comes from the cache; where there is none, a quick one is made first, in minutes. For segmentation and pose the
-    zoo's entries are measured, only those that may be taken if `profile` made a model for just these settings.
+    For classification, networks of the family are worked out, and their latency is predicted and measured. The back
+    end's latency model comes from the cache; if there is none, a quick one is made first, which takes minutes. For
+    segmentation and pose, the zoo's entries are measured; if `profile` made a model for exactly these settings, only
+    those that may be taken.
 
     Args:
-        latency: `"4ms"`, or milliseconds.
+        latency: the budget, as `"4ms"` or in milliseconds.
         on: the back end.
         task: what the network is for.
-        family: one of `FAMILIES[task]`; None: as `spec_for`.
-        divisor: channels of a classifier are multiples of it.
-        num_classes: None: the family's, or the entry's.
+        family: one of `FAMILIES[task]`; None: as in `spec_for`.
+        divisor: a classifier's channels are multiples of it.
+        num_classes: number of classes or joints; None: the family's, or the entry's.
         in_chans: channels of the image.
-        img_size: for segmentation and pose, its height and width in pixels; None: each entry's.
+        img_size: for segmentation and pose, height and width of the image in pixels; None: each entry's own.
         threads: CPU threads; None: as many as torch uses.
-        batch: images at once.
-        precision: fp32, fp16 or, on ort-cpu and openvino, int8: quantised for the back end with ranges of noise.
-        on_progress: told what is being done, how much of it is done, and how much there is.
+        batch: images per batch.
+        precision: fp32, fp16 or, on ort-cpu and openvino, int8. For int8, networks are quantised for the back end, with
+            ranges taken from noise.
+        on_progress: called with what is being done, how much of it is done, and how much there is.
 
     Raises:
         QuantityError: the budget cannot be read.
-        UsageError: networks do not run in this precision there.
-        BudgetError: the budget is out of range, or no network met it when measured.
-        ModelNotFoundError: there is no such task, or it has no such family.
+        UsageError: networks do not run in this precision on the back end.
+        BudgetError: the budget is out of range, or no measured network meets it.
+        ModelNotFoundError: there is no such task, or the task has no such family.
         BackendError: the back end cannot run here.
     """
     budget = parse_ms(latency, "--latency") if isinstance(latency, str) else float(latency)
@@ -204,26 +207,28 @@ def choose_published(
     batch: int = 1,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> "Choice":
-    """Choose the classifier with published weights of the highest quoted accuracy that meets a latency on this machine.
+    """Choose the classifier with published weights and the highest quoted accuracy that meets a latency budget here.
 
-    Entries are measured as far as that needs, and their figures kept; those that `explore` measured are taken.
+    Only as many entries are measured as the choice needs. Their figures are kept, and figures that `explore` measured
+    are used.
 
     Args:
-        latency: `"4ms"`, or milliseconds.
+        latency: the budget, as `"4ms"` or in milliseconds.
         on: the back end.
-        precision: fp32, fp16, int8, several of them, or `any`: those that may be fast there. The accuracy is that of
-            fp32 in any case; of a network that meets the budget in several, fp32 is taken before fp16 before int8.
+        precision: fp32, fp16, int8, several of them, or `any`: those that may be fast on the back end. The quoted
+            accuracy is always that of fp32. If a network meets the budget in several precisions, fp32 is preferred to
+            fp16, and fp16 to int8.
         threads: CPU threads; None: as many as torch uses.
-        batch: images at once.
-        on_progress: told what is being done, how much of it is done, and how much there is at most.
+        batch: images per batch.
+        on_progress: called with what is being done, how much of it is done, and how much there is at most.
 
     Raises:
         QuantityError: the budget cannot be read.
-        UsageError: networks do not run in this precision there.
-        BudgetError: no entry meets it.
+        UsageError: networks do not run in this precision on the back end.
+        BudgetError: no entry meets the budget.
         BackendError: the back end cannot run here.
         TrainingError: another process is measuring.
-        OutputError: figures cannot be kept.
+        OutputError: figures cannot be written.
     """
     budget = parse_ms(latency, "--latency") if isinstance(latency, str) else float(latency)
     check_budget(budget, "latency")
@@ -259,14 +264,38 @@ def build(
 ) -> "nn.Module":
     """Build the network at a budget: `build(flops="600M")` or `build(latency="4ms", on="ort-cpu")`.
 
-    Arguments as `spec_for`, `find_at_latency` and `create_model`; with `pretrained` the network inherits from the entry
-    with published weights that `zoo.inherit.find_source` finds for it. For a classifier's latency without a family,
-    with `pretrained`, it is the published network that `choose_published` chooses, with its weights.
+    Give exactly one budget. With `pretrained`, the network inherits from the entry with published weights that
+    `zoo.inherit.find_source` finds for it. With `pretrained` and a latency, but no family, a classifier is the
+    published network that `choose_published` chooses, with its weights.
+
+    Args:
+        flops: at most this many MACs, as `"600M"` or a number.
+        params: at most this many parameters, as `"5M"` or a number.
+        latency: at most this latency on this machine, as `"4ms"` or in milliseconds; requires `on`.
+        on: the back end of `latency`, such as `"ort-cpu"`.
+        task: what the network is for.
+        family: as in `spec_for`.
+        divisor: a classifier's channels are multiples of it; 1: rounded up to whole channels, as in the papers.
+        num_classes: number of classes or joints; None: the family's, or the entry's.
+        in_chans: channels of the image.
+        img_size: for segmentation and pose, height and width of the image in pixels; None: each entry's own.
+        pretrained: start from published weights.
+        precision: what the latency is measured in: fp32, fp16 or, on ort-cpu and openvino, int8.
+        **kwargs: further arguments of `create_model`.
+
+    Returns:
+        The network; `model.spec` is its architecture.
+
+    Raises:
+        UsageError: `pretrained` is given with `inherit` or `weights`, or networks do not run in this precision there.
+        QuantityError, BudgetError: the budgets do not go together, or one cannot be read or kept.
+        ModelNotFoundError, WeightsError: there is no such network or family, or its weights cannot be loaded.
+        BackendError: the back end cannot run here.
     """
     if (latency is None) != (on is None):
         raise BudgetError("found one of latency and on, expected both")
     if pretrained and (kwargs.get("inherit") is not None or kwargs.get("weights") is not None):
-        raise UsageError("`pretrained`: found it with `inherit` or `weights`, expected one of them")
+        raise UsageError("found `pretrained` with `inherit` or `weights`, expected one of them")
     if latency is None or on is None:
         spec = spec_for(flops, params, task, family, divisor, num_classes, in_chans, img_size, pretrained)
     elif flops is not None or params is not None:
@@ -290,15 +319,15 @@ class Built:
     """What `build_files` built and wrote.
 
     Attributes:
-        network: with initial weights, if nobody trained it.
-        spec: of it.
-        trained: whether its weights are ones that somebody trained, or began with some.
-        files: by their kind: spec, weights, onnx.
-        found: the networks that were tried for a latency; None: it was no budget.
-        chosen: the published networks that were compared for a latency; None: no such was chosen.
-        verification: how the ONNX file compares with the network; None: there is none.
-        inherited: what the network took from another; None: nothing.
-        gain: how much faster than fp32 an int8 file is; None: there is none.
+        network: the network, with initial weights if it has no trained ones.
+        spec: its spec.
+        trained: whether its weights are trained or inherited from trained ones.
+        files: paths by kind of file: spec, weights, onnx.
+        found: the networks that were tried for a latency budget; None: there was no such search.
+        chosen: the published networks that were compared for a latency budget; None: none were compared.
+        verification: how the ONNX file compares with the network; None: there is no such file.
+        inherited: what the network took from another one; None: nothing.
+        gain: how much faster than fp32 the int8 file is; None: there is no such file.
     """
 
     network: "nn.Module"
@@ -338,63 +367,64 @@ def build_files(
     seed: int = 0,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Built:
-    """Build a network at a budget, or from a spec; write its spec, its weights and, if asked for, an ONNX file.
+    """Build a network at a budget or from a spec, and write its spec, its weights and, on request, an ONNX file.
 
     All files appear together, or none.
 
     Args:
         source: what `create_model` takes; None: a budget is given.
         output: the folder to write to.
-        flops, params, latency, on, family: as `spec_for` and `find_at_latency`.
-        threads, batch, precision: of a latency.
+        flops, params, latency, on, family: as in `spec_for` and `find_at_latency`.
+        threads, batch, precision: what the latency budget holds for, as in `find_at_latency`.
         task: what the network at a budget is for; None: classification.
-        img_size: pixels of the image's sides, or height and width, with a source or for tasks but classification.
+        img_size: side of the image in pixels, or its height and width; with a source, or for tasks other than
+            classification.
         divisor: channels of a classifier at a budget are multiples of it; None: 8.
-        num_classes: classes or joints; None: the family's or the source's.
+        num_classes: number of classes or joints; None: the family's or the source's.
         in_chans: channels of the image; None: 3, or the source's.
-        pretrained: load published weights; at a budget, inherit from the entry that `zoo.inherit.find_source` finds;
-            at a classifier's latency without `family` and `divisor`, take what `choose_published` chooses.
+        pretrained: load published weights. At a budget, inherit from the entry that `zoo.inherit.find_source` finds; at
+            a classifier's latency budget without `family` and `divisor`, take what `choose_published` chooses.
         weights: a file of weights to load.
-        inherit: what else the network starts from: an entry with published weights, a folder, a repository.
-        export: write an ONNX file, too, and check it; a latency on ONNX Runtime has one in any case, unless it is of
-            int8, which needs `calibration`.
-        calibration: a folder of images: an int8 file takes its ranges from them.
-        calibration_images: of that folder, at most.
-        seed: of weights that are not loaded.
-        on_progress: told what is being done, how much of it is done, and how much there is.
+        inherit: another network to start from: an entry with published weights, a folder or a repository.
+        export: also write an ONNX file, and check it. For a latency budget on ONNX Runtime, the file is written in any
+            case; in int8 only with `calibration`.
+        calibration: a folder of images from which the ranges of an int8 file are taken.
+        calibration_images: the most images to use of that folder.
+        seed: seed of the weights that are not loaded.
+        on_progress: called with what is being done, how much of it is done, and how much there is.
 
     Raises:
-        UsageError: arguments do not go together.
-        QuantityError, BudgetError: a budget cannot be read, or kept.
+        UsageError: the arguments do not go together.
+        QuantityError, BudgetError: a budget cannot be read, or cannot be met.
         ModelNotFoundError, SpecError, WeightsError: there is no such network or family, or weights do not fit.
         BackendError: a back end cannot run here.
-        ExportError, VerificationError: the network cannot be exported.
+        ExportError, VerificationError: the network cannot be exported, or the file does not compute the same.
         OutputError: a file cannot be written.
     """
     if [source, flops, params, latency].count(None) != 3:
-        raise UsageError("found none or several of `source`, `flops`, `params` and `latency`, expected one of them")
+        raise UsageError("found none or several of `source`, `flops`, `params` and `latency`, expected exactly one")
     if source is not None and (task or family or divisor):
         raise UsageError("found `task`, `family` or `divisor` with `source`, expected them with a budget")
     if divisor and task not in (None, "classification"):
-        raise UsageError(f"found `divisor` with `task` {task}, expected it for classification alone")
+        raise UsageError(f"found `divisor` with `task` {task}, expected it only for classification")
     if img_size and source is None and task in (None, "classification"):
-        raise UsageError("found `img_size` with a classifier's budget, which decides on it")
+        raise UsageError("found `img_size` with a classifier's budget, expected no size: the budget determines it")
     if (latency is None) != (on is None):
         raise UsageError("found one of `latency` and `on`, expected both")
     if latency is None and (threads or batch or precision):
-        raise UsageError("found `threads`, `batch` or `precision` without `latency`, for which they are")
+        raise UsageError("found `threads`, `batch` or `precision` without `latency`, expected them only with it")
     if inherit is not None and (pretrained or weights or (source is not None and has_weights(source))):
-        raise UsageError("found `inherit` with other weights to load, expected one or the other")
+        raise UsageError("found `inherit` with other weights to load, expected only one of them")
     if pretrained and weights and source is None:
         raise UsageError("found `pretrained` with `weights`, expected one of them")
     published = latency is not None and pretrained and not family and not divisor and task in (None, "classification")
     int8 = latency is not None and precision == "int8"
     may_be_int8 = int8 or (published and precision == ANY)
     if calibration is not None and not may_be_int8:
-        raise UsageError("found `calibration` without `latency` and `precision` int8, for which it is")
+        raise UsageError("found `calibration` without `latency` and `precision` int8, expected it only with them")
     if may_be_int8 and export and calibration is None:
         raise UsageError(
-            f"found `export` and `precision` {precision} without `calibration`, expected a folder of images with it"
+            f"found `export` and `precision` {precision} without `calibration`, expected a folder of images"
         )
     wanted = (task or "classification", family, divisor or 8, num_classes, in_chans or 3, img_size)
     arch = None
@@ -408,7 +438,7 @@ def build_files(
     if inherit is not None:
         check_inheritance(inherit, arch)
     if calibration is not None:
-        find_images(user_path(calibration), calibration_images)  # before minutes of measuring
+        find_images(user_path(calibration), calibration_images)  # fail before minutes of measuring
     folder = user_path(output)
     check_writable(folder / f"{arch.name if arch else 'network'}.json")
 
@@ -420,19 +450,19 @@ def build_files(
         arch, int8 = chosen.spec, chosen.taken.precision == "int8"
         export = calibration is not None if int8 else export or on.startswith("ort")
     elif latency is not None and on is not None:
-        export = calibration is not None if int8 else export or on.startswith("ort")  # what was measured is such a file
+        export = calibration is not None if int8 else export or on.startswith("ort")  # an ONNX file is what is measured
         with with_seed(seed):
             found = find_at_latency(latency, on, *wanted, threads, batch or 1, precision or "fp32", on_progress)
         arch = found.taken.spec
     assert arch is not None
-    if export:  # imported before there is anything to clean up: an interrupt within a native import may crash
+    if export:  # imported before there is anything to clean up: an interrupt during a native import may crash
         from scalenet_zoo.export.formats import export_model
         from scalenet_zoo.export.onnx import export_onnx
     on_progress(f"building {arch.name}", 0, 0)
     made = {"weights": weights, "num_classes": num_classes, "in_chans": in_chans, "img_size": img_size}
     inherited = None
     if source is not None:
-        network = create_seeded(source, seed, pretrained=pretrained, **made)  # a folder has weights
+        network = create_seeded(source, seed, pretrained=pretrained, **made)  # a model folder brings its weights
     elif chosen:
         network = create_seeded(arch, seed, pretrained=True, **made)
     else:
@@ -459,7 +489,7 @@ def build_files(
                     on=on,
                     calibration=calibration,
                     calibration_images=calibration_images,
-                    min_agreement=None if trained else 0.0,  # an untrained network's outputs are nearly equal
+                    min_agreement=None if trained else 0.0,  # an untrained network gives nearly equal scores to all
                     on_progress=on_progress,
                 )
                 verification, gain = done.verification, done.gain
@@ -469,7 +499,7 @@ def build_files(
 
 
 def _inherit(network: "nn.Module", source: NetworkSource | None, seed: int) -> "Inherited":
-    """Start a network from another; None: from the published weights that fit best."""
+    """Start a network from another; a `source` of None stands for the published weights that fit best."""
     from scalenet_zoo.zoo.inherit import find_source, inherit
 
     with with_seed(seed):
@@ -477,7 +507,7 @@ def _inherit(network: "nn.Module", source: NetworkSource | None, seed: int) -> "
 
 
 def _check_latency(latency: str | float, on: str, precision: str | None, published: bool) -> None:
-    """See that the words of a latency budget can be understood, before anything slow is imported."""
+    """Check that the arguments of a latency budget can be understood, before anything slow is imported."""
     if isinstance(latency, str):
         parse_ms(latency, "--latency")
     check_backend(on)

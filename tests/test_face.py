@@ -140,7 +140,7 @@ def test_fit_takes_objects_and_trains_a_network_in_place(tmp_path: Path, caplog:
     with caplog.at_level(logging.WARNING):
         fit(other, training, validation=validation, output=tmp_path / "other", recipe=recipe, workers=0, cpu=True)
     assert other.spec.classes == other.classifier.out_features == 3
-    assert "has 7 classes, not the 3 of shapes: its last layer begins anew" in caplog.text
+    assert "has 7 classes, not the 3 of shapes: its last layer starts from scratch" in caplog.text
 
 
 def test_evaluate_of_a_name_a_network_and_a_file(run: Run, fitted: Fitted, tmp_path: Path) -> None:
@@ -261,12 +261,12 @@ def test_arguments_are_called_as_they_are_written_where_they_are_given(run: Run,
         ),
         (
             lambda: predict("a.onnx", picture, pretrained=True),
-            "found `pretrained` or `weights`, expected neither: an exported file has its weights",
+            "found `pretrained` or `weights`, expected neither: an exported file has its own weights",
             ("predict", picture, "--model", "a.onnx", "--pretrained"),
         ),
         (
             lambda: evaluate("a.onnx", "digits", amp=True),
-            "`amp`: found it with the file a.onnx, whose precision is its own",
+            "`amp`: found it with the file a.onnx, expected a network: a file has its own precision",
             ("evaluate", "a.onnx", "--data", "digits", "--amp"),
         ),
     ):
@@ -295,11 +295,11 @@ def test_arguments_are_called_as_they_are_written_where_they_are_given(run: Run,
         (lambda model, image: fit(TINY, "digits", rotation=3.0), "rotation: found it for classification"),
         (
             lambda model, image: evaluate(model, "digits", pretrained=True),
-            "expected neither: a network has its weights",
+            "expected neither: a network has its own weights",
         ),
         (
             lambda model, image: evaluate(TINY, "digits", device="abacus"),
-            "`device`: found abacus, expected one of this machine",
+            "`device`: found abacus, expected a device of this machine",
         ),
         (lambda model, image: export_model(model, img_size=32), "`img_size`: found it with a network that is built"),
         (

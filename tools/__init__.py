@@ -1,1 +1,1 @@
-"""What makes files of the repository; no part of the package."""
+"""Scripts that make files of the repository; they are not part of the package."""

@@ -1,6 +1,6 @@
-"""A picture of a page of `explore`, as somebody sees it who has clicked on a network.
+"""A screenshot of a page that `explore` wrote, after a click on a network.
 
-python -m tools.explore_picture explore.html docs/explore.png --pick tf_efficientnet_lite0: needs Chromium.
+python -m tools.explore_picture explore.html docs/explore.png --pick tf_efficientnet_lite0: requires Chromium.
 """
 
 import argparse
@@ -13,11 +13,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> None:
-    """Open the page, pick a network, and write the picture."""
+    """Open the page, pick a network, and write the screenshot."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("page", type=Path)
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--pick", help="a network's name, of which the first row is picked")
+    parser.add_argument("--pick", help="the name of a network; its first row is picked")
     arguments = parser.parse_args()
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:

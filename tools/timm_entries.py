@@ -1,9 +1,9 @@
-"""The zoo's entries that are timm's networks, and which weights timm publishes for them.
+"""The zoo's entries that are timm's networks, and the weights that timm publishes for them.
 
 python -m tools.timm_entries RESULTS.csv: writes searched_archs/baselines/*.json and searched_archs/published.json.
 
-RESULTS.csv is timm's table of results on ImageNet-1k's validation images, with the columns model, img_size, top1, top5,
-crop_pct and interpolation. Networks are read from timm's modules, on the meta device; nothing is downloaded.
+RESULTS.csv is timm's table of results on the validation images of ImageNet-1k, with the columns model, img_size, top1,
+top5, crop_pct and interpolation. Networks are read from timm's modules on the meta device; nothing is downloaded.
 """
 
 import argparse
@@ -55,10 +55,10 @@ class Origin:
     """Where networks come from; the licence is timm's.
 
     Attributes:
-        names: of timm's models.
-        source: who gave them.
+        names: timm's names of the networks.
+        source: who released them.
         method: how they were found.
-        paper: that describes them.
+        paper: the paper that describes them.
     """
 
     names: tuple[str, ...]
@@ -67,7 +67,7 @@ class Origin:
     paper: str
 
     def provenance(self, results: Iterable[Result]) -> Provenance:
-        """Of one of the networks."""
+        """Make the provenance of one of the networks from its results."""
         source = f"{self.source}, read from timm's modules"
         return Provenance(
             source=source, method=self.method, paper=self.paper, license="Apache-2.0", results=tuple(results)
@@ -153,25 +153,25 @@ ORIGINS = (
     ),
 )
 EFFICIENTNETS = tuple(f"efficientnet_b{i}" for i in range(6))
-"""Entries of the family `efficientnet`, for which timm has weights as well."""
+"""Entries of the family `efficientnet` for which timm has weights, too."""
 BACKBONES: Mapping[str, str] = {
     **{f"{name}{suffix}": name for name in ("hrnet_w18", "hrnet_w32", "hrnet_w48") for suffix in ("", "_pose")},
     **{f"higher{name}": name for name in ("hrnet_w32", "hrnet_w48")},
 }
-"""Entries for dense tasks, and timm's classifiers whose backbones they have."""
+"""For each entry for a dense task, timm's classifier with the same backbone."""
 
 
 def timm_on_meta(name: str) -> Any:  # noqa: ANN401 - the modules of timm's EfficientNet
-    """Timm's model without memory."""
+    """Make timm's model on the meta device, without memory for its weights."""
     with torch.device("meta"):
         return timm.create_model(name)
 
 
 def network_of_timm(model: Any) -> MBConvNetwork:  # noqa: ANN401 - the modules of timm's EfficientNet
-    """Timm's EfficientNet, or one of its relatives, layer by layer.
+    """Describe timm's EfficientNet, or one of its relatives, layer by layer.
 
     Raises:
-        ValueError: it has something that the format has no word for.
+        ValueError: the network has something that the format cannot express.
     """
     modules = list(model.modules())
     norm_eps = _one({module.eps for module in modules if isinstance(module, nn.BatchNorm2d)}, "epsilon")
@@ -220,7 +220,9 @@ def _layer(block: Any, in_channels: int, activation: Activation) -> Layer:  # no
         or block.has_skip != (stride == 1 and channels == in_channels)
         or isinstance(last_norm.act, ACTIVATIONS[activation])
     ):
-        raise ValueError(f"found {block}, expected one depthwise filter a channel, every shortcut that fits, no more")
+        raise ValueError(
+            f"found {block}, expected one depthwise filter per channel, every possible shortcut and no last activation"
+        )
     squeeze = 0 if isinstance(block.se, nn.Identity) else block.se.conv_reduce.out_channels
     return Layer(
         kernel=block.conv_dw.kernel_size[0],
@@ -233,7 +235,7 @@ def _layer(block: Any, in_channels: int, activation: Activation) -> Layer:  # no
 
 
 def read_results(path: Path) -> dict[str, list[QuotedResult]]:
-    """Results by timm's names with their tags, the highest resolution first."""
+    """Read the results by timm's names with tags, the highest resolution first."""
     results: dict[str, list[QuotedResult]] = defaultdict(list)
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -250,7 +252,7 @@ def read_results(path: Path) -> dict[str, list[QuotedResult]]:
 
 
 def quoted(weights: Iterable[PublishedWeights]) -> list[Result]:
-    """What an entry's provenance says of the results of others."""
+    """Convert the published results of weights to results for an entry's provenance."""
     return [
         Result(metric=f"{metric} accuracy, %", value=value, data=DATA, origin=origin_of(each, row))
         for each in weights
@@ -260,7 +262,7 @@ def quoted(weights: Iterable[PublishedWeights]) -> list[Result]:
 
 
 def weights_of(name: str, results: Iterable[QuotedResult]) -> PublishedWeights:
-    """What timm says of the weights of NAME.TAG."""
+    """Read what timm publishes about the weights NAME.TAG."""
     cfg = timm.get_pretrained_cfg(name)
     return PublishedWeights(
         timm=f"{cfg.architecture}.{cfg.tag}",
@@ -273,7 +275,7 @@ def weights_of(name: str, results: Iterable[QuotedResult]) -> PublishedWeights:
 
 
 def entry_of_timm(name: str, weights: Iterable[PublishedWeights]) -> ArchSpec:
-    """The zoo's entry for a model of timm, at the resolution of timm's default."""
+    """Make the zoo's entry for a model of timm, at timm's default resolution."""
     (origin,) = (each for each in ORIGINS if name in each.names)
     model = timm_on_meta(name)
     _, height, width = model.pretrained_cfg["input_size"]

@@ -68,7 +68,7 @@ def _work(given: argparse.Namespace, began: float, method: Literal["forkserver",
     from benchmarks.evidence.run import Run
     from benchmarks.evidence.smoke import Smoke, can_record, greet
 
-    plan, data, until = Plan.load(given.plan), given.run / IMAGES, began + 60 * given.minutes
+    plan, data, until = Plan.load(given.plan).on(given.device), given.run / IMAGES, began + 60 * given.minutes
     decoder = get_context("fork").Process(target=decode, args=(given.data, data, 12))
     if given.device == "cuda":  # meanwhile processes are begun
         decoder.start()

@@ -156,21 +156,19 @@ class Run:
         """All jobs that can be done by what is known, in order of worth, those that are done too."""
         study = self.plan.study
         yield Job("rate", "rate", tasks.rate, (study.supernets[0],))
+        first, drawn, pools = study.supernets[0], self.drawn, self.pools
         for way in study.supernets if "rate" in self.results else ():
             kind = f"supernet {way.sampler} {way.recipe.get('epochs')}"
             yield Job(f"supernet/{way.name}", kind, tasks.supernet, (way, self.weights, self.until))
-        first = study.supernets[0]
-        drawn, pools = self.drawn, self.pools
+            yield from self._scores(way, "drawn", drawn)
         if f"supernet/{first.name}" in self.results:
             for stage in STAGES:
                 yield self._score(f"pool/{stage}", first, pools[stage], f"pool {stage}")
         chosen = self._chosen(drawn, pools)
         yield from self._searches()
         both = [drawn, chosen] if chosen else [drawn]
-        if chosen:
-            keys = [key for half in both for stage in STAGES for key in half[stage]]
-            for way in study.supernets:
-                yield from self._scores(way, keys)
+        for way in study.supernets if chosen else ():
+            yield from self._scores(way, "chosen", chosen)
         for seed in study.seeds:
             for half in both:
                 for place in range(study.drawn):
@@ -221,16 +219,17 @@ class Run:
                     arguments = ways[name], path, method, seed, study.evaluations, self.until
                     yield Job(f"search/{name}/{method}", f"search {method}", tasks.search, arguments)
 
-    def _scores(self, way: Way, keys: Sequence[str]) -> Iterator[Job]:
-        """Scores by a supernet, in all its ways."""
+    def _scores(self, way: Way, name: str, half: dict[int, list[str]]) -> Iterator[Job]:
+        """Scores of half of the networks by a supernet, in all its ways: score/SUPERNET/HALF, and /WAY."""
         if f"supernet/{way.name}" not in self.results:
             return
-        yield self._score(f"score/{way.name}", way, keys, "score")
+        keys, job = [key for stage in STAGES for key in half[stage]], f"score/{way.name}/{name}"
+        yield self._score(job, way, keys, "score")
         if way.average is not None:
             path = self.weights / f"{way.name}.averaged.safetensors"
-            yield self._score(f"score/{way.name}/averaged", way, keys, "score", path)
+            yield self._score(f"{job}/averaged", way, keys, "score", path)
             more = {"bn_images": self.plan.study.bn_images}
-            yield self._score(f"score/{way.name}/statistics", way, keys, "score statistics", None, more)
+            yield self._score(f"{job}/statistics", way, keys, "score statistics", None, more)
 
     def _score(
         self, name: str, way: Way, keys: Sequence[str], kind: str, path: Path | None = None, changes: Any = None

@@ -7,6 +7,8 @@ A seed's standard deviation is that of one training; the networks' own is what i
 
 import json
 import math
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +20,9 @@ from scipy.stats import nct
 from scipy.stats import t as student
 
 from benchmarks.evidence.plan import PLAN, Plan
+from benchmarks.evidence.ranking import Ranking, mean_ranking, rank
 from benchmarks.evidence.run import METHODS, STAGES
-from benchmarks.significance import RESAMPLES, rank_correlation
+from benchmarks.significance import RESAMPLES, paired, rank_correlation
 from scalenet_zoo.arch.trace import trace
 
 RESULTS = Path(__file__).parents[1] / "results" / "evidence.jsonl"
@@ -179,7 +182,7 @@ def throughput(found: Answers) -> str:
         middle = float(np.median(seconds))
         span = f"{seconds.min():.1f} to {seconds.max():.1f}"
         rows.append([stage, seconds.size, f"{images:,}", f"{middle:.1f}", span, f"{images / middle:,.0f}"])
-    head = "stage|trainings|images each|seconds, median|from, to|images/s a process"
+    head = "stage|trainings|images each|seconds, median|from, to|images/s per process"
     return markdown(head.split("|"), rows)
 
 
@@ -224,29 +227,115 @@ def missing(found: Answers) -> str:
     return markdown(["study", "million images", "hours of one core"], rows)
 
 
-def ranks(found: Answers) -> str:
-    """Tau of every way to score, with the means over seeds of the networks that are trained."""
+@dataclass(frozen=True)
+class Scored:
+    """The networks that were both trained alone, with all seeds, and scored.
+
+    Attributes:
+        keys: of each stage.
+        reached: the means over seeds of their accuracies, of each stage.
+        scores: by the way of scoring, such as `hss-0` or `hss-0/averaged`: of each network, by its key.
+    """
+
+    keys: list[list[str]]
+    reached: list[np.ndarray]
+    scores: dict[str, dict[str, float]]
+
+    @classmethod
+    def of(cls, found: Answers) -> "Scored":
+        """What a run has of them so far."""
+        scores: dict[str, dict[str, float]] = defaultdict(dict)
+        for name, answer in found.rows.items():
+            if name.startswith("score/"):
+                _, supernet, _, *way = name.split("/")  # drawn and chosen networks are scored one after the other
+                scores["/".join([supernet, *way])] |= answer["scores"]
+        plan, seeds = Plan.load(), found.plan.study.seeds
+        keys = []
+        for stage in STAGES:
+            known = [*plan.draw(stage, plan.study.drawn, 100), *found.rows.get(f"pool/{stage}", {}).get("scores", {})]
+            trained = [key for key in known if all(f"alone/{key}/{seed}" in found.rows for seed in seeds)]
+            keys.append([key for key in dict.fromkeys(trained) if all(key in each for each in scores.values())])
+        return cls(keys, [found.of(each).mean(axis=1) for each in keys], dict(scores))
+
+    def of_way(self, way: str) -> list[np.ndarray]:
+        """The scores of each stage."""
+        return [np.array([self.scores[way][key] for key in keys]) for keys in self.keys]
+
+    @cached_property
+    def rankings(self) -> dict[str, Ranking]:
+        """How every way of scoring ranks the networks."""
+        return {way: rank(self.of_way(way), self.reached) for way in self.scores}
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Supernets of hierarchical and of uniform sampling with the same seed."""
+        both = [(way, way.replace("hss", "uniform")) for way in self.group("hss")]
+        return [pair for pair in both if pair[1] in self.scores]
+
+    def group(self, name: str) -> list[str]:
+        """Supernets that differ in their seed alone, GROUP-SEED, in order of their seeds."""
+        return sorted(way for way in self.scores if re.fullmatch(rf"{name}-\d+", way))
+
+
+def ranks(scored: Scored) -> str:
+    """Tau between the scores of every supernet and what networks reach alone."""
+    head = ["scores by", *(f"stage {stage}, {len(keys)} networks" for stage, keys in enumerate(scored.keys)), "mean"]
+    rows = [[name, *each.stages, each.mean] for name, each in sorted(scored.rankings.items())]
+    for name in ("hss", "uniform"):
+        if len(group := scored.group(name)) > 1:
+            both = mean_ranking([scored.rankings[way] for way in group])
+            rows.append([f"{name}, mean of {len(group)}", *both.stages, both.mean])
+    return markdown(head, rows)
+
+
+def samplers(scored: Scored) -> str:
+    """Hierarchical against uniform sampling, a pair of supernets per seed; with a paired t-test over the seeds."""
+    pairs = scored.pairs
+    means = [[100 * float(np.concatenate(scored.of_way(way)).mean()) for way in pair] for pair in pairs]
+    taus = [[float(scored.rankings[way].mean.value) for way in pair] for pair in pairs]
     rows = []
-    for name, answer in found.rows.items():
-        if name.startswith("score/"):
-            row = [name.removeprefix("score/")]
-            for stage in STAGES:
-                pool = {*found.drawn[stage], *found.rows[f"pool/{stage}"]["scores"]}
-                wanted = [f"alone/{{}}/{seed}" for seed in found.plan.study.seeds]
-                keys = [key for key in answer["scores"] if key in pool]
-                keys = [key for key in keys if all(job.format(key) in found.rows for job in wanted)]
-                scores = [answer["scores"][key] for key in keys]
-                tau = rank_correlation(scores, list(found.of(keys).mean(axis=1))) if len(keys) > 1 else {"tau": None}
-                row.append(f"{_tau(tau)}, {len(keys)} networks")
-            rows.append(row)
-    return markdown(["scored by", *(f"stage {stage}" for stage in STAGES)], rows)
+    for (ours, _), score, tau in zip(pairs, means, taus, strict=True):
+        figures = [f"{each:.2f}" for each in (*score, score[0] - score[1], *tau, tau[0] - tau[1])]
+        rows.append([ours.removeprefix("hss-"), *figures])
+    if len(pairs) > 1:
+        cells = []
+        for figures_of in (means, taus):
+            test = paired(*zip(*figures_of, strict=True))
+            half = student.ppf(0.975, len(pairs) - 1) * test["difference_standard_error"]
+            p = "no difference" if test["t_test_p"] is None else f"p = {test['t_test_p']:.2f}"
+            cells += ["", "", f"{test['difference']:.2f} ± {half:.2f}, {p}"]
+        rows.append(["mean", *cells])
+    head = "seed|mean score, HSS, %|uniform|difference|mean tau, HSS|uniform|difference"
+    return markdown(head.split("|"), rows)
+
+
+def ways(scored: Scored) -> str:
+    """What other ways to train or to score change in the mean tau, against the default with the same seeds."""
+    rows = []
+    default = scored.group("hss")
+    rankings = scored.rankings
+    for way in ("averaged", "statistics"):
+        group = [name for name in default if f"{name}/{way}" in rankings]
+        if group:
+            mine, theirs = (mean_ranking([rankings[f"{name}{end}"] for name in group]) for end in (f"/{way}", ""))
+            rows.append([way, len(group), mine.mean, theirs.mean, mine.minus(theirs)])
+    for name in rankings:
+        if "/" not in name and not name.startswith(("hss", "uniform")) and "hss-0" in rankings:
+            mine, theirs = rankings[name], rankings["hss-0"]
+            rows.append([name.removesuffix("-0"), 1, mine.mean, theirs.mean, mine.minus(theirs)])
+    return markdown(["way", "supernets", "mean tau", "default, same seeds", "difference"], rows)
 
 
 def tables(found: Answers) -> dict[str, str]:
     """All tables that the answers suffice for, by their names."""
     made = {each.__name__: each(found) for each in (accuracies, ceiling, needs, throughput)}
-    if any(name.startswith("score/") for name in found.rows):
-        made["ranks"] = ranks(found)
+    scored = Scored.of(found)
+    if scored.scores:
+        made["ranks"] = ranks(scored)
+    if scored.pairs:
+        made["samplers"] = samplers(scored)
+    if any("/" in name for name in scored.scores):
+        made["ways"] = ways(scored)
     if "cpu_images_per_second" in found.facts:
         made["missing"] = missing(found)
     return made

@@ -1,1 +1,1 @@
-"""OpenVINO: networks as its IR, a file of XML with the weights beside it, and on x86 and Arm CPUs."""
+"""OpenVINO: export to its IR, an XML file with the weights beside it, and inference on x86 and Arm CPUs."""

@@ -1,4 +1,4 @@
-"""ONNX files of ours to OpenVINO's IR.
+"""Conversion of exported ONNX files to OpenVINO's IR.
 
 x.onnx --OpenVINO--> model, metadata --> x.xml, x.bin --check--> done
 """
@@ -24,24 +24,24 @@ Checked = TypeVar("Checked")
 
 
 def convert_onnx(source: Path, path: Path, check: Callable[[OpenVinoNetwork], Checked]) -> Checked:
-    """Write an ONNX file as OpenVINO's IR, NAME.xml with NAME.bin beside it; both whole or not at all.
+    """Write an ONNX file as OpenVINO's IR: NAME.xml, and NAME.bin beside it; both appear whole or not at all.
 
-    The IR is in the file's own precision. Of fp16 the weights, and types throughout, are halves: devices compute in
-    them where they can; CPUs mostly cannot, and compute in fp32. Int8 that was made for another back end is converted
-    with a warning.
+    The IR has the precision of the ONNX file. In fp16, all weights and types are float16; a device computes in float16
+    if it can, but most CPUs cannot and compute in fp32. Int8 that was made for another back end is converted with a
+    warning.
 
     Args:
-        source: an ONNX file of `export`.
-        path: of the XML, whose name ends in `.xml`.
-        check: called with the IR, open, before it appears at `path`; what it raises is raised.
+        source: an ONNX file that `export` wrote.
+        path: the path of the XML file; its name ends in `.xml`.
+        check: called with the opened IR before the files appear at `path`; its errors are passed on.
 
     Returns:
-        What the check gives.
+        The result of `check`.
 
     Raises:
         BackendError: OpenVINO is not installed.
-        InputError: the ONNX file cannot be read, is none of ours, or not what its metadata say.
-        ExportError: OpenVINO does not know an operator of it.
+        InputError: the ONNX file cannot be read, `export` did not write it, or its graph is not what its metadata say.
+        ExportError: OpenVINO cannot convert the file, for example because it does not know an operator.
         OutputError: the files cannot be written.
     """
     openvino, core = open_openvino(), open_core()
@@ -62,6 +62,6 @@ def convert_onnx(source: Path, path: Path, check: Callable[[OpenVinoNetwork], Ch
             model.set_rt_info(file_sha256(weights_path(temporary)), WEIGHTS_HASH)
             openvino.save_model(model, temporary, compress_to_fp16=False)
             network = OpenVinoNetwork.load(temporary)
-        except (RuntimeError, InputError) as error:  # on a full disk, OpenVINO 2026.1 goes on in silence
+        except (RuntimeError, InputError) as error:  # on a full disk, OpenVINO 2026.1 reports no error
             raise OutputError(f"{path}: cannot be written by OpenVINO: {openvino_complaint(error)}") from None
         return check(network)

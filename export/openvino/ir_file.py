@@ -1,8 +1,8 @@
-"""OpenVINO's IR as a file: what stands in the XML, and the weights beside it, before OpenVINO is given either.
+"""The files of OpenVINO's IR: the XML and the weights beside it, read and checked before OpenVINO opens them.
 
-NAME.xml has the layers, and for each constant its place in NAME.bin. Files of `export` have their metadata in the XML,
-under the same names as in an ONNX file, and the hash of the weights: the two files of different exports do not pass
-for a pair.
+NAME.xml has the layers, and the place of each constant in NAME.bin. In files from `export`, the XML also has the
+metadata, under the same names as in an ONNX file, and the hash of the weights. So two files from different exports are
+not taken for a pair.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from scalenet_zoo.export.metadata import Metadata
 
 PREFIX = "scalenet_zoo."
 VERSION = "11"
-"""Of the format: OpenVINO writes this one since 2022."""
+"""The version of the format, which OpenVINO has written since 2022."""
 WEIGHTS_HASH = f"{PREFIX}weights_sha256"
 """The entry with the hash of NAME.bin."""
 
 
 def weights_path(path: Path) -> Path:
-    """Where the weights of an IR lie."""
+    """Return the path of an IR's weights."""
     return path.with_suffix(".bin")
 
 
 @dataclass(frozen=True)
 class IrFile:
-    """An IR that `export` wrote, read and checked, as far as this can be done without OpenVINO.
+    """An IR that `export` wrote, read and checked as far as is possible without OpenVINO.
 
     Attributes:
-        path: of the XML.
-        xml: its bytes.
-        weights: those of the other file, uint8.
-        metadata: what the file says of itself.
+        path: the path of the XML file.
+        xml: the bytes of the XML file.
+        weights: the bytes of the weights file, uint8.
+        metadata: the file's metadata.
     """
 
     path: Path
@@ -54,10 +54,10 @@ class IrFile:
 
     @classmethod
     def read(cls, path: str | Path) -> IrFile:
-        """Read both files.
+        """Read both files, and check that they belong together.
 
         Raises:
-            InputError: one is missing, damaged or too large, they do not belong together, or are none of ours.
+            InputError: a file is missing, damaged or too large, `export` did not write it, or the two do not match.
             BackendError: the weights do not fit into memory.
         """
         path = Path(path)
@@ -72,11 +72,11 @@ class IrFile:
         weights = _read_weights(path)
         if outline.needed > weights.size:
             raise InputError(
-                f"{weights_path(path)}: found {weights.size:,} bytes, expected at least {outline.needed:,}: it is not"
-                " whole"
+                f"{weights_path(path)}: found {weights.size:,} bytes, expected at least {outline.needed:,}: the file is"
+                " incomplete"
             )
         if hashlib.sha256(weights.data).hexdigest() != expected:
-            raise InputError(f"{weights_path(path)}: found other weights than those that {path.name} is for")
+            raise InputError(f"{weights_path(path)}: found other weights, expected those that belong to {path.name}")
         return cls(path, xml, weights, metadata)
 
 
@@ -84,21 +84,21 @@ def _read_weights(path: Path) -> NDArray[np.uint8]:
     file = weights_path(path)
     try:
         size = regular_file(file)
-        check_memory(2 * size, f"{file}: its weights")  # OpenVINO's own, too
+        check_memory(2 * size, f"{file}: its weights")  # OpenVINO makes a second copy
         return np.fromfile(file, np.uint8, size)
     except ValueError as error:
-        raise InputError(f"{file}: {error}; {path.name} has its weights there") from None
+        raise InputError(f"{file}: {error}; {path.name} needs this file for its weights") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
 
 
 @dataclass
 class _Outline:
-    """What is taken from an IR's XML while it is read: the target of a parser, which builds no tree of it.
+    """The target of an XML parser, which collects what is needed from an IR and builds no tree.
 
     Attributes:
-        entries: the metadata, those of ours.
-        needed: bytes of weights, up to the end of the last constant.
+        entries: the metadata entries that `export` wrote.
+        needed: the bytes of weights that the constants span.
     """
 
     entries: dict[str, str] = field(default_factory=dict)
@@ -106,11 +106,11 @@ class _Outline:
     _within: list[str] = field(default_factory=list)
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
-        """Refuse what could name other files, or grow when it is read."""
+        """Refuse a document type, which could name other files, or entities that grow when they are expanded."""
         raise ValueError(f"found the document type {quoted(name)}, expected none, as in OpenVINO's IR")
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """An element begins."""
+        """Handle the start of an element."""
         if not self._within and (tag, attributes.get("version")) != ("net", VERSION):
             found = f"{quoted(tag)} of version {quoted(attributes.get('version', 'none'))}"
             raise ValueError(f"found {found}, expected 'net' of version '{VERSION}', OpenVINO's IR")
@@ -124,11 +124,11 @@ class _Outline:
         self._within.append(tag)
 
     def end(self, tag: str) -> None:
-        """An element ends."""
+        """Handle the end of an element."""
         self._within.pop()
 
     def close(self) -> None:
-        """The document ends."""
+        """Handle the end of the document."""
 
 
 def _outline(xml: bytes) -> _Outline:
@@ -140,7 +140,7 @@ def _outline(xml: bytes) -> _Outline:
     except ElementTree.ParseError as error:
         raise ValueError(f"cannot be read as XML: {error}") from None
     except LookupError:
-        raise ValueError("cannot be read as XML: found an encoding that is not known") from None
+        raise ValueError("cannot be read as XML: found an unknown encoding") from None
     return outline
 
 

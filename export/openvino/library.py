@@ -1,4 +1,4 @@
-"""OpenVINO itself, opened late: what it reads, compiles and runs here, and what it complains of in one line."""
+"""Access to OpenVINO, which is imported late: open, compile and run models, and put its errors on one line."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ NAME = "openvino"
 
 
 @cache
-def open_openvino() -> Any:  # noqa: ANN401 - a package that is not a requirement
+def open_openvino() -> Any:  # noqa: ANN401 - an optional package
     """Import the package.
 
     Raises:
-        BackendError: it is not installed, or cannot be loaded.
+        BackendError: it is not installed or cannot be loaded.
     """
     if reason := no_package(NAME, NAME):
         raise BackendError(f"{NAME}: cannot be used on this machine: {reason}")
     try:
         import openvino
-    except Exception as error:  # ImportError, OSError and RuntimeError, for a shared library that is missing or wrong
+    except Exception as error:  # ImportError, OSError or RuntimeError if a shared library is missing or wrong
         raise BackendError(f"{NAME}: cannot be loaded: {openvino_complaint(error)}") from error
     return openvino
 
 
 @cache
 def open_core() -> Any:  # noqa: ANN401 - as above
-    """What reads and compiles models; one a process.
+    """Open OpenVINO's core, which reads and compiles models; there is one per process.
 
     Raises:
-        BackendError: as `open_openvino`.
+        BackendError: as for `open_openvino`.
     """
     return open_openvino().Core()
 
 
 def compile_model(model: Any, threads: int, precision: Precision) -> Any:  # noqa: ANN401 - as above
-    """Compile a model for the CPU, for the least latency of one inference at a time.
+    """Compile a model for the CPU, for the lowest latency of one inference at a time.
 
-    Floats are computed in fp32, unless the precision is fp16 and the CPU computes in halves; never in bfloat16, which
-    OpenVINO would choose where the CPU has it. Threads stay on no core of their own, as in the other back ends.
+    Floats are computed in fp32, or in float16 if the precision is fp16 and the CPU supports it; never in bfloat16,
+    which OpenVINO would choose on a CPU that has it. Threads are not pinned to cores, as in the other back ends.
 
     Args:
-        model: OpenVINO's.
-        threads: CPU threads that an operator may use; OpenVINO takes no more than there are cores.
-        precision: of the model.
+        model: the model, as OpenVINO's core read it.
+        threads: CPU threads that an operator may use; OpenVINO uses no more than there are cores.
+        precision: the precision of the model.
 
     Raises:
-        BackendError: as `open_openvino`.
-        RuntimeError: OpenVINO's own: it cannot compile the model.
+        BackendError: as for `open_openvino`.
+        RuntimeError: OpenVINO cannot compile the model.
     """
     core = open_core()
     half = precision == "fp16" and "FP16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -68,17 +68,17 @@ def compile_model(model: Any, threads: int, precision: Precision) -> Any:  # noq
 
 
 def bind(compiled: Any, images: torch.Tensor) -> Callable[[], torch.Tensor]:  # noqa: ANN401 - as above
-    """Make ready to run one batch again and again, in fixed memory.
+    """Prepare a model to run on one batch repeatedly, in fixed memory.
 
     Args:
-        compiled: a model with one input and one or more outputs.
-        images: the batch, as the model takes it, on the CPU; others can be copied into its memory.
+        compiled: a compiled model with one input and one or more outputs.
+        images: the batch on the CPU, in the form that the model takes; other images can be copied into its memory.
 
     Returns:
-        A function that runs one inference and gives the first output, always the same memory.
+        A function that runs one inference and returns the first output, which always uses the same memory.
 
     Raises:
-        RuntimeError: OpenVINO's own: the images are not what the model takes.
+        RuntimeError: the images are not what the model takes.
     """
     images = images.contiguous()
     request = compiled.create_infer_request()
@@ -91,14 +91,17 @@ def bind(compiled: Any, images: torch.Tensor) -> Callable[[], torch.Tensor]:  # 
     run()
 
     def step() -> torch.Tensor:
-        images.data_ptr()  # the request has the address alone: this function keeps the images alive
+        images.data_ptr()  # the request has only the address: this function keeps the images alive
         return run()
 
     return step
 
 
 def openvino_complaint(error: Exception) -> str:
-    """What an error says in the end, or which operators are not known: OpenVINO's begin with places in its sources."""
+    """Return the line of an OpenVINO error that names unknown operators, or else the last line.
+
+    The first lines of its errors are places in OpenVINO's sources.
+    """
     lines = [line.strip().removeprefix("-- ") for line in str(error).splitlines() if line.strip()]
     unknown = [line for line in lines if line.startswith("No conversion rule")]
     return (unknown or lines or [type(error).__name__])[-1]

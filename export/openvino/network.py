@@ -1,4 +1,4 @@
-"""OpenVINO's IR, open on the CPU: arrays in and out, and ONNX graphs made ready for one batch."""
+"""OpenVINO's IR, open on the CPU with arrays in and out, and ONNX graphs prepared for one batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scalenet_zoo.export.openvino.library import bind, compile_model, open_core,
 from scalenet_zoo.inference.prepare import Inference
 
 _TYPES = {"u8": "uint8", "f16": "fp16", "f32": "fp32", "i32": "int32"}
-"""OpenVINO's names of types, and ours."""
+"""OpenVINO's names of types, with ours."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class OpenVinoNetwork:
 
     Attributes:
         compiled: OpenVINO's model, compiled for the batches that the file takes.
-        metadata: what the file says of itself.
+        metadata: the file's metadata.
     """
 
     compiled: Any
@@ -41,12 +41,12 @@ class OpenVinoNetwork:
         """Open a file; it runs on as many threads as torch does.
 
         Args:
-            path: of the XML.
-            batch: compile it for so many images alone; None: for all that it takes.
+            path: the path of the XML file.
+            batch: the only batch size to compile it for; None: all batch sizes that the file takes.
 
         Raises:
-            InputError: the file, or that of its weights, is missing, damaged, none of ours, or not what its metadata
-                say; or it does not take this batch.
+            InputError: the file or its weights are missing or damaged, `export` did not write them, the graph is not
+                what its metadata say, or the file does not take this batch.
             BackendError: OpenVINO is not installed, or the weights do not fit into memory.
         """
         openvino, core = open_openvino(), open_core()
@@ -64,7 +64,7 @@ class OpenVinoNetwork:
 
     @classmethod
     def open(cls, graph: bytes | Path, metadata: Metadata) -> OpenVinoNetwork:
-        """Open an ONNX graph, or an ONNX file that was checked, as it would be once converted.
+        """Open an ONNX graph, or an ONNX file that was checked, just as its IR would be opened.
 
         Raises:
             InputError: OpenVINO cannot open it.
@@ -78,7 +78,7 @@ class OpenVinoNetwork:
             raise InputError(f"{name}: cannot be opened by OpenVINO: {openvino_complaint(error)}") from None
 
     @cached_property
-    def _request(self) -> Any:  # noqa: ANN401 - OpenVINO's types are read late
+    def _request(self) -> Any:  # noqa: ANN401 - OpenVINO is imported late
         return self.compiled.create_infer_request()
 
     @property
@@ -87,21 +87,21 @@ class OpenVinoNetwork:
         return self.metadata.spec
 
     def inference(self) -> Inference:
-        """The file, ready for `predict` and `evaluate`."""
+        """Make the file ready for `predict` and `evaluate`."""
         return file_inference(self.metadata, self)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The network's output for a batch of images, float32 or, of classes, int32.
+        """Run the file on a batch of images, and return its output: float32, or int32 for classes of pixels.
 
         Args:
-            images: as `inputs.file_input` makes them.
+            images: the images, as `inputs.file_input` makes them.
 
         Raises:
-            InputError: OpenVINO cannot run the model, or it gives what its metadata do not say.
+            InputError: OpenVINO cannot run the model, or its output does not have the shape in the metadata.
         """
         kind = np.dtype(self.compiled.input(0).element_type.to_dtype())
         batch = np.ascontiguousarray(images, kind)
-        try:  # where arrays are copied in, OpenVINO does not look whether they fit
+        try:  # OpenVINO checks the shape only of arrays that it shares
             output = np.asarray(self._request.infer(batch, share_inputs=True)[0])
         except RuntimeError as error:
             raise InputError(f"{self.spec.name}: cannot be run by OpenVINO: {openvino_complaint(error)}") from None
@@ -109,11 +109,15 @@ class OpenVinoNetwork:
 
 
 def bind_file(path: Path, images: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """An IR that `export` wrote, ready to run one batch again and again; see `library.bind`.
+    """Prepare an IR that `export` wrote to run on one batch repeatedly; see `library.bind`.
+
+    Args:
+        path: the path of the XML file.
+        images: the batch, in the form that the file takes.
 
     Raises:
-        InputError, BackendError: as `OpenVinoNetwork.load`.
-        RuntimeError: OpenVINO's own: the images are not what the file takes.
+        InputError, BackendError: as for `OpenVinoNetwork.load`.
+        RuntimeError: the images are not what the file takes.
     """
     return bind(OpenVinoNetwork.load(path, len(images)).compiled, images)
 
@@ -121,25 +125,25 @@ def bind_file(path: Path, images: torch.Tensor) -> Callable[[], torch.Tensor]:
 def bind_graph(
     graph: bytes | Path, images: torch.Tensor, threads: int, precision: Precision
 ) -> Callable[[], torch.Tensor]:
-    """The same for an ONNX graph, or an ONNX file that was checked.
+    """Prepare an ONNX graph, or an ONNX file that was checked, to run on one batch repeatedly; see `library.bind`.
 
     Args:
-        graph: in memory, or a file, whose weights may lie in others beside it.
-        images: the batch, as the graph takes it.
+        graph: a graph in memory, or a file, whose weights may be in other files beside it.
+        images: the batch, in the form that the graph takes.
         threads: CPU threads that an operator may use.
-        precision: of the graph.
+        precision: the precision of the graph.
 
     Raises:
         BackendError: OpenVINO is not installed.
-        RuntimeError: OpenVINO's own: it cannot read or run the graph.
+        RuntimeError: OpenVINO cannot read or run the graph.
     """
     model = open_core().read_model(graph)
     model.reshape(list(images.shape))
     return bind(compile_model(model, threads, precision), images)
 
 
-def _ports(ports: Any, expected: Tensor) -> list[Port]:  # noqa: ANN401 - OpenVINO's types are read late
-    """Inputs or outputs of a model, which may have several names, the expected one among them."""
+def _ports(ports: Any, expected: Tensor) -> list[Port]:  # noqa: ANN401 - OpenVINO is imported late
+    """Describe a model's inputs or outputs; of several names, the expected one is taken."""
     return [
         Port(
             expected.name if expected.name in port.names else min(port.names, default=""),

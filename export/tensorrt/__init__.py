@@ -1,1 +1,1 @@
-"""TensorRT engines, of TensorRT and of TensorRT for RTX alike."""
+"""Engines for TensorRT and for TensorRT for RTX."""

@@ -1,10 +1,9 @@
-"""ONNX files to TensorRT engines.
+"""Build of TensorRT engines from ONNX files.
 
     x.onnx --parser--> network --builder, for one GPU or for several kinds of GPU--> x.engine, x.engine.json
 
-One code path for TensorRT 10, TensorRT 11 and TensorRT-RTX. Every network is strongly typed: the
-ONNX file alone says what is computed in which type (TensorRT 11 knows no other way), and fp32 is
-not rounded to TF32.
+There is one code path for TensorRT 10, TensorRT 11 and TensorRT-RTX. Every network is strongly typed: the ONNX file
+alone decides the type of each operation (TensorRT 11 has no other mode), and fp32 is not rounded to TF32.
 """
 
 from __future__ import annotations
@@ -48,23 +47,26 @@ def build_engine(
     rebuild: bool = False,
     check: Callable[[EngineNetwork], object] | None = None,
 ) -> EngineRecord:
-    """Build an engine from an ONNX file, and write it with its record beside it; both whole or not at all.
+    """Build an engine from an ONNX file, and write it with its record beside it; both appear whole or not at all.
 
-    An engine that is there already, and is what would be built now, is kept. An interrupt (Ctrl-C) stops the builder.
+    An existing engine is kept if this build would give the same one. An interrupt (Ctrl-C) stops the builder.
 
     Args:
-        onnx_path: a file with one input, whose first axis is the batch and whose other axes are fixed.
+        onnx_path: an ONNX file with one input, whose first axis is the batch and whose other axes are fixed.
         path: the file to write.
-        options: how.
-        on_progress: told the builder's phase, the steps done and of how many; it is called on another thread.
+        options: how the engine is built.
+        on_progress: reports the builder's phase, the steps done and the number of steps; called on another thread.
         rebuild: build even if there is an engine.
-        check: called with the engine, open on this GPU, before it appears at `path`; what it raises is raised. Engines
-            for other machines cannot be opened here: for them it is not called.
+        check: called with the engine, open on this GPU, before it appears at `path`; its errors are passed on. It is
+            not called for engines for other machines, since they cannot be opened here.
+
+    Returns:
+        The record of the engine.
 
     Raises:
-        EngineError: the options do not fit, TensorRT does not know an operator or cannot build the engine, or one that
-            is there is stale.
-        BackendError: the library or the GPU is missing.
+        EngineError: the options do not fit, TensorRT does not know an operator or cannot build the engine, or an
+            existing engine is stale.
+        BackendError: the library or the GPU is missing, or external data do not fit into memory.
         InputError: the ONNX file cannot be read.
         OutputError: the engine cannot be written.
     """
@@ -105,10 +107,10 @@ def build_engine(
 
 
 def find_target(options: EngineOptions) -> tuple[TensorRT, list[Any], Device | None]:
-    """What an engine is built by and for, looked at before there is anything to build it from.
+    """Find the library and the GPU for an engine; this needs no ONNX file yet.
 
     Returns:
-        The library, the compute capabilities that it is asked for, and the GPU here, if the engine is for that one.
+        The library, the requested compute capabilities, and the GPU here if the engine is for it.
 
     Raises:
         EngineError: the options do not fit.
@@ -130,13 +132,13 @@ def _require_gpu(library: TensorRT) -> Device:
 
 
 def _supported_capabilities(library: TensorRT) -> dict[str, Any]:
-    """TensorRT-RTX's compute capabilities, "8.9", and their members of its enumeration, SM89."""
+    """Map TensorRT-RTX's compute capabilities, such as "8.9", to the members of its enumeration, such as SM89."""
     members = library.module.ComputeCapability.__members__.items()
     return {f"{name[2:-1]}.{name[-1]}": member for name, member in members if name.startswith("SM")}
 
 
 def _compute_capabilities(library: TensorRT, options: EngineOptions) -> list[Any]:
-    """What TensorRT-RTX is to build for; nothing: every GPU from Ampere on, its default."""
+    """List the compute capabilities for which TensorRT-RTX builds; none: its default, every GPU from Ampere on."""
     if library.name == "tensorrt" or options.hardware_compatible:
         return []
     if not options.compute_capabilities:
@@ -151,7 +153,7 @@ def _compute_capabilities(library: TensorRT, options: EngineOptions) -> list[Any
 def _still_good(
     path: Path, source: EngineSource, options: EngineOptions, library: TensorRT, device: Device | None
 ) -> tuple[EngineRecord, bytes]:
-    """Read an engine that is there, and insist that it is the one that would be built."""
+    """Read an existing engine, and require that a build now would give the same one."""
     try:
         record, plan = read_engine(path)
     except EngineError as error:
@@ -169,7 +171,7 @@ def _build(
     device: Device | None,
     on_progress: OnProgress | None,
 ) -> tuple[bytes, list[str]]:
-    """The engine's bytes, and what the builder said."""
+    """Build an engine; return its bytes and the builder's messages."""
     trt = library.module
     with library.listening():
         builder = trt.Builder(library.logger)
@@ -184,7 +186,7 @@ def _build(
         config.add_optimization_profile(profile)
         monitor = _monitor(trt, on_progress or (lambda phase, step, steps: None))
         config.progress_monitor = monitor
-        # TensorRT-RTX times nothing when it builds: it has no timings to keep.
+        # TensorRT-RTX times no kernels when it builds, so it has no timings to keep.
         timings = _timings_path(library, device) if device and library.name == "tensorrt" else None
         if timings:
             _load_timings(config, timings)
@@ -200,7 +202,7 @@ def _build(
 def _parser_errors(parser: Any) -> Iterator[str]:  # noqa: ANN401 - TensorRT has no types
     for index in range(parser.num_errors):
         error = parser.get_error(index)
-        # Without a GPU an error drags along that there is none.
+        # Without a GPU, each error also reports that there is none.
         what = on_one_line("\n".join(line for line in error.desc().splitlines() if "catchCudaError" not in line))
         if "Plugin not found" in what:
             what = "no such operator"
@@ -226,7 +228,7 @@ def _configured(trt: Any, config: Any, options: EngineOptions, capabilities: lis
 
 
 def _monitor(trt: Any, on_progress: OnProgress) -> Any:  # noqa: ANN401
-    """A progress monitor; once `cancelled`, it stops the builder at its next step."""
+    """Make a progress monitor; once it is `cancelled`, it stops the builder at its next step."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -250,14 +252,14 @@ def _monitor(trt: Any, on_progress: OnProgress) -> Any:  # noqa: ANN401
             try:
                 if not self.cancelled:
                     on_progress(phase, step, self._steps.get(phase, step))
-            except BaseException as error:  # it must not pass through TensorRT
+            except BaseException as error:  # errors must not pass through TensorRT
                 self.cancelled, self.error = True, error
 
     return Monitor()
 
 
 def _run(builder: Any, network: Any, config: Any, monitor: Any) -> Any:  # noqa: ANN401
-    """Build on another thread, so that this one can be interrupted; each thread has a GPU of its own in use."""
+    """Build on another thread, so that this one can be interrupted; the new thread must select the same GPU."""
     gpu = torch.cuda.current_device() if torch.cuda.is_available() else None
 
     def build() -> Any:  # noqa: ANN401
@@ -271,14 +273,14 @@ def _run(builder: Any, network: Any, config: Any, monitor: Any) -> Any:  # noqa:
             plan.result()
         except BaseException:
             monitor.cancelled = True
-            raise  # once the builder has stopped, which the executor waits for
+            raise  # after the executor has waited for the builder to stop
     if monitor.error:
         raise monitor.error
     return plan.result()
 
 
 def _timings_path(library: TensorRT, device: Device) -> Path:
-    """Where the builder's timings of kernels are kept; they hold for one version and one GPU."""
+    """Return the file of the builder's kernel timings, which hold for one version and one GPU."""
     name = f"{library.version}_{device.name}_{device.compute_capability}.timings".replace(" ", "-").replace("/", "-")
     return cache_folder() / "tensorrt" / name
 
@@ -288,5 +290,5 @@ def _load_timings(config: Any, path: Path) -> None:  # noqa: ANN401
     with suppress(ValueError):
         content = read_bytes(path, TIMINGS_BYTES)
     cache = config.create_timing_cache(content)
-    if cache is None or not config.set_timing_cache(cache, False):  # damaged: begin anew
+    if cache is None or not config.set_timing_cache(cache, False):  # damaged: start with no timings
         config.set_timing_cache(config.create_timing_cache(b""), False)

@@ -1,4 +1,4 @@
-"""The two TensorRT libraries, opened the same way: `tensorrt` (10 and 11) and `tensorrt_rtx` share one API."""
+"""Access to the two TensorRT libraries, `tensorrt` (10 and 11) and `tensorrt_rtx`, which share one API."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from scalenet_zoo.export.tensorrt.record import Device, Library
 
 
 class TensorRT:
-    """A library, and what it says while it works.
+    """A library, with the messages that it logs while it works.
 
-    A process has one logger for each, whichever builder or runtime it was given to, and one thread
-    at a time listens.
+    A process has one logger per library, which all builders and runtimes share; one thread at a time listens.
 
     Attributes:
-        name: as `--to` takes it.
+        name: the name that `--to` takes.
         module: the Python package.
-        version: the package's.
+        version: the version of the package.
     """
 
     def __init__(self, name: Library, module: Any) -> None:  # noqa: ANN401 - two packages without types
@@ -45,7 +44,7 @@ class TensorRT:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Keep what the library says, for `messages` and `complaint`, until the end."""
+        """Keep the library's messages for `messages` and `complaint` until the block ends."""
         with self._lock:
             try:
                 yield
@@ -54,17 +53,17 @@ class TensorRT:
 
     @property
     def messages(self) -> list[str]:
-        """All that was said."""
+        """All messages so far."""
         return [message for _, message in self._messages]
 
     @property
     def complaint(self) -> str:
-        """The errors among it, on one line."""
+        """The errors among the messages, on one line."""
         severity = self.module.ILogger.Severity
         errors = [
             on_one_line(text) for level, text in self._messages if level in (severity.ERROR, severity.INTERNAL_ERROR)
         ]
-        return "; ".join(dict.fromkeys(errors)) or f"{self.name} does not say why"
+        return "; ".join(dict.fromkeys(errors)) or f"{self.name} gives no reason"
 
 
 @cache
@@ -72,19 +71,19 @@ def open_library(name: Library) -> TensorRT:
     """Import a library.
 
     Raises:
-        BackendError: it is not installed, or cannot be loaded.
+        BackendError: it is not installed or cannot be loaded.
     """
     package = name.replace("-", "_")
     if reason := no_package(package, name):
         raise BackendError(f"{name}: cannot be used on this machine: {reason}")
     try:
         return TensorRT(name, import_module(package))
-    except Exception as error:  # ImportError, OSError and RuntimeError, for a shared library that is missing or wrong
+    except Exception as error:  # ImportError, OSError or RuntimeError if a shared library is missing or wrong
         raise BackendError(f"{name}: cannot be loaded: {on_one_line(str(error))}") from error
 
 
 def find_gpu() -> Device | None:
-    """The GPU that torch uses, if there is one."""
+    """Find the GPU that torch uses; None: there is none."""
     if no_gpu():
         return None
     import torch
@@ -94,14 +93,14 @@ def find_gpu() -> Device | None:
 
 
 def require_gpu(name: Library, otherwise: str = "") -> Device:
-    """The GPU that torch uses.
+    """Find the GPU that torch uses, or raise an error.
 
     Args:
-        name: the library that needs it.
-        otherwise: what to do without one.
+        name: the library that needs the GPU.
+        otherwise: the end of the error's message: what to do without a GPU.
 
     Raises:
-        BackendError: there is none, or no driver.
+        BackendError: there is no GPU or no driver.
     """
     device = find_gpu()
     if device is None:
@@ -110,5 +109,5 @@ def require_gpu(name: Library, otherwise: str = "") -> Device:
 
 
 def on_one_line(text: str) -> str:
-    """The text with every run of blanks and line ends as one blank."""
+    """Replace every run of white space in a text with one space, and strip it at the ends."""
     return " ".join(text.split())

@@ -1,4 +1,4 @@
-"""Engines, open on a GPU: torch tensors in and out."""
+"""Engines, open on a GPU."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ _DTYPES = {
 
 
 def check_engine(path: str | Path) -> EngineRecord:
-    """Read the record of an engine and check it: against the engine, and against the library and the GPU here, if any.
+    """Read an engine's record, and check it against the engine and, if present, the library and the GPU here.
 
     Raises:
-        EngineError: engine or record are missing, damaged or changed, or the engine cannot run here; it says why.
+        EngineError: the engine or its record is missing, damaged or changed, or the engine cannot run here; the message
+            gives the reason.
     """
     return _checked(Path(path))[0]
 
@@ -60,9 +61,9 @@ class EngineNetwork:
     """An engine, open on the GPU that torch uses.
 
     Attributes:
-        record: what the engine is.
-        library: that runs it.
-        engine: TensorRT's own.
+        record: the engine's record.
+        library: the library that runs it.
+        engine: TensorRT's object.
         device: the GPU.
     """
 
@@ -74,12 +75,12 @@ class EngineNetwork:
 
     @classmethod
     def load(cls, path: str | Path) -> EngineNetwork:
-        """Open an engine that `build_engine` wrote, once it was checked.
+        """Check an engine that `build_engine` wrote, and open it.
 
-        A version-compatible engine brings code of its own, which TensorRT runs: open only those that you trust.
+        A version-compatible engine contains code that TensorRT runs, so open only engines that you trust.
 
         Raises:
-            EngineError: as `check_engine`, or TensorRT cannot open the engine.
+            EngineError: as for `check_engine`, or TensorRT cannot open the engine.
             BackendError: there is no GPU, or the library is missing.
         """
         path = Path(path)
@@ -109,37 +110,41 @@ class EngineNetwork:
         """The network's spec, preprocessing and class names, and the options with the engine's own batch sizes.
 
         Raises:
-            InputError: the engine's ONNX file was not one of ours.
+            InputError: as for `EngineRecord.metadata`.
         """
         metadata = self.record.metadata
         return replace(metadata, options=metadata.options.model_copy(update={"batch": self.record.batch}))
 
     @property
     def spec(self) -> ArchSpec:
-        """The network's spec; raises as `metadata`."""
+        """The network's spec; it raises the errors of `metadata`."""
         return self.metadata.spec
 
     def inference(self) -> Inference:
-        """The file, ready for `predict` and `evaluate`."""
+        """Make the engine ready for `predict` and `evaluate`.
+
+        Raises:
+            InputError: as for `EngineRecord.metadata`, or the network takes neither 1 nor 3 channels.
+        """
         return file_inference(self.metadata, self)
 
     def summary(self) -> EngineSummary:
-        """Layers and memory, from the engine's inspector."""
+        """Read the layers and the memory from the engine's inspector."""
         return EngineSummary.inspect(self.library.module, self.engine)
 
     def bind(self, images: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """Make ready to run one batch again and again, in fixed memory.
+        """Prepare the engine to run on one batch repeatedly, in fixed memory.
 
         Args:
-            images: the batch, as the engine takes it. On the engine's GPU and of its type they are used where they
-                lie, so that others can be copied into them; else they are copied there now.
+            images: the batch, in the form that the engine takes. If it is on the engine's GPU and has its type, it is
+                used in place, so that other images can be copied into it; otherwise it is copied there now.
 
         Returns:
-            A function that enqueues one inference on torch's current stream, which a CUDA graph can capture, and gives
-            the output, always the same tensor.
+            A function that enqueues one inference on torch's current stream, which a CUDA graph can capture, and
+            returns the output, which is always the same tensor.
 
         Raises:
-            EngineError: the batch's shape is not one that the engine was built for.
+            EngineError: the engine was not built for the shape of the batch, or cannot run.
         """
         self._check_shape(tuple(images.shape))
         source, target = self._tensor(0), self._tensor(1)
@@ -151,17 +156,21 @@ class EngineNetwork:
         context.set_tensor_address(target, output.data_ptr())
 
         def run() -> torch.Tensor:
-            images.data_ptr()  # the context has the address alone: this function keeps the images alive
+            images.data_ptr()  # the context has only the address: this function keeps the images alive
             stream = torch.cuda.current_stream(self.device).cuda_stream if self.device.type == "cuda" else 0
             if not context.execute_async_v3(stream):
-                raise EngineError(f"{self.library.name}: cannot run the engine")
+                raise EngineError(f"{self.library.name}: cannot run the engine: execute_async_v3 failed")
             return output
 
         run()  # the first run sets up what a CUDA graph could not capture
         return run
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The network's output for a batch of images, both as its ONNX file has them; float16 as float32."""
+        """Run the engine on a batch of images, as its ONNX file takes them, and return its output; floats are float32.
+
+        Raises:
+            EngineError: as for `bind`.
+        """
         batch = torch.from_numpy(images)
         self._check_shape(tuple(batch.shape))
         if len(batch) not in self._bound:
@@ -183,14 +192,14 @@ class EngineNetwork:
         if self.library.name == "tensorrt":
             return self.engine.create_execution_context()
         config = self.engine.create_runtime_config()
-        # The kernels for this very batch are compiled now, not beside the first inferences.
+        # The kernels for this batch are compiled now, not during the first inferences.
         config.dynamic_shapes_kernel_specialization_strategy = (
             self.library.module.DynamicShapesKernelSpecializationStrategy.EAGER
         )
         return self.engine.create_execution_context(config)
 
     def _tensor(self, index: int) -> str:
-        """The name of the input (0) or the output (1)."""
+        """Return the name of the input (0) or the output (1)."""
         name: str = self.engine.get_tensor_name(index)
         return name
 

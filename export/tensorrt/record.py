@@ -1,10 +1,10 @@
-"""What stands beside an engine: a JSON file that says what the engine was built from, by what, and for which machine.
+"""The record beside an engine: a JSON file with the engine's source, its builder and the machine that it is for.
 
     x.engine        the engine
     x.engine.json   its record
 
-An engine is never opened before its record was checked: it is of one TensorRT version and one GPU
-unless it was built for more, and TensorRT takes the bytes of an engine on trust.
+An engine is never opened before its record is checked: it is for one TensorRT version and one GPU unless it was built
+for more, and TensorRT takes the bytes of an engine on trust.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from scalenet_zoo.export.tensorrt.summary import EngineSummary
 Library = Literal["tensorrt", "tensorrt-rtx"]
 BatchSizes = tuple[int, int, int]
 ANY_BATCH: BatchSizes = (1, 8, 32)
-"""Smallest, optimal and largest batch where neither the options nor the ONNX file name any."""
+"""The smallest, optimal and largest batch if neither the options nor the ONNX file name any."""
 PORTABLE = "8.0"
-"""The lowest compute capability that a hardware-compatible engine runs on: Ampere's."""
+"""The lowest compute capability on which a hardware-compatible engine runs: Ampere's."""
 
 
 class EngineOptions(Strict):
@@ -42,13 +42,14 @@ class EngineOptions(Strict):
 
     Attributes:
         library: TensorRT, or TensorRT-RTX, whose engines can be built without a GPU.
-        batch: the smallest, optimal and largest batch; None: the ONNX file's own, or `ANY_BATCH`.
-        workspace_mib: memory that a layer may use beside its tensors, in MiB; None: all of the GPU's.
-        level: the builder's effort, from 0 to 5; None: its default.
-        compute_capabilities: of the GPUs to build for ahead of time, such as "8.9" (TensorRT-RTX); none: the GPU here.
-        version_compatible: newer versions of the same major version of TensorRT run it too.
-        hardware_compatible: any GPU from compute capability 8.0 (Ampere) on runs it, not the one here alone.
-        compress: keep the file gzip-compressed. A TensorRT-RTX engine holds the source of its kernels as text.
+        batch: the smallest, optimal and largest batch size; None: the ONNX file's own, or `ANY_BATCH`.
+        workspace_mib: memory in MiB that a layer may use besides its tensors; None: all memory of the GPU.
+        level: the builder's effort, from 0 to 5; None: the builder's default.
+        compute_capabilities: the compute capabilities to build for ahead of time, such as "8.9" (TensorRT-RTX only);
+            none: the GPU here.
+        version_compatible: the engine also runs in newer TensorRT versions with the same major number.
+        hardware_compatible: the engine runs on any GPU with compute capability 8.0 (Ampere) or later.
+        compress: keep the file gzip-compressed; a TensorRT-RTX engine holds the source of its kernels as text.
     """
 
     library: Library = "tensorrt"
@@ -61,42 +62,42 @@ class EngineOptions(Strict):
     compress: bool = False
 
     def check(self) -> None:
-        """Compare the options with one another.
+        """Check the range of each option, and that the options fit one another.
 
         Raises:
-            EngineError: one is out of range, or not for this library.
+            EngineError: an option is out of range, or does not fit the library or another option.
         """
         if self.batch is not None and not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
-            raise EngineError(f"batch: found {_colons(self.batch)}, expected the smallest, optimal and largest, from 1")
+            raise EngineError(f"batch: found {_colons(self.batch)}, expected ascending sizes of 1 or more")
         if self.workspace_mib is not None and self.workspace_mib < 1:
             raise EngineError(f"workspace: found {self.workspace_mib} MiB, expected at least 1")
         if self.level is not None and not 0 <= self.level <= 5:
             raise EngineError(f"level: found {self.level}, expected 0 to 5")
         for capability in self.compute_capabilities:
             if not re.fullmatch(r"[0-9]{1,2}\.[0-9]", capability):
-                raise EngineError(f"compute capability: found {quoted(capability)}, expected such as 8.9")
+                raise EngineError(f"compute capability: found {quoted(capability)}, expected a number such as 8.9")
         if self.compute_capabilities and self.library == "tensorrt":
-            raise EngineError("compute capability: found it with tensorrt, expected it with tensorrt-rtx alone")
+            raise EngineError("compute capability: found it with tensorrt, expected it only with tensorrt-rtx")
         if self.compute_capabilities and self.hardware_compatible:
             raise EngineError("compute capability: found it with hardware-compatible, expected one of the two")
         if self.version_compatible and self.library == "tensorrt-rtx":
-            raise EngineError("version-compatible: found it with tensorrt-rtx, which has no such engines: use tensorrt")
+            raise EngineError("version-compatible: found it with tensorrt-rtx, expected it only with tensorrt")
 
     @property
     def ahead_of_time(self) -> bool:
-        """Whether the engine is built for other machines, with no GPU needed here."""
+        """Whether the engine is for other machines, so that its build needs no GPU here."""
         return self.library == "tensorrt-rtx" and (bool(self.compute_capabilities) or self.hardware_compatible)
 
 
 class Device(Strict):
-    """A GPU."""
+    """A GPU: its name and its compute capability, such as "8.9"."""
 
     name: str
     compute_capability: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]$")]
 
 
 class OptimizationProfile(Strict):
-    """The shapes of an input that an engine is built for."""
+    """The smallest, optimal and largest shape of an input for which an engine is built."""
 
     tensor: str
     smallest: tuple[int, ...]
@@ -105,24 +106,24 @@ class OptimizationProfile(Strict):
 
 
 class EngineRecord(Document):
-    """What an engine is.
+    """The record of an engine.
 
     Attributes:
-        engine_sha256: of the file as it stands.
-        engine_bytes: its size.
-        plan_bytes: of what TensorRT takes: the same, decompressed; None in records of before.
-        onnx_sha256: of the ONNX file, with its external data.
-        spec_hash: of the network's spec, where the ONNX file is one of ours.
-        entries: what the ONNX file said of itself in its metadata.
-        precision: of its weights and activations.
-        options: that the engine was built with.
-        tensorrt: the library's version.
-        device: the GPU that it was built on and for; None: for others, ahead of time.
+        engine_sha256: the SHA-256 of the engine file.
+        engine_bytes: the size of the engine file.
+        plan_bytes: the size of the plan, the decompressed bytes that TensorRT takes; None in old records.
+        onnx_sha256: the SHA-256 of the ONNX file, with its external data.
+        spec_hash: the hash of the network's spec; None: `export` did not write the ONNX file.
+        entries: the metadata entries of the ONNX file.
+        precision: the precision of its weights and activations.
+        options: the options that the engine was built with.
+        tensorrt: the version of the library.
+        device: the GPU that it was built on and for; None: it was built ahead of time for others.
         driver: the version of that machine's driver.
-        profiles: one an input.
-        summary: layers and memory, where TensorRT told.
-        scalenet_zoo: the version that wrote this.
-        digest: the sha256 of all the rest.
+        profiles: one profile per input.
+        summary: layers and memory, if TensorRT reported them.
+        scalenet_zoo: the version of scalenet_zoo that wrote the record.
+        digest: the SHA-256 of all other fields.
     """
 
     format: Literal["scalenet-zoo/engine"] = "scalenet-zoo/engine"
@@ -154,7 +155,7 @@ class EngineRecord(Document):
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     def sealed(self) -> Self:
-        """The same with its digest."""
+        """Return a copy with its digest."""
         return self.model_copy(update={"digest": self._digest()})
 
     @property
@@ -164,7 +165,7 @@ class EngineRecord(Document):
 
     @property
     def batch(self) -> BatchSizes:
-        """The smallest, optimal and largest batch."""
+        """The smallest, optimal and largest batch size."""
         profile = self.profiles[0]
         return profile.smallest[0], profile.optimal[0], profile.largest[0]
 
@@ -173,22 +174,33 @@ class EngineRecord(Document):
         """The network's spec, preprocessing and class names.
 
         Raises:
-            InputError: the ONNX file was not one of ours, or the engine is for other images than its spec says.
+            InputError: `export` did not write the ONNX file, or the engine does not take the images of its spec.
         """
         return self.read_metadata("engine")
 
     def read_metadata(self, source: str) -> Metadata:
-        """The same; `source` names the engine in errors."""
+        """Read the metadata; `source` names the engine in errors.
+
+        Raises:
+            InputError: as for `metadata`.
+        """
         metadata = Metadata.parse(self.entries, source)
         for shape in (self.profiles[0].smallest, self.profiles[0].largest):
             if shape[1:] != metadata.image_shape:
                 raise InputError(
-                    f"{source}: found images of {shape[1:]}, expected {metadata.image_shape} as its spec says"
+                    f"{source}: found images of shape {shape[1:]}, expected {metadata.image_shape}, as in its spec"
                 )
         return metadata
 
     def changes(self, onnx_sha256: str, options: EngineOptions, tensorrt: str, device: Device | None) -> list[str]:
-        """How this differs from the record of an engine that would be built now, each as a phrase."""
+        """List the differences from the record of an engine built now, each as a phrase.
+
+        Args:
+            onnx_sha256: the SHA-256 of the ONNX file.
+            options: the options of the build.
+            tensorrt: the version of the library here.
+            device: the GPU here; None: the build is ahead of time.
+        """
         before, now = self.options.model_dump(mode="json"), options.model_dump(mode="json")
         changed = ["the ONNX file has changed"] if self.onnx_sha256 != onnx_sha256 else []
         for option, value in now.items():
@@ -201,12 +213,17 @@ class EngineRecord(Document):
         return changed
 
     def mismatches(self, tensorrt: str | None, device: Device | None) -> list[str]:
-        """Why the engine cannot run on a machine, each as a phrase; what is not known (None) is no reason."""
+        """List the reasons why the engine cannot run on a machine, each as a phrase.
+
+        Args:
+            tensorrt: the version of the library there; None: unknown, so it is not checked.
+            device: the GPU there; None: unknown, so it is not checked.
+        """
         reasons = []
         if tensorrt is not None and not self._runs_in(tensorrt):
-            reasons.append(f"it was built by {self.library} {self.tensorrt}, here is {tensorrt}")
+            reasons.append(f"it was built by {self.library} {self.tensorrt}, but {tensorrt} is installed here")
         if device is not None and not self._runs_on(device):
-            reasons.append(f"it was built for {self._target()}, here is {_named(device)}")
+            reasons.append(f"it was built for {self._target()}, but the GPU here is {_named(device)}")
         return reasons
 
     def _runs_in(self, tensorrt: str) -> bool:
@@ -229,7 +246,7 @@ class EngineRecord(Document):
 
 
 def record_path(path: Path) -> Path:
-    """Where the record of an engine lies."""
+    """Return the path of an engine's record."""
     return path.with_name(f"{path.name}.json")
 
 
@@ -237,10 +254,10 @@ def read_engine(path: Path) -> tuple[EngineRecord, bytes]:
     """Read an engine and its record, and check that they belong together.
 
     Returns:
-        The record, and the plan: the bytes that TensorRT takes.
+        The record, and the plan, which is the bytes that TensorRT takes.
 
     Raises:
-        EngineError: either is missing, damaged or changed.
+        EngineError: the engine or its record is missing, damaged or changed.
     """
     try:
         regular_file(path)
@@ -249,7 +266,7 @@ def read_engine(path: Path) -> tuple[EngineRecord, bytes]:
     try:
         record = EngineRecord.load(record_path(path))
     except SpecError as error:
-        raise EngineError(f"{error}; an engine is used with the record that it was built with alone") from None
+        raise EngineError(f"{error}; an engine needs the record that was written with it") from None
     if not record.digest:
         raise EngineError(f"{record_path(path)}: digest: is missing")
     try:
@@ -258,9 +275,9 @@ def read_engine(path: Path) -> tuple[EngineRecord, bytes]:
     except ValueError as error:
         raise EngineError(f"{path}: {error}") from None
     if len(content) != record.engine_bytes:
-        raise EngineError(f"{path}: found {size:,} bytes, expected {record.engine_bytes:,}: it is not whole")
+        raise EngineError(f"{path}: found {size:,} bytes, expected {record.engine_bytes:,}: the file is incomplete")
     if hashlib.sha256(content).hexdigest() != record.engine_sha256:
-        raise EngineError(f"{path}: found other bytes than those that {record_path(path).name} is for")
+        raise EngineError(f"{path}: found other bytes, expected those that belong to {record_path(path).name}")
     plan = _decompressed(content, record.plan_bytes, path) if record.options.compress else content
     if record.plan_bytes not in (None, len(plan)):
         raise EngineError(f"{path}: found a plan of {len(plan):,} bytes, expected {record.plan_bytes:,}")
@@ -268,7 +285,7 @@ def read_engine(path: Path) -> tuple[EngineRecord, bytes]:
 
 
 def _decompressed(content: bytes, stated: int | None, path: Path) -> bytes:
-    """What gzip made of a plan, as large as the record says, and no larger than a plan can be."""
+    """Decompress a plan, up to the size in its record and no further than gzip can compress."""
     most = GZIP_RATIO * len(content)
     most = most if stated is None else min(most, stated)
     gzipped = zlib.decompressobj(16 + zlib.MAX_WBITS)
@@ -277,9 +294,9 @@ def _decompressed(content: bytes, stated: int | None, path: Path) -> bytes:
     except zlib.error as error:
         raise EngineError(f"{path}: cannot be decompressed: {error}") from None
     if len(plan) > most:
-        raise EngineError(f"{path}: found more than {most:,} bytes when decompressed, expected at most these")
+        raise EngineError(f"{path}: found more than {most:,} bytes when decompressed, expected at most that")
     if not gzipped.eof or gzipped.unused_data:
-        raise EngineError(f"{path}: cannot be decompressed: it does not end where gzip's stream does")
+        raise EngineError(f"{path}: cannot be decompressed: the file does not end with its gzip stream")
     return plan
 
 

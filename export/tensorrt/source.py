@@ -1,4 +1,4 @@
-"""The ONNX file that an engine is built from: its name for the input, shapes, precision, and what it says of itself."""
+"""The ONNX file that an engine is built from: the name and shape of its input, its precision and its metadata."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from scalenet_zoo.export.tensorrt.record import ANY_BATCH, BatchSizes, EngineOpt
 
 @dataclass(frozen=True)
 class EngineSource:
-    """What matters here of an ONNX file.
+    """The facts about an ONNX file that the build of an engine needs.
 
     Attributes:
-        path: of the file.
-        sha256: of its bytes, and of its external data's.
-        entries: its metadata, those of ours.
-        metadata: the same, read; None if the file is not one of ours.
-        precision: int8 with quantised tensors, fp16 with weights in half precision, else fp32.
+        path: the path of the file.
+        sha256: the SHA-256 of its bytes and of its external data.
+        entries: the metadata entries that `export` wrote.
+        metadata: the parsed metadata; None: `export` did not write the file.
+        precision: int8 if it has quantised tensors, fp16 if it has float16 weights, else fp32.
         input: the name of its input.
-        shape: of the input; a batch of None is any.
+        shape: the shape of the input; if the first axis is None, any batch size.
     """
 
     path: Path
@@ -38,11 +38,14 @@ class EngineSource:
 
     @classmethod
     def read(cls, path: Path) -> EngineSource:
-        """Read a file, and of its external data what their hash needs.
+        """Read a file; its external data are only hashed.
 
         Raises:
-            InputError: it cannot be read, names external data that it may not have, or is not what its metadata say.
-            EngineError: it is not a network with one input and one output.
+            InputError: the file cannot be read, names external data that it may not read, or is not what its metadata
+                say.
+            EngineError: it is not a network with one input and one output, has open axes other than the batch, or is
+                int8 for another back end.
+            BackendError: its external data do not fit into memory.
         """
         file = OnnxFile.read(path)
         graph, inputs = file.model.graph, file.inputs
@@ -57,15 +60,16 @@ class EngineSource:
         shape = shape_of(inputs[0])
         if not shape or None in shape[1:]:
             raise EngineError(
-                f"{path}: {inputs[0].name}: found an axis of no fixed size, expected it for the batch alone"
+                f"{path}: {inputs[0].name}: found an axis without a fixed size, expected fixed sizes except for the"
+                " batch"
             )
         return cls(path, file.sha256, entries, metadata, _precision(graph), inputs[0].name, shape)
 
     def choose_batch(self, asked: BatchSizes | None) -> BatchSizes:
-        """The smallest, optimal and largest batch, as asked or as the file was exported for.
+        """Choose the smallest, optimal and largest batch size: as requested, or as the file was exported for.
 
         Raises:
-            EngineError: the file was not exported for what is asked.
+            EngineError: the file was not exported for the requested batch sizes.
         """
         allowed = self.metadata.options.batch if self.metadata else None
         if (fixed := self.shape[0]) is not None:
@@ -73,11 +77,11 @@ class EngineSource:
         batch = asked or allowed or ANY_BATCH
         if allowed and not allowed[0] <= batch[0] <= batch[2] <= allowed[2]:
             found, expected = (":".join(map(str, sizes)) for sizes in (batch, allowed))
-            raise EngineError(f"batch: found {found}, expected {expected} or within it, which {self.path} is for")
+            raise EngineError(f"batch: found {found}, expected {expected} or within it, as in {self.path}")
         return batch
 
     def profile(self, options: EngineOptions) -> OptimizationProfile:
-        """The shapes of the input for these batches."""
+        """Make the shapes of the input for the batch sizes of the options."""
         assert options.batch is not None
         rest = [size for size in self.shape[1:] if size is not None]
         smallest, optimal, largest = ((size, *rest) for size in options.batch)

@@ -1,4 +1,4 @@
-"""What an engine is made of: layers, the types that they read and write, memory."""
+"""The summary of an engine: its layers, the types that they read and write, and its memory."""
 
 import json
 import re
@@ -14,7 +14,7 @@ _TYPES = {
     "bfloat16": "bf16",
     **{name: name for name in ("fp32", "fp16", "bf16", "fp8", "int8", "uint8", "int32", "int64", "bool")},
 }
-"""TensorRT's names of types, in lower case, and ours."""
+"""TensorRT's names of types in lower case, with ours."""
 
 _LAYER = re.compile(
     r"^Name: (?P<name>.*?), LayerType: (?P<type>.*?), Inputs: (?P<inputs>.*?)"
@@ -37,11 +37,11 @@ class EngineSummary(Strict):
     """The layers and the memory of an engine.
 
     Attributes:
-        source: inspector: of the engine, open on a GPU; builder: what the builder said while it was built, which is
-            all there is of an engine for other machines.
-        layers: in the order in which they run.
-        weights_bytes: of the weights, on the GPU; None where TensorRT does not tell.
-        activation_bytes: of what an inference needs beside, at the largest batch.
+        source: inspector: from the inspector of the open engine; builder: from the builder's log, which is the only
+            source for an engine that is for other machines.
+        layers: the layers in the order in which they run.
+        weights_bytes: bytes of the weights on the GPU; None: TensorRT does not report them.
+        activation_bytes: bytes that an inference needs in addition, at the largest batch; None: as above.
     """
 
     source: Literal["inspector", "builder"]
@@ -51,7 +51,7 @@ class EngineSummary(Strict):
 
     @classmethod
     def inspect(cls, trt: Any, engine: Any) -> Self:  # noqa: ANN401 - TensorRT has no types
-        """Ask the inspector of an open engine."""
+        """Read the summary from the inspector of an open engine."""
         inspector = engine.create_engine_inspector()
         information = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
         counted = hasattr(trt, "EngineStat")  # not before TensorRT 10.14
@@ -64,7 +64,7 @@ class EngineSummary(Strict):
 
     @classmethod
     def listen(cls, messages: Iterable[str]) -> Self | None:
-        """Read what a builder said; None if it did not say what it built."""
+        """Read the summary from a builder's log; return None if the log has no layers."""
         layers: tuple[EngineLayer, ...] = ()
         memory: dict[str, int] = {}
         for message in messages:
@@ -85,22 +85,22 @@ class EngineSummary(Strict):
         )
 
     def rows(self) -> list[tuple[str, str, str, int]]:
-        """A table of the kinds of layers: type, types read, types written, how many; the most frequent first."""
+        """Tabulate the kinds of layers: type, types read, types written, count; the most frequent kind first."""
         kinds = Counter((layer.type, ", ".join(layer.reads), ", ".join(layer.writes)) for layer in self.layers)
         return [(*kind, count) for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))]
 
 
 def _layer(layer: Any) -> EngineLayer:  # noqa: ANN401 - JSON
-    if isinstance(layer, str):  # of an engine that was built to keep the names alone
+    if isinstance(layer, str):  # the engine was built to keep only the names
         return EngineLayer(name=layer, type="", reads=(), writes=())
     reads, writes = (_types(json.dumps(layer.get(side, []))) for side in ("Inputs", "Outputs"))
     return EngineLayer(name=layer["Name"], type=layer["LayerType"], reads=reads, writes=writes)
 
 
 def _types(tensors: str) -> tuple[str, ...]:
-    """The types in a list of tensors, as the log has it or as JSON.
+    """Find the types in a list of tensors, from the log or from JSON.
 
-    `Datatype: Half, Format: ...`, or in TensorRT 10 `"Format/Datatype": "Row major linear FP16"`.
+    An entry has the form `Datatype: Half, Format: ...`, or in TensorRT 10 `"Format/Datatype": "Row major linear FP16"`.
     """
     described = re.findall(r'Datatype"?: "?([^,"}]+)', tensors)
     words = (word.lower() for text in described for word in text.split())

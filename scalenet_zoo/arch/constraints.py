@@ -1,4 +1,4 @@
-"""What a network may cost: one protocol for multiply-adds, parameters and latency."""
+"""Constraints on the cost of a network: one protocol for multiply-adds, parameters and latency."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class CostLike(Protocol):
-    """What each of many networks costs, in an array of any shape."""
+    """The cost of many networks, as arrays of any one shape."""
 
     @property
     def macs(self) -> Integers: ...  # noqa: D102
@@ -39,11 +39,11 @@ class CostedPopulation(Protocol):
 
 
 def check_budget(budget: float, what: str) -> None:
-    """See that a budget is one.
+    """Check that a budget is a positive, finite number.
 
     Args:
-        budget: the most of something.
-        what: it limits, for the message.
+        budget: the upper limit.
+        what: the measure that it limits, named in the message.
 
     Raises:
         BudgetError: it is not positive, not finite, or not a number.
@@ -54,13 +54,16 @@ def check_budget(budget: float, what: str) -> None:
 
 @dataclass(frozen=True)
 class Constraint(ABC):
-    """At most so much of something.
+    """Limits on one measure of a network's cost.
 
     Attributes:
-        budget: the largest value that is feasible.
-        floor: the smallest.
-        measure_name: what it limits, in messages and names of networks.
-        sees_resolution: whether the image's size makes a difference.
+        budget: the largest feasible value.
+        floor: the smallest feasible value.
+        measure_name: the name of the measure in messages and in names of networks.
+        sees_resolution: whether the measure depends on the image's size.
+
+    Raises:
+        BudgetError: the budget is not positive, not finite, or not a number.
     """
 
     budget: float
@@ -73,19 +76,19 @@ class Constraint(ABC):
 
     @abstractmethod
     def measure(self, population: CostedPopulation) -> Floats:
-        """What the networks of a population cost, in the population's shape."""
+        """Measure the cost of each network, as an array of the population's shape."""
 
     def feasible(self, population: CostedPopulation) -> NDArray[np.bool_]:
-        """Which networks keep the budget."""
+        """Mark the networks within the limits, as an array of the population's shape."""
         feasible: NDArray[np.bool_] = self.excess(self.measure(population)) == 0.0
         return feasible
 
     def violation(self, population: CostedPopulation) -> Floats:
-        """By which share of the budget networks exceed it; 0 for those that keep it."""
+        """How far each network is outside the limits, as a share of the budget; 0 for those within them."""
         return self.excess(self.measure(population))
 
     def excess(self, values: Floats) -> Floats:
-        """By which share of the budget values exceed it, or fall short of the floor; 0 for those that do neither."""
+        """How far values are above the budget or below the floor, as a share of the budget; 0 for those within."""
         excess: Floats = np.maximum(0.0, np.maximum(values - self.budget, self.floor - values) / self.budget)
         return excess
 
@@ -96,48 +99,48 @@ class Constraint(ABC):
 
 @dataclass(frozen=True)
 class Macs(Constraint):
-    """At most so many multiply-adds."""
+    """A limit on multiply-adds."""
 
     measure_name: ClassVar[str] = "macs"
 
     def measure(self, population: CostedPopulation) -> Floats:
-        """Multiply-adds."""
+        """Multiply-adds of each network."""
         return population.cost.macs.astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Params(Constraint):
-    """At most so many parameters."""
+    """A limit on parameters."""
 
     measure_name: ClassVar[str] = "params"
     sees_resolution: ClassVar[bool] = False
 
     def measure(self, population: CostedPopulation) -> Floats:
-        """Parameters."""
+        """Parameters of each network."""
         return population.cost.params.astype(np.float64)
 
 
 class Predictor(Protocol):
-    """What can predict latencies of one kind of population: `latency.model.LatencyModel`, say."""
+    """A predictor of latency for one kind of population, such as `latency.model.LatencyModel`."""
 
     def predict(self, population: Any) -> Floats:  # noqa: ANN401
-        """Milliseconds, in the population's shape."""
+        """Predict milliseconds, as an array of the population's shape."""
         ...
 
 
 @dataclass(frozen=True)
 class Latency(Constraint):
-    """At most so many predicted milliseconds.
+    """A limit on predicted milliseconds.
 
     Attributes:
-        model: that predicts them.
+        model: predicts the latency.
     """
 
     model: Predictor
     measure_name: ClassVar[str] = "latency"
 
     def measure(self, population: CostedPopulation) -> Floats:
-        """Predicted milliseconds."""
+        """Predicted milliseconds of each network."""
         return self.model.predict(population)
 
     def format(self, value: float, rounding: str = ROUND_HALF_EVEN) -> str:

@@ -30,13 +30,14 @@ from scalenet_zoo.arch.spec import (
 )
 
 LEAST, MOST = 0.01, 100.0
-"""What depth or width is multiplied by: beyond, what is scaled has little to do with its base model."""
+"""The smallest and the largest multiplier of depth or width; beyond them, a network has little in common with its base
+model."""
 
 Squeeze = Annotated[
     Literal["input", "expanded", "none"],
     Field(
-        description="Squeeze-and-excite channels are a quarter of the layer's input or expanded channels; none: layers"
-        " have no squeeze-and-excite."
+        description="input, expanded: squeeze-and-excite channels are a quarter of the layer's input or expanded"
+        " channels; none: layers have no squeeze-and-excite."
     ),
 ]
 
@@ -44,19 +45,19 @@ Multiplier = Annotated[float, Field(ge=LEAST, le=MOST)]
 
 
 class BaseStage(Strict):
-    """Layers with equal channels; the first one has the stride."""
+    """A stage of layers with equal channels; the first layer has the stride."""
 
     channels: Channels
     stride: Stride
     expand: Annotated[int, Field(ge=1, le=64, description="Hidden channels per input channel of a layer.")]
-    kernels: Annotated[tuple[Kernel, ...], Field(min_length=1, max_length=64, description="One a layer.")]
+    kernels: Annotated[tuple[Kernel, ...], Field(min_length=1, max_length=64, description="The kernel of each layer.")]
     scales_depth: Annotated[
-        bool, Field(exclude_if=bool, description="Whether depth applies to it; if not, it keeps its layers.")
+        bool, Field(exclude_if=bool, description="Whether depth applies to this stage; if not, it keeps its layers.")
     ] = True
 
 
 class FamilyBase(Strict):
-    """What scaling starts from: an mbconv network before its channels are worked out."""
+    """A base model: an mbconv network from which scaling computes the channels of all layers."""
 
     stem: Stem
     stages: Annotated[tuple[BaseStage, ...], Field(min_length=1, max_length=32)]
@@ -73,7 +74,9 @@ class Strategy(Strict):
     """A scaling strategy: multipliers for layers and channels, and a resolution in pixels."""
 
     name: Name
-    stage: Annotated[float, Field(ge=-20.0, le=20.0, description="Stage s: the budget is 2^s times the base's.")]
+    stage: Annotated[
+        float, Field(ge=-20.0, le=20.0, description="Stage s: the budget is 2^s times the base model's cost.")
+    ]
     depth: Multiplier
     width: Multiplier
     resolution: Pixels
@@ -89,7 +92,9 @@ class Family(Document):
     task: Literal["classification"] = "classification"
     classes: Annotated[int, Field(ge=1, le=1_000_000)]
     base: FamilyBase
-    divisor: Annotated[int, Field(ge=1, le=1024, description="Channels are multiples of it; 1: rounded up.")]
+    divisor: Annotated[
+        int, Field(ge=1, le=1024, description="Channels are multiples of this number; 1: channels are rounded up.")
+    ]
     scales_head: Annotated[bool, Field(description="Whether width applies to the head as well.")]
     scales_stem: Annotated[
         bool, Field(exclude_if=bool, description="Whether width applies to the stem; if not, it keeps its channels.")

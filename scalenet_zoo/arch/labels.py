@@ -1,4 +1,4 @@
-"""What a network's outputs are called and how they are drawn: classes, or joints; and which are the same as others."""
+"""Labels: the names of a network's classes or joints, how they are drawn, and how two sets of labels are matched."""
 
 import unicodedata
 from collections import Counter
@@ -19,11 +19,11 @@ class Labels(Strict):
     """Classes or joints of a data set; they travel with checkpoints and exports in `pretrained_cfg["labels"]`.
 
     Attributes:
-        names: one a class or joint, or none where they are not known.
-        ids: of classes in WordNet, such as n01440764, or none: they tell classes of one name apart (ImageNet has two
-            that are called `crane`).
-        colours: red, green, blue of each class of a segmentation, or none.
-        flip_pairs: joints that change places when a picture is mirrored: left and right.
+        names: one per class or joint; empty if they are not known.
+        ids: the WordNet ids of classes, such as n01440764, or empty. They tell classes of one name apart (ImageNet has
+            two that are called `crane`).
+        colours: red, green and blue (0 to 255) of each class of a segmentation, or empty.
+        flip_pairs: pairs of left and right joints, which change places when a picture is mirrored.
         skeleton: joints that a line connects.
         sigmas: how far people disagree about each joint, for COCO's object keypoint similarity (OKS).
     """
@@ -40,7 +40,7 @@ class Labels(Strict):
         count = len(self.names)
         for field in ("ids", "colours", "sigmas"):
             if (found := len(getattr(self, field))) not in (0, count):
-                raise ValueError(f"{field}: found {found}, expected {count}, as there are names")
+                raise ValueError(f"{field}: found {found}, expected {count}, one per name")
         for field in ("flip_pairs", "skeleton"):
             for pair in getattr(self, field):
                 if max(pair) >= count:
@@ -49,7 +49,7 @@ class Labels(Strict):
 
     @classmethod
     def of(cls, pretrained_cfg: Mapping[str, Any]) -> Self:
-        """The labels that a network's `pretrained_cfg` holds; empty ones if it has none.
+        """Read the labels from a network's `pretrained_cfg`; they are empty if it has none.
 
         Raises:
             pydantic.ValidationError: they are not valid.
@@ -57,26 +57,26 @@ class Labels(Strict):
         return cls.model_validate(pretrained_cfg.get("labels", {}), strict=False)
 
     def to_cfg(self) -> dict[str, Any]:
-        """As `pretrained_cfg["labels"]` has them: plain lists, for JSON."""
+        """Convert to the plain lists that `pretrained_cfg["labels"]` holds, ready for JSON."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
 def match_labels(ours: Labels, theirs: Labels) -> list[int | None]:
-    """Find classes or joints of data among those of a network.
+    """Find the classes or joints of a data set among those of a network.
 
-    By WordNet's ids where both have them, else by name; ids stand for WordNet's descriptions, too. Names are compared
-    as `match_names` does.
+    They are matched by WordNet's ids where both have ids, else by name. Where only one has ids, WordNet's descriptions
+    of the ids serve as names, too. `match_names` compares the names.
 
     Args:
-        ours: the network's, with names.
-        theirs: the data's, with names.
+        ours: the network's labels, with names.
+        theirs: the data set's labels, with names.
 
     Returns:
-        The number in the network of each of the data's; None where it has none, or more than one.
+        For each label of the data set, its index in the network; None where the network has no such label, or several.
     """
     if ours.ids and theirs.ids:
         return match_names(ours.ids, theirs.ids)
-    if list(map(spelling, ours.names)) == list(map(spelling, theirs.names)):  # though a name be there twice
+    if list(map(spelling, ours.names)) == list(map(spelling, theirs.names)):  # even if a name occurs twice
         return list(range(len(ours.names)))
     pairs = [
         (ours.names, theirs.names),
@@ -87,10 +87,10 @@ def match_labels(ours: Labels, theirs: Labels) -> list[int | None]:
 
 
 def match_names(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
-    """The place among `ours` of each of `theirs`; None where there is none, or more than one.
+    """Find the index in `ours` of each name in `theirs`; None where there is no such name, or several.
 
-    White space at the ends does not count, nor which of Unicode's forms a name has; upper and lower case only where
-    names differ in more than that.
+    White space at the ends and the Unicode form of a name do not count. Upper and lower case count only among names
+    that differ in nothing else.
     """
     found: list[int | None] = [None] * len(theirs)
     for spell in (spelling, lambda name: spelling(name).casefold()):
@@ -102,12 +102,12 @@ def match_names(ours: Sequence[str], theirs: Sequence[str]) -> list[int | None]:
 
 
 def spelling(name: str) -> str:
-    """A name as it is compared with others: Unicode's composed form, without white space at the ends."""
+    """Bring a name into the form in which names are compared: composed Unicode, no white space at the ends."""
     return unicodedata.normalize("NFC", name).strip()
 
 
 def _once(names: Sequence[str], spell: Callable[[str], str]) -> dict[str, int]:
-    """The places of those names that are there once."""
+    """The indices of the names that occur once, by name."""
     keys = list(map(spell, names))
     counts = Counter(keys)
     return {key: place for place, key in enumerate(keys) if counts[key] == 1}
@@ -115,7 +115,7 @@ def _once(names: Sequence[str], spell: Callable[[str], str]) -> dict[str, int]:
 
 @cache
 def imagenet_labels() -> Labels:
-    """Of ImageNet's 1000 classes: the first of each one's names, and its id in WordNet."""
+    """Labels of ImageNet's 1000 classes: the first name of each class, and its WordNet id."""
     from timm.data import ImageNetInfo
 
     ids = ImageNetInfo().label_names()
@@ -123,12 +123,12 @@ def imagenet_labels() -> Labels:
 
 
 def words_of(ids: Sequence[str]) -> tuple[str, ...]:
-    """The first name that WordNet has for each id; the id itself where ImageNet has no such class."""
+    """Look up the first name that WordNet has for each id; the id itself where ImageNet has no such class."""
     return tuple(words.split(",")[0] for words in _descriptions(ids))
 
 
 def _descriptions(ids: Sequence[str]) -> tuple[str, ...]:
-    """All names that WordNet has for each id."""
+    """Look up all names that WordNet has for each id."""
     words = _wordnet() if ids else {}
     return tuple(words.get(id_, id_) for id_ in ids)
 
@@ -138,6 +138,6 @@ def _wordnet() -> dict[str, str]:
     from timm.data import ImageNetInfo
 
     words: dict[str, str] = {}
-    for subset in ("imagenet-22k", "imagenet-1k"):  # the larger one lacks one of the smaller one's
+    for subset in ("imagenet-22k", "imagenet-1k"):  # the larger set lacks one class of the smaller set
         words |= ImageNetInfo(subset).label_descriptions(as_dict=True)
     return words

@@ -1,4 +1,4 @@
-"""A network's layers as rows of a table, with their cost."""
+"""A network's layers as the rows of a table, with their cost."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,15 @@ from scalenet_zoo.arch.trace import Op
 
 @dataclass(frozen=True, slots=True)
 class LayerRow:
-    """A layer, or a module of a multipath network, in a table.
+    """A row of the table: a layer, or a module of a multipath network.
 
     Attributes:
         name: the path of its module in the built network.
         stage: the part of the network that it belongs to.
         what: its choices, in words.
-        output: (channels, height, width) of its output; of several branches: of the first.
+        output: (channels, height, width) of its output; where there are several branches, of the first one.
+        macs: multiply-adds.
+        params: trainable parameters.
     """
 
     name: str
@@ -26,7 +28,7 @@ class LayerRow:
 
 
 def layer_table(spec: ArchSpec) -> list[LayerRow]:
-    """A network's layers in order, with their MACs and parameters."""
+    """List a network's layers in order, with their MACs and parameters."""
     network = spec.network
     described: dict[str, str] = {}
     if network.type == "mbconv":
@@ -55,7 +57,7 @@ def layer_table(spec: ArchSpec) -> list[LayerRow]:
     rows = []
     for name, ops in grouped.items():
         outputs = [spec.trace.shapes[op.output] for op in ops]
-        if network.type == "multipath" and name != "stem":  # of the branch with the highest resolution
+        if network.type == "multipath" and name != "stem":  # last comes the branch with the highest resolution
             outputs.sort(key=lambda shape: shape[1])
         rows.append(
             LayerRow(

@@ -1,8 +1,8 @@
-"""What many multipath networks cost at once, in NumPy, equal to the trace of each.
+"""The cost of many multipath networks at once, in NumPy; it equals the cost that `trace` gives for each.
 
-A multipath network costs a fixed part, and so much for every block of a branch and every path between two branches,
-whichever module they are in. What these cost is read off the trace of one small network, so there is no second
-formula; a population is then two counts and two products.
+The cost of a multipath network is a fixed part, plus the same cost for each block on a branch and for each path between
+two branches, in whichever module they are. The trace of one small network gives these costs, so no second formula is
+needed; the cost of a population then takes two counts and two products.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ def multipath_cost(
     image: Input,
     classes: int,
 ) -> MultipathCost:
-    """Cost n multipath networks, equal to the trace of each.
+    """Compute the cost of n multipath networks.
 
     Args:
-        depth: blocks of each branch, (n, modules, 4), 0 where there is no branch.
-        fusion: paths, (n, modules, to, step, from), as `spec.Module` has them.
+        depth: blocks of each branch, (n, modules, 4); 0 where there is no branch.
+        fusion: paths, (n, modules, to, step, from), as in `spec.Module`.
         width: channels of the highest-resolution branch.
-        head: of all networks.
+        head: the head of all networks.
         image: the size of their input.
-        classes: classes or joints; 0: the networks have no classifier.
+        classes: the number of classes or joints; 0: the networks have no classifier.
 
     Raises:
-        BudgetError: a cost does not fit 64 bits.
+        BudgetError: a cost does not fit in 64 bits.
     """
     fixed, block, path = _unit_costs(width, head, image, classes)
     if max(fixed + depth.shape[1] * FUSION_STEPS * (block.sum(axis=0) + path.sum(axis=(0, 1)))) >= 2**63:
-        raise BudgetError("found a cost near 2^63, expected one that fits 64 bits")
+        raise BudgetError("cost: found 2^63 or more, expected a number that fits in 64 bits")
     blocks, paths = depth.sum(axis=1, dtype=np.int64), fusion.sum(axis=(1, 3), dtype=np.int64)
     total = (
         fixed.astype(np.int64)
@@ -74,10 +74,10 @@ def multipath_cost(
 def _unit_costs(
     width: int, head: DenseHead, image: Input, classes: int
 ) -> tuple[NDArray[np.object_], NDArray[np.object_], NDArray[np.object_]]:
-    """[MACs, parameters] as Python's integers.
+    """Read the unit costs, [MACs, parameters] as Python integers, off the trace of a small network.
 
     Returns:
-        Of all but the modules, (2,); of a block of each branch, (4, 2); of a path, (to, from, 2).
+        The cost of everything but the modules, (2,); of a block on each branch, (4, 2); of each path, (to, from, 2).
     """
     full = tuple(
         Module(depth=(1,) * branches, fusion=(((1,) * branches, *[(0,) * branches] * (FUSION_STEPS - 1)),) * branches)
@@ -92,7 +92,7 @@ def _unit_costs(
             case ["stage4", _, "paths", _, ends, *_]:
                 origin, to = map(int, ends.split("_to_"))
                 path[to, origin] += cost
-            case [_, _, "blocks" | "paths", *_]:  # the same again, in stages with fewer branches
+            case [_, _, "blocks" | "paths", *_]:  # the same units, in stages with fewer branches
                 pass
             case _:
                 fixed += cost

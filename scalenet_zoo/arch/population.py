@@ -1,6 +1,6 @@
-"""What many mbconv networks cost at once, in NumPy, equal to the trace of each.
+"""The cost of many mbconv networks at once, in NumPy; it equals the cost that `trace` gives for each.
 
-`Population` is base models under scaling strategies; `multipath_cost.py` is the same for multipath networks.
+`Population` holds base models under scaling strategies; `multipath_cost.py` does the same for multipath networks.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ class Population:
     """N base models under M scaling strategies of a family.
 
     Attributes:
-        family: the space's fixed parts: stem, channels, strides and expansions of the stages, head.
-        kernels: (N, stages, layers), 0 where a stage has no such layer; the kernels of `family.base` are not used.
-        depth: depth multipliers, (M,); these three may also be given as single numbers.
-        width: width multipliers, (M,).
-        resolution: pixels of the square input, (M,).
-        divisor: of the channels; None: the family's.
-        classes: None: the family's.
-        in_channels: of the image.
+        family: the fixed parts: stem, channels, strides and expansions of the stages, and head. The kernels of
+            `family.base` are not used.
+        kernels: the kernel of each layer, (N, stages, layers); 0 where a stage has no such layer.
+        depth: depth multipliers, (M,) or one number.
+        width: width multipliers, (M,) or one number.
+        resolution: pixels along a side of the square input, (M,) or one number.
+        divisor: channels are multiples of it; None: the family's divisor.
+        classes: the number of classes; None: the family's.
+        in_channels: channels of the image.
     """
 
     family: Family
@@ -66,12 +67,12 @@ class Population:
 
     @property
     def layers(self) -> Integers:
-        """Layers of the base models' stages, (N, stages)."""
+        """The number of layers in each stage of the base models, (N, stages)."""
         layers: Integers = np.count_nonzero(self.kernels, axis=-1)
         return layers
 
     def channels(self, base: int) -> Integers:
-        """Channels of the base model, scaled: (M,)."""
+        """Scale a channel count of the base model, (M,)."""
         return scale_channels(base, self.strategies[1], self.family.divisor if self.divisor is None else self.divisor)
 
     @property
@@ -81,14 +82,14 @@ class Population:
         return self.channels(base) if self.family.scales_stem else np.full(len(self.strategies[1]), base)
 
     def scaled_layers(self, stage: int) -> Integers:
-        """Layers of a stage, scaled: (N, M)."""
+        """The number of layers in a stage after scaling, (N, M)."""
         depth = self.strategies[0]
         scales = self.family.base.stages[stage].scales_depth
         return scale_depth(self.layers[:, stage, None], depth if scales else np.ones_like(depth))
 
     @property
     def head(self) -> Integers:
-        """Channels of the head, (M,) or of no axis."""
+        """Channels of the head, (M,), or one number without an axis if width does not apply to the head."""
         base = self.family.base.head.channels
         return self.channels(base) if self.family.scales_head else np.asarray(base)
 
@@ -99,16 +100,16 @@ class Population:
 
     @cached_property
     def cost(self) -> PopulationCost:
-        """What they cost; see `population_cost`."""
+        """MACs and parameters of the networks; see `population_cost`."""
         return population_cost(self)
 
     @cached_property
     def peak_activation_bytes(self) -> Integers:
-        """Bytes that a network's tensors take at the worst moment, as `Trace.peak_activation_bytes`: (N, M)."""
+        """The most bytes that a network's tensors take at any moment, as `Trace.peak_activation_bytes`, (N, M)."""
         base, resolution = self.family.base, self.strategies[2]
         before, size = self.stem, -(-resolution // base.stem.stride)
         live = self.in_channels * resolution**2 + before * size**2
-        peak = np.broadcast_to(live, self.cost.macs.shape).copy()  # where costs fit 64 bits, this does
+        peak = np.broadcast_to(live, self.cost.macs.shape).copy()  # fits 64 bits if the costs do
         for s, stage in enumerate(base.stages):
             channels, after = self.channels(stage.channels), -(-size // stage.stride)
             first = _layer_peak(before, channels, size, stage.stride, stage.expand, base.squeeze)
@@ -118,15 +119,15 @@ class Population:
             before, size = channels, after
         head = self.head
         for live in ((before + head) * size**2, head * (size**2 + 1), head + self.class_count):
-            np.maximum(peak, live, out=peak)  # of head, pool, classifier
+            np.maximum(peak, live, out=peak)  # of head, pool and classifier
         return 4 * peak
 
 
 def population_cost(population: Population) -> PopulationCost:
-    """Cost N base models under M strategies, equal to the trace of each, without a loop over either.
+    """Compute the cost of N base models under M strategies, without a loop over either.
 
-    A layer costs a + b k^2, where a and b depend on the strategy and on whether the layer is the first
-    of its stage; so a stage costs a sum over its layer count and its kernels' squares.
+    A layer with kernel k costs a + b k^2, where a and b depend on the strategy and on whether the layer is the first
+    of its stage. So the cost of a stage follows from its number of layers and the sum of its squared kernels.
 
     Raises:
         BudgetError: a cost does not fit 64 bits.
@@ -148,7 +149,7 @@ def population_cost(population: Population) -> PopulationCost:
         count = population.scaled_layers(s)  # (N, M)
         widest = float(max(before.max(), channels.max()))
         if stage.expand * widest**2 * float(size.max()) ** 2 * int(count.max()) > 2.0**58:
-            raise BudgetError(f"stage {s}: found a cost near 2^63, expected one that fits 64 bits")
+            raise BudgetError(f"stage {s}: found a cost near 2^63, expected one that fits in 64 bits")
         squares = _cumulative_squares(kernels[:, s], layers[:, s], int(count.max()))
         first_square = squares[:, :1]
         rest_squares = np.take_along_axis(squares, count - 1, axis=1) - first_square
@@ -164,7 +165,7 @@ def population_cost(population: Population) -> PopulationCost:
 def _layer_cost(
     before: Integers, channels: Integers, size: Integers, after: Integers, expand: int, squeeze: str
 ) -> tuple[tuple[Integers, Integers], tuple[Integers, Integers]]:
-    """((a, b) of the MACs, (a, b) of the parameters) of an MBConv layer with a kernel of a + b k^2."""
+    """The MACs' (a, b) and the parameters' (a, b) of an MBConv layer that costs a + b k^2 with kernel k."""
     hidden = expand * before
     squeezed = squeeze_channels(before, hidden, squeeze)
     expansion = before * hidden if expand > 1 else 0 * before
@@ -180,7 +181,7 @@ def _layer_cost(
 def _layer_peak(
     before: Integers, channels: Integers, size: Integers, stride: int, expand: int, squeeze: str
 ) -> Integers:
-    """Elements that live at the worst moment of an MBConv layer, by the rules of `Trace.peak_activation_bytes`."""
+    """The most elements that live at once within an MBConv layer, by the rules of `Trace.peak_activation_bytes`."""
     hidden, after = expand * before, -(-size // stride)
     squeezed = squeeze_channels(before, hidden, squeeze)
     x, expanded, filtered, y = before * size**2, hidden * size**2, hidden * after**2, channels * after**2
@@ -192,6 +193,6 @@ def _layer_peak(
 
 
 def _cumulative_squares(kernels: Integers, layers: Integers, longest: int) -> Integers:
-    """Sums of k^2 over a stage's first 1, 2, ... `longest` layers, the last choice repeated: (N, longest)."""
+    """Sums of k^2 over a stage's first 1, 2, ... `longest` layers, where the last choice repeats, (N, longest)."""
     position = np.minimum(np.arange(longest), layers[:, None] - 1)
     return np.cumsum(np.take_along_axis(kernels.astype(np.int64), position, axis=1) ** 2, axis=1)

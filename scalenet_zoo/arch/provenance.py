@@ -1,4 +1,4 @@
-"""What of a run's origin others may see: data and commands without the paths of this machine."""
+"""The part of a run's provenance that others may see: data and commands without the paths of this machine."""
 
 import re
 import shlex
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from scalenet_zoo.arch.spec import ArchSpec, Provenance
 
 _KIND = re.compile(r"^([a-z][a-z0-9-]+):(?!//)(.+)$")
-"""A data set or network as commands take them: `imagefolder:PATH`, `hfds:org/name`."""
+"""A data set or network as it is written in commands: `imagefolder:PATH`, `hfds:org/name`."""
 _OF_THE_HUB = ("hfds", "hfids", "hf-hub")
 _NAME = r"[^\s'\"|<>,;()]"
 _PATH = re.compile(rf"(?<![\w/:.~\\])(?:(?:~\w*|\.{{1,2}})/{_NAME}+|/{_NAME}+/{_NAME}+|(?:[A-Za-z]:|~)\\{_NAME}+)")
-"""A path in a text that can be nothing else: from the root, a home or a folder named by dots."""
+"""A part of a text that can only be a path: one that starts at the root, at a home folder or at dots."""
 
 
 def public_source(source: str) -> str:
-    """A data set or network as it was named, with the last name of its path alone; names of the Hub stay."""
+    """Shorten a data set's or network's path to its last name; names on the Hub stay as they are."""
     if not (match := _KIND.match(source)):
         return _last_name(source) if _is_path(source) else source
     kind, rest = match.groups()
@@ -29,18 +29,18 @@ def public_source(source: str) -> str:
 
 
 def public_command(arguments: Sequence[str]) -> str:
-    """A command line as one would type it, with the last names of its paths alone."""
+    """Format a command line as one would type it, with each path shortened to its last name."""
     return shlex.join(_public_argument(argument) for argument in arguments)
 
 
 def public_spec(spec: "ArchSpec") -> "ArchSpec":
-    """A spec whose provenance names no path of this machine."""
+    """Return the spec with a provenance that names no path of this machine."""
     public = public_provenance(spec.provenance)
     return spec if public == spec.provenance else spec.model_copy(update={"provenance": public})
 
 
 def public_provenance(provenance: "Provenance") -> "Provenance":
-    """A provenance that names no path of this machine, wherever in its figures and details it was."""
+    """Shorten each path of this machine in a provenance, its figures and its details to the path's last name."""
     from scalenet_zoo.arch.spec import Provenance
 
     return Provenance.model_validate(_public(provenance.model_dump()), strict=False)
@@ -61,7 +61,7 @@ def _public(value: Any, field: str = "") -> Any:  # noqa: ANN401 - JSON is any o
 
 
 def _public_data(text: str) -> str:
-    """A data set, maybe with its split after it, and more: `coco:/home/me/people val, scored on minival`."""
+    """Shorten the path of a data set; its split and more may follow: `coco:/home/me/people val, scored on minival`."""
     source, comma, more = text.partition(", ")
     path, space, split = source.rpartition(" ")
     if not space or "/" in split or "\\" in split:
@@ -74,7 +74,7 @@ def _public_command_text(text: str) -> str:
         arguments = shlex.split(text)
         public = [_public_argument(argument) for argument in arguments]
         return text if public == arguments else shlex.join(public)
-    except ValueError:  # quotes that nobody closes
+    except ValueError:  # a quote is not closed
         return _PATH.sub(lambda match: _last_name(match[0]), text)
 
 
@@ -84,7 +84,7 @@ def _public_argument(argument: str) -> str:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a text is a path of this machine, as far as its form tells: `org/name` may be one of the Hub's."""
+    """Tell by its form whether a text is a path of this machine; `org/name` may be a repository on the Hub."""
     return text.startswith(("/", "~", "./", "../", ".\\", "..\\", "\\")) or bool(re.match(r"[A-Za-z]:[\\/]", text))
 
 

@@ -1,7 +1,7 @@
-"""How multipliers turn into whole layers, channels and pixels: in exact decimals, on numbers or arrays.
+"""Rounding of scaled layers, channels and pixels to whole numbers: in exact decimals, for numbers or arrays.
 
-Multipliers are counted in millionths, as integers: 80 x 1.20 is 96, where binary floating point
-gives 96.00000000000001 and a ceiling of 97.
+Multipliers are counted in millionths, as integers: 80 x 1.20 is 96, where binary floating point gives
+96.00000000000001 and a ceiling of 97.
 """
 
 import numpy as np
@@ -13,20 +13,20 @@ MILLION = 1_000_000
 
 
 def millionths(multiplier: ArrayLike) -> Integers:
-    """Multipliers as integers: 1.04 becomes 1,040,000. Decimals past the sixth are rounded."""
+    """Convert multipliers to integers: 1.04 becomes 1,040,000. Decimals past the sixth are rounded."""
     return np.rint(np.asarray(multiplier, dtype=np.float64) * MILLION).astype(np.int64)
 
 
 def scale_depth(layers: ArrayLike, depth: ArrayLike) -> Integers:
-    """ceil(layers x depth), the rule of both ScaleNet and EfficientNet; at least 1 for a depth above 0."""
+    """Scale numbers of layers to ceil(layers x depth), as both ScaleNet and EfficientNet do."""
     return -(-np.asarray(layers, dtype=np.int64) * millionths(depth) // MILLION)
 
 
 def scale_channels(channels: ArrayLike, width: ArrayLike, divisor: int) -> Integers:
-    """Scaled channel counts, multiples of `divisor`.
+    """Scale channel counts to multiples of `divisor`.
 
-    With divisor 1 the exact value is rounded up, ceil(c w), as ScaleNet does. With a larger one it is
-    rounded to the nearest multiple, but never below 0.9 of the exact value, as EfficientNet does.
+    With divisor 1, the exact value is rounded up, ceil(c w), as in ScaleNet. With a larger divisor, it is rounded to
+    the nearest multiple, but never below 0.9 of the exact value, as in EfficientNet.
     """
     exact = np.asarray(channels, dtype=np.int64) * millionths(width)
     if divisor == 1:
@@ -38,7 +38,7 @@ def scale_channels(channels: ArrayLike, width: ArrayLike, divisor: int) -> Integ
 
 
 def squeeze_channels(before: ArrayLike, hidden: ArrayLike, squeeze: str) -> Integers:
-    """A quarter of a layer's input ("input") or expanded ("expanded") channels, at least 1; "none": 0."""
+    """A quarter of a layer's input ("input") or expanded ("expanded") channels, at least 1; 0 for "none"."""
     if squeeze == "none":
         return np.zeros_like(np.asarray(hidden))
     reduced: Integers = np.asarray(before if squeeze == "input" else hidden) // 4

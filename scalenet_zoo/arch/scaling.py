@@ -1,6 +1,7 @@
-"""Scaling a base model: apply a strategy, fit growth laws to strategies, and hit a budget.
+"""Scaling of a base model: apply a strategy, fit growth laws to strategies, and hit a budget.
 
-ScaleNet (ECCV 2022) extrapolates its larger models so; here, as exponentials of the scaling stage s:
+ScaleNet (ECCV 2022, section 3) extrapolates its larger models from a growth law. Here the law is exponential in the
+scaling stage s:
 
     depth = exp(a s)    width = exp(b s)    resolution = base resolution * exp(c s)
 
@@ -31,31 +32,30 @@ if TYPE_CHECKING:
     from scalenet_zoo.arch.constraints import Floats
 
 MACS_RANGE = (100e6, 20e9)
-"""MACs between which `fit_budget` places networks of the zoo's families; see `macs_range`."""
+"""The fewest and the most MACs for which `fit_budget` finds networks of the zoo's families; see `macs_range`."""
 LARGEST_STAGE = 10.0
-"""The stage s of the largest network that `fit_budget` works out: 2^s times the base model."""
+"""The stage s of the largest network that `fit_budget` considers: 2^s times the base model."""
 LARGEST_RESOLUTION = 65_536
-"""Of a strategy: what `spec.Pixels` allows."""
+"""The largest resolution of a strategy: the largest that `spec.Pixels` allows."""
 TIGHTNESS = 0.97
-"""The least share of its budget that a network of `fit_budget` uses."""
+"""The smallest share of the budget that a network from `fit_budget` uses."""
 
 
 def scale_network(
     base: FamilyBase, depth: float, width: float, divisor: int, scales_head: bool, scales_stem: bool = True
 ) -> MBConvNetwork:
-    """A base model's network, deeper and wider.
+    """Make a base model deeper and wider.
 
-    A stage of n layers gets ceil(n depth), the added ones repeating the choice of its last; channels
-    are rounded as `rounding.scale_channels` says; hidden channels are the expansion times a layer's
-    scaled input channels.
+    A stage of n layers gets ceil(n depth) layers; the added ones repeat the choice of its last layer. Channels are
+    rounded by `rounding.scale_channels`. A layer's hidden channels are the expansion times its scaled input channels.
 
     Args:
         base: the base model.
         depth: multiplier of layers.
         width: multiplier of channels.
-        divisor: of the channels.
+        divisor: channels are multiples of it.
         scales_head: whether width applies to the head as well.
-        scales_stem: whether it applies to the stem.
+        scales_stem: whether width applies to the stem.
     """
 
     def wide(channels: int) -> int:
@@ -100,23 +100,23 @@ def apply_strategy(
 
     Args:
         family: the base model and its rules.
-        strategy: multipliers and resolution; its name becomes the spec's.
-        divisor: of the channels; None: the family's.
-        classes: None: the family's.
-        in_channels: of the image.
-        provenance: None: the family's, with the strategy's results.
+        strategy: multipliers and resolution; its name becomes the spec's name.
+        divisor: channels are multiples of it; None: the family's divisor.
+        classes: the number of classes; None: the family's.
+        in_channels: channels of the image.
+        provenance: the spec's provenance; None: the family's, with the strategy's results.
 
     Raises:
-        SpecError: the scaled network is out of a spec's bounds.
+        SpecError: the scaled network exceeds the bounds of a spec.
     """
     layers = sum(
         int(scale_depth(len(stage.kernels), strategy.depth if stage.scales_depth else 1.0))
         for stage in family.base.stages
     )
-    if layers > LAYERS:  # before they are made
+    if layers > LAYERS:  # checked before the layers are made
         raise SpecError(
-            f"{strategy.name}: depth: found {strategy.depth:g}, with which the network has {layers:,} layers,"
-            f" expected at most {LAYERS:,}"
+            f"{strategy.name}: depth: found {strategy.depth:g}, which gives {layers:,} layers, expected at most"
+            f" {LAYERS:,} layers"
         )
     with spec_errors(strategy.name):
         network = scale_network(
@@ -138,12 +138,16 @@ def apply_strategy(
 
 
 def expand(family: Family) -> list[ArchSpec]:
-    """The specs of all of a family's strategies."""
+    """Apply every strategy of a family.
+
+    Raises:
+        SpecError: a scaled network exceeds the bounds of a spec.
+    """
     return [apply_strategy(family, strategy) for strategy in family.strategies]
 
 
 def encode_kernels(base: FamilyBase) -> Integers:
-    """A base model as a population of one, (1, stages, layers), for `Population`."""
+    """Encode a base model's kernels as a population of one, (1, stages, layers), for `Population`."""
     kernels = np.zeros((1, len(base.stages), max(len(stage.kernels) for stage in base.stages)), dtype=np.int64)
     for s, stage in enumerate(base.stages):
         kernels[0, s, : len(stage.kernels)] = stage.kernels
@@ -152,7 +156,7 @@ def encode_kernels(base: FamilyBase) -> Integers:
 
 @dataclass(frozen=True, slots=True)
 class GrowthLaw:
-    """Natural logarithms of the growth of depth, width and resolution per scaling stage."""
+    """Natural logarithms of the factors by which depth, width and resolution grow per scaling stage."""
 
     depth: float
     width: float
@@ -160,17 +164,22 @@ class GrowthLaw:
 
 
 def fit_growth_law(strategies: Iterable[Strategy], base_resolution: int) -> GrowthLaw:
-    """Least squares in log space through the base model, under depth + 2 width + 2 resolution = ln 2.
+    """Fit a growth law to strategies.
 
-    Without the constraint each rate would be its own regression through the origin; with it, the
-    rates move by the Lagrange multiplier's share along (1, 2, 2).
+    The fit is least squares in log space through the base model, under depth + 2 width + 2 resolution = ln 2. Without
+    the constraint, each rate would be a separate regression through the origin; the constraint moves the rates along
+    (1, 2, 2) by the Lagrange multiplier.
+
+    Args:
+        strategies: strategies of the family; those of stages above 0 are fitted.
+        base_resolution: the base model's resolution, in pixels.
 
     Raises:
-        SpecError: no strategy has a stage above 0, or what they grow by is out of all bounds.
+        SpecError: no strategy has a stage above 0, or they grow too fast.
     """
     scaled = [strategy for strategy in strategies if strategy.stage > 0]
     if not scaled:
-        raise SpecError("strategies: found none with a stage above 0, expected one or more to fit a growth law")
+        raise SpecError("strategies: found none with a stage above 0, expected at least one to fit a growth law")
     stages = np.array([strategy.stage for strategy in scaled])
     logs = np.log([[s.depth, s.width, s.resolution / base_resolution] for s in scaled])
     free = stages @ logs / (stages @ stages)
@@ -178,36 +187,37 @@ def fit_growth_law(strategies: Iterable[Strategy], base_resolution: int) -> Grow
     fitted = free + exponents * (math.log(2.0) - exponents @ free) / (exponents @ exponents)
     if (fastest := float(np.abs(fitted).max())) > math.log(MOST):
         raise SpecError(
-            f"strategies: found a growth by a factor of about 1e{fastest / math.log(10):.0f} a stage, expected at most"
+            f"strategies: found growth by a factor of about 1e{fastest / math.log(10):.0f} per stage, expected at most"
             f" {MOST:g}"
         )
     return GrowthLaw(*map(float, fitted))
 
 
 def follow_law(family: Family, law: GrowthLaw, stage: int, reach: float, name: str) -> Strategy:
-    """The strategy on a growth law whose network comes closest to 2^s times the base model's MACs, from below.
+    """Find the strategy on a growth law that comes closest to 2^s times the base model's MACs without exceeding them.
 
     Args:
         family: the base model and its rules.
-        law: depth, width and resolution are its exponentials of one number from 0 to `reach`.
+        law: gives depth, width and resolution as exponentials of a number from 0 to `reach`.
         stage: s.
-        reach: how far along the law is looked.
-        name: of the strategy.
+        reach: the end of the part of the law that is searched.
+        name: the name of the strategy.
 
     Returns:
-        Multipliers to six decimals; a resolution next to the law's, in multiples of 8 if all of the family's are.
+        The strategy, with multipliers to six decimals. Its resolution is next to the law's, and a multiple of 8 if all
+        resolutions of the family are.
     """
     along = np.linspace(0.0, reach, 5001)
     along = np.tile(along[_within(*_scaled(law, family.base, along))], 2)
     base = family.base.resolution
     unit = 8 if all(pixels % 8 == 0 for pixels in (base, *(s.resolution for s in family.strategies))) else 1
     depth, width = (np.exp(rate * along).round(6) for rate in (law.depth, law.width))
-    up = np.arange(len(along)) >= len(along) // 2  # resolutions are rounded down, and up
+    up = np.arange(len(along)) >= len(along) // 2  # resolutions are rounded down in the first half, up in the second
     resolution = unit * np.maximum(1, np.floor(base * np.exp(law.resolution * along) / unit).astype(np.int64) + up)
     resolution = np.minimum(resolution, LARGEST_RESOLUTION)
     macs = Population(family, encode_kernels(family.base), depth, width, resolution).cost.macs[0]
     costs = np.where(macs <= 2**stage * macs[0], macs, -1)
-    at = np.lexsort((along, costs))[-1]  # of equal ones the farthest along the law
+    at = np.lexsort((along, costs))[-1]  # of equal costs, the one farthest along the law
     with spec_errors(name):
         return Strategy(
             name=name,
@@ -219,14 +229,14 @@ def follow_law(family: Family, law: GrowthLaw, stage: int, reach: float, name: s
 
 
 def _scaled(law: GrowthLaw, base: FamilyBase, stage: Floats) -> tuple[Floats, Floats, Floats]:
-    """Depth, width and pixels that a law gives at stages."""
+    """Depth, width and pixels that a law gives at each stage."""
     with np.errstate(over="ignore"):
         depth, width, pixels = (np.exp(rate * stage) for rate in (law.depth, law.width, law.resolution))
         return depth, width, base.resolution * pixels
 
 
 def _within(depth: Floats, width: Floats, pixels: Floats) -> NDArray[np.bool_]:
-    """Which of them a strategy may have."""
+    """Mark the depths, widths and pixels that a strategy may have."""
     within: NDArray[np.bool_] = (pixels >= 1) & (pixels <= LARGEST_RESOLUTION)
     for multiplier in (depth, width):
         within &= (multiplier >= LEAST) & (multiplier <= MOST)
@@ -234,14 +244,14 @@ def _within(depth: Floats, width: Floats, pixels: Floats) -> NDArray[np.bool_]:
 
 
 def extrapolate(family: Family, stages: Iterable[int] = (4, 5)) -> list[Strategy]:
-    """Strategies of later stages, on the growth law fitted to a family's (ScaleNet, section 3).
+    """Extrapolate a family's strategies to later stages, on the growth law fitted to them (ScaleNet, section 3).
 
-    Each stage s costs at most 2^s times the base model: where whole layers, channels and pixels cost more than the
-    law foresees, depth, width and resolution are slid back along it as far as that asks.
+    Stage s costs at most 2^s times the base model. Where whole layers, channels and pixels cost more than the law
+    predicts, depth, width and resolution slide back along the law as far as necessary.
 
     Args:
-        family: the base model and the strategies found.
-        stages: s of the strategies wanted.
+        family: the base model and the strategies found for it.
+        stages: the stages s to extrapolate to.
 
     Raises:
         SpecError: no law can be fitted to the family's strategies.
@@ -251,10 +261,10 @@ def extrapolate(family: Family, stages: Iterable[int] = (4, 5)) -> list[Strategy
 
 
 def _fit_law(family: Family) -> GrowthLaw:
-    """The growth law of a family's strategies.
+    """Fit the growth law of a family's strategies.
 
     Raises:
-        SpecError: none can be fitted to them.
+        SpecError: no law can be fitted to them.
     """
     try:
         return fit_growth_law(family.strategies, family.base.resolution)
@@ -263,7 +273,7 @@ def _fit_law(family: Family) -> GrowthLaw:
 
 
 def macs_range(base_macs: float) -> tuple[float, float]:
-    """MACs of the smallest and the largest network of a family to be worked out, by its base model's."""
+    """Give the MACs of the smallest and the largest network that `fit_budget` finds for a base model's MACs."""
     return min(MACS_RANGE[0], base_macs), min(MACS_RANGE[1], 2**LARGEST_STAGE * base_macs)
 
 
@@ -275,25 +285,25 @@ def fit_budget(
     in_channels: int = 3,
     at_least: Strategy | None = None,
 ) -> ArchSpec:
-    """The network of a family at a budget: at most the budget, and at least `TIGHTNESS` of it.
+    """Find the network of a family that costs at most a budget and at least `TIGHTNESS` of it.
 
-    The growth law fitted to the family's strategies gives depth, width and resolution at a stage s;
-    the stage whose network comes closest to the budget gives the depth. Layers are whole, so the rest
-    of the gap is closed by width and resolution: of all candidates around the law that use the
-    budget well, the one nearest to the law is taken.
+    The growth law fitted to the family's strategies gives depth, width and resolution at a stage s. The search starts
+    at the stage whose network comes closest to the budget. Layers are whole, so width and resolution close the rest of
+    the gap: of all candidates around the law that use at least `TIGHTNESS` of the budget, the one nearest to the law
+    is taken.
 
     Args:
         family: the base model and its strategies.
-        constraint: the budget, of MACs, parameters or predicted latency.
-        divisor: channels are multiples of it; 1: the papers' ceil.
-        classes: None: the family's.
-        in_channels: of the image.
-        at_least: a strategy whose depth and width it has at least, so that the strategy's network can be grown into it.
+        constraint: the budget of MACs, parameters or predicted latency.
+        divisor: channels are multiples of it; 1: channels are rounded up, as in the papers.
+        classes: the number of classes; None: the family's.
+        in_channels: channels of the image.
+        at_least: a strategy whose depth and width are the least, so that its network can be grown into the result.
 
     Raises:
-        BudgetError: the budget is out of the range that the message states, or no such network keeps it.
+        BudgetError: the budget is out of the range that the message states, or no network uses it well enough.
         SpecError: no law can be fitted to the family's strategies.
-        QuantityError: the divisor, the classes or the channels are out of their ranges.
+        QuantityError: the divisor, the classes or the channels are out of range.
     """
     divisor = whole_number(divisor, 1, 1024, "divisor")
     classes = whole_number(family.classes if classes is None else classes, 0, 1_000_000, "num_classes")
@@ -313,9 +323,11 @@ def fit_budget(
     least, most = macs_range(float(macs[np.abs(stage).argmin()]))
     reached = costs[(macs >= least) & (macs <= most)]
     if not len(reached):
-        raise BudgetError(f"num_classes: found {classes:,}, of which the classifier alone takes more than the range")
+        raise BudgetError(
+            f"num_classes: found {classes:,}, expected fewer: the classifier alone costs more than the largest network"
+        )
     low, high = float(reached.min()), float(reached.max())
-    if isinstance(constraint, Macs):  # between the curve's steps, too
+    if isinstance(constraint, Macs):  # MACs between the curve's steps are within the range, too
         low, high = max(least, float(costs.min())), min(most, float(costs.max()))
     if not low <= budget <= high:
         raise BudgetError(
@@ -364,7 +376,7 @@ def fit_budget(
 
 
 def _around(ideal: tuple[float, float, float], with_resolution: bool) -> np.ndarray:
-    """Depths, widths and resolutions around the law's, (candidates, 3)."""
+    """Candidates around the law: depths, widths and resolutions, (candidates, 3)."""
     reach = 0.25 if with_resolution else 0.0
     depths = ideal[0] * np.exp(np.linspace(-1.2, 1.2, 41))
     widths = ideal[1] * np.exp(np.linspace(-0.7, 0.7, 351 if with_resolution else 1401))

@@ -4,8 +4,8 @@
                                   |
                 every field, and the stated cost, checked
 
-A spec needs no search code and no arithmetic to be built. `spec.hash` names the architecture: it
-covers the `network` part alone, so neither the class count nor the input size changes it.
+Building a network from a spec takes no search code and no arithmetic. `spec.hash` names the architecture: it covers
+the `network` part only, so neither the class count nor the input size changes it.
 """
 
 import hashlib
@@ -42,9 +42,10 @@ from scalenet_zoo.core.quoting import elide, quoted
 _T = TypeVar("_T")
 
 WRAPPERS = ("_orig_mod", "module")
-"""What torch.compile, and DataParallel or a moving average, call the network that they wrap; no module of ours is."""
+"""The attributes under which torch.compile (`_orig_mod`), DataParallel and moving averages (`module`) hold the network
+that they wrap. None of our modules has such a name."""
 NORM_EPS = 1e-5
-"""What batch norm adds to the variance, if a spec does not say: torch's."""
+"""What batch norm adds to the variance unless a spec gives another value: torch's default."""
 FUSION_STEPS = 5
 """Steps in a multipath module's arrays, used or not; the largest depth of a branch."""
 
@@ -63,8 +64,8 @@ Padding = Annotated[
     Literal["symmetric", "same"],
     Field(
         exclude_if=lambda padding: padding == "symmetric",
-        description="Zeros around images before a convolution: symmetric: half a kernel on each side; same:"
-        " TensorFlow's, as many as give ceil(pixels / stride), the odd one on the right and at the bottom.",
+        description="Zero padding of a convolution. symmetric: half a kernel on each side; same: as in TensorFlow, so"
+        " that the output has ceil(pixels / stride) pixels, with the odd one on the right and at the bottom.",
     ),
 ]
 NormEps = Annotated[
@@ -89,16 +90,17 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Strict(BaseModel):
-    """Immutable data: no coercion of types, no unknown fields, no NaN."""
+    """Base of immutable data: no coercion of types, no unknown fields, no NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Document(Strict):
-    """What stands in a JSON file of ours: an architecture spec or a family.
+    """The content of one of our JSON files, such as an architecture spec or a family.
 
     Attributes:
-        most_bytes, most_values: that a file may have.
+        most_bytes: the largest size of a file.
+        most_values: the largest number of JSON values in a file.
     """
 
     most_bytes: ClassVar[int] = JSON_BYTES
@@ -120,7 +122,7 @@ class Document(Strict):
 
     @classmethod
     def from_text(cls, text: str, source: str) -> Self:
-        """Read and check what stands in a JSON file; `source` names it in errors.
+        """Read and check the text of a JSON file; `source` names it in errors.
 
         Raises:
             SpecError: as `load`.
@@ -134,17 +136,17 @@ class Document(Strict):
 
     @classmethod
     def from_dict(cls, data: object, source: str) -> Self:
-        """Check what a JSON file held; `source` names it in errors.
+        """Check the parsed content of a JSON file; `source` names it in errors.
 
         Raises:
             SpecError: as `load`.
         """
         with spec_errors(source):
-            # Tuples stand for JSON arrays, which strict validation takes only in its JSON mode.
+            # Our fields for JSON arrays are tuples; strict validation accepts arrays for them only in JSON mode.
             return cls.model_validate_json(json.dumps(data))
 
     def to_json(self) -> str:
-        """The file's text: a layer, or a module's array, a line."""
+        """Format the file's text, with one line per layer or per array of a module."""
         return format_json(self.model_dump(mode="json", exclude_none=True)) + "\n"
 
     def save(self, path: str | Path) -> None:
@@ -158,14 +160,18 @@ class Document(Strict):
 
 
 def _check_values(text: str, most: int) -> None:
-    """Refuse JSON of more values than a document of ours has, before each of them becomes a complaint."""
+    """Refuse JSON with more values than our documents have, before pydantic complains about each of them."""
     if (values := sum(map(text.count, ",[{"))) > most:
-        raise ValueError(f"found some {values:,} values, expected at most {most:,}")
+        raise ValueError(f"found about {values:,} values, expected at most {most:,}")
 
 
 @contextmanager
 def spec_errors(source: str) -> Iterator[None]:
-    """Turn pydantic's errors into one line that begins with `source`."""
+    """Turn pydantic's errors into one line that begins with `source`.
+
+    Raises:
+        SpecError: the code within raised a `ValidationError`, or its data are nested too deeply.
+    """
     try:
         yield
     except ValidationError as error:
@@ -175,10 +181,10 @@ def spec_errors(source: str) -> Iterator[None]:
 
 
 def first_complaint(error: ValidationError) -> str:
-    """What pydantic finds wrong first, on one line: the field, what was found, what was expected."""
+    """Put the first of pydantic's complaints on one line: the field, what was found and what was expected."""
     details = error.errors(include_url=False)
     first = details[0]
-    tags = ("mbconv", "multipath")  # pydantic puts a union's tag into the location; it is no key of the file
+    tags = ("mbconv", "multipath")  # pydantic puts a union's tag into the location; the file has no such key
     field = ".".join(_key(part) for part in first["loc"] if part not in tags)
     found = elide(reprlib.repr(first["input"]), 80)
     message = first["msg"].removeprefix("Value error, ")
@@ -193,7 +199,7 @@ def first_complaint(error: ValidationError) -> str:
             expected = message.partition(" should have ")[2].partition(" after validation")[0]
             complaint = f"found {found}, expected {expected}"
         case "string_pattern_mismatch":
-            complaint = f"found {found}, expected a text that matches {first['ctx']['pattern']}"
+            complaint = f"found {found}, expected text that matches {first['ctx']['pattern']}"
         case "union_tag_invalid":
             complaint = f"found the {first['ctx']['discriminator'][1:-1]} {quoted(first['ctx']['tag'])}"
             complaint += f", expected one of {first['ctx']['expected_tags']}"
@@ -216,7 +222,7 @@ def _key(part: str | int) -> str:
 
 
 class Input(Strict):
-    """The image that a network takes; the cost is stated for this size."""
+    """The image that a network takes; `cost` holds for this size."""
 
     channels: Channels = 3
     height: Pixels
@@ -236,19 +242,24 @@ class Layer(Strict):
 
     kernel: Kernel
     stride: Stride
-    hidden: Annotated[Channels, Field(description="Expanded channels; equal to the input's: no expansion convolution.")]
-    squeeze: Annotated[int, Field(ge=0, le=65_536, description="Squeeze-and-excite channels; 0: none.")]
+    hidden: Annotated[
+        Channels,
+        Field(description="Expanded channels. If they equal the input channels, there is no expansion convolution."),
+    ]
+    squeeze: Annotated[
+        int, Field(ge=0, le=65_536, description="Squeeze-and-excite channels; 0: no squeeze-and-excite.")
+    ]
     channels: Channels
     expand: Annotated[
         bool,
         Field(
             exclude_if=lambda expand: not expand,
-            description="Whether there is an expansion convolution even though hidden channels equal the input's.",
+            description="Whether there is an expansion convolution although the hidden channels equal the input's.",
         ),
     ] = False
 
     def expands(self, in_channels: int) -> bool:
-        """Whether it has an expansion convolution when its input has so many channels."""
+        """Tell whether the layer has an expansion convolution for an input of `in_channels`."""
         return self.expand or self.hidden != in_channels
 
 
@@ -266,7 +277,7 @@ class MBConvNetwork(Strict):
     stages: Annotated[
         tuple[Annotated[tuple[Layer, ...], Field(min_length=1, max_length=256), FailFast()], ...],
         Field(min_length=1, max_length=32),
-        FailFast(),  # thousands of layers that are none would be as many complaints, at 1 KB each
+        FailFast(),  # thousands of invalid layers would give thousands of complaints of 1 KB each
     ]
     head: Head
     activation: Activation
@@ -283,12 +294,12 @@ class MBConvNetwork(Strict):
 
     @property
     def task(self) -> Task:
-        """What it is for."""
+        """The task that the network is for."""
         return "classification"
 
 
 class Module(Strict):
-    """A multipath module: blocks on parallel branches, and which branches feed which after each step."""
+    """A multipath module: the blocks on each branch, and which branches feed which after each step."""
 
     depth: Annotated[
         tuple[Annotated[int, Field(ge=1, le=FUSION_STEPS)], ...],
@@ -296,7 +307,7 @@ class Module(Strict):
     ]
     fusion: Annotated[
         tuple[tuple[tuple[Bit, ...], ...], ...],
-        Field(description="fusion[to][step][from]; ones at to = from, zeros at steps past the depth of `to`."),
+        Field(description="fusion[to][step][from]: 1 where to = from, 0 at steps past the depth of branch `to`."),
     ]
 
     @field_validator("fusion")
@@ -310,7 +321,7 @@ class Module(Strict):
     @model_validator(mode="after")
     def _canonical(self) -> Self:
         if len(self.fusion) != len(self.depth):
-            raise ValueError(f"fusion is for {len(self.fusion)} branches, expected {len(self.depth)} as depth has")
+            raise ValueError(f"fusion: found {len(self.fusion)} branches, expected {len(self.depth)}, as in depth")
         for to, (depth, steps) in enumerate(zip(self.depth, self.fusion, strict=True)):
             for step, row in enumerate(steps):
                 if step < depth and not row[to]:
@@ -321,19 +332,22 @@ class Module(Strict):
 
 
 class MultipathNetwork(Strict):
-    """Parallel branches at strides 4, 8, 16 and 32 that feed one another: segmentation or pose."""
+    """Parallel branches at strides 4, 8, 16 and 32 that feed one another, for segmentation or pose."""
 
     type: Literal["multipath"] = "multipath"
     width: Annotated[int, Field(ge=1, le=8_192, description="Channels of the highest-resolution branch.")]
     head: Annotated[
         DenseHead,
-        Field(description="pose: of the one person in a crop; bottom_up: of all in a picture, told apart by tags."),
+        Field(
+            description="pose: joints of the one person in a crop; bottom_up: joints of all people in a picture, told"
+            " apart by tags."
+        ),
     ]
     modules: Annotated[tuple[Module, ...], Field(min_length=3, max_length=64), FailFast()]
 
     @property
     def task(self) -> Task:
-        """What it is for."""
+        """The task that the network is for."""
         return "pose" if self.head == "bottom_up" else self.head
 
     @field_validator("modules")
@@ -350,19 +364,19 @@ class MultipathNetwork(Strict):
 
 
 class Cost(Strict):
-    """What a network costs at its input size: multiply-adds of convolutions and linear layers, and parameters."""
+    """The cost of a network at its input size: multiply-adds of convolutions and linear layers, and parameters."""
 
     macs: Annotated[int, Field(ge=0, le=10**15)]
     params: Annotated[int, Field(ge=0, le=10**10)]
 
 
 class Result(Strict):
-    """A figure for a network, and whose it is."""
+    """A figure for a network, and who reported it."""
 
     metric: str
     value: float
     data: str
-    origin: Annotated[str, Field(description="paper, measured, or who else reported it.")]
+    origin: Annotated[str, Field(description="paper, measured, or the name of whoever reported it.")]
 
 
 class Provenance(Strict):
@@ -399,7 +413,11 @@ class ArchSpec(Document):
         network: MBConvNetwork | MultipathNetwork,
         provenance: Provenance,
     ) -> Self:
-        """Make a spec and work out its cost."""
+        """Make a spec and compute its cost.
+
+        Raises:
+            pydantic.ValidationError: a value is out of range; `spec_errors` turns it into a `SpecError`.
+        """
         return cls._costed(
             trace(network, input, classes),
             name=name,
@@ -412,7 +430,7 @@ class ArchSpec(Document):
 
     @classmethod
     def _costed(cls, costs: Trace, **fields: object) -> Self:
-        """A spec of a network that has been traced."""
+        """Make the spec of a network that has been traced."""
         cost = Cost(macs=costs.macs, params=costs.params)
         return cls.model_validate({**fields, "cost": cost}, context=costs)
 
@@ -424,7 +442,7 @@ class ArchSpec(Document):
         height: int | None = None,
         width: int | None = None,
     ) -> Self:
-        """The same network for other classes, input channels or an input size in pixels, its cost worked out anew.
+        """The same network for another number of classes, input channels or input pixels, with its cost recomputed.
 
         Raises:
             SpecError: a value is out of range.
@@ -446,7 +464,7 @@ class ArchSpec(Document):
             )
 
     def _whole(self, name: str, value: object) -> int:
-        """A whole number of Python's or NumPy's."""
+        """Convert one of Python's or NumPy's whole numbers."""
         try:
             if isinstance(value, bool):
                 raise TypeError
@@ -456,7 +474,7 @@ class ArchSpec(Document):
 
     @property
     def first_conv(self) -> Literal["stem.conv", "stem.0.conv"]:
-        """The module of its network that sees the image."""
+        """The path of the convolution that reads the image."""
         return "stem.conv" if self.network.type == "mbconv" else "stem.0.conv"
 
     @property
@@ -466,7 +484,7 @@ class ArchSpec(Document):
 
     @cached_property
     def trace(self) -> Trace:
-        """The operations that the network executes, and what they cost; see `trace.py`."""
+        """The operations that the network executes, with their cost; see `trace.py`."""
         return trace(self.network, self.input, self.classes)
 
     @cached_property
@@ -478,7 +496,7 @@ class ArchSpec(Document):
     @model_validator(mode="after")
     def _task_fits_network(self) -> Self:
         if self.task != (solves := self.network.task):
-            raise ValueError(f"task: found {self.task!r}, expected {solves!r}, which this network is for")
+            raise ValueError(f"task: found {self.task!r}, expected {solves!r}, the task of this network")
         return self
 
     @model_validator(mode="after")
@@ -488,14 +506,15 @@ class ArchSpec(Document):
         for field, true in (("macs", self.trace.macs), ("params", self.trace.params)):
             stated: int = getattr(self.cost, field)
             if stated != true:
-                raise ValueError(f"cost.{field}: found {stated}, expected {true}, which this network costs")
+                raise ValueError(f"cost.{field}: found {stated}, expected {true}, the cost of this network")
         return self
 
 
 def unwrapped(model: _T) -> _T:
-    """The network itself, without what torch.compile, DataParallel, timm's moving averages and the like put around it.
+    """Remove what torch.compile, DataParallel, timm's moving averages and the like wrap around a network.
 
-    What has no such wrapper is given back as it is; one of somebody's own may compute something else.
+    A model without such a wrapper is returned as it is. So is a wrapper from another library, since it may compute
+    something else.
     """
     of_library = type(model).__module__.partition(".")[0] in ("torch", "timm", "accelerate")
     modules: Mapping[str, Any] = dict(getattr(model, "_modules", {}).items()) if of_library else {}
@@ -504,13 +523,13 @@ def unwrapped(model: _T) -> _T:
 
 
 def spec_of(model: object) -> ArchSpec:
-    """Look up the spec that a network of ours was built from, whatever is wrapped around it.
+    """Look up the spec that one of our networks was built from, whatever wraps the network.
 
     Raises:
         TypeError: the network is not one of ours.
     """
     network = unwrapped(model)
     spec = getattr(network, "spec", None)
-    if not isinstance(spec, ArchSpec) or not hasattr(network, "forward_head"):  # a features_only network is a part
-        raise TypeError(f"model: found {type(network).__name__}, expected a whole network of create_model")
+    if not isinstance(spec, ArchSpec) or not hasattr(network, "forward_head"):  # features_only gives only a part
+        raise TypeError(f"model: found {type(network).__name__}, expected a whole network from create_model")
     return spec

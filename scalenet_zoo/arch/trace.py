@@ -1,11 +1,11 @@
-"""What a network executes on one image, operation by operation, and so what it costs, in exact integers.
+"""The operations that a network executes on one image, and their cost in exact integers.
 
-`trace` walks a spec and lists the operations of the built network, in their order, under the names of its modules;
-MACs, parameters and peak activation memory are a sum or a sweep over that list. `population.py` costs many networks
-at once.
+`trace` walks a spec and lists the operations of the built network in order, under the names of its modules. MACs and
+parameters are sums over that list; peak activation memory is a sweep over it. `population.py` computes the cost of
+many networks at once.
 
-MACs are multiply-adds of convolutions and linear layers, as in both papers; batch norm, activations,
-pooling and additions cost none. Parameters include biases and batch norm's weight and bias.
+MACs are multiply-adds of convolutions and linear layers, as in both papers; batch norm, activations, pooling and
+additions count as none. Parameters include biases and batch norm's weight and bias.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ STEM_CHANNELS = 64
 BOTTLENECKS = 4
 """Multipath: bottleneck blocks of the first stage."""
 BOTTLENECK_CHANNELS = 256
-"""Multipath: channels that the first stage ends with."""
+"""Multipath: output channels of the first stage."""
 UPSCALED_BLOCKS = 4
-"""Multipath: residual blocks at stride 2 of the head bottom_up."""
+"""Multipath: residual blocks at stride 2 in the head `bottom_up`."""
 
 
 class Op(NamedTuple):
@@ -34,11 +34,13 @@ class Op(NamedTuple):
 
     Attributes:
         name: the path of its module in the built network; empty for an addition or the like.
-        kind: `elementwise` may write over an input of the same shape that nobody needs any more.
-        inputs: indices of the tensors read.
-        output: index of the tensor written, in `Trace.shapes`.
-        kernel: of a convolution.
-        groups: of a convolution.
+        kind: what it does; `elementwise` may overwrite an input of the same shape that no later operation reads.
+        inputs: indices of the tensors that it reads, in `Trace.shapes`.
+        output: index of the tensor that it writes, in `Trace.shapes`.
+        macs: multiply-adds.
+        params: trainable parameters.
+        kernel: kernel size of a convolution; 0 for other kinds.
+        groups: groups of a convolution.
     """
 
     name: str
@@ -53,9 +55,12 @@ class Op(NamedTuple):
 
 @dataclass
 class Trace:
-    """The operations of a network for one image, and the shapes (channels, height, width) of their tensors.
+    """The operations of a network on one image, and the shapes of their tensors.
 
-    Tensor 0 is the image, `output` what the network gives.
+    Attributes:
+        shapes: (channels, height, width) of each tensor; tensor 0 is the image.
+        ops: the operations, in the order in which they run.
+        output: index of the network's output, in `shapes`.
     """
 
     shapes: list[tuple[int, int, int]]
@@ -74,7 +79,7 @@ class Trace:
 
     @property
     def live_ops(self) -> list[Op]:
-        """The operations that the output needs: all but those on dead ends."""
+        """The operations that the output depends on: all but those on dead ends."""
         needed = {self.output}
         live = []
         for op in reversed(self.ops):
@@ -85,10 +90,10 @@ class Trace:
 
     @cached_property
     def peak_activation_bytes(self) -> int:
-        """Bytes that the tensors of one fp32 image take at the worst moment.
+        """The most bytes that the tensors of one fp32 image take at any moment.
 
-        Assumed is a runtime that folds batch norm and activations into the operation before, frees a
-        tensor after its last reader, and does elementwise operations in place where it can.
+        This assumes a runtime that folds batch norm and activations into the operation before them, frees a tensor
+        after its last reader, and runs elementwise operations in place where it can.
         """
         last_reader = {tensor: step for step, op in enumerate(self.ops) for tensor in op.inputs}
         live = {0}
@@ -116,7 +121,7 @@ class Trace:
         norm: bool = True,
         bias: bool = False,
     ) -> int:
-        """A "same"-padded convolution, with the batch norm that follows it."""
+        """Add a "same"-padded convolution and the batch norm that follows it; return its output's index."""
         before, height, width = self.shapes[x]
         height, width = -(-height // stride), -(-width // stride)
         weights = before // groups * channels * kernel**2
@@ -125,10 +130,10 @@ class Trace:
         return self._add(op, (channels, height, width))
 
     def upconv(self, name: str, x: int, channels: int) -> int:
-        """A 4x4 transposed convolution that doubles height and width, with the batch norm that follows it.
+        """Add a 4x4 transposed convolution that doubles height and width, and the batch norm that follows it.
 
-        Each value read is multiplied with the whole kernel. Published counts of HigherHRNet take it times each value
-        written, which is four times as much.
+        The count multiplies the kernel's weights by the input values. Published counts of HigherHRNet multiply them by
+        the output values, which gives four times as much.
         """
         before, height, width = self.shapes[x]
         weights = before * channels * 4**2
@@ -136,26 +141,26 @@ class Trace:
         return self._add(op, (channels, 2 * height, 2 * width))
 
     def linear(self, name: str, x: int, channels: int) -> int:
-        """A linear layer with bias."""
+        """Add a linear layer with bias; return its output's index."""
         weights = self.shapes[x][0] * channels
         return self._add(Op(name, "linear", (x,), len(self.shapes), weights, weights + channels), (channels, 1, 1))
 
     def pool(self, x: int) -> int:
-        """A global average pool."""
+        """Add a global average pool; return its output's index."""
         return self._add(Op("", "pool", (x,), len(self.shapes)), (self.shapes[x][0], 1, 1))
 
     def elementwise(self, x: int, y: int) -> int:
-        """The sum or product of x and y, of the shape of x."""
+        """Add a sum or product of x and y, in the shape of x; return its output's index."""
         return self._add(Op("", "elementwise", (x, y), len(self.shapes)), self.shapes[x])
 
     def resize(self, x: int, like: int) -> int:
-        """Upsampling to the height and width of another tensor; nothing is done when x has them."""
+        """Add upsampling to the height and width of `like`; if x has them already, add nothing and return x."""
         if self.shapes[x][1:] == self.shapes[like][1:]:
             return x
         return self._add(Op("", "resize", (x,), len(self.shapes)), (self.shapes[x][0], *self.shapes[like][1:]))
 
     def concat(self, xs: list[int]) -> int:
-        """Tensors joined along their channels."""
+        """Add a concatenation along the channels; return its output's index."""
         shape = (sum(self.shapes[x][0] for x in xs), *self.shapes[xs[0]][1:])
         return self._add(Op("", "concat", tuple(xs), len(self.shapes)), shape)
 
@@ -166,12 +171,12 @@ class Trace:
 
 
 def trace(network: MBConvNetwork | MultipathNetwork, image: Input, classes: int) -> Trace:
-    """List what a network executes on one image.
+    """List the operations that a network executes on one image.
 
     Args:
         network: the network part of a spec.
         image: the size of its input.
-        classes: classes or joints; 0: the network has no classifier.
+        classes: the number of classes or joints; 0: the network has no classifier.
     """
     result = Trace([(image.channels, image.height, image.width)])
     if network.type == "mbconv":
@@ -182,7 +187,7 @@ def trace(network: MBConvNetwork | MultipathNetwork, image: Input, classes: int)
 
 
 def trace_layers(layers: Sequence[Layer], shape: tuple[int, int, int]) -> Trace:
-    """List what some MBConv layers in a row execute on a tensor of a shape (channels, height, width)."""
+    """List the operations of consecutive MBConv layers on a tensor of a shape (channels, height, width)."""
     result = Trace([shape])
     for i, layer in enumerate(layers):
         result.output = _trace_layer(result, str(i), result.output, layer)

@@ -1,4 +1,4 @@
-"""The command line: one file a command group, heavy imports inside the commands.
+"""The command line: one file per group of commands; each command imports what is slow to import when it runs.
 
 Errors are one line on standard error and an exit code above 0; `--debug` shows the traceback.
 """
@@ -29,39 +29,63 @@ from scalenet_zoo.cli import (
     train,
     zoo,
 )
+from scalenet_zoo.cli.help import Command, CommandGroup
 from scalenet_zoo.cli.options import as_flags
 from scalenet_zoo.core.bounds import MESSAGE_CHARACTERS
 from scalenet_zoo.core.errors import UsageError, ZooError
 from scalenet_zoo.core.quoting import elide, printable
 from scalenet_zoo.core.version import __version__
 
+
+class _Commands(CommandGroup):
+    def list_commands(self, ctx: object) -> list[str]:
+        return [name for group in COMMANDS.values() for name in group]
+
+
 app = typer.Typer(
     name="scalenet-zoo",
-    help="Searched network families: from a budget to a PyTorch network, an ONNX file, a TensorRT engine.",
+    cls=_Commands,
+    help="Families of searched networks: from a budget to a PyTorch network, an ONNX file or a TensorRT engine.",
     epilog="Example: scalenet-zoo build --flops 600M --export onnx",
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: importing rich would take longer than all the rest
+    rich_markup_mode=None,  # plain help: importing rich takes longer than all the rest
 )
-COMMANDS: Mapping[str, Callable[..., None]] = {
-    "list": zoo.list_command,
-    "show": zoo.show_command,
-    "build": build.build_command,
-    "train": train.train_command,
-    "export": export.export_command,
-    "evaluate": evaluate.evaluate_command,
-    "predict": predict.predict_command,
-    "benchmark": benchmark.benchmark_command,
-    "profile": profile.profile_command,
-    "explore": explore.explore_command,
-    "report": report.report_command,
-    "pull": hub.pull_command,
-    "push": hub.push_command,
-    "search": search.search_command,
-    "doctor": doctor.doctor_command,
+COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
+    "Choose and build a network": {
+        "list": zoo.list_command,
+        "show": zoo.show_command,
+        "build": build.build_command,
+        "predict": predict.predict_command,
+    },
+    "Train and evaluate": {
+        "train": train.train_command,
+        "evaluate": evaluate.evaluate_command,
+    },
+    "Search a family": {
+        "search": search.search_command,
+        "supernet": search.supernet,
+        "report": report.report_command,
+    },
+    "Export and measure": {
+        "export": export.export_command,
+        "benchmark": benchmark.benchmark_command,
+        "profile": profile.profile_command,
+        "explore": explore.explore_command,
+        "doctor": doctor.doctor_command,
+    },
+    "Share": {
+        "push": hub.push_command,
+        "pull": hub.pull_command,
+    },
 }
-for name, command in COMMANDS.items():
-    app.command(name, cls=train.TrainCommand if name == "train" else None)(command)
-app.add_typer(search.supernet, name="supernet")
+"""The commands in the order of work, in the groups that help shows."""
+
+for panel, group in COMMANDS.items():
+    for name, command in group.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, cls=train.TrainCommand if name == "train" else Command, rich_help_panel=panel)(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -75,26 +99,28 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; works anywhere in a command.")
+    ] = False,
 ) -> None:
     pass
 
 
 def _expanded(argument: str) -> str:
-    """An argument with the home folder for its `~`, which shells leave alone in `--output=~/runs`."""
+    """Replace `~` by the home folder; shells do not expand it in `--output=~/runs`."""
     flag, path = match.groups() if (match := re.match(r"(--[\w-]+=)(.*)", argument, re.DOTALL)) else ("", argument)
     return flag + os.path.expanduser(path)  # noqa: PTH111 - a Path would change the text
 
 
 class _Escaped(logging.Formatter):
-    """Notices quote files: what controls terminals is shown escaped."""
+    """Escapes the characters that control terminals, because notices quote files."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
 class _Notices(logging.Handler):
-    """Notices of the library, as lines on standard error."""
+    """Prints the notices of the library as lines on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
         typer.echo(as_flags(self.format(record)), err=True)
@@ -105,10 +131,10 @@ def main() -> None:
     arguments = [_expanded(argument) for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     if not debug:
-        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the Hub's client tells of every retry
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # the Hub's client reports every retry
     notices, logger = _Notices(logging.WARNING), logging.getLogger("scalenet_zoo")
     logger.addHandler(notices)
-    for handler in filter(None, (notices, logging.lastResort)):  # the last resort prints those of other libraries
+    for handler in filter(None, (notices, logging.lastResort)):  # the last resort prints the notices of other libraries
         handler.setFormatter(_Escaped())
     stopped = False
 
@@ -132,7 +158,7 @@ def main() -> None:
         code, message, failure = 2, error.format_message(), error
     except KeyboardInterrupt:
         pass
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, needs no more
         sys.stderr.close()
     except OSError as error:
         code, message, failure = 1, f"{error.filename or 'input or output'}: {error.strerror or error}", error

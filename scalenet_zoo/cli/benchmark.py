@@ -1,4 +1,4 @@
-"""`benchmark`: latencies of networks on back ends; with data, all that speaks for one or another, in a table."""
+"""`benchmark`: latencies of networks on back ends; with data, also accuracy, size and memory, in one table."""
 
 import re
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scalenet_zoo.cli.completion import complete_backends, complete_model, complete_precisions
 from scalenet_zoo.cli.options import Json, Pretrained, Seed, WeightsOption, as_flags, parse_words
 from scalenet_zoo.core.bounds import THREADS
 from scalenet_zoo.core.errors import UsageError
@@ -15,75 +16,139 @@ if TYPE_CHECKING:
     from scalenet_zoo.latency.benchmark import Benchmark
     from scalenet_zoo.latency.comparison.table import ComparisonTable
 
+MEASURED = "What is measured"
+_TIMING = "How long it is timed"
+ACCURACY = "Accuracy"
+
+_LEAST = ("p99", "p95", "p90", "device", "images/s", "ratio spread")
+"""Columns of latencies that narrow terminals leave out, the least important first."""
+LEAST_COMPARED = ("ratio's range", "spread", "memory MiB", "MACs", "file MiB")
+"""The same for comparisons with data."""
+
 
 def benchmark_command(
     models: Annotated[
         list[str],
-        typer.Argument(help="Names of the zoo, specs' JSON files, folders; files of `export` (.onnx, .xml, .engine)."),
+        typer.Argument(
+            help="Entries, specs' JSON files, folders, or files of `export` (.onnx, .xml, .engine).",
+            autocompletion=complete_model,
+        ),
     ],
     on: Annotated[
-        str, typer.Option(help="Back ends, separated by commas; `scalenet-zoo doctor` lists them.")
+        str,
+        typer.Option(
+            help="Back ends, separated by commas; `scalenet-zoo doctor` lists them.",
+            autocompletion=complete_backends,
+            rich_help_panel=MEASURED,
+        ),
     ] = "torch,ort-cpu",
-    batch: Annotated[str, typer.Option(help="Images of one inference: 1, or several such as 1,8,32.")] = "1",
+    batch: Annotated[
+        str, typer.Option(help="Images per inference: 1, or several such as 1,8,32.", rich_help_panel=MEASURED)
+    ] = "1",
     resolution: Annotated[
-        str | None, typer.Option(help="Such as 224,288 or 512x1024 (height x width); each network's own if not given.")
+        str | None,
+        typer.Option(
+            help="Sizes of the image, such as 224,288 or 512x1024 (height x width); each network's own if not given.",
+            rich_help_panel=MEASURED,
+        ),
     ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
-            help="Of networks: fp32, fp16, int8, or several as fp32,int8; fp32 if not given, with --data fp32,int8."
-            " A file has its own."
+            help="Precisions of networks: fp32, fp16, int8, or several as fp32,int8; fp32 if not given, or fp32,int8"
+            " with --data. A file has its own precision.",
+            autocompletion=complete_precisions,
+            rich_help_panel=MEASURED,
         ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, max=THREADS, help="CPU threads that an operator may use; torch's number if not given."),
+        typer.Option(
+            min=1, max=THREADS, help="CPU threads per operator; torch's number if not given.", rich_help_panel=MEASURED
+        ),
     ] = None,
     channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="With torch and torch-compile, channels last in memory.")
+        bool,
+        typer.Option(
+            "--channels-last", help="torch and torch-compile: keep channels last in memory.", rich_help_panel=MEASURED
+        ),
     ] = False,
     transfers: Annotated[
-        bool, typer.Option("--transfers", help="On GPUs, include copies of the images to it and the output back.")
+        bool,
+        typer.Option(
+            "--transfers",
+            help="GPUs: include the copies of the images to the GPU and of the output back.",
+            rich_help_panel=MEASURED,
+        ),
     ] = False,
-    warmup: Annotated[float, typer.Option(min=0, help="Seconds that each network runs before it is timed.")] = 1.0,
-    seconds: Annotated[float, typer.Option(min=0, help="Time each network for at least so long in all.")] = 3.0,
-    runs: Annotated[int, typer.Option(min=1, help="And for at least so many runs in all.")] = 100,
-    repeats: Annotated[int, typer.Option(min=1, help="Visits to each network, in turn with the others.")] = 10,
+    warmup: Annotated[
+        float, typer.Option(min=0, help="Seconds that each network runs before it is timed.", rich_help_panel=_TIMING)
+    ] = 1.0,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="Time each network for at least this time in all.", rich_help_panel=_TIMING)
+    ] = 3.0,
+    runs: Annotated[
+        int, typer.Option(min=1, help="Time each network for at least this number of runs.", rich_help_panel=_TIMING)
+    ] = 100,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Visits to each network, in turn with the others.", rich_help_panel=_TIMING)
+    ] = 10,
     data: Annotated[
         str | None,
-        typer.Option(help="Compare accuracy, agreement, size and memory, too, on data as `evaluate` takes them."),
+        typer.Option(
+            help="Data as for `evaluate`: also compare accuracy, agreement, size and memory.", rich_help_panel=ACCURACY
+        ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="With --data: the part of it that networks are judged on; val, if not given.")
+        str | None,
+        typer.Option(
+            help="With --data: the part of the data to evaluate on; val if not given.", rich_help_panel=ACCURACY
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="With --data: use so many images.")] = None,
-    pretrained: Pretrained = False,
-    weights: WeightsOption = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --data: use only this number of images.", rich_help_panel=ACCURACY),
+    ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="With --data: a folder of images for int8; of the training split, if not given."),
+        typer.Option(
+            help="With --data: a folder of images to calibrate int8 on; the training split if not given.",
+            rich_help_panel=ACCURACY,
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="With --data: processes that load images; 2, if not given.")
+        int | None,
+        typer.Option(min=0, help="With --data: processes that load images; 2 if not given.", rich_help_panel=ACCURACY),
     ] = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="With --data: export anew what is in the cache.")] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild", help="With --data: replace the exported files in the cache.", rich_help_panel=ACCURACY
+        ),
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="With --data: write the whole comparison to this HTML page.", rich_help_panel=ACCURACY),
+    ] = None,
+    pretrained: Pretrained = False,
+    weights: WeightsOption = None,
     seed: Seed = 0,
-    html: Annotated[Path | None, typer.Option(help="With --data: a page to write, with everything in it.")] = None,
-    output: Annotated[Path | None, typer.Option(help="A JSON file to write: results, timing, this machine.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write results, settings and machine to this JSON file.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="A picture to write: latency against MACs (.png, .svg, .pdf).")
+        Path | None, typer.Option(help="Draw latency against MACs in this file (.png, .svg, .pdf).")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure latencies, of several networks and back ends in turn, so that their ratios hold on a noisy machine.
+    """Compare the latency of networks and back ends.
 
-    Ratios are to the first network and back end; the spread is that between visits.
+    Networks are timed in turn, so that their ratios hold on a noisy machine. Ratios are to the first network on the
+    first back end; the spread is the spread between visits.
 
-    With --data, one table of every network, precision and back end: accuracy with its standard error, agreement with
-    fp32, latency, size of the file, and the memory that a fresh process takes to open and run it. Networks are exported
-    as needed, into a cache. What cannot be made or run here is a row that says why.
+    With --data, one table has every network in every precision on every back end: accuracy with its standard error,
+    agreement with fp32, latency, size of the file, and the memory that a fresh process needs to open and run it.
+    Networks are exported to a cache as needed. If something cannot be exported or run here, its row says why.
 
-    Example: scalenet-zoo benchmark scalenet_s0 efficientnet_b0 --on torch,ort-cpu --threads 2
+    Example: scalenet-zoo benchmark scalenet_s0 efficientnet_b0 --on ort-cpu
     """
     timed = {
         "threads": threads,
@@ -130,7 +195,7 @@ def benchmark_command(
 
 
 def _refuse(flags: Mapping[str, object], why: str) -> None:
-    """Complain of the first flag that was given."""
+    """Refuse the first flag that was given."""
     for flag, given in flags.items():
         if given:
             raise UsageError(f"`{flag}`: found it {why}")
@@ -138,7 +203,8 @@ def _refuse(flags: Mapping[str, object], why: str) -> None:
 
 def _measure(models: list[str], on: list[str], as_json: bool, **asked: Any) -> None:  # noqa: ANN401 - flags
     """Measure latencies, and print them."""
-    from scalenet_zoo.cli.console import print_json, progress_lines
+    from scalenet_zoo.cli.console import print_json
+    from scalenet_zoo.cli.progress import progress_lines
     from scalenet_zoo.latency.benchmark import Benchmark, benchmark
 
     measured: Benchmark | None = None
@@ -150,7 +216,7 @@ def _measure(models: list[str], on: list[str], as_json: bool, **asked: Any) -> N
     try:
         with progress_lines() as advance:
             benchmark(models, on, **asked, on_progress=advance, on_results=keep)
-    finally:  # a sweep that fails late has measured something
+    finally:  # a sweep that fails late still prints what it measured
         if measured and not as_json:
             _print(measured)
     if as_json and measured:
@@ -161,7 +227,8 @@ def _measure(models: list[str], on: list[str], as_json: bool, **asked: Any) -> N
 
 def _compare(models: list[str], data: str, on: list[str], as_json: bool, **asked: Any) -> None:  # noqa: ANN401 - flags
     """Compare networks, precisions and back ends, and print the table."""
-    from scalenet_zoo.cli.console import print_json, progress_lines
+    from scalenet_zoo.cli.console import print_json
+    from scalenet_zoo.cli.progress import progress_lines
     from scalenet_zoo.latency.comparison.compare import compare
     from scalenet_zoo.latency.comparison.table import ComparisonTable
 
@@ -175,7 +242,7 @@ def _compare(models: list[str], data: str, on: list[str], as_json: bool, **asked
         with progress_lines() as advance:
             given = {name: value for name, value in asked.items() if value is not None}
             compare(models, data, on, **given, on_progress=advance, on_results=keep)
-    finally:  # what was measured before an interrupt
+    finally:  # print what was measured before an interrupt
         if table and not as_json:
             _print_table(table)
     if as_json and table:
@@ -185,12 +252,14 @@ def _compare(models: list[str], data: str, on: list[str], as_json: bool, **asked
 
 
 def _say_written(*paths: Path | None) -> None:
+    from scalenet_zoo.cli.console import say
+
     for path in filter(None, paths):
-        typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
+        say(f"wrote {path} ({path.stat().st_size:,} bytes)")
 
 
 def _print_table(table: "ComparisonTable") -> None:
-    """Print where and how a table was made, its rows, and why some of them lack figures."""
+    """Print where and how a table was made, its rows, and the reasons why some rows lack figures."""
     from scalenet_zoo.cli.console import print_table, say
     from scalenet_zoo.latency.comparison.cells import columns, failures, headline
 
@@ -198,7 +267,8 @@ def _print_table(table: "ComparisonTable") -> None:
         say(line)
     shown = columns(table)
     rows = ([column.text(row) for column in shown] for row in table.rows)
-    print_table([column.name for column in shown], rows, "".join("r" if one.is_figure else "l" for one in shown))
+    align = "".join("r" if column.is_figure else "l" for column in shown)
+    print_table([column.name for column in shown], rows, align, LEAST_COMPARED)
     for name, why in failures(table.rows):
         say(f"{name}: {as_flags(why)}")
 
@@ -213,13 +283,15 @@ def _size(text: str) -> tuple[int, int]:
     """Read "224" or "512x1024"."""
     numbers = [_number(side, "--resolution") for side in text.split("x")]
     if len(numbers) > 2:
-        raise typer.BadParameter(f"--resolution: found {text!r}, expected such as 224 or 512x1024 (height x width)")
+        raise typer.BadParameter(
+            f"--resolution: found {text!r}, expected a size such as 224 or 512x1024 (height x width)"
+        )
     return numbers[0], numbers[-1]
 
 
 def _print(measured: "Benchmark") -> None:
-    """Print the machine, what all results have in common, and a table of the rest."""
-    from scalenet_zoo.cli.console import print_table
+    """Print the machine, the settings that all results share, and a table of the rest."""
+    from scalenet_zoo.cli.console import print_table, say
     from scalenet_zoo.core.quantities import format_count
     from scalenet_zoo.latency.comparison.cells import figure_text, spread
 
@@ -241,13 +313,13 @@ def _print(measured: "Benchmark") -> None:
         "p99": [figure_text(result.latency.p99) for result in results],
         "images/s": [figure_text(result.throughput) for result in results],
         "ratio": [f"{result.ratio.median:.3f}" for result in results],
-        "spread ": [spread(result.ratio.median, result.ratio.low, result.ratio.high) for result in results],
+        "ratio spread": [spread(result.ratio.median, result.ratio.low, result.ratio.high) for result in results],
     }
     common = {name: values[0] for name, values in settings.items() if len(set(values)) == 1}
     varying = {name: values for name, values in settings.items() if name not in common}
     gpu = f"; {here['gpu']}, driver {here['driver']}" if here["gpu"] else ""
-    typer.echo(f"{here['cpu']}, {here['cores']} cores{gpu}")
-    typer.echo("; ".join(f"{name} {value}" for name, value in common.items()))
+    say(f"{here['cpu']}, {here['cores']} cores{gpu}")
+    say("; ".join(f"{name} {value}" for name, value in common.items()))
     columns = {"model": [result.model for result in results], **varying, **figures}
     align = "l" * (1 + len(varying)) + "r" * len(figures)
-    print_table(tuple(columns), zip(*columns.values(), strict=True), align)
+    print_table(tuple(columns), zip(*columns.values(), strict=True), align, _LEAST)

@@ -5,72 +5,141 @@ from typing import Annotated
 
 import typer
 
-from scalenet_zoo.cli.options import BuildFormat, InheritOption, Json, Seed, TaskName, WeightsOption, parse_size
+from scalenet_zoo.cli.completion import complete_backend, complete_family, complete_model, complete_precision
+from scalenet_zoo.cli.options import (
+    BUDGET,
+    LATENCY,
+    WEIGHTS_PANEL,
+    BuildFormat,
+    InheritOption,
+    Json,
+    Seed,
+    TaskName,
+    WeightsOption,
+    parse_size,
+)
 from scalenet_zoo.core.bounds import THREADS
+
+NETWORK = "The network"
+_FILES = "Files"
 
 
 def build_command(
     spec: Annotated[
         str | None,
-        typer.Argument(help="A name of the zoo, a spec's JSON file, hf-hub:org/name, a folder; or give a budget."),
-    ] = None,
-    flops: Annotated[str | None, typer.Option(help="At most so many MACs, such as 600M.")] = None,
-    params: Annotated[str | None, typer.Option(help="At most so many parameters, such as 5M.")] = None,
-    latency: Annotated[str | None, typer.Option(help="At most so long an inference, such as 4ms; needs --on.")] = None,
-    on: Annotated[str | None, typer.Option(help="The back end of --latency: ort-cpu, torch, tensorrt, ...")] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=THREADS, help="CPU threads of --latency; all cores if not given.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images at once of --latency; 1 if not given.")] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="Of --latency: fp32, if not given, fp16, or on ort-cpu and openvino int8; with --pretrained also any."
+        typer.Argument(
+            help="An entry, a spec's JSON file, hf-hub:org/name or a folder. Without it, give a budget.",
+            autocompletion=complete_model,
         ),
     ] = None,
-    task: Annotated[TaskName | None, typer.Option(help="What it is for; classification if not given.")] = None,
+    flops: Annotated[str | None, typer.Option(help="The most MACs, such as 600M.", rich_help_panel=BUDGET)] = None,
+    params: Annotated[str | None, typer.Option(help="The most parameters, such as 5M.", rich_help_panel=BUDGET)] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option(help="The longest time of one inference, such as 4ms; requires --on.", rich_help_panel=BUDGET),
+    ] = None,
+    task: Annotated[
+        TaskName | None, typer.Option(help="The task; classification if not given.", rich_help_panel=BUDGET)
+    ] = None,
     family: Annotated[
         str | None,
         typer.Option(
-            help="scalenet, efficientnet, efficientnet_lite or a JSON file; other tasks: scalenas, hrnet, for several"
-            " people higherhrnet."
+            help="The family to choose from. For classification: scalenet, efficientnet, efficientnet_lite or a"
+            " family's JSON file; for other tasks: scalenas or hrnet; for several people: higherhrnet.",
+            autocompletion=complete_family,
+            rich_help_panel=BUDGET,
+        ),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="The back end of --latency: ort-cpu, torch, tensorrt, ...",
+            autocompletion=complete_backend,
+            rich_help_panel=LATENCY,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=THREADS,
+            help="CPU threads of --latency; as many as there are cores if not given.",
+            rich_help_panel=LATENCY,
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images per inference of --latency; 1 if not given.", rich_help_panel=LATENCY),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="The precision of --latency: fp32, fp16 or, on ort-cpu and openvino, int8; fp32 if not given. With"
+            " --pretrained, `any` compares all of them.",
+            autocompletion=complete_precision,
+            rich_help_panel=LATENCY,
         ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="Of the image, with SPEC or other tasks: height x width as 512x1024.")
+        str | None,
+        typer.Option(
+            help="The size of the image, with SPEC or for other tasks than classification: height x width as 512x1024.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     divisor: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Channels are multiples of it, 8 if not given; 1: papers' ceil.")
+        int | None,
+        typer.Option(
+            min=1,
+            max=256,
+            help="Channels are multiples of this number; 8 if not given. 1 rounds them up, as in the papers.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
-    classes: Annotated[int | None, typer.Option(min=1, help="Classes or joints, if not the family's.")] = None,
-    in_channels: Annotated[int | None, typer.Option(min=1, help="Channels of the image, if not 3.")] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Classes or joints; the family's number if not given.", rich_help_panel=NETWORK),
+    ] = None,
+    in_channels: Annotated[
+        int | None, typer.Option(min=1, help="Channels of the image; 3 if not given.", rich_help_panel=NETWORK)
+    ] = None,
     pretrained: Annotated[
         bool,
         typer.Option(
             "--pretrained",
-            help="Load published weights; at a budget, start from those of the entry that fits best; with --latency"
-            " alone, take the most accurate published network that meets it.",
+            help="Load published weights. At a budget, start from those of the entry that fits best. With --latency and"
+            " no --family, build the most accurate published network within the budget.",
+            rich_help_panel=WEIGHTS_PANEL,
         ),
     ] = False,
     weights: WeightsOption = None,
     inherit: InheritOption = None,
-    export: Annotated[BuildFormat | None, typer.Option(help="Export the network too, and check the file.")] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="A folder of images: an int8 file takes the ranges of its values from them.")
-    ] = None,
-    output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path(),
     seed: Seed = 0,
+    export: Annotated[
+        BuildFormat | None,
+        typer.Option(help="Also export the network to this format, and check the file.", rich_help_panel=_FILES),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of images, from which an int8 file takes its ranges of values.", rich_help_panel=_FILES
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The folder to write to.", rich_help_panel=_FILES)] = Path(),
     as_json: Json = False,
 ) -> None:
-    """Build a network at a budget, or from a spec; write its spec (.json) and weights (.safetensors).
+    """Build a network at a budget, or from a spec.
+
+    Writes the network's spec (.json) and its weights (.safetensors).
 
     Example: scalenet-zoo build --flops 600M --export onnx
     """
     from dataclasses import asdict
 
     from scalenet_zoo.budgets import build_files
-    from scalenet_zoo.cli.console import print_json, progress_lines, say
+    from scalenet_zoo.cli.console import print_json, say
     from scalenet_zoo.cli.latency import chosen_json, found_json, print_chosen, print_found
+    from scalenet_zoo.cli.progress import progress_lines
     from scalenet_zoo.cli.verification import print_gain, print_verification, verification_json
     from scalenet_zoo.core.quantities import format_count
     from scalenet_zoo.zoo.sources import UNTRAINED
@@ -121,7 +190,7 @@ def build_command(
         f" input {arch.input.height}x{arch.input.width}"
     )
     for path in built.files.values():
-        typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
+        say(f"wrote {path} ({path.stat().st_size:,} bytes)")
     if built.inherited:
         say(f"weights from {built.inherited}")
     if not built.trained:
@@ -132,14 +201,14 @@ def build_command(
         print_found(found)
         if found.settings.precision == "int8" and verification is None:
             typer.echo(
-                f"\nthe int8 file: scalenet-zoo export {built.files['spec']} --weights {built.files['weights']}"
-                f" --precision int8 --on {found.settings.backend} --calibration IMAGES"
+                f"\nto write the int8 file: scalenet-zoo export {built.files['spec']}"
+                f" --weights {built.files['weights']} --precision int8 --on {found.settings.backend}"
+                " --calibration IMAGES"
             )
     if verification:
         if found or built.chosen:
-            typer.echo(
-                "\nthe exported file, checked; its latencies here are of a moment, not of the machine's best speed:"
-            )
+            typer.echo()
+            say("the check of the exported file, with latencies as they are now, not at this machine's best speed:")
         print_verification(verification)
     if built.gain:
         print_gain(built.gain)

@@ -1,4 +1,4 @@
-"""`doctor`: which back ends this machine has."""
+"""`doctor`: the back ends of this machine."""
 
 import typer
 
@@ -6,7 +6,9 @@ from scalenet_zoo.cli.options import Json
 
 
 def doctor_command(as_json: Json = False) -> None:
-    """Say which back ends this machine has, in which versions, and what to install for the rest.
+    """List the back ends of this machine, and what is missing.
+
+    Prints the versions of packages, and what to install for the back ends that are not ready.
 
     Example: scalenet-zoo doctor
     """
@@ -22,5 +24,5 @@ def doctor_command(as_json: Json = False) -> None:
     print_table(("package", "version"), versions().items(), align="ll")
     typer.echo()
     print_table(
-        ("back end", "ready", ""), ((b.name, "yes" if b.ready else "no", b.about) for b in backends), align="lll"
+        ("back end", "ready", "about"), ((b.name, "yes" if b.ready else "no", b.about) for b in backends), align="llw"
     )

@@ -1,11 +1,14 @@
-"""`evaluate`: how good a network, or its exported file, is."""
+"""`evaluate`: the accuracy of a network or of its exported file."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalenet_zoo.cli.completion import complete_model
 from scalenet_zoo.cli.options import (
+    DATA,
     MODEL,
+    RUN,
     Boxes,
     BoxScore,
     BrokenLimit,
@@ -43,36 +46,48 @@ FIGURES = {
     "pck_torso": "PCK@0.2 of the torso",
     "pck_box": "PCK@0.2 of the box",
 }
-"""Names of metrics for people."""
+"""The name that the table shows for each metric."""
 
 
 def evaluate_command(
-    model: Annotated[str, typer.Argument(help=MODEL)],
-    data: Annotated[str, typer.Option(help="As for `train`: digits, imagefolder:PATH, masks:PATH, coco:PATH, ...")],
-    split: Annotated[str, typer.Option(help="The part of the data.")] = "val",
+    model: Annotated[str, typer.Argument(help=MODEL, autocompletion=complete_model)],
+    data: Annotated[
+        str, typer.Option(help="As for `train`: digits, imagefolder:PATH, coco:PATH, ...", rich_help_panel=DATA)
+    ],
+    split: Annotated[str, typer.Option(help="The part of the data to evaluate on.", rich_help_panel=DATA)] = "val",
     pretrained: Pretrained = False,
     weights: WeightsOption = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at once.")] = 32,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that load images.")] = 2,
+    seed: Seed = 0,
     flip: Flip = False,
     tile: Tile = False,
     overlap: Overlap = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use so many images.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use only this number of images.", rich_help_panel=DATA)
+    ] = None,
     ignore_index: IgnoreIndex = None,
     joints: JointsOption = None,
     boxes: Boxes = None,
     box_score: BoxScore = 0.0,
     broken_limit: BrokenLimit = 100,
-    device: Annotated[str | None, typer.Option(help="Such as cuda:1; a GPU if not given, else the CPU.")] = None,
-    amp: Annotated[bool, typer.Option("--amp", help="Compute in bfloat16 where that is safe.")] = False,
-    seed: Seed = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.", rich_help_panel=RUN)] = 32,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load images.", rich_help_panel=RUN)] = 2,
+    device: Annotated[
+        str | None,
+        typer.Option(help="The device, such as cuda:1; a GPU if there is one, else the CPU.", rich_help_panel=RUN),
+    ] = None,
+    amp: Annotated[
+        bool, typer.Option("--amp", help="Compute in bfloat16 where that is safe.", rich_help_panel=RUN)
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure accuracy, IoU or AP on a data set: of a network, or of an exported file with all that it lost.
+    """Measure accuracy, IoU or AP on a data set.
 
-    Example: scalenet-zoo evaluate efficientnet_b0.onnx --data imagefolder:imagenet
+    The model is a network or an exported file, whose figures include all that the export lost.
+
+    Example: scalenet-zoo evaluate runs/scalenet_s0 --data digits
     """
-    from scalenet_zoo.cli.console import print_json, progress_bar
+    from scalenet_zoo.cli.console import print_json
+    from scalenet_zoo.cli.progress import progress_bar
     from scalenet_zoo.models.evaluation import evaluate
 
     with progress_bar() as advance:
@@ -105,12 +120,11 @@ def evaluate_command(
 
 
 def _print(found: "Evaluation") -> None:
-    from scalenet_zoo.cli.console import print_table
+    from scalenet_zoo.cli.console import print_table, say
 
-    typer.echo(
-        f"{found.model} on {found.data} {found.split}: {found.images} {found.noun},"
-        f" {found.images / found.seconds:.1f} a second\n"
-    )
+    speed = f"{found.images / found.seconds:.1f} {found.noun}/s"
+    say(f"{found.model} on {found.data} {found.split}: {found.images} {found.noun}, {speed}")
+    typer.echo()
     print_table(
         ("metric", "value"),
         [(FIGURES[name], f"{value:.2%}") for name, value in found.metrics.items() if not isinstance(value, dict)],
@@ -125,4 +139,4 @@ def _print(found: "Evaluation") -> None:
         count = len(found.broken)
         typer.echo(f"\n{count} images were left out:" if count > 1 else "\n1 image was left out:")
         for name in found.broken:
-            typer.echo(name)
+            say(name)

@@ -1,10 +1,11 @@
-"""`explore`: what the zoo does on this machine, as a page."""
+"""`explore`: accuracy and latency of the zoo's entries on this machine, as a page."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalenet_zoo.cli.completion import complete_backends, complete_model, complete_precisions
 from scalenet_zoo.cli.options import Json, parse_words
 from scalenet_zoo.core.bounds import THREADS
 
@@ -13,38 +14,50 @@ if TYPE_CHECKING:
 
 
 def explore_command(
-    models: Annotated[str, typer.Argument(help="A shell pattern for the entries' names.")] = "*",
+    models: Annotated[
+        str, typer.Argument(help="A shell pattern for the entries' names.", autocompletion=complete_model)
+    ] = "*",
     on: Annotated[
-        str, typer.Option(help="Back ends, separated by commas: ort-cpu, openvino, ...; `doctor` lists them.")
+        str,
+        typer.Option(
+            help="Back ends, separated by commas: ort-cpu, openvino, ...; `scalenet-zoo doctor` lists them.",
+            autocompletion=complete_backends,
+        ),
     ] = "ort-cpu",
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16, int8, several separated by commas, or any: those fast on the back end.")
+        str,
+        typer.Option(
+            help="fp32, fp16, int8 or several, separated by commas; `any` takes those that are fast on the back end.",
+            autocompletion=complete_precisions,
+        ),
     ] = "any",
     task: Annotated[
-        str, typer.Option(help="classification, segmentation, pose, or several separated by commas.")
+        str, typer.Option(help="classification, segmentation, pose or several, separated by commas.")
     ] = "classification",
     threads: Annotated[
-        int | None, typer.Option(min=1, max=THREADS, help="CPU threads; all cores if not given.")
+        int | None,
+        typer.Option(min=1, max=THREADS, help="CPU threads; as many as there are cores if not given."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images per inference.")] = 1,
     measure_all: Annotated[
         bool,
         typer.Option(
-            "--all", help="Measure also entries that `profile`'s latency model says to be far from the front."
+            "--all", help="Also measure entries that are far from the front according to `profile`'s latency model."
         ),
     ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="One visit to each entry instead of three.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Visit each entry once instead of three times.")] = False,
     output: Annotated[Path, typer.Option(help="The page to write.")] = Path("explore.html"),
     as_json: Json = False,
 ) -> None:
-    """Measure the zoo's entries on this machine, and write a page: accuracy against latency or MACs, and the front.
+    """Measure the zoo on this machine, and draw the Pareto front.
 
-    Figures are kept, so that an interrupted run goes on where it stopped, and `build --latency --pretrained` need not
-    measure again. The 48 classifiers in fp32 and int8 take some 15 minutes on two cores.
+    The page shows accuracy against latency or MACs. Figures are kept: an interrupted run resumes where it stopped, and
+    `build --latency --pretrained` reuses them. The 48 classifiers in fp32 and int8 take some 15 minutes on two cores.
 
     Example: scalenet-zoo explore --on ort-cpu --threads 1
     """
-    from scalenet_zoo.cli.console import print_json, progress_lines, say
+    from scalenet_zoo.cli.console import print_json, say
+    from scalenet_zoo.cli.progress import progress_lines
     from scalenet_zoo.explore.exploration import explore_zoo
 
     with progress_lines() as advance:
@@ -70,19 +83,20 @@ def explore_command(
 
 
 def _print_fronts(found: "Exploration") -> None:
-    """A table of the front of each task and metric."""
-    from scalenet_zoo.cli.console import print_table
+    """Print one table per front: the Pareto front of a task and metric."""
+    from scalenet_zoo.cli.console import print_table, say
     from scalenet_zoo.core.quantities import format_count, format_ms
 
     kept = sum(point.measured for point in found.points) - found.measured
     predicted = sum(not point.measured for point in found.points)
-    typer.echo(
+    say(
         f"{found.machine['cpu']}, {found.threads} CPU thread{'s' if found.threads > 1 else ''}, batch of {found.batch}:"
         f" {found.measured} measured now, {kept} before, {predicted} predicted"
     )
     for figure in dict.fromkeys(point.figure for point in found.points if point.front):
         task, metric, data = figure
-        typer.echo(f"\nthe front: {task}, {metric}, {data}; accuracies are quoted, those of fp32")
+        typer.echo()
+        say(f"Pareto front for {task}: {metric}, {data}; accuracies are quoted, and are those of fp32")
         front = sorted((point for point in found.points if point.front and point.figure == figure), key=lambda p: p.ms)
         print_table(
             ("network", "on", "precision", "accuracy", "latency", "MACs", "weights"),
@@ -99,4 +113,5 @@ def _print_fronts(found: "Exploration") -> None:
                 for point in front
             ),
             align="lllrrrl",
+            least=("weights", "MACs"),
         )

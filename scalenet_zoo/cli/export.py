@@ -7,89 +7,187 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalenet_zoo.cli.completion import complete_backend, complete_model, complete_precision
 from scalenet_zoo.cli.options import MODEL, Format, Json, Pretrained, Seed, WeightsOption, parse_size, parse_words
 
 if TYPE_CHECKING:
     from scalenet_zoo.export.tensorrt.record import EngineRecord
 
+FILE = "The file"
+PROCESSING = "Inputs and outputs of the file"
+REDUCED = "fp16 and int8"
+TENSORRT = "TensorRT"
+
 
 def export_command(
-    model: Annotated[str, typer.Argument(help=MODEL)],
-    to: Annotated[Format, typer.Option(help="The format.")] = Format.onnx,
+    model: Annotated[str, typer.Argument(help=MODEL, autocompletion=complete_model)],
+    to: Annotated[Format, typer.Option(help="The format.", rich_help_panel=FILE)] = Format.onnx,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="The file to write, or Triton's repository; else NAME.onnx, NAME.xml or NAME.engine in this folder."
+            help="The file to write, or Triton's repository; NAME.onnx, NAME.xml or NAME.engine in this folder if not"
+            " given.",
+            rich_help_panel=FILE,
         ),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, if not given, fp16 or int8.")] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="fp32, fp16 or int8; fp32 if not given.",
+            autocompletion=complete_precision,
+            rich_help_panel=FILE,
+        ),
+    ] = None,
     batch: Annotated[
-        str | None, typer.Option(help="Images at once: 8, or smallest:optimal:largest as 1:8:32; any if not given.")
+        str | None,
+        typer.Option(
+            help="Images per inference: 8, or smallest:optimal:largest as 1:8:32; any number if not given.",
+            rich_help_panel=FILE,
+        ),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="Of the image: 288, or height x width as 288x384.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="The size of the image: 288, or height x width as 288x384.", rich_help_panel=FILE),
+    ] = None,
     with_preprocess: Annotated[
-        bool, typer.Option("--with-preprocess", help="Take uint8 images (batch, height, width, channels).")
+        bool,
+        typer.Option(
+            "--with-preprocess",
+            help="Take uint8 images (batch, height, width, channels), and normalise them in the file.",
+            rich_help_panel=PROCESSING,
+        ),
     ] = False,
-    with_softmax: Annotated[bool, typer.Option("--with-softmax", help="Give a classifier's probabilities.")] = False,
-    with_argmax: Annotated[bool, typer.Option("--with-argmax", help="Give the class of each pixel.")] = False,
-    with_joints: Annotated[bool, typer.Option("--with-joints", help="Give the joints' x, y and score.")] = False,
+    with_softmax: Annotated[
+        bool,
+        typer.Option("--with-softmax", help="Classification: return probabilities.", rich_help_panel=PROCESSING),
+    ] = False,
+    with_argmax: Annotated[
+        bool,
+        typer.Option("--with-argmax", help="Segmentation: return the class of each pixel.", rich_help_panel=PROCESSING),
+    ] = False,
+    with_joints: Annotated[
+        bool,
+        typer.Option("--with-joints", help="Pose: return x, y and score of each joint.", rich_help_panel=PROCESSING),
+    ] = False,
     calibration: Annotated[
-        Path | None, typer.Option(help="A folder of images: the ranges of int8, and the check, are taken from them.")
+        Path | None,
+        typer.Option(
+            help="A folder of images. The ranges of int8 values come from them, and the check of the file uses them.",
+            rich_help_panel=REDUCED,
+        ),
     ] = None,
-    calibration_images: Annotated[int, typer.Option(min=1, help="Of that folder, at most.")] = 128,
+    calibration_images: Annotated[
+        int, typer.Option(min=1, help="The most images to use from that folder.", rich_help_panel=REDUCED)
+    ] = 128,
     min_agreement: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Of int8 with fp32 on these images; for networks with weights 0.9, or 0.8."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="int8: the least agreement with fp32 on these images. If not given: 0.8 in segmentation and 0.9 in"
+            " other tasks for networks with weights, 0 for networks without.",
+            rich_help_panel=REDUCED,
+        ),
     ] = None,
-    io: Annotated[str | None, typer.Option(help="Inputs and outputs of fp16: fp32, if not given, or fp16.")] = None,
     on: Annotated[
         str | None,
-        typer.Option(help="The back end that int8 is for: ort-cpu, openvino, tensorrt, tensorrt-rtx; else --to's."),
+        typer.Option(
+            help="The back end that an int8 file is for: ort-cpu, openvino, tensorrt or tensorrt-rtx; that of --to if"
+            " not given.",
+            autocompletion=complete_backend,
+            rich_help_panel=REDUCED,
+        ),
+    ] = None,
+    calibrator: Annotated[
+        str | None,
+        typer.Option(
+            help="int8: how to find the ranges of values: minmax, percentile or entropy; the one that agrees best with"
+            " fp32 if not given.",
+            rich_help_panel=REDUCED,
+        ),
     ] = None,
     keep_fp32: Annotated[
         str | None,
-        typer.Option(help="What stays in fp32: operators (Softmax,Gemm) and, of int8, layers (stem,stages.1.0)."),
+        typer.Option(
+            help="Operators that stay in fp32 (Softmax,Gemm) and, for int8, layers (stem,stages.1.0).",
+            rich_help_panel=REDUCED,
+        ),
     ] = None,
     auto: Annotated[
-        bool, typer.Option("--auto", help="Find the few layers that cost int8 most; they stay in fp32.")
+        bool,
+        typer.Option(
+            "--auto",
+            help="int8: find the few layers that lose the most accuracy, and keep them in fp32.",
+            rich_help_panel=REDUCED,
+        ),
     ] = False,
-    calibrator: Annotated[
-        str | None,
-        typer.Option(help="How int8 finds ranges: minmax, percentile or entropy; else whichever agrees best."),
-    ] = None,
     activation_bits: Annotated[
-        int | None, typer.Option(help="Of int8 on ort-cpu: 8, or 16: a little more exact, and slower than fp32.")
+        int | None,
+        typer.Option(
+            help="int8 on ort-cpu: 8 or 16. 16 bits are slightly more exact, and slower than fp32.",
+            rich_help_panel=REDUCED,
+        ),
+    ] = None,
+    io: Annotated[
+        str | None,
+        typer.Option(
+            help="fp16: the type of inputs and outputs: fp32 or fp16; fp32 if not given.", rich_help_panel=REDUCED
+        ),
     ] = None,
     compute_capability: Annotated[
-        str | None, typer.Option(help="TensorRT-RTX: GPUs to build for, without one, such as 8.9,12.0.")
+        str | None,
+        typer.Option(
+            help="TensorRT-RTX: the GPUs to build for, such as 8.9,12.0; this machine needs none of them.",
+            rich_help_panel=TENSORRT,
+        ),
     ] = None,
-    workspace: Annotated[int | None, typer.Option(min=1, help="TensorRT: MiB that a layer may use.")] = None,
-    level: Annotated[int | None, typer.Option(min=0, max=5, help="TensorRT: the builder's effort.")] = None,
+    workspace: Annotated[
+        int | None, typer.Option(min=1, help="The most memory for one layer, in MiB.", rich_help_panel=TENSORRT)
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="The effort of the builder.", rich_help_panel=TENSORRT)
+    ] = None,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="TensorRT: the engine runs in newer versions too.")
+        bool,
+        typer.Option(
+            "--version-compatible",
+            help="Build an engine that also runs in newer versions.",
+            rich_help_panel=TENSORRT,
+        ),
     ] = False,
     hardware_compatible: Annotated[
         bool,
-        typer.Option("--hardware-compatible", help="TensorRT: the engine runs on other GPUs too, Ampere and newer."),
+        typer.Option(
+            "--hardware-compatible",
+            help="Build an engine that also runs on other GPUs, Ampere and newer.",
+            rich_help_panel=TENSORRT,
+        ),
     ] = False,
-    compress: Annotated[bool, typer.Option("--compress", help="TensorRT: keep the engine gzip-compressed.")] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="TensorRT: build even if there is an engine.")] = False,
+    compress: Annotated[
+        bool, typer.Option("--compress", help="Compress the engine with gzip.", rich_help_panel=TENSORRT)
+    ] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Build the engine even if there is one already.", rich_help_panel=TENSORRT),
+    ] = False,
     pretrained: Pretrained = False,
     weights: WeightsOption = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Export a network, and check that the file computes what the network does.
+    """Export a network, and check that the file computes the same.
 
-    For an engine and for Triton, the ONNX file is written first, beside the engine; or give one.
+    An engine and a repository for Triton are made from an ONNX file, which is written beside the engine; or give an
+    ONNX file as the model.
 
-    Files in fp16 and int8 are timed beside fp32, where the back end that they are for can run.
+    An fp16 or int8 file is timed in turn with fp32 if its back end can run here.
 
-    Example: scalenet-zoo export scalenet_s0 --precision int8 --on ort-cpu --calibration photographs
+    Example: scalenet-zoo export scalenet_s0 --precision fp16
     """
     from dataclasses import asdict
 
-    from scalenet_zoo.cli.console import print_json, progress_bar, say
+    from scalenet_zoo.cli.console import print_json, say
+    from scalenet_zoo.cli.progress import progress_bar
     from scalenet_zoo.cli.verification import print_gain, print_verification, verification_json
     from scalenet_zoo.export.formats import export_model
     from scalenet_zoo.zoo.sources import UNTRAINED
@@ -168,13 +266,14 @@ def _batch(text: str | None) -> tuple[int, int, int] | None:
 
 
 def _print_engine(record: "EngineRecord") -> None:
-    """What an engine is, and what it is made of."""
-    from scalenet_zoo.cli.console import print_table
+    """Print the facts about an engine, and a table of its layers."""
+    from scalenet_zoo.cli.console import print_table, say
 
     targets = ", ".join(record.options.compute_capabilities) or "from 8.0 on"
     where = f"{record.device.name}, checked there" if record.device else f"compute capability {targets}, not run here"
-    typer.echo(f"\n{record.library} {record.tensorrt}, {record.precision}, batches {':'.join(map(str, record.batch))}")
-    typer.echo(f"for {where}")
+    typer.echo()
+    say(f"{record.library} {record.tensorrt}, {record.precision}, batches {':'.join(map(str, record.batch))}")
+    say(f"for {where}")
     if record.summary is None:
         return
     for name, size in (("weights", record.summary.weights_bytes), ("activations", record.summary.activation_bytes)):

@@ -1,4 +1,4 @@
-"""`pull` and `push`: networks with their weights, from the Hugging Face Hub and to it."""
+"""`pull` and `push`: networks with their weights on the Hugging Face Hub."""
 
 import sys
 from pathlib import Path
@@ -12,18 +12,21 @@ Revision = Annotated[str | None, typer.Option(help="A branch, tag or commit; the
 
 
 def pull_command(
-    repository: Annotated[str, typer.Argument(help="As org/name, hf-hub:org/name, or either with @revision.")],
+    repository: Annotated[str, typer.Argument(help="org/name or hf-hub:org/name; either may end with @revision.")],
     revision: Revision = None,
-    output: Annotated[Path | None, typer.Option(help="The folder to write; by default NAME in this folder.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The folder to write to; NAME in this folder if not given.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Download a network with its weights and card into a folder, and check it.
+    """Download a network from the Hugging Face Hub.
 
-    Commands take hf-hub:org/name as well, from the Hub's cache; a folder is a copy to keep.
+    Writes its spec, weights and model card to a folder, and checks them. The other commands also take hf-hub:org/name,
+    which they keep in the Hub's cache; `pull` makes a copy of your own.
 
     Example: scalenet-zoo pull org/name --output my-network
     """
-    from scalenet_zoo.cli.console import print_json
+    from scalenet_zoo.cli.console import print_json, say
     from scalenet_zoo.core.quantities import format_count
     from scalenet_zoo.zoo.publish import pull
 
@@ -40,33 +43,40 @@ def pull_command(
             }
         )
         return
-    typer.echo(
+    say(
         f"{spec.name}: {spec.task}, {spec.classes} classes, {format_count(spec.cost.macs)} MACs,"
         f" {format_count(spec.cost.params)} parameters, input {spec.input.height}x{spec.input.width}"
     )
     for file in files:
-        typer.echo(f"wrote {file} ({file.stat().st_size:,} bytes)")
-    typer.echo(f"for other commands: local-dir:{pulled.path}")
+        say(f"wrote {file} ({file.stat().st_size:,} bytes)")
+    say(f"use it in other commands as local-dir:{pulled.path}")
 
 
 def push_command(
-    folder: Annotated[Path, typer.Argument(help="A folder of `train` (its best network) or `pull`, or a checkpoint.")],
-    repository: Annotated[str, typer.Argument(help="As org/name; made if there is none.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder of `train`, whose best network is uploaded, a folder of `pull`, or a checkpoint."
+        ),
+    ],
+    repository: Annotated[str, typer.Argument(help="org/name; created if it does not exist.")],
     private: Annotated[
-        bool, typer.Option("--private", help="A new repository is private; an old one must be.")
+        bool, typer.Option("--private", help="Create a private repository; one that exists must be private already.")
     ] = False,
     license: Annotated[  # noqa: A002 - the Hub's name
         str | None,
-        typer.Option("--license", "--licence", help="Of the weights, by the Hub's name: apache-2.0, mit, ..."),
+        typer.Option(
+            "--license", "--licence", help="The licence of the weights, by the Hub's name: apache-2.0, mit, ..."
+        ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="A branch, made if there is none.")] = None,
-    message: Annotated[str | None, typer.Option(help="Of the commit.")] = None,
+    revision: Annotated[str | None, typer.Option(help="A branch; created if it does not exist.")] = None,
+    message: Annotated[str | None, typer.Option(help="The message of the commit.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Upload a network with its weights and a model card to the Hugging Face Hub.
+    """Upload a network to the Hugging Face Hub.
 
-    The card is made from what is known of the network: measured figures, training data, the command that reproduces
-    it; a README.md in the folder is taken instead. Log in first: `hf auth login`, or HF_TOKEN.
+    The weights come with a model card that states measured figures, the training data, and the command that reproduces
+    the network. A README.md in the folder replaces the card. Log in first, with `hf auth login` or HF_TOKEN.
 
     Example: scalenet-zoo push runs/scalenet_s0 org/name --license apache-2.0
     """

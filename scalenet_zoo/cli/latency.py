@@ -1,4 +1,4 @@
-"""What `build --latency` tells of predictions and measurements."""
+"""The output of `build --latency`: predictions and measurements."""
 
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 
 def print_found(found: "LatencyChoice") -> None:
-    """The networks that were tried, predicted and measured; the last one meets the budget."""
-    from scalenet_zoo.cli.console import print_table
+    """Print the networks that were tried, with predicted and measured latencies; the last one meets the budget."""
+    from scalenet_zoo.cli.console import print_table, say
 
     settings = found.settings
-    how = f"{settings.precision}, batch of {settings.batch}, {settings.threads} CPU threads"
-    typer.echo(f"\nlatency on {settings.backend}: {how}; measured: at this machine's best speed")
+    threads = f"{settings.threads} CPU thread{'s' if settings.threads > 1 else ''}"
+    how = f"{settings.precision}, batch of {settings.batch}, {threads}"
+    typer.echo()
+    say(f"latency on {settings.backend}: {how}; measured at this machine's best speed")
     print_table(
         ("tried", "MACs", "predicted", "measured", "visits", "quiet"),
         (
@@ -32,13 +34,14 @@ def print_found(found: "LatencyChoice") -> None:
             for attempt in found.attempts
         ),
         align="lrrrrr",
+        least=("quiet", "visits"),
     )
     if unsure := [f"{each.spec.name} ({format_ms(each.measured)})" for each in found.attempts if not each.quiet]:
-        typer.echo(f"this machine was never undisturbed while it measured {', '.join(unsure)}: these are less sure")
+        say(f"other work disturbed every measurement of {', '.join(unsure)}: these latencies are less certain")
 
 
 def found_json(found: "LatencyChoice") -> dict[str, object]:
-    """The same for programs."""
+    """Return the same as plain values, for JSON."""
     return {
         **found.settings.model_dump(mode="json", exclude={"family", "divisor"}),
         "attempts": [
@@ -56,26 +59,27 @@ def found_json(found: "LatencyChoice") -> dict[str, object]:
 
 
 SHOWN = 12
-"""Candidates that `print_chosen` prints: those nearest to the one that is taken, in accuracy."""
+"""The number of candidates that `print_chosen` prints: those nearest in accuracy to the one that is taken."""
 
 
 def print_chosen(chosen: "Choice", made_int8: bool) -> None:
-    """The published networks that were compared, and why one is taken.
+    """Print the published networks that were compared, and why one of them is taken.
 
     Args:
-        chosen: among which networks, and which.
-        made_int8: whether a file was written in the precision that is taken, if that is int8.
+        chosen: the compared networks, and the one that is taken.
+        made_int8: whether an int8 file was written, if int8 is the precision that is taken.
     """
-    from scalenet_zoo.cli.console import print_table
+    from scalenet_zoo.cli.console import print_table, say
     from scalenet_zoo.explore.entries import command_for
 
     taken, setting = chosen.taken, chosen.setting
     threads = f"{setting.threads} CPU thread{'s' if setting.threads > 1 else ''}"
-    typer.echo(
-        f"\nthe most accurate published network within {format_ms(chosen.budget)} on {setting.backend}, batch of"
+    typer.echo()
+    say(
+        f"the most accurate published network within {format_ms(chosen.budget)} on {setting.backend}, batch of"
         f" {setting.batch}, {threads}: {taken.entry.spec.name} in {taken.precision}"
-        "\n(--family FAMILY would fit one of a family to the latency instead, and let it inherit)"
     )
+    say("(--family FAMILY fits a network of that family to the latency instead, and starts it from published weights)")
     place = chosen.candidates.index(taken)
     first = max(0, min(place - SHOWN // 2, len(chosen.candidates) - SHOWN))
     print_table(
@@ -94,21 +98,22 @@ def print_chosen(chosen: "Choice", made_int8: bool) -> None:
             for each in chosen.candidates[first : first + SHOWN]
         ),
         align="lllrrrll",
+        least=("quiet", "weights", "licence"),
     )
-    typer.echo(
-        f"{chosen.measured} measured now, {len(chosen.candidates) - chosen.measured} before; {chosen.unmeasured} more"
-        " accurate ones have too many MACs; latencies: at this machine's best speed; top-1: quoted, of fp32"
+    say(
+        f"{chosen.measured} measured now, {len(chosen.candidates) - chosen.measured} earlier; {chosen.unmeasured} more"
+        " accurate networks have too many MACs; latencies are at this machine's best speed; top-1 is quoted, for fp32"
     )
     if not taken.quiet:
-        typer.echo(f"this machine was never undisturbed while it measured {taken.entry.spec.name}: that is less sure")
+        say(f"other work disturbed every measurement of {taken.entry.spec.name}: its latency is less certain")
     if taken.precision == "int8":
-        typer.echo("int8 loses some of the quoted accuracy: `scalenet-zoo benchmark --data` measures how much")
+        say("int8 loses some of the quoted accuracy: `scalenet-zoo benchmark --data` measures how much")
         if not made_int8:
-            typer.echo(f"the int8 file: {command_for(taken.entry, setting.backend, taken.precision)}")
+            say(f"to write the int8 file: {command_for(taken.entry, setting.backend, taken.precision)}")
 
 
 def chosen_json(chosen: "Choice") -> dict[str, object]:
-    """The same for programs; all candidates, the most accurate first."""
+    """Return the same as plain values, for JSON, with all candidates, the most accurate first."""
     return {
         **chosen.setting.model_dump(mode="json"),
         "budget_ms": chosen.budget,

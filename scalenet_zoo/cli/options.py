@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 import re
 from enum import StrEnum
@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from scalenet_zoo.cli.completion import complete_model
+
 
 class TaskName(StrEnum):
-    """What a network is for."""
+    """The tasks that networks are made for."""
 
     classification = "classification"
     segmentation = "segmentation"
@@ -17,7 +19,7 @@ class TaskName(StrEnum):
 
 
 class Format(StrEnum):
-    """What a network can be exported to."""
+    """The formats that a network can be exported to."""
 
     onnx = "onnx"
     openvino = "openvino"
@@ -27,29 +29,44 @@ class Format(StrEnum):
 
 
 class BuildFormat(StrEnum):
-    """What `build` exports to; `export` makes the rest from it."""
+    """The formats that `build` exports to; `export` makes the others."""
 
     onnx = "onnx"
 
 
-MODEL = "A name of the zoo, a spec's JSON file, hf-hub:org/name, a folder of `train`, or an exported file."
-"""Help for commands that take any of them."""
+WEIGHTS_PANEL = "Weights"
+DATA = "Data"
+BUDGET = "Budget"
+LATENCY = "Where latency is measured"
+RUN = "The run"
+"""Headings of options that several commands share."""
+
+MODEL = "An entry, a spec's JSON file, hf-hub:org/name, a folder of `train`, or an exported file."
+"""The help for an argument that takes any of them."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Pretrained = Annotated[bool, typer.Option("--pretrained", help="Load published weights from the Hugging Face Hub.")]
+Pretrained = Annotated[
+    bool,
+    typer.Option(
+        "--pretrained", help="Load published weights from the Hugging Face Hub.", rich_help_panel=WEIGHTS_PANEL
+    ),
+]
 WeightsOption = Annotated[
     Path | None,
     typer.Option(
-        help="A file with the network's weights: safetensors or .pth; with our names, timm's, torchvision's,"
-        " efficientnet_pytorch's or those of the official HRNets."
+        help="A file with the network's weights: safetensors or .pth, with our names, timm's, torchvision's,"
+        " efficientnet_pytorch's or those of the official HRNets.",
+        rich_help_panel=WEIGHTS_PANEL,
     ),
 ]
 InheritOption = Annotated[
     str | None,
     typer.Option(
         metavar="SOURCE",
-        help="Start from what another architecture knows: an entry with published weights, hf-hub:org/name, a folder"
-        " of `train`.",
+        help="Start from the weights of another architecture: an entry with published weights, hf-hub:org/name, or a"
+        " folder of `train`.",
+        autocompletion=complete_model,
+        rich_help_panel=WEIGHTS_PANEL,
     ),
 ]
 IgnoreIndex = Annotated[
@@ -57,32 +74,51 @@ IgnoreIndex = Annotated[
     typer.Option(
         min=0,
         max=255,
-        help="Pixels of this value in masks count for nothing; 255, if classes.json does not say otherwise.",
+        help="Ignore pixels with this value in masks; 255 if neither this flag nor classes.json gives one.",
+        rich_help_panel=DATA,
     ),
 ]
 JointsOption = Annotated[
-    Path | None, typer.Option(help="A YAML file with the joints' names, flip_pairs, skeleton or sigmas.")
+    Path | None,
+    typer.Option(
+        help="A YAML file with the joints' names, flip_pairs, skeleton or sigmas.",
+        rich_help_panel=DATA,
+    ),
 ]
-Flip = Annotated[bool, typer.Option("--flip", help="Average over each image and its mirror image.")]
+Flip = Annotated[
+    bool, typer.Option("--flip", help="Average over each image and its mirror image.", rich_help_panel=DATA)
+]
 Tile = Annotated[
     bool,
     typer.Option(
         "--tile",
-        help="Segmentation: show images at their own resolution, in overlapping tiles of the network's input,"
-        " instead of squeezed to the input as training shows them.",
+        help="Segmentation: keep each image's own resolution, and cut it into overlapping tiles of the network's input"
+        " size. Without this flag, images are resized to the input, as in training.",
+        rich_help_panel=DATA,
     ),
 ]
-Overlap = Annotated[float | None, typer.Option(help="Of tiles, as a share of a tile, 0 to 0.9: 0.25 if not given.")]
+Overlap = Annotated[
+    float | None,
+    typer.Option(
+        help="The overlap of tiles, as a share of a tile: 0 to 0.9; 0.25 if not given.",
+        rich_help_panel=DATA,
+    ),
+]
 Boxes = Annotated[
     Path | None,
-    typer.Option(help="Pose: persons' boxes, a JSON file of a detector's results as COCO has them, or of annotations."),
+    typer.Option(
+        help="Pose: the persons' boxes, a JSON file of detections or annotations in the format of COCO.",
+        rich_help_panel=DATA,
+    ),
 ]
-BoxScore = Annotated[float, typer.Option(help="Leave out boxes of lower scores.")]
-BrokenLimit = Annotated[int, typer.Option(min=0, help="Images that may be unreadable.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the initial weights.")]
+BoxScore = Annotated[float, typer.Option(help="Leave out boxes with a lower score than this.", rich_help_panel=DATA)]
+BrokenLimit = Annotated[int, typer.Option(min=0, help="The most images that may be unreadable.", rich_help_panel=DATA)]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**63 - 1, help="The seed of the initial weights.", rich_help_panel=WEIGHTS_PANEL)
+]
 
 _FLAGS = {"source": "SPEC", "num_classes": "--classes", "img_size": "--size", "in_chans": "--in-channels"}
-"""What is called otherwise than in the library."""
+"""Arguments of the library whose flags have other names."""
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -96,10 +132,10 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 
 def as_flags(text: str) -> str:
-    """A message of the library with the names of arguments, which it has in backticks, as this command line's flags."""
+    """Replace the arguments that a message of the library names in backticks by the flags of the command line."""
     return re.sub(r"`(\w+)`", lambda found: _FLAGS.get(found[1]) or f"--{found[1].replace('_', '-')}", text)
 
 
 def parse_words(text: str | None) -> list[str]:
-    """Read "fp32,int8"; None and nothing: no words."""
+    """Read words separated by commas, such as "fp32,int8"; None and the empty text give no words."""
     return [word.strip() for word in text.split(",")] if text else []

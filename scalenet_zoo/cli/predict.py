@@ -1,10 +1,11 @@
-"""`predict`: what a network says about images."""
+"""`predict`: what a network finds in images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalenet_zoo.cli.completion import complete_model
 from scalenet_zoo.cli.options import (
     MODEL,
     Boxes,
@@ -29,29 +30,39 @@ def predict_command(
         typer.Argument(help="Image files, or folders of them; two sample photographs if none are given."),
     ] = None,
     *,
-    model: Annotated[str, typer.Option(help=MODEL)],
+    model: Annotated[str, typer.Option(help=MODEL, autocompletion=complete_model)],
     pretrained: Pretrained = False,
     weights: WeightsOption = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to print.")] = 5,
     output: Annotated[
-        Path | None, typer.Option(help="A folder for PNGs: segmentations or joints, drawn over the images.")
+        Path | None, typer.Option(help="A folder for PNGs: the images with the label, areas or joints drawn on them.")
     ] = None,
     flip: Flip = False,
     tile: Tile = False,
     overlap: Overlap = None,
     boxes: Boxes = None,
     box_score: BoxScore = 0.3,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Pose: draw and list only joints with this score or more. If not given: list all, draw from 0.2.",
+        ),
+    ] = None,
     broken_limit: BrokenLimit = 100,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Predict classes, the classes' areas, or joints, for images; draw areas and joints.
+    """Predict classes, areas or joints in images, and draw them.
 
-    A pose network takes the whole image for one person's, or finds the person in each of the boxes given.
+    A pose network takes the whole image as one person, or finds a person in each of the given boxes. A classifier of
+    handwritten digits (`--data digits`) finds the digit in a drawing of any size, dark on light or light on dark.
 
     Example: scalenet-zoo predict cat.jpg --model efficientnet_b0 --pretrained
     """
-    from scalenet_zoo.cli.console import print_json, progress_bar, say
+    from scalenet_zoo.cli.console import print_json, say
+    from scalenet_zoo.cli.progress import progress_bar
     from scalenet_zoo.models.prediction import predict
 
     with progress_bar() as advance:
@@ -67,6 +78,7 @@ def predict_command(
             overlap=overlap,
             boxes=boxes,
             box_score=box_score,
+            threshold=threshold,
             broken_limit=broken_limit,
             seed=seed,
             on_progress=advance,

@@ -5,48 +5,101 @@ from typing import Annotated
 
 import typer
 
-from scalenet_zoo.cli.options import Json, TaskName, parse_size
+from scalenet_zoo.cli.completion import complete_backend, complete_family, complete_precision
+from scalenet_zoo.cli.options import LATENCY, Json, TaskName, parse_size
 from scalenet_zoo.core.bounds import PROFILE_ITEMS, THREADS
+
+NETWORKS = "The networks"
+PLAN = "How much is measured"
 
 
 def profile_command(
-    on: Annotated[str, typer.Option(help="The back end: ort-cpu, torch, tensorrt, ...; `doctor` lists them.")],
-    task: Annotated[TaskName, typer.Option(help="What the networks are for.")] = TaskName.classification,
+    on: Annotated[
+        str,
+        typer.Option(
+            help="The back end: ort-cpu, torch, tensorrt, ...; `scalenet-zoo doctor` lists them.",
+            autocompletion=complete_backend,
+        ),
+    ],
+    task: Annotated[
+        TaskName, typer.Option(help="The task of the networks.", rich_help_panel=NETWORKS)
+    ] = TaskName.classification,
     family: Annotated[
         str | None,
         typer.Option(
             help="scalenet, efficientnet, efficientnet_lite or a family's JSON file; for other tasks scalenas or hrnet,"
-            " or both."
+            " or both if not given.",
+            autocompletion=complete_family,
+            rich_help_panel=NETWORKS,
         ),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="Of the image, for other tasks: 512x1024; each entry's if not given.")
+        str | None,
+        typer.Option(
+            help="The size of the image, for other tasks than classification: 512x1024; each entry's if not given.",
+            rich_help_panel=NETWORKS,
+        ),
+    ] = None,
+    divisor: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Channels of classifiers are multiples of this number; 8 if not given.",
+            rich_help_panel=NETWORKS,
+        ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, max=THREADS, help="CPU threads; all cores if not given.")
+        int | None,
+        typer.Option(
+            min=1,
+            max=THREADS,
+            help="CPU threads; as many as there are cores if not given.",
+            rich_help_panel=LATENCY,
+        ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or, on ort-cpu and openvino, int8.")] = "fp32",
-    divisor: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Channels of classifiers are multiples of it, 8 if not given.")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Measure little: minutes instead of half an hour.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Images per inference.", rich_help_panel=LATENCY)] = 1,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="fp32, fp16 or, on ort-cpu and openvino, int8.",
+            autocompletion=complete_precision,
+            rich_help_panel=LATENCY,
+        ),
+    ] = "fp32",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Measure less: minutes instead of half an hour.", rich_help_panel=PLAN)
+    ] = False,
     layers: Annotated[
         int | None,
-        typer.Option(min=0, max=PROFILE_ITEMS, help="Layers to measure, in context; for other tasks, short networks."),
+        typer.Option(
+            min=0,
+            max=PROFILE_ITEMS,
+            help="Layers to measure, within a network; short networks for other tasks than classification.",
+            rich_help_panel=PLAN,
+        ),
     ] = None,
-    networks: Annotated[int | None, typer.Option(min=4, max=PROFILE_ITEMS, help="Networks to fit to.")] = None,
-    held_out: Annotated[int | None, typer.Option(min=2, max=PROFILE_ITEMS, help="Networks to judge by.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is sampled.")] = 0,
+    networks: Annotated[
+        int | None, typer.Option(min=4, max=PROFILE_ITEMS, help="Networks to fit the model to.", rich_help_panel=PLAN)
+    ] = None,
+    held_out: Annotated[
+        int | None,
+        typer.Option(min=2, max=PROFILE_ITEMS, help="Held-out networks to judge the model by.", rich_help_panel=PLAN),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="The seed of the sampled layers and networks.", rich_help_panel=PLAN)
+    ] = 0,
     output: Annotated[
-        Path | None, typer.Option(help="The model's file (.json); a cache that `build --latency` reads if not given.")
+        Path | None,
+        typer.Option(help="The model's file (.json); if not given, a cache that `build --latency` reads."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure layers and networks of a family on a back end, and fit a latency model to them.
+    """Fit a latency model for a family on a back end.
 
-    For segmentation and pose: networks of the search space, in the widths and at the sizes of the zoo's entries.
-    Interrupted, it goes on where it stopped.
+    The command measures layers and networks of the family and fits the model to them. For segmentation and pose, it
+    measures networks of the search space, in the widths and at the sizes of the zoo's entries. An interrupted run
+    resumes where it stopped.
 
     Example: scalenet-zoo profile --on ort-cpu --threads 2
     """
@@ -57,7 +110,8 @@ def profile_command(
     if output is not None and output.suffix != ".json":
         raise typer.BadParameter(f"--output: found {output}, expected a file that ends with .json")
 
-    from scalenet_zoo.cli.console import print_json, print_table, progress_lines
+    from scalenet_zoo.cli.console import print_json, print_table
+    from scalenet_zoo.cli.progress import progress_lines
     from scalenet_zoo.core.backends import check_backend, require_backend
     from scalenet_zoo.core.files import cache_folder
     from scalenet_zoo.core.outputs import check_writable

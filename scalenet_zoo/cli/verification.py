@@ -1,10 +1,10 @@
-"""What `build` and `export` tell of a checked export."""
+"""The output of `build` and `export` about a checked file."""
 
 from typing import TYPE_CHECKING
 
 import typer
 
-from scalenet_zoo.cli.console import print_table
+from scalenet_zoo.cli.console import print_table, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_verification(check: "Verification") -> None:
-    """What the network and its exported file say about a photograph, how far apart, and how fast."""
+    """Print the predictions of a network and of its exported file, their difference and their latencies."""
     from scalenet_zoo.inference.predict import row_text
 
     typer.echo()
@@ -34,17 +34,18 @@ def print_verification(check: "Verification") -> None:
                 f"{check.exported_ms:.2f} ms",
             ),
         ],
-        align="lll",
+        align="lww",
     )
+    threads = f"{check.threads} CPU thread{'s' if check.threads > 1 else ''}"
     sizes = [str(size) for size in check.batch_sizes]
     batches = " and ".join(filter(None, (", ".join(sizes[:-1]), sizes[-1])))
-    typer.echo(
+    say(
         f"largest difference {check.difference:.2g}, {check.relative:.2g} of the largest output; root mean square"
-        f" {check.noise:.2g} (batches of {batches}); {check.threads} CPU threads"
+        f" {check.noise:.2g} (batches of {batches}); {threads}"
     )
     if check.agreement:
         found = check.agreement
-        typer.echo(f"agreement with the network: {found.measure} {found.share:.3f} on {found.images} images")
+        say(f"agreement with the network: {found.measure} {found.share:.3f} on {found.images} images")
 
 
 def _rows(check: "Verification", output: "np.ndarray") -> "list[Row]":
@@ -55,16 +56,16 @@ def _rows(check: "Verification", output: "np.ndarray") -> "list[Row]":
 
 
 def print_gain(gain: "Gain") -> None:
-    """How a file compares with fp32, and plainly if it is slower."""
+    """Print how the latency of a file compares with fp32, and a warning if the file is slower."""
     ratio = f"{gain.ratio.median:.2f}x ({gain.ratio.low:.2f} to {gain.ratio.high:.2f})"
     times = f"{gain.latency.median:.2f} ms, fp32 {gain.fp32.median:.2f} ms"
-    typer.echo(f"latency on {gain.backend}, measured in turn with fp32: {times}: {ratio}")
+    say(f"latency on {gain.backend}, measured in turn with fp32: {times}: {ratio}")
     if gain.slower:
-        typer.echo(f"{gain.precision} is slower than fp32 on {gain.backend} here: prefer fp32, or another back end")
+        say(f"{gain.precision} is slower than fp32 on {gain.backend} here: prefer fp32, or another back end")
 
 
 def verification_json(check: "Verification") -> dict[str, object]:
-    """The same for programs."""
+    """Return the same as plain values, for JSON."""
     agreement = check.agreement
     return {
         "photograph": check.photograph,

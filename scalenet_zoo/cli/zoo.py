@@ -1,24 +1,32 @@
-"""`list` and `show`: what the zoo holds."""
+"""`list` and `show`: the entries of the zoo."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scalenet_zoo.cli.completion import complete_model
 from scalenet_zoo.cli.options import Json, TaskName
 
 if TYPE_CHECKING:
     from scalenet_zoo.zoo.published import PublishedEntry
 
+LABEL = 10
+"""The width of the names of facts below the table of `show`."""
 TaskOption = Annotated[TaskName | None, typer.Option(help="Only entries for this task.")]
 
 
 def list_command(
-    pattern: Annotated[str, typer.Argument(help="A shell pattern for names.")] = "*",
+    pattern: Annotated[
+        str, typer.Argument(help="A shell pattern for names, such as 'scalenet_*'.", autocompletion=complete_model)
+    ] = "*",
     task: TaskOption = None,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Only entries with published weights.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the zoo's entries: their cost, the published weights that --pretrained takes, and what is reported.
+    """List the zoo's entries with their cost and accuracy.
+
+    The weights are those that --pretrained loads, and the number of further tags; top-1 is the accuracy that timm
+    reports for them. The last column has results that other sources report.
 
     Example: scalenet-zoo list 'scalenet_*'
     """
@@ -44,7 +52,7 @@ def list_command(
         )
         return
     print_table(
-        ("name", "task", "input", "MACs", "params", "weights", "top-1", "reported"),
+        ("name", "task", "input", "MACs", "params", "top-1", "weights", "reported"),
         (
             (
                 spec.name,
@@ -56,39 +64,45 @@ def list_command(
                 "; ".join(
                     f"{r.value:g} {r.metric} ({r.origin})"
                     for r in spec.provenance.results
-                    if not is_of_weights(r)  # they are in the columns before
+                    if not is_of_weights(r)  # the columns before have them
                 )
                 or "-",
             )
             for spec in specs
         ),
-        align="llrrrlrl",
+        align="llrrrrww",
+        least=("reported", "task"),
     )
 
 
 def _default_weights(entry: "PublishedEntry") -> tuple[str, str]:
-    """What `pretrained` takes, how many other tags there are, and the top-1 that timm reports of it."""
+    """Format the top-1 accuracy of an entry's default weights, and their tag with the number of further tags."""
     weights, more = entry.default, len(entry.weights) - 1
     result = weights.result_at(entry.pixels)
-    name = weights.tag if result else f"timm, without head ({weights.timm})"
-    return f"{name} (+{more})" if more else name, f"{result.top1:.1f}" if result else "-"
+    name = weights.tag if result else f"{weights.tag}, backbone"
+    return f"{result.top1:.1f}" if result else "-", f"{name} (+{more})" if more else name
 
 
 def show_command(
     spec: Annotated[
         str,
-        typer.Argument(help="A name of the zoo, maybe with a tag, a spec's JSON file, hf-hub:org/name or a folder."),
+        typer.Argument(
+            help="An entry, with a tag or without, a spec's JSON file, hf-hub:org/name or a folder.",
+            autocompletion=complete_model,
+        ),
     ],
     as_json: Json = False,
 ) -> None:
-    """Show a spec: its layers with their MACs and parameters, sums per stage, and totals.
+    """Show a network's layers with their MACs and parameters.
+
+    The table has sums per stage and in total; below it are the source, the published weights and the reported results.
 
     Example: scalenet-zoo show scalenet_s0
     """
     from dataclasses import asdict
 
     from scalenet_zoo.arch.layer_table import layer_table
-    from scalenet_zoo.cli.console import print_json, print_table, say
+    from scalenet_zoo.cli.console import print_json, print_table
     from scalenet_zoo.zoo.published import is_of_weights, published_entry, published_weights
     from scalenet_zoo.zoo.sources import load_spec
 
@@ -119,14 +133,22 @@ def show_command(
     lines.append(("= total", "", "", f"{arch.cost.macs:,}", f"{arch.cost.params:,}"))
     size = f"{arch.input.channels}x{arch.input.height}x{arch.input.width}"
     typer.echo(f"{arch.name}: {arch.task}, input {size}\n")
-    print_table(("layer", "", "output", "MACs", "params"), lines, align="llrrr")
-    typer.echo(f"\npeak activations  {peak / 2**20:.1f} MiB for one fp32 image\nhash              {arch.hash}")
-    say(f"source            {arch.provenance.source}")
+    print_table(("layer", "what", "output", "MACs", "params"), lines, align="lwlrr")
+    typer.echo()
+    _say("memory", f"{peak / 2**20:.1f} MiB for the activations of one fp32 image")
+    _say("hash", arch.hash)
+    _say("source", arch.provenance.source)
     for weights in published.weights if published else ():
         quoted = ", ".join(f"{each.top1:.1f} top-1 at {each.pixels}" for each in weights.results)
-        told = f"{weights.timm}: {quoted}" if quoted else weights.timm
-        say(f"weights           {told}{' (--pretrained)' if weights == taken else ''}")
+        about = f"{weights.timm}: {quoted}" if quoted else weights.timm
+        _say("weights", f"{about}{' (--pretrained)' if weights == taken else ''}")
     for result in arch.provenance.results:
-        if published and is_of_weights(result):  # told already
-            continue
-        say(f"reported          {result.value:g} {result.metric} on {result.data} ({result.origin})")
+        if not (published and is_of_weights(result)):  # the lines before have these
+            _say("reported", f"{result.value:g} {result.metric} on {result.data} ({result.origin})")
+
+
+def _say(name: str, value: str) -> None:
+    """Print a fact below the table of layers."""
+    from scalenet_zoo.cli.console import say
+
+    say(f"{name:<{LABEL}}{value}", indent=LABEL)

@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, files, quantities, this machine."""
+"""The lowest layer, which all others use: errors, files, quantities and facts about this machine."""

@@ -1,4 +1,4 @@
-"""Which back ends can run networks on this machine, and what the others lack."""
+"""The back ends that can run networks on this machine, and what the others lack."""
 
 import os
 import platform
@@ -20,9 +20,9 @@ from typing import Any, Literal
 from scalenet_zoo.core.errors import BackendError
 
 Precision = Literal["fp32", "fp16", "int8"]
-"""Of weights and activations, as `--precision` takes it."""
+"""Precision of weights and activations, as `--precision` takes it."""
 TargetBackend = Literal["ort-cpu", "openvino", "tensorrt", "tensorrt-rtx"]
-"""Back ends that an int8 file can be made for."""
+"""The back ends that an int8 file can be made for."""
 PACKAGES = (
     "scalenet-zoo",
     "torch",
@@ -46,7 +46,7 @@ class Backend:
     Attributes:
         name: as `--on` takes it.
         ready: whether it can run here.
-        about: the device it runs on or, if not ready, what is missing and how to get it.
+        about: the device that it runs on or, if it is not ready, what is missing and how to get it.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Backend:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter here; "not installed" where one is missing."""
+    """Versions of Python and of the packages in `PACKAGES`; "not installed" for a missing one."""
     found = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         try:
@@ -66,7 +66,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Describe this machine, for measurements that are kept: processor, cores, GPU, driver, versions, date."""
+    """Describe this machine, for stored measurements: processor, cores, GPU, driver, system, versions and date."""
     import torch
 
     return {
@@ -90,15 +90,15 @@ def driver_version() -> str | None:
 
 
 def find_backends() -> list[Backend]:
-    """Look at this machine: packages, compilers, providers, GPU."""
+    """Look for what each back end needs on this machine: packages, compilers, providers, a GPU."""
     return [find_backend(name) for name in BACKENDS]
 
 
 def check_backend(name: str) -> None:
-    """See that a back end has this name, whether or not it can run here; takes no time.
+    """Check that there is a back end of this name, whether or not it can run here; takes no time.
 
     Raises:
-        BackendError: none has.
+        BackendError: there is no back end of this name.
     """
     if name not in _PROBES:
         raise BackendError(f"{name}: found no such back end, expected one of {', '.join(BACKENDS)}")
@@ -116,10 +116,10 @@ def find_backend(name: str) -> Backend:
 
 
 def require_backend(name: str) -> Backend:
-    """Look for what one back end needs, and insist.
+    """Look for what one back end needs, and refuse one that cannot run here.
 
     Raises:
-        BackendError: it cannot run here, and why, or there is no back end of this name.
+        BackendError: it cannot run here (the message says why), or there is no back end of this name.
     """
     backend = find_backend(name)
     if not backend.ready:
@@ -143,7 +143,7 @@ def _gpu_name() -> str:
 
 
 def no_gpu() -> str | None:
-    """Say what is missing for torch, and so for the rest, to run on a GPU."""
+    """Say what torch, and thus every other back end, lacks to run on a GPU; None: nothing."""
     import torch
 
     if torch.cuda.is_available():
@@ -173,7 +173,7 @@ def _no_provider(name: str) -> Callable[[], str | None]:
 
 @cache
 def _does_not_load(provider: str) -> str | None:
-    """Open a session on an ONNX Runtime provider, which leaves one out in silence if its libraries are not there."""
+    """Say what an ONNX Runtime provider lacks; ONNX Runtime drops a provider silently if its libraries are missing."""
     import onnx
     import onnxruntime
 
@@ -184,7 +184,7 @@ def _does_not_load(provider: str) -> str | None:
     onnxruntime.set_default_logger_severity(4)  # the message below says enough
     try:
         with redirect_stdout(StringIO()):
-            onnxruntime.preload_dlls()  # those that lie in Python packages
+            onnxruntime.preload_dlls()  # the libraries in Python packages
         if provider == "Tensorrt":
             import_module("tensorrt")
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=[name], enable_fallback=0)
@@ -195,11 +195,11 @@ def _does_not_load(provider: str) -> str | None:
     finally:
         onnxruntime.set_default_logger_severity(2)
     packages = "'onnxruntime-gpu[cuda,cudnn]'" + (" 'tensorrt<11'" if provider == "Tensorrt" else "")
-    return f"ONNX Runtime's {provider} provider lacks a library, or its right version: pip install {packages}"
+    return f"ONNX Runtime's {provider} provider lacks a library, or has the wrong version: pip install {packages}"
 
 
 def no_package(module: str, extra: str) -> str | None:
-    """Say how to get a package that is not there."""
+    """Say how to get a package that is missing; None: it is installed."""
     return f"no package {module}: pip install 'scalenet-zoo[{extra}]'" if find_spec(module) is None else None
 
 

@@ -1,4 +1,4 @@
-"""What processes that torch.distributed joins do together."""
+"""Work shared by the processes of torch.distributed."""
 
 import os
 import sys
@@ -11,8 +11,8 @@ _T = TypeVar("_T")
 
 
 def rank_and_world() -> tuple[int, int]:
-    """Which process this is, of how many."""
-    if "torch" not in sys.modules:  # nobody can have joined processes, and reading a run's files needs no torch
+    """The rank of this process and the number of processes; (0, 1) if there is only this one."""
+    if "torch" not in sys.modules:  # then there is no process group, and reading a run's files needs no torch
         return 0, 1
     import torch.distributed
 
@@ -22,15 +22,15 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def is_launched_first() -> bool:
-    """Whether this is the first process that torchrun or accelerate launch started; known before they have joined."""
+    """Tell whether torchrun or accelerate launch started this process first; known before processes have joined."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def on_all_ranks(make: Callable[[], _T]) -> list[_T]:
-    """What `make` gives in each process, for all of them; where it fails in one, all fail alike.
+    """Call `make` in each process and give all results to each of them; if it fails in one process, all fail.
 
     Raises:
-        ZooError: as `make`.
+        ZooError: `make` raised it, in this process or another.
     """
     if rank_and_world()[1] == 1:
         return [make()]
@@ -47,17 +47,17 @@ def on_all_ranks(make: Callable[[], _T]) -> list[_T]:
 
 
 def on_main_rank(make: Callable[[], _T]) -> _T:
-    """What `make` gives in the first process, for all of them; where it fails there, all fail alike.
+    """Call `make` in the first process and give its result to all; if it fails there, all processes fail.
 
     Raises:
-        ZooError: as `make`.
+        ZooError: `make` raised it.
     """
     made: _T = on_all_ranks(lambda: make() if rank_and_world()[0] == 0 else None)[0]  # type: ignore[assignment]
     return made
 
 
 def all_gather(share: _T) -> list[_T]:
-    """What each process has, for all processes."""
+    """Give the shares of all processes, in the order of their ranks, to each of them."""
     world = rank_and_world()[1]
     if world == 1:
         return [share]
@@ -69,7 +69,7 @@ def all_gather(share: _T) -> list[_T]:
 
 
 def leave() -> None:
-    """Leave the processes that torch.distributed joined, if it did."""
+    """Leave torch.distributed's process group, if there is one."""
     import torch.distributed
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""The errors that the library raises on purpose: one type a kind of failure, one line a message."""
+"""The errors that the library raises on purpose: one type per kind of failure, with messages of one line."""
 
 from scalenet_zoo.core.bounds import MESSAGE_CHARACTERS
 from scalenet_zoo.core.quoting import elide, printable
@@ -7,7 +7,7 @@ from scalenet_zoo.core.quoting import elide, printable
 class ZooError(Exception):
     """Base of every error below; the command line prints its message as one line and exits with 1.
 
-    Messages quote files: control characters in them are shown escaped, and what is too long loses its middle.
+    Messages quote files, so control characters are shown escaped, and a message that is too long loses its middle.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -15,9 +15,9 @@ class ZooError(Exception):
 
 
 class UsageError(ZooError, ValueError):
-    """Arguments do not go together, or not with the network.
+    """Arguments do not fit together, or do not fit the network.
 
-    The message has names of arguments in backticks; the command line shows their flags there, and exits with 2.
+    The message has the names of arguments in backticks; the command line shows their flags instead, and exits with 2.
     """
 
 
@@ -26,7 +26,7 @@ class SpecError(ZooError, ValueError):
 
 
 class ModelNotFoundError(ZooError, LookupError):
-    """No entry of the zoo, and no file, has this name."""
+    """Neither an entry of the zoo nor a file has this name."""
 
 
 class QuantityError(ZooError, ValueError):
@@ -42,7 +42,7 @@ class WeightsError(ZooError):
 
 
 class InputError(ZooError, ValueError):
-    """An input file (an image, say) cannot be read."""
+    """An input file, such as an image, cannot be read."""
 
 
 class OutputError(ZooError, OSError):
@@ -50,7 +50,7 @@ class OutputError(ZooError, OSError):
 
 
 class TrainingError(ZooError):
-    """Training cannot begin, go on, or did not work."""
+    """Training cannot begin, cannot continue, or failed."""
 
 
 class BackendError(ZooError):

@@ -1,4 +1,4 @@
-"""What a file that somebody named is, where another kind was expected: by how it begins, then by its name."""
+"""The kind of a file given where another kind is expected, recognised by its first bytes, then by its name."""
 
 import os
 from contextlib import suppress
@@ -39,7 +39,8 @@ _BEGINNINGS = (
     (b"<!doctype html", WEB_PAGE),
     (b"<html", WEB_PAGE),
 )
-"""What zips of torch, pickles, ONNX's field `ir_version` and TensorRT's engines begin with."""
+"""The first bytes of torch's zip files, of pickles, of ONNX's field `ir_version`, of TensorRT's engines, of Git LFS
+pointers and of web pages, each with its kind."""
 
 _ABOUT = {
     ONNX: "is an ONNX file",
@@ -64,19 +65,19 @@ _FOR_NETWORKS = {
 
 
 def user_path(path: str | Path) -> Path:
-    """A path as somebody wrote it, with `~` for a home; of a user who is not there, it stays."""
+    """Make a path from what a user wrote: `~` becomes a home folder, unless there is no such user."""
     with suppress(RuntimeError):
         return Path(path).expanduser()
     return Path(path)
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is such a folder; a name that is too long is none's."""
+    """Tell whether a folder exists; a name that is too long counts as missing."""
     return os.path.isdir(path)  # noqa: PTH112 - Path raises for such names
 
 
 def kind_of(path: Path) -> str | None:
-    """Which of these kinds a file is; None: another, or no file that can be read."""
+    """Recognise the kind of a file; None: another kind, or a file that cannot be read."""
     with suppress(ValueError, OSError):
         regular_file(path)
         with path.open("rb") as file:
@@ -89,21 +90,21 @@ def kind_of(path: Path) -> str | None:
 
 
 def no_network(path: Path) -> str | None:
-    """Say what a file is that is no spec, and what to do with it; None: it may be one."""
+    """Say what a file is instead of a spec, and what to do with it; None: it may be a spec."""
     kind = kind_of(path)
     return f"{_ABOUT[kind]}, expected a spec (JSON) or a model folder; {_FOR_NETWORKS[kind]}" if kind else None
 
 
 def no_weights(path: Path) -> str | None:
-    """Say what a file is that holds no weights of ours; None: it may."""
+    """Say what a file is instead of safetensors weights; None: it may hold them."""
     kind = kind_of(path)
     return _ABOUT[kind] if kind not in (None, SAFETENSORS) else None
 
 
 def exported_kind(path: Path) -> str | None:
-    """Whether a file is one of `export`, ONNX, ENGINE or OPENVINO, by its name, then by how it begins; None: none.
+    """Tell whether a file is of a kind that `export` writes: ONNX, ENGINE or OPENVINO; None: it is not.
 
-    By the name alone it need not be there.
+    The name decides first, then the first bytes; a file whose name decides need not exist.
     """
     named = _SUFFIXES.get(path.suffix.lower())
     kind = named or kind_of(path)

@@ -1,4 +1,4 @@
-"""Reading files that may be hostile, and writing files that appear whole or not at all."""
+"""Reading of files that may be hostile, and writing of files that appear whole or not at all."""
 
 import json
 import math
@@ -17,17 +17,17 @@ from scalenet_zoo.core.locks import locked, try_lock, unlock
 from scalenet_zoo.core.quoting import quoted
 
 SCRATCH = ".scalenet-zoo-"
-"""What the names of folders begin with in which files are written before they appear."""
+"""The prefix of temporary folders, in which files are written before they appear."""
 
 
 def regular_file(path: Path) -> int:
-    """Insist that a path is of a file with an end: pipes and devices are not even opened.
+    """Check that a path leads to a regular file; pipes and devices are not even opened.
 
     Returns:
-        Its size in bytes.
+        The file's size in bytes.
 
     Raises:
-        ValueError: one line that says what it is instead, without the file's name.
+        ValueError: it is something else, or cannot be read; the message is one line without the file's name.
     """
     try:
         status = path.stat()
@@ -41,10 +41,10 @@ def regular_file(path: Path) -> int:
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:
-    """Read a regular file of a bounded size.
+    """Read a regular file of at most `max_bytes`.
 
     Raises:
-        ValueError: one line that says what is wrong with the file, without the file's name.
+        ValueError: it is too large, or cannot be read; the message is one line without the file's name.
     """
     if (size := regular_file(path)) > max_bytes:
         raise ValueError(f"found {size:,} bytes, expected at most {max_bytes:,}")
@@ -56,37 +56,37 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def read_text(path: Path, max_bytes: int = LINES_BYTES) -> str:
-    """Read a UTF-8 text, without its byte order mark if it has one.
+    """Read a UTF-8 text file of at most `max_bytes`; drop its byte order mark if it has one.
 
     Raises:
-        ValueError: as `read_bytes`.
+        ValueError: as for `read_bytes`, or it is not UTF-8.
     """
     return _decoded(read_bytes(path, max_bytes))
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text that are not empty, without white space around them.
+    """Read the lines of a UTF-8 text file that are not empty, without white space around them.
 
     Raises:
-        ValueError: as `read_bytes`.
+        ValueError: as for `read_text`.
     """
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def read_json(path: Path, max_bytes: int = JSON_BYTES) -> Any:  # noqa: ANN401 - JSON is any of six types
-    """Read strict JSON: no duplicate keys, no NaN or Infinity, integers of 64 bits, bounded size and depth.
+    """Read strict JSON: no duplicate keys, no NaN or Infinity, 64-bit integers, bounded size and depth.
 
     Raises:
-        ValueError: as `read_bytes`.
+        ValueError: as for `read_text` and `parse_json`.
     """
     return parse_json(read_text(path, max_bytes))
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401 - as read_json
-    """The same for a text.
+    """Parse strict JSON, as `read_json` does, from a text.
 
     Raises:
-        ValueError: one line that says what is wrong with it.
+        ValueError: the text is not valid; the message is one line.
     """
     try:
         value = json.loads(
@@ -107,10 +107,10 @@ def parse_json(text: str) -> Any:  # noqa: ANN401 - as read_json
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file that grows line by line; a last line that a kill cut off is left out.
+    """Read the JSON objects of a file that grows line by line, without a last line that a kill cut off.
 
     Raises:
-        ValueError: one line that says what is wrong, and in which line, without the file's name.
+        ValueError: a line is not valid; the message is one line with the line's number, without the file's name.
     """
     *whole, last = read_bytes(path, LINES_BYTES).split(b"\n")
     rows = [_json_line(line, number) for number, line in enumerate(whole, 1)]
@@ -130,12 +130,12 @@ def _json_line(line: bytes, number: int) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> Any:  # noqa: ANN401 - as JSON
-    """Read YAML of plain values: texts, numbers (1e-3 too), true and false, null, lists, and mappings by text.
+    """Read YAML of plain values: texts, numbers (1e-3, too), true and false, null, lists, and mappings with text keys.
 
-    What anchors repeat counts each time, so that a short file does not become a large value.
+    The bound on values counts anchors each time they are used, so a short file cannot become a large value.
 
     Raises:
-        ValueError: as `read_bytes`.
+        ValueError: as for `read_text` and `yaml_files.parse_yaml`.
     """
     from scalenet_zoo.core.yaml_files import parse_yaml
 
@@ -196,7 +196,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _field_of_number(text: str) -> str:
-    """Where the first number stands that `parse_json` refuses."""
+    """Find the field of the first number that `parse_json` refuses."""
     wrong = object()
     value = json.loads(
         text,
@@ -208,9 +208,9 @@ def _field_of_number(text: str) -> str:
 
 
 def _field_of(wanted: object, value: object) -> str:
-    """Where a value stands in a document: the names and places on the way to it, joined by dots."""
+    """Find the path of a value in a document: the keys and indices that lead to it, joined by dots."""
     places = [("", value)]
-    for path, each in places:  # which grows
+    for path, each in places:  # the list grows in the loop
         if each is wanted:
             return path.removeprefix(".")
         items = each.items() if isinstance(each, dict) else enumerate(each) if isinstance(each, list) else ()
@@ -222,7 +222,7 @@ def _field_of(wanted: object, value: object) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file's content."""
+    """Compute the sha256 of a file's content, in hexadecimal."""
     import hashlib
 
     with path.open("rb") as file:
@@ -230,34 +230,33 @@ def file_sha256(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """The user's folder for what can be made anew, if slowly: engines, timings of kernels, latency models."""
+    """The user's folder for what can be rebuilt, if slowly: engines, kernel timings and latency models."""
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - Path fails without a home
     return Path(caches) / "scalenet-zoo"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; rename it to `path` on success, remove it on failure.
+    """Give the name of a temporary file beside `path`; rename it to `path` on success, remove it on failure.
 
-    The temporary name keeps the suffix of `path` and lies in a directory of its own, so that files
-    written beside it (an ONNX file's external data) are moved along; two writers of the same files
-    do not mix them.
+    The temporary file has the name of `path` and lies in its own directory. Files written beside it (an ONNX file's
+    external data) are moved along, and two writers of the same files do not mix them.
 
     Raises:
-        OutputError: the file cannot be written: the disk is full, say, or `path` is a directory.
+        OutputError: the file cannot be written; for example, the disk is full or `path` is a directory.
     """
     with _beside(path) as scratch:
         if path.is_dir():
             raise OutputError(f"{path}: is a directory, expected a file to write")
         yield scratch / path.name
         with locked(path.parent):
-            for file in sorted(scratch.iterdir(), key=lambda file: file.name == path.name):  # the file itself last
+            for file in sorted(scratch.iterdir(), key=lambda file: file.name == path.name):  # `path` comes last
                 file.replace(path.parent / file.name)
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder beside `path`; on success it takes the place of `path`, on failure it is removed.
+    """Give an empty folder beside `path`; on success, put it in the place of `path`; on failure, remove it.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -276,13 +275,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
-    """Give an empty folder, which is removed in the end; those of processes that were killed are removed first.
+    """Give an empty folder and remove it in the end; first remove the folders of processes that were killed.
 
     Args:
-        parent: the folder to make it in; None: the system's for temporary files.
+        parent: the folder to make it in; None: the system's folder for temporary files.
     """
     parent = Path(gettempdir()) if parent is None else parent
-    with locked(parent):  # between its making and its locking nobody takes it for left behind
+    with locked(parent):  # so that no process takes it for a leftover before it is locked
         _clear(parent)
         held = Path(mkdtemp(prefix=SCRATCH, dir=parent))
         lock = try_lock(held)
@@ -295,7 +294,7 @@ def scratch_folder(parent: Path | None = None) -> Iterator[Path]:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove the folders of `scratch_folder` in a folder, and in those below it, whose processes were killed."""
+    """Remove the folders that `scratch_folder` made in this folder or below it for processes that were killed."""
     for name, folders, _ in os.walk(folder):
         if any(inner.startswith(SCRATCH) for inner in folders):
             with locked(Path(name)):
@@ -307,7 +306,7 @@ def _clear(parent: Path) -> None:
     for path in parent.glob(f"{SCRATCH}*/"):
         try:
             lock = try_lock(path)
-        except BlockingIOError:  # somebody works in it
+        except BlockingIOError:  # a process works in it
             continue
         if lock is not None:
             with suppress(OSError):
@@ -317,7 +316,7 @@ def _clear(parent: Path) -> None:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """Give a scratch folder in the folder of `path`, which is made; what goes wrong is told as of `path`."""
+    """Give a scratch folder in the folder of `path`, which is made if necessary; errors name `path` instead."""
     scratch = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -333,7 +332,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def format_json(value: object, indent: str = "", width: int = 120) -> str:
-    """Write JSON with every list and object that fits on a line on one line."""
+    """Format JSON; each list or object that fits on a line of `width` characters is on one line."""
     flat = json.dumps(value, ensure_ascii=False)
     if len(indent) + len(flat) <= width or not isinstance(value, (dict, list)) or not value:
         return flat

@@ -1,6 +1,6 @@
-"""Do something once a module is imported, without importing it.
+"""A hook that acts once a module is imported, without importing it.
 
-The library for this, wrapt, takes longer to import than the whole command line.
+There is a library for this, wrapt, but it takes longer to import than the whole command line.
 """
 
 import sys
@@ -10,7 +10,7 @@ from types import ModuleType
 
 
 def when_imported(name: str, action: Callable[[], None]) -> None:
-    """Call `action` after the module of this name is imported; at once if it is already."""
+    """Call `action` after the named module is imported, or at once if it has been imported."""
     if name in sys.modules:
         action()
     else:
@@ -18,7 +18,7 @@ def when_imported(name: str, action: Callable[[], None]) -> None:
 
 
 class _Finder:
-    """Finds one module, as the other finders would, with a loader that also calls the action."""
+    """A finder of one module: it asks the other finders, and makes their loader call the action, too."""
 
     def __init__(self, name: str, action: Callable[[], None]) -> None:
         self.name = name

@@ -1,7 +1,7 @@
-"""Locks that die with their process, killed or not: the kernel's (flock); where there are none, no locks.
+"""Locks that end with their process, even if it is killed: the kernel's (flock). Without flock, nothing is locked.
 
-A child process does not inherit them: what outlives a killed parent for a while, workers that load images say, would
-keep them.
+Child processes do not inherit the locks. Otherwise children that outlive a killed parent for a while, such as workers
+that load images, would keep them.
 """
 
 import os
@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _held: set[int] = set()
-"""Descriptors of what this process has locked."""
+"""Descriptors of the files and folders that this process has locked."""
 
 
 def _forget() -> None:
@@ -29,14 +29,14 @@ def try_lock(path: Path, wait: bool = False) -> int | None:
     """Lock a folder or a file.
 
     Args:
-        path: what to lock; it exists.
-        wait: until nobody else holds it.
+        path: the existing file or folder to lock.
+        wait: whether to wait until no other process holds it.
 
     Returns:
-        What `unlock` takes; None: it cannot be locked: a file system without locks, a folder that may not be read.
+        The lock, for `unlock`; None: it cannot be locked, since the file system has no locks or it may not be read.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process holds it, and `wait` is false.
     """
     if sys.platform == "win32":
         return None
@@ -49,7 +49,7 @@ def try_lock(path: Path, wait: bool = False) -> int | None:
     _held.add(descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException as error:  # an interrupt while it waits is one, too
+    except BaseException as error:  # also an interrupt while it waits
         unlock(descriptor)
         if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
             return None
@@ -58,15 +58,15 @@ def try_lock(path: Path, wait: bool = False) -> int | None:
 
 
 def unlock(lock: int | None) -> None:
-    """Give back what `try_lock` gave."""
-    if lock in _held:  # a forked child has closed it already
+    """Release a lock from `try_lock`; do nothing for None."""
+    if lock in _held:  # in a forked child it is closed already
         _held.discard(lock)
         os.close(lock)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for a moment, against others who ask for it in this way: they wait."""
+    """Hold a folder for a moment; other callers of this function wait."""
     lock = try_lock(folder, wait=True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""How much memory this process may still take, and a word before more than that is asked for."""
+"""The memory that this process may still take, and a check before more than that is needed."""
 
 import sys
 from pathlib import Path
@@ -12,31 +12,31 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def check_memory(needed: float, what: str) -> None:
-    """Refuse what would not fit into memory, before it is built.
+    """Refuse to build what would not fit into memory.
 
     Args:
-        needed: bytes.
-        what: needs them, for the message.
+        needed: the bytes that it needs.
+        what: the thing that needs them, named in the message.
 
     Raises:
-        BackendError: there are fewer; the message has both figures.
+        BackendError: fewer bytes are available; the message gives both figures.
     """
     if needed > (available := available_memory()):
         raise BackendError(
-            f"{what}: found that it takes {needed / 1e9:,.1f} GB of memory, expected at most {available / 1e9:,.1f} GB,"
-            " which this process can have"
+            f"{what}: found that it takes {needed / 1e9:,.1f} GB of memory, expected at most the"
+            f" {available / 1e9:,.1f} GB that this process can have"
         )
 
 
 def available_memory() -> int:
-    """Bytes that this process may still take: of the machine's, its container's and its own limit, the least."""
+    """Bytes that this process may still take: the least that the machine, its container and its own limit leave."""
     import psutil  # type: ignore[import-untyped] # it has no stubs
 
     return max(0, min(int(psutil.virtual_memory().available), _left_of_address_space(), _left_of_container()))
 
 
 def _left_of_address_space() -> int:
-    """What `ulimit -v` leaves."""
+    """Bytes that `ulimit -v` leaves."""
     if sys.platform == "win32":
         return sys.maxsize
     import resource
@@ -48,7 +48,7 @@ def _left_of_address_space() -> int:
 
 
 def _left_of_container() -> int:
-    """What the control groups of this process leave, of either version; files that the kernel caches count as free."""
+    """Bytes that this process's control groups leave, of version 1 or 2; cached files count as free."""
     left = sys.maxsize
     for version, limit, used, cached in (
         ("", "memory.max", "memory.current", "inactive_file"),

@@ -1,4 +1,4 @@
-"""YAML files that come with the package, by name."""
+"""YAML files that come with the package, found by name."""
 
 from pathlib import Path
 from typing import Any
@@ -9,18 +9,23 @@ from scalenet_zoo.core.files import read_yaml
 
 
 def packaged_names(folder: Path) -> list[str]:
-    """The YAML files of a folder of the package, by name."""
+    """List the names of the YAML files in one of the package's folders, without their suffix."""
     return sorted(file.stem for file in folder.glob("*.yaml"))
 
 
 def read_packaged(folder: Path, source: str | Path, kind: str) -> tuple[Path, Any]:
-    """Read a YAML file of a folder of the package by its name, or any other by its path.
+    """Read a YAML file from one of the package's folders by its name, or any other YAML file by its path.
+
+    Args:
+        folder: the folder of the package.
+        source: the name or the path.
+        kind: the kind of file, named in the message.
 
     Returns:
-        The file, and what it holds.
+        The file's path, and its content.
 
     Raises:
-        InputError: there is no such file, or it is no YAML; `kind` says what was looked for.
+        InputError: there is no such file, or it is not valid YAML.
     """
     names = packaged_names(folder)
     path = folder / f"{source}.yaml" if str(source) in names else user_path(source)

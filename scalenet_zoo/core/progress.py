@@ -1,6 +1,6 @@
-"""How long work tells of itself."""
+"""How long work reports its progress."""
 
 from collections.abc import Callable
 
 OnProgress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is; 0, where that is not known."""
+"""Called with what is being done, how much of it is done, and the total; the total is 0 where it is unknown."""

@@ -18,7 +18,7 @@ _FACTORS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 def parse_count(text: str, what: str) -> int:
     """Read a number of MACs or parameters: `600M` is 600,000,000.
 
-    The unit is required, so that a forgotten one cannot pass for a tiny budget.
+    The unit is required: a number without one would be a tiny budget.
 
     Args:
         text: a positive decimal number followed by K, M, G or T (powers of 1000).
@@ -54,7 +54,7 @@ def parse_ms(text: str, what: str) -> float:
 
 
 def whole_count(value: float, what: str) -> int:
-    """Turn a number of MACs or parameters into a whole one.
+    """Truncate a number of MACs or parameters to a whole number.
 
     Raises:
         QuantityError: `value` is infinite or not a number.
@@ -65,10 +65,10 @@ def whole_count(value: float, what: str) -> int:
 
 
 def whole_number(value: object, low: int, high: int, what: str) -> int:
-    """Check a whole number, of Python's or NumPy's.
+    """Check that a value is one of Python's or NumPy's whole numbers, from `low` to `high`.
 
     Raises:
-        QuantityError: it is not whole, or not from `low` to `high`.
+        QuantityError: it is not whole, or out of range.
     """
     if not isinstance(value, SupportsIndex) or not low <= operator.index(value) <= high:
         raise QuantityError(f"{what}: found {value!r}, expected a whole number from {low} to {high}")
@@ -89,7 +89,7 @@ def format_ms(value: float, rounding: str = ROUND_HALF_EVEN) -> str:
 
 
 def format_range(low: float, high: float, write: Callable[[float, str], str] = format_count) -> str:
-    """Write a range whose stated ends lie within it."""
+    """Write a range, with the ends rounded inwards so that both lie within it."""
     return f"{write(low, ROUND_CEILING)} to {write(high, ROUND_FLOOR)}"
 
 
@@ -98,7 +98,7 @@ def _four_digits(value: float, rounding: str) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as 0:07 or 1:02:03."""
+    """Write seconds as 0:07 or 1:02:03."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

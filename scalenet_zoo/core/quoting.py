@@ -1,4 +1,4 @@
-"""Text from files, made fit to be shown: on one line, and without what a terminal would obey."""
+"""Text from files made safe to show: on one line, and without control characters that a terminal would obey."""
 
 import reprlib
 import unicodedata
@@ -6,27 +6,27 @@ import unicodedata
 from scalenet_zoo.core.bounds import QUOTED_CHARACTERS
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode's categories of characters that control or format: ESC, newlines, marks of direction."""
+"""The Unicode categories of characters that control or format: ESC, newlines, marks of direction."""
 _JOINERS = "\u200c\u200d"
-"""Format characters that words of some scripts, and emoji, are spelt with."""
+"""Format characters that emoji, and words of some scripts, contain."""
 
 
 def printable(text: str) -> str:
-    r"""A text with its control characters shown as Python writes them: a newline becomes \n, ESC \x1b."""
+    r"""Show control characters as Python writes them: a newline becomes \n, ESC becomes \x1b."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(character if _is_shown(character) else _escaped(character) for character in text)
 
 
 def quoted(value: object, characters: int = QUOTED_CHARACTERS) -> str:
-    """What was found, as Python writes it: printable, and at most so many characters; the middle may be left out."""
+    """Write a value as Python does: printable, in at most `characters`; a longer text loses its middle."""
     brief = reprlib.Repr()
     brief.maxstring = brief.maxother = brief.maxlong = characters
     return elide(printable(brief.repr(value)), characters)
 
 
 def elide(text: str, characters: int) -> str:
-    """A text of at most so many characters: of a longer one the beginning and the end."""
+    """Shorten a text to at most `characters`: a longer one keeps its beginning and its end."""
     if len(text) <= characters:
         return text
     end = (characters - 3) // 2

@@ -1,4 +1,4 @@
-"""A run's folder: one process at a time is at work in it."""
+"""A run's folder, in which one process works at a time."""
 
 import os
 from collections.abc import Iterator
@@ -10,15 +10,15 @@ from scalenet_zoo.core.files import clear_leftovers
 from scalenet_zoo.core.locks import try_lock, unlock
 
 LOCK = ".scalenet-zoo.lock"
-"""The file in a run's folder that the process at work in it holds."""
+"""The file in a run's folder that the working process locks."""
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Be the only process at work in a folder, as long as a run takes; what killed ones left in it is removed first.
+    """Keep other processes out of a folder during a run; first remove what killed processes left in it.
 
     Raises:
-        TrainingError: another process is at work in it.
+        TrainingError: another process works in it.
         OutputError: the folder cannot be written.
     """
     path = folder / LOCK
@@ -37,7 +37,7 @@ def hold(folder: Path) -> Iterator[None]:
 
 
 def _take(path: Path) -> int | None:
-    """Make and lock a file; once more if the one that held it removed it meanwhile."""
+    """Make and lock a file; try again if its former holder removed it meanwhile."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

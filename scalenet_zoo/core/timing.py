@@ -1,7 +1,7 @@
-"""Latencies that hold on a machine whose speed drifts.
+"""Measurement of latencies that stay comparable on a machine whose speed drifts.
 
-What is compared is timed in turn: A B C, C B A, ... Each visit to a network is long enough for a
-median, and a ratio is that of visits made at nearly the same time.
+Networks to be compared are timed in turn: A B C, C B A, ... Each visit to a network is long enough for a median, and a
+ratio compares visits made at nearly the same time.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class Lap(Protocol):
-    """What can be timed: a `runners.Runner`, say."""
+    """Anything that can be timed, such as a `runners.Runner`."""
 
     def lap(self) -> float:
-        """Run once; the milliseconds that it took."""
+        """Run once and return the milliseconds that it took."""
         ...
 
 
 def timed(step: Callable[[], object], stream: torch.cuda.Stream | None = None) -> float:
-    """Run once; the milliseconds that it took.
+    """Run a step once and return the milliseconds that it took.
 
     Args:
-        step: what is run. On a GPU it only enqueues.
-        stream: of the GPU, that it enqueues on; None: it runs on the CPU.
+        step: the work to time. On a GPU it only enqueues the work.
+        stream: the GPU's stream that it enqueues on; None: it runs on the CPU.
     """
     if stream is None:
         start = time.perf_counter()
@@ -52,17 +52,17 @@ def timed(step: Callable[[], object], stream: torch.cuda.Stream | None = None) -
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a network is timed.
+    """How long and how often to time a network.
 
-    A machine's speed may change for a second at a time, so many short visits beat a few long ones: with one network
-    as both A and B, on 2 threads of a shared machine, ratios were off by up to 34% with 3 visits, by 3% with 10, in
-    the same time.
+    A machine's speed may change for a second at a time, so many short visits beat a few long ones. With one network as
+    both A and B, on 2 threads of a shared machine, ratios were off by up to 34% with 3 visits, and by 3% with 10 visits
+    of the same total time.
 
     Attributes:
-        warmup: seconds that it runs before all visits; a tenth of it begins each visit, untimed.
-        seconds: at least so many, all visits together.
-        runs: at least so many, all visits together.
-        visits: to each network, in alternating order.
+        warmup: seconds to run before all visits; each visit begins with a tenth of it, untimed.
+        seconds: the least total time of all visits.
+        runs: the least number of runs of all visits together.
+        visits: the number of visits to each network, in alternating order.
     """
 
     warmup: float = 1.0
@@ -76,10 +76,14 @@ class MeasuredLatency:
     """Milliseconds of one inference, over all runs.
 
     Attributes:
-        median: of all runs, as are the percentiles and the fastest.
+        median: the median of all runs.
+        p90: their 90th percentile.
+        p95: their 95th percentile.
+        p99: their 99th percentile.
+        fastest: the fastest run.
         visits: the median of each visit.
-        spread: the smallest and the largest of these.
-        runs: how many there were.
+        spread: the smallest and the largest of these medians.
+        runs: the number of runs.
     """
 
     median: float
@@ -93,7 +97,7 @@ class MeasuredLatency:
 
     @classmethod
     def of(cls, visits: Sequence[Sequence[float]]) -> MeasuredLatency:
-        """Sum up the milliseconds of every run of every visit."""
+        """Summarise the milliseconds of every run, listed by visit."""
         runs = np.concatenate([np.asarray(visit, dtype=float) for visit in visits])
         median, p90, p95, p99 = map(float, np.percentile(runs, (50, 90, 95, 99)))
         medians = tuple(float(np.median(visit)) for visit in visits)
@@ -102,7 +106,7 @@ class MeasuredLatency:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A latency as a share of another: the median, and range, over pairs of visits made at nearly the same time."""
+    """One latency divided by another: median and range over pairs of visits made at nearly the same time."""
 
     median: float
     low: float
@@ -110,7 +114,7 @@ class Ratio:
 
     @classmethod
     def of(cls, ours: MeasuredLatency, other: MeasuredLatency) -> Ratio:
-        """Pair the visits; below 1, ours is faster."""
+        """Compare two latencies visit by visit; a ratio below 1 means that ours is faster."""
         ratios = [a / b for a, b in zip(ours.visits, other.visits, strict=True)]
         return cls(float(np.median(ratios)), min(ratios), max(ratios))
 
@@ -124,8 +128,11 @@ def measure(
 
     Args:
         runners: one for each network.
-        timing: how long, how often.
-        on_progress: told the visits made and those to make.
+        timing: how long and how often.
+        on_progress: called with the number of visits made and their total.
+
+    Returns:
+        The latency of each network, in the order of `runners`.
     """
     visits: list[list[list[float]]] = [[] for _ in runners]
     order = list(range(len(runners)))
@@ -136,14 +143,14 @@ def measure(
             run_for(runner, timing.warmup)
         for visit in range(timing.visits):
             for i in reversed(order) if visit % 2 else order:  # going first costs up to 1%
-                run_for(runners[i], timing.warmup / 10)  # until the threads of the one before have gone to sleep
+                run_for(runners[i], timing.warmup / 10)  # until the previous network's threads sleep
                 visits[i].append(run_for(runners[i], seconds, runs))
                 on_progress(sum(map(len, visits)), timing.visits * len(runners))
     return [MeasuredLatency.of(laps) for laps in visits]
 
 
 def run_for(runner: Lap, seconds: float, runs: int = 1) -> list[float]:
-    """Run for at least so many seconds, and at least so often; the milliseconds of each run."""
+    """Run for at least `seconds` and at least `runs` times; return the milliseconds of each run."""
     laps: list[float] = []
     total = 0.0
     while total < 1000 * seconds or len(laps) < runs:

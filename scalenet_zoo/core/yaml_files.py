@@ -1,7 +1,7 @@
-"""YAML of plain values, bounded.
+"""A bounded reader for YAML of plain values.
 
-PyYAML reads YAML 1.1, in which `1e-3` is a text, `010` eight, `1:30` ninety and `2024-01-01` a date. Here numbers are
-those of YAML 1.2, and the others texts.
+PyYAML reads YAML 1.1, in which `1e-3` is a text, `010` is eight, `1:30` is ninety and `2024-01-01` is a date. This
+reader takes the numbers of YAML 1.2 as numbers, and the rest as text.
 """
 
 import re
@@ -18,7 +18,7 @@ _FLOAT = re.compile(r"[-+]?(\d[\d_]*(\.\d*)?|\.\d+)([eE][-+]?\d+)?$|[-+]?\.(inf|
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with the differences above; it knows the tags of JSON's values alone."""
+    """PyYAML's safe loader with the differences above; it only knows the tags of JSON's values."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's
         first: [(tag, pattern) for tag, pattern in resolvers if tag.removeprefix(_TAG) in ("bool", "null", "merge")]
@@ -42,13 +42,13 @@ class _Loader(yaml.SafeLoader):
                 continue
             name = self.construct_object(key, deep=True)
             if not isinstance(name, str):
-                raise ValueError(f"found {quoted(name)} as the name of a value, expected a text")
+                raise ValueError(f"found {quoted(name)} as the name of a value, expected text")
             if name in names:
                 raise ValueError(f"found the name {quoted(name)} twice, expected it once")
             names.add(name)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """An integer of 64 bits, or a number; whoever wants a finite one can name the field where it stands."""
+        """Read a 64-bit integer or a float; infinities pass, since the caller can refuse them by the field's name."""
         text = str(node.value)
         digits = text.replace("_", "")
         value: int | float | None = None
@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
             value = float(digits.lower().replace(".inf", "inf").replace(".nan", "nan"))
         if value is None or (isinstance(value, int) and abs(value) >= INTEGER):
             line = node.start_mark.line + 1
-            raise ValueError(f"line {line}: found {quoted(text)}, expected a number, integers of 64 bits")
+            raise ValueError(f"line {line}: found {quoted(text)}, expected a float or a 64-bit integer")
         return value
 
 
@@ -69,10 +69,10 @@ for _kind in ("int", "float"):
 
 
 def parse_yaml(text: str) -> Any:  # noqa: ANN401 - plain values
-    """Read a text.
+    """Parse YAML text into plain values.
 
     Raises:
-        ValueError: one line that says what is wrong with it.
+        ValueError: the text is not valid; the message is one line without the file's name.
     """
     try:
         loader = _Loader(text)
@@ -86,21 +86,21 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401 - plain values
             loader.dispose()
     except RecursionError:
         raise ValueError("is nested too deeply to be read") from None
-    except (yaml.YAMLError, KeyError) as error:  # a KeyError of what is said to be true or false and is not
+    except (yaml.YAMLError, KeyError) as error:  # a KeyError comes from a value tagged as a bool that is neither
         raise ValueError(f"is not valid YAML: {' '.join(str(error).split())}") from None
     return value
 
 
 def _measure(node: yaml.Node, depth: int, known: dict[int, int]) -> int:
-    """How many values a node becomes, those behind an anchor counted each time.
+    """Count the values that a node becomes; those behind an anchor count each time they are used.
 
     Args:
-        node: of a graph: an anchor's node has several parents.
-        depth: of the nodes around it.
-        known: the counts of nodes, by their identity; 0 for those around this one.
+        node: a node of the graph; the node of an anchor has several parents.
+        depth: the number of nodes around it.
+        known: the counts of nodes by identity; 0 for the nodes around this one.
 
     Raises:
-        ValueError: there are too many, they lie too deeply, or one is within itself.
+        ValueError: there are too many values, they are nested too deeply, or one contains itself.
     """
     if depth > NESTING:
         raise ValueError(f"is nested too deeply to be read, expected at most {NESTING} levels")
@@ -111,8 +111,8 @@ def _measure(node: yaml.Node, depth: int, known: dict[int, int]) -> int:
             children = [child for pair in node.value for child in pair]
         count = 1 + sum(_measure(child, depth + 1, known) for child in children)
         if count > YAML_VALUES:
-            raise ValueError(f"found {count:,} values, those of anchors each time, expected at most {YAML_VALUES:,}")
+            raise ValueError(f"found {count:,} values with anchors expanded, expected at most {YAML_VALUES:,}")
         known[id(node)] = count
     if not known[id(node)]:
-        raise ValueError("found a value within itself, expected no such anchor")
+        raise ValueError("found an anchor that contains itself, expected none")
     return known[id(node)]

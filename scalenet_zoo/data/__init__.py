@@ -1,6 +1,6 @@
-"""Data sets: opened by what a user writes, augmented, and given in batches.
+"""Data sets: open what a user names, augment the examples, and load them in batches.
 
 "masks:/path" --open_data--> Examples --training_loader--> batches, augmented
                                  |
-                                 +------evaluation_loader-> batches, as they are
+                                 +------evaluation_loader-> batches, not augmented
 """

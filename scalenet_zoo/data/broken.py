@@ -1,4 +1,4 @@
-"""Images that cannot be read: named, counted, and too many of them an error."""
+"""Images that cannot be read: record and count them, and raise an error if there are too many."""
 
 from collections.abc import Iterable
 
@@ -6,10 +6,10 @@ from scalenet_zoo.core.errors import InputError
 
 
 class BrokenImages:
-    """Remembers which images could not be read.
+    """A record of the images that could not be read.
 
     Args:
-        limit: how many there may be.
+        limit: the largest number of broken images that is allowed.
     """
 
     def __init__(self, limit: int) -> None:
@@ -21,17 +21,17 @@ class BrokenImages:
 
     @property
     def names(self) -> list[str]:
-        """Each image once, with what is wrong with it, in the order of their discovery."""
+        """The broken images, each once and with the reason, in the order of their discovery."""
         return list(self._names)
 
     def add(self, names: Iterable[str]) -> None:
-        """Remember images.
+        """Record broken images.
 
         Args:
-            names: as loaders name them: the file, and what is wrong with it.
+            names: the images as loaders describe them: the file and the reason.
 
         Raises:
-            InputError: there are more than `limit`.
+            InputError: there are now more than `limit`.
         """
         self._names.update(dict.fromkeys(names))
         if len(self) > self.limit:
@@ -41,7 +41,7 @@ class BrokenImages:
 class LoadingError(InputError):
     """An `InputError` in a worker of a data loader.
 
-    Torch raises it anew with the worker's traceback for a message; people see the last line.
+    Torch raises it again in the main process, with the worker's traceback as its message; users see the last line only.
     """
 
     def __init__(self, message: str) -> None:
@@ -49,9 +49,14 @@ class LoadingError(InputError):
 
 
 def complaint(names: list[str], limit: int) -> str:
-    """What to say of more broken images than there may be, or of those that are all that there are."""
+    """Return the message about too many broken images, or about data in which all images are broken.
+
+    Args:
+        names: the broken images, each with the reason; at least one.
+        limit: the largest number that is allowed.
+    """
     more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
     if len(names) <= limit:
-        return f"found no image that can be used: {names[0]}{more}"
+        return f"data: found no image that can be used: {names[0]}{more}"
     noun = "image" if len(names) == 1 else "images"
-    return f"found {len(names)} {noun} that cannot be used, expected at most {limit}: {names[0]}{more}"
+    return f"data: found {len(names)} {noun} that cannot be used, expected at most {limit}: {names[0]}{more}"

@@ -1,4 +1,4 @@
-"""Classification: whatever timm reads, as examples."""
+"""Data sets for classification: everything that timm reads, as examples."""
 
 import io
 import re
@@ -44,7 +44,7 @@ _PACKAGES = {
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Examples that are files, one folder a class."""
+    """Examples in image files, with one folder per class."""
 
     source: str
     split: str
@@ -65,7 +65,7 @@ class ImageFiles:
 
 @dataclass(frozen=True, eq=False)
 class TarMembers:
-    """Examples in tar files. Nothing is kept open, so that processes do not share a file's position."""
+    """Examples in tar files. No file stays open, so that processes do not share a file's position."""
 
     source: str
     split: str
@@ -93,7 +93,7 @@ class TarMembers:
 
 @dataclass(frozen=True, eq=False)
 class TorchvisionImages:
-    """Examples of a data set of torchvision's."""
+    """Examples in a data set of torchvision."""
 
     source: str
     split: str
@@ -118,7 +118,7 @@ class TorchvisionImages:
 
 @dataclass(frozen=True, eq=False)
 class HubImages:
-    """Examples of a Hugging Face data set."""
+    """Examples in a Hugging Face data set."""
 
     source: str
     split: str
@@ -134,7 +134,7 @@ class HubImages:
             file: BinaryIO
             file, target = self.reader[index]
         except (OSError, AssertionError, TypeError) as error:  # timm asserts that there are bytes or a path
-            raise InputError(f"{self.name(index)}: found no image: {error}") from None
+            raise InputError(f"{self.name(index)}: cannot be read as an image: {error}") from None
         with file:
             image = read_image(file, self.name(index))
         if not isinstance(target, int):
@@ -147,13 +147,13 @@ class HubImages:
 
 @dataclass(frozen=True)
 class Stream:
-    """Images that come in an order of their own: timm's iterable data sets, which divide themselves among processes.
+    """Images in an order of their own: timm's iterable data sets, which divide themselves among processes.
 
     Attributes:
-        task, labels, source, split: as `Examples` have them.
-        name: as timm calls it.
-        root: its folder, if it has one.
-        images: how many its description says there are; None: it does not say.
+        task, labels, source, split: as in `Examples`.
+        name: timm's name of the data set.
+        root: its folder; None: it has none.
+        images: the number of images in its description; None: the description does not say.
     """
 
     source: str
@@ -166,18 +166,25 @@ class Stream:
 
     @property
     def complaint(self) -> str:
-        """What to say where nothing in it can be used."""
+        """The message for a stream without any usable image."""
         expected = "some, as 1.png with the number of its class in 1.cls" if self.name.startswith("wds/") else "some"
         return f"{self.source}: found no images with classes in the split {self.split}, expected {expected}"
 
     def dataset(self, classes: int, training: bool = False, batch_size: int = 1, seed: int = 0) -> "StreamSet":
-        """The data set as timm has it, for one loader and a network of so many classes."""
+        """Return timm's data set for one loader.
+
+        Args:
+            classes: the number of classes of the network.
+            training: whether the loader is for training.
+            batch_size: images per batch.
+            seed: the seed of the order in training.
+        """
         classes = known_classes(self.labels, classes)
         return StreamSet(self.reader(training, batch_size, seed), self.source, classes, training)
 
     def reader(self, training: bool = False, batch_size: int = 1, seed: int = 0) -> Any:  # noqa: ANN401
-        """Timm's reader of it."""
-        kwargs: dict[str, Any] = {} if self.name.startswith("tfds/") else {"input_img_mode": ""}  # images as they are
+        """Return timm's reader of the data set; arguments as for `dataset`."""
+        kwargs: dict[str, Any] = {} if self.name.startswith("tfds/") else {"input_img_mode": ""}  # images unchanged
         if self.name.startswith("wds/"):
             kwargs["input_key"] = ";".join(sorted(suffix[1:] for suffix in image_suffixes()))
         return create_dataset(
@@ -186,13 +193,13 @@ class Stream:
 
 
 class StreamSet(IterableImageDataset):  # type: ignore[misc] # timm's has no types
-    """The images of a stream with their classes, and what is wrong with those that cannot be used.
+    """The images of a stream with their classes, and the reasons why broken images cannot be used.
 
     Args:
-        reader: timm's.
-        source: what messages call the stream.
-        classes: how many there are.
-        training: broken images go along with the next that is whole; else they take the place of a row.
+        reader: timm's reader.
+        source: the name of the stream in messages.
+        classes: the number of classes.
+        training: whether broken images are reported with the next usable image; otherwise each is a row of its own.
     """
 
     def __init__(self, reader: Any, source: str, classes: int, training: bool) -> None:  # noqa: ANN401
@@ -200,10 +207,10 @@ class StreamSet(IterableImageDataset):  # type: ignore[misc] # timm's has no typ
         self._source, self._classes, self._training = source, classes, training
 
     def __iter__(self) -> Iterator[Any]:
-        """Rows as `loaders.TrainingSet` or `loaders.EvaluationSet` has them.
+        """Yield rows like those of `loaders.TrainingSet` or `loaders.EvaluationSet`.
 
         Raises:
-            LoadingError: a target is none of these classes.
+            LoadingError: a target is not the number of a class.
         """
         with _without_ghostscript():  # libraries open images of all formats
             yield from self._rows()
@@ -227,7 +234,7 @@ class StreamSet(IterableImageDataset):  # type: ignore[misc] # timm's has no typ
 
 @contextmanager
 def _without_ghostscript() -> Iterator[None]:
-    """Let Pillow find no Ghostscript meanwhile: PostScript, whatever its file is called, is a program."""
+    """Disable Pillow's use of Ghostscript in a `with` block: a PostScript file is a program, whatever its name."""
     before = EpsImagePlugin.gs_binary
     EpsImagePlugin.gs_binary = False
     try:
@@ -237,13 +244,17 @@ def _without_ghostscript() -> Iterator[None]:
 
 
 def as_rgb(image: Image.Image, name: str) -> Image.Image:
-    """An open image as `read_image` gives it.
+    """Convert an open image to RGB, as `read_image` does.
+
+    Args:
+        image: the image.
+        name: its name in messages.
 
     Raises:
-        InputError: it has more than 8 bits a channel, or is damaged.
+        InputError: the image has more than 8 bits per channel, or is damaged.
     """
     if image.mode in ("I", "F") or ";" in image.mode:
-        raise InputError(f"{name}: found pixels of mode {image.mode}, expected 8 bits a channel")
+        raise InputError(f"{name}: found pixels of mode {image.mode}, expected 8 bits per channel")
     try:
         return load_turned(image)[0].convert("RGB")
     except Exception as error:  # damaged files lead Pillow to struct.error, ValueError and more
@@ -251,19 +262,25 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def open_image_folder(source: str, root: Path, split: str) -> ImageFiles | TarMembers:
-    """A folder with a folder, a tar file or a folder of tar files for each split; or a tar file with folders for them.
+    """Open a folder with one folder, tar file or folder of tar files per split, or a tar file with a folder per split.
 
-    Classes are those of the training split, if there is one: a small split may lack images of one. See `data.files` for
-    what is an image and what a class.
+    The classes are those of the training split if there is one, because a small split may lack images of some classes.
+    `data.files` defines what is an image and what is a class.
+
+    Args:
+        source: the data set, as the user named it.
+        root: the folder or tar file.
+        split: the split to open.
 
     Raises:
-        InputError: there is no such folder or split, it holds no images, or classes that the training split lacks.
+        InputError: there is no such folder or split, the split has no images, or it has a class that the training split
+            lacks.
     """
     if is_tar(root):
         return _open_tar(source, root, split)
     if has_images(root):
         raise InputError(
-            f"{source}: found images outside of any class folder, expected {root}/train and /val with such"
+            f"{source}: found images outside of class folders, expected class folders in {root}/train and /val"
         )
     parts = {
         path.name.removesuffix(TAR): path
@@ -285,7 +302,7 @@ def open_image_folder(source: str, root: Path, split: str) -> ImageFiles | TarMe
 
 
 def _open_tar(source: str, root: Path, split: str) -> ImageFiles | TarMembers:
-    """A tar file with folders for splits: the outermost of these names."""
+    """Open a tar file with a folder per split; if several folders have the name of the split, the outermost counts."""
     images = list_images(root)
     folders = {(depth, name.removesuffix(TAR)) for image in images for depth, name in enumerate(image.folders)}
     split = find_split(split, {name for _, name in folders}, source)
@@ -306,10 +323,10 @@ def _open_tar(source: str, root: Path, split: str) -> ImageFiles | TarMembers:
 def _number_as(
     known: list[str], training: Path | str, names: list[str], targets: list[int], where: Path | str
 ) -> tuple[list[str], list[int]]:
-    """The classes of the training split, and the number among them of each image's class in another split.
+    """Return the classes of the training split, and each image's class in another split as a number among them.
 
     Raises:
-        InputError: a class is not among them.
+        InputError: the training split lacks a class.
     """
     numbers = match_names(known, names)
     for name, number in zip(names, numbers, strict=True):
@@ -324,23 +341,27 @@ def _examples(
     labels = make_labels(source, names)
     members = [image.file for image in images if isinstance(image.file, Member)]
     if members and len(members) < len(images):
-        raise InputError(f"{source}: found images in tar files and beside them in {split}, expected one or the other")
+        raise InputError(f"{source}: found images both in tar files and outside in {split}, expected one of the two")
     if members:
         return TarMembers(source, split, labels, members, np.array(targets))
     return ImageFiles(source, split, labels, [str(image.file) for image in images], np.array(targets))
 
 
 def _say_splits(source: str, root: Path, classes: Sequence[str]) -> str:
-    """What to write where the folder of a split, or images without splits, are given."""
+    """Return the message for a folder of classes without splits; it suggests the parent if the folder is a split."""
     shown = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
-    found = f"{source}: found {shown}, which look like classes, expected folders train and val with such in them"
+    found = f"{source}: found {shown}, which look like classes, expected train and val with class folders in them"
     if root.absolute().name in SPLITS:
-        return f"{found}: write {source.removesuffix(str(root))}{root.absolute().parent}"
+        return f"{found}: use {source.removesuffix(str(root))}{root.absolute().parent}"
     return found
 
 
 def make_labels(source: str, names: Sequence[str]) -> Labels:
-    """The labels of named classes; those of ImageNet's synsets (n01440764) are named in words (tench).
+    """Return the labels of named classes; ImageNet's synsets (n01440764) get their names in words (tench).
+
+    Args:
+        source: the name of the data set in messages.
+        names: the names of the classes.
 
     Raises:
         InputError: a name is empty or too long.
@@ -353,10 +374,16 @@ def make_labels(source: str, names: Sequence[str]) -> Labels:
 
 
 def open_torchvision(source: str, name: str, root: Path, split: str) -> TorchvisionImages:
-    """A data set that lies on this disk, by timm's name for it: `cifar10`, `mnist`, `imagenet`, ...
+    """Open a data set of torchvision on this disk, by timm's name: `cifar10`, `mnist`, `imagenet`, ...
+
+    Args:
+        source: the data set, as the user named it.
+        name: timm's name.
+        root: the folder with the data.
+        split: the split to open.
 
     Raises:
-        InputError: timm knows none of this name, or it is not there.
+        InputError: timm has no data set with this name, or the data are not in the folder.
     """
     try:
         dataset = create_dataset(f"torch/{name}", str(root), split)
@@ -368,10 +395,15 @@ def open_torchvision(source: str, name: str, root: Path, split: str) -> Torchvis
 
 
 def open_hub_dataset(source: str, name: str, split: str) -> HubImages:
-    """A data set of the Hugging Face Hub, or of a folder as the library `datasets` reads it.
+    """Open a data set of the Hugging Face Hub, or a folder that the library `datasets` can read.
+
+    Args:
+        source: the data set, as the user named it.
+        name: its name on the Hub, or the folder.
+        split: the split to open.
 
     Raises:
-        InputError: it cannot be loaded, or has not one column of images and one of classes.
+        InputError: it cannot be loaded, or does not have exactly one column of images and one of classes.
     """
     _require("hfds", source)
     import datasets
@@ -385,7 +417,7 @@ def open_hub_dataset(source: str, name: str, split: str) -> HubImages:
         ]
         for found, kind in zip(keys, ("images", "classes"), strict=True):
             if len(found) != 1:
-                raise InputError(f"{source}: found {len(found)} columns of {kind}, expected one, in {list(features)}")
+                raise InputError(f"{source}: found {len(found)} columns of {kind} in {list(features)}, expected one")
         (image,), (label,) = keys
         reader = create_dataset(f"hfds/{name}", split=split, input_key=image, target_key=label).reader
     except (OSError, ValueError, RuntimeError) as error:
@@ -396,10 +428,16 @@ def open_hub_dataset(source: str, name: str, split: str) -> HubImages:
 
 
 def open_stream(source: str, kind: str, rest: str, split: str) -> Stream:
-    """An iterable data set: `wds` (webdataset), `hfids` (Hugging Face), `tfds` (TensorFlow), as timm opens them.
+    """Open an iterable data set with timm: `wds` (webdataset), `hfids` (Hugging Face) or `tfds` (TensorFlow).
+
+    Args:
+        source: the data set, as the user named it.
+        kind: `wds`, `hfids` or `tfds`.
+        rest: its path or name.
+        split: the split to open.
 
     Raises:
-        InputError: it cannot be opened, or lacks files.
+        InputError: it cannot be opened, or files are missing.
     """
     _require(kind, source)
     name, root = ("wds/", rest) if kind == "wds" else (f"{kind}/{rest}", None)
@@ -412,21 +450,21 @@ def open_stream(source: str, kind: str, rest: str, split: str) -> Stream:
     except (OSError, ValueError, RuntimeError, AssertionError, LookupError, TypeError, AttributeError) as error:
         if "Dataset length is unknown" in str(error):
             raise InputError(
-                f"{source}: found no number of images of the split {split} in its description, expected num_examples"
-                " (dataset_info in its README.md); hfds: needs none"
+                f"{source}: found no number of images for the split {split} in its description, expected num_examples"
+                " (dataset_info in its README.md); hfds: does not need it"
             ) from None
         raise InputError(f"{source}: cannot be opened: {_line(error)}") from None
     names = list(reader.class_to_idx)
     if kind == "wds":
         names = _described_classes(source, reader.info)
     for file in reader.split_info.filenames if on_disk else ():
-        if not Path(rest, file).is_file():  # webdataset would leave it out without a word
+        if not Path(rest, file).is_file():  # webdataset would skip it silently
             raise InputError(f"{Path(rest, file)}: found no such file, expected a part of {source}")
     return replace(stream, labels=make_labels(source, names), images=getattr(reader, "num_samples", None) or None)
 
 
 class _Shards(BaseModel):
-    """A split as a webdataset's description has it; what else stands there is not looked at."""
+    """A split in a webdataset's description; other fields are ignored."""
 
     name: StrictStr
     num_samples: Annotated[StrictInt, Field(ge=1)]
@@ -436,19 +474,19 @@ class _Shards(BaseModel):
 
 
 def _described_split(source: str, folder: Path, split: str) -> str:
-    """The name of a split in a webdataset's description, which is checked; of a pattern of files, the pattern.
+    """Return the name of a split in a webdataset's description, after checking it; a pattern of files stays as it is.
 
     Raises:
-        InputError: there is no such folder, description or split, or it is not as timm's reader needs it.
+        InputError: there is no such folder, description or split, or the description is not valid for timm's reader.
     """
     if not folder.is_dir():
         raise InputError(f"{source}: found no folder {folder}, expected one with tar files and _info.json")
-    is_pattern = "tar" in split or ".." in split  # as timm tells them apart
+    is_pattern = "tar" in split or ".." in split  # the same rule as in timm
     path = next((path for path in (folder / "_info.json", folder / "info.json") if path.exists()), None)
     if path is None:
         if is_pattern:
             return split
-        raise InputError(f"{source}: found no _info.json in it, expected one that describes its splits")
+        raise InputError(f"{source}: found no _info.json, expected one that describes the splits")
     try:
         described = read_json(path)
         splits = described.get("splits", {}) if isinstance(described, dict) else None
@@ -470,10 +508,10 @@ def _described_split(source: str, folder: Path, split: str) -> str:
 
 
 def _described_classes(source: str, info: Any) -> list[str]:  # noqa: ANN401 - JSON
-    """The names of classes that a webdataset's `_info.json` has: a list, or numbers by name or names by number.
+    """Return the names of the classes in a webdataset's `_info.json`: a list, numbers by name, or names by number.
 
     Raises:
-        InputError: it has something else in their place.
+        InputError: the field has none of these forms.
     """
     said: Any = next((info[field] for field in ("class_names", "classes", "class_to_idx") if info.get(field)), [])
     if isinstance(said, dict):
@@ -484,14 +522,14 @@ def _described_classes(source: str, info: Any) -> list[str]:  # noqa: ANN401 - J
             numbered = {}
         said = [numbered.get(number) for number in range(len(said))]
     if not isinstance(said, list) or not all(isinstance(name, str) for name in said):
-        raise InputError(f"{source}: classes: found {quoted(said)} in _info.json, expected a name for each number")
+        raise InputError(f"{source}: classes: found {quoted(said)} in _info.json, expected one name per number")
     return said
 
 
 def _require(kind: str, source: str) -> None:
     package, install = _PACKAGES[kind]
     if find_spec(package) is None:
-        raise InputError(f"{source}: needs the package {package}, which is not here: pip install '{install}'")
+        raise InputError(f"{source}: found no package {package}, expected it to be installed: pip install '{install}'")
 
 
 def _line(error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""COCO's annotation files: read, checked, and what is amiss with single ones counted; outlines of people.
+"""COCO's annotation files: read and check them, count faulty annotations, and convert the outlines of people.
 
-Nothing of a file reaches pycocotools, whose C code believes its numbers, before it was looked at here.
+All data are checked here before they reach pycocotools, whose C code trusts its input.
 """
 
 import logging
@@ -21,9 +21,9 @@ from scalenet_zoo.core.quoting import printable, quoted
 from scalenet_zoo.data.crops import Box
 
 AREA = 0.53
-"""Of a person's box, what the person takes: the mean of COCO's."""
+"""A person's area as a share of the box: the mean in COCO."""
 AREAS = (0.01, 1.05)
-"""Of a box, what its person may take; of COCO's own it is 0.16 to 0.96."""
+"""Smallest and largest valid area of a person, as shares of the box; in COCO they are 0.16 and 0.96."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 
 def _number(value: object) -> object:
-    """Whole numbers, also where a program wrote them as 3.0 or "0003"; anything else stays."""
+    """Convert whole numbers that a program wrote as 3.0 or "0003"; return anything else unchanged."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
         return int(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -42,7 +42,7 @@ def _number_or_name(value: object) -> int | str:
     if isinstance(value, str):
         return value
     if type(value) is not int or abs(value) >= 2**63:
-        raise ValueError("expected a whole number, or a name")
+        raise ValueError("expected a whole number or a name")
     return value
 
 
@@ -51,7 +51,7 @@ def _flag(value: object) -> object:
 
 
 def _nothing(value: object) -> object:
-    """A list, empty where a program wrote null."""
+    """Replace null, which some programs write for an empty list."""
     return () if value is None else value
 
 
@@ -63,13 +63,13 @@ Places: TypeAlias = tuple[CocoNumber, CocoNumber, CocoNumber, CocoNumber]
 
 
 class Lenient(BaseModel):
-    """Other fields than ours do not matter: programs write many."""
+    """Base of the models below: unknown fields are ignored, because programs write many."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class Image(Lenient):
-    """An image."""
+    """An image: its id, the path of its file, and its size in pixels."""
 
     id: ImageId
     file_name: str
@@ -78,7 +78,7 @@ class Image(Lenient):
 
 
 class Category(Lenient):
-    """A kind of things, with the names of their joints if they have some."""
+    """A category of objects, with the names of their joints if they have any."""
 
     id: Id
     name: str = ""
@@ -89,18 +89,18 @@ class Category(Lenient):
 
 
 class Annotation(Lenient):
-    """Somebody or something in an image.
+    """A person or an object in an image.
 
     Attributes:
-        id: its own; boxes alone need none.
-        image_id: where it is.
-        category_id: what it is.
+        id: the id of the annotation; files with boxes only may omit it.
+        image_id: the id of its image.
+        category_id: the id of its category.
         bbox: x, y, width and height in pixels.
-        keypoints: x, y, and whether it is labelled, of each joint.
-        area: in pixels; not yet known to be right.
-        segmentation: see `outline`.
-        iscrowd: it is many.
-        score: how sure a detector is.
+        keypoints: x, y and visibility of each joint, one after the other.
+        area: the area in pixels, not checked yet.
+        segmentation: the outline, not checked yet; see `outline`.
+        iscrowd: 1 for a crowd.
+        score: a detector's confidence.
     """
 
     id: Id | None = None
@@ -115,12 +115,12 @@ class Annotation(Lenient):
 
     @property
     def where(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return "an annotation" if self.id is None else f"annotation {self.id}"
 
 
 class CocoDocument(Lenient):
-    """A whole file; what belongs together does so."""
+    """A whole file of annotations; `parse_document` checks that its ids refer to each other."""
 
     images: Annotated[tuple[Image, ...], FailFast()]
     categories: Annotated[tuple[Category, ...], FailFast()] = ()
@@ -128,10 +128,10 @@ class CocoDocument(Lenient):
 
 
 class Amiss:
-    """What is amiss with single ones of many: counted, and told in one line; too much of it is refused.
+    """A count of faulty items in a file: a few are reported in one warning, too many are refused.
 
     Args:
-        source: what messages call the file.
+        source: the file, for messages.
     """
 
     def __init__(self, source: Path) -> None:
@@ -140,52 +140,52 @@ class Amiss:
         self._firsts: dict[str, str] = {}
 
     def add(self, kind: str, complaint: str) -> None:
-        """Count one.
+        """Count one faulty item.
 
         Args:
-            kind: of how many what is amiss, and what is done about it.
-            complaint: which one it is, what was found there, and what was expected.
+            kind: the kind of fault in words, with its consequence: "persons left out because of their boxes".
+            complaint: the item, what was found and what was expected.
         """
         self._counts[kind] = self._counts.get(kind, 0) + 1
         self._firsts.setdefault(kind, complaint)
 
     def check(self, kind: str, total: int, most: float = 0.1) -> None:
-        """Refuse what is amiss with too many: then it is no slip, but other units, say.
+        """Refuse a file with too many faulty items: the cause is then not a slip but, for example, another unit.
 
         Args:
             kind: as for `add`.
-            total: how many there are, whole ones included.
-            most: the share of them that may be amiss; one always may, unless it is the only one.
+            total: the number of items, including correct ones.
+            most: the share of items that may be faulty; one may always be, unless it is the only item.
 
         Raises:
-            InputError: more are.
+            InputError: more items are faulty.
         """
         count = self._counts.get(kind, 0)
         if count and (count > max(1, most * total) or count == total):
             raise InputError(f"{self._source}: {self._firsts[kind]} ({count} of {total})")
 
     def tell(self) -> None:
-        """Say what was amiss, and what is done about it."""
+        """Log one warning with all faults and their consequences; nothing if there are none."""
         if self._counts:
             said = "; ".join(f"{kind}: {count}, first {self._firsts[kind]}" for kind, count in self._counts.items())
             _log.warning("%s: %s", self._source, printable(said))
 
 
 def read_document(path: Path) -> CocoDocument:
-    """Read annotations, and see that their ids fit together.
+    """Read a file of annotations, and check that its ids refer to each other.
 
     Raises:
-        InputError: the file cannot be read or is none of COCO's; an id is there twice, or stands for nothing; or two
-            images have one file.
+        InputError: the file cannot be read or is not in COCO's format; an id occurs twice or refers to nothing; or two
+            images share a file.
     """
     return parse_document(path, read_value(path))
 
 
 def read_value(path: Path) -> Any:  # noqa: ANN401 - JSON
-    """The JSON of annotations or detections.
+    """Read the JSON of annotations or detections.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         return read_json(path, ANNOTATION_BYTES)
@@ -194,10 +194,14 @@ def read_value(path: Path) -> Any:  # noqa: ANN401 - JSON
 
 
 def parse_document(path: Path, value: object) -> CocoDocument:
-    """The same of a file that was read already.
+    """Check the annotations of a file that was already read.
+
+    Args:
+        path: the file, for messages.
+        value: its JSON.
 
     Raises:
-        InputError: as `read_document`.
+        InputError: as for `read_document`.
     """
     if not isinstance(value, dict):
         raise InputError(f"{path}: found {quoted(value)}, expected an object with images, annotations and categories")
@@ -215,10 +219,15 @@ def parse_document(path: Path, value: object) -> CocoDocument:
 
 
 def validated(path: Path, adapter: TypeAdapter[_T], value: object) -> _T:
-    """A value as pydantic knows it.
+    """Validate a value with pydantic.
+
+    Args:
+        path: the file of the value, for messages.
+        adapter: the expected type.
+        value: the value.
 
     Raises:
-        InputError: it is another.
+        InputError: the value does not have this type.
     """
     try:
         return adapter.validate_python(value)
@@ -242,10 +251,10 @@ def _known(path: Path, one: Annotation, field: str, value: int | str, known: Col
 
 
 def image_size(path: Path, image: Image) -> tuple[int, int]:
-    """An image's width and height, as its annotations have them.
+    """Return an image's width and height in pixels from the annotations.
 
     Raises:
-        InputError: they are missing, or no image has such.
+        InputError: they are missing or out of range.
     """
     width, height = image.width, image.height
     if width is None or height is None:
@@ -259,9 +268,9 @@ def image_size(path: Path, image: Image) -> tuple[int, int]:
 
 
 def box_complaint(box: Box, size: tuple[int, int]) -> str | None:
-    """What is amiss with a box, if it is not of a picture of this width and height.
+    """Return what is wrong with a box in a picture of this width and height; None: nothing.
 
-    It is less than a pixel wide or high, or more than half of it is outside of the picture.
+    A box is wrong if it is less than a pixel wide or high, or if more than half of it is outside of the picture.
     """
     if complaint := sliver_complaint(box):
         return complaint
@@ -277,7 +286,7 @@ def box_complaint(box: Box, size: tuple[int, int]) -> str | None:
 
 
 def sliver_complaint(box: Box) -> str | None:
-    """What is amiss with a box, if it is less than a pixel wide or high: nobody is seen in it, or its unit is none."""
+    """Return what is wrong with a box that is less than a pixel wide or high, maybe in another unit; None: nothing."""
     if min(box[2:]) < 1:
         return f"bbox: found {_shown_box(box)}, expected x, y, width and height in pixels, the last two 1 or more"
     return None
@@ -288,7 +297,7 @@ def _shown_box(box: Box) -> str:
 
 
 def clipped(box: Box, size: tuple[int, int]) -> Box:
-    """What of a box is in a picture of this width and height."""
+    """Return the part of a box that is inside of a picture of this width and height."""
     if min(box) >= 0 and box[0] + box[2] <= size[0] and box[1] + box[3] <= size[1]:
         return box
     left, top, right, bottom = (
@@ -299,7 +308,7 @@ def clipped(box: Box, size: tuple[int, int]) -> Box:
 
 
 def area_complaint(area: object, box: Box) -> str | None:
-    """What is amiss with a person's area, if it is not one of a person in this box: COCO's figures divide by it."""
+    """Return what is wrong with the area of a person in this box, by which COCO's metrics divide; None: nothing."""
     whole = box[2] * box[3]
     least, most = (share * whole for share in AREAS)
     if type(area) in (int, float) and least <= area <= most and area > 0:  # type: ignore[operator]
@@ -310,19 +319,19 @@ def area_complaint(area: object, box: Box) -> str | None:
 
 
 def outline(segmentation: Any, size: tuple[int, int], where: str) -> Mapping[str, Any] | None:  # noqa: ANN401
-    """Where somebody is, as run lengths.
+    """Convert the outline of a person to run lengths.
 
     Args:
         segmentation: polygons, [[x, y, x, y, ...], ...]; run lengths, {"size": [height, width], "counts": a list or
-            COCO's compressed text}; or nothing.
-        size: width and height of the image.
-        where: it is from, for messages.
+            COCO's compressed text}; or an empty value.
+        size: width and height of the image in pixels.
+        where: the file and the annotation, for messages.
 
     Returns:
-        Run lengths as pycocotools has them; None: it is nothing.
+        Run lengths in the form of pycocotools; None: the value is empty.
 
     Raises:
-        InputError: it is something else, or does not fit the image.
+        InputError: the value has another form, or does not fit the image.
     """
     if not segmentation:
         return None
@@ -340,7 +349,7 @@ def outline(segmentation: Any, size: tuple[int, int], where: str) -> Mapping[str
 
 
 def _polygons(polygons: Any, size: tuple[int, int]) -> list[list[float]]:  # noqa: ANN401
-    """Polygons that go little beyond a picture, cut off at its edges."""
+    """Check polygons and clip them to the picture; points far outside of it are refused."""
     if not isinstance(polygons, list) or not all(isinstance(polygon, list) for polygon in polygons):
         raise ValueError(f"found {quoted(polygons)}, expected polygons, [[x, y, ...], ...], or run lengths")
     around, inside = 0.0, []
@@ -361,7 +370,7 @@ def _polygons(polygons: Any, size: tuple[int, int]) -> list[list[float]]:  # noq
 
 
 def _counts(segmentation: Mapping[str, Any], size: tuple[int, int]) -> list[int]:
-    """Run lengths, also of COCO's compressed text, that fill the image."""
+    """Check that run lengths, as a list or in COCO's compressed text, fill the image; return them as a list."""
     counts, said = segmentation.get("counts"), segmentation.get("size")
     if said != [size[1], size[0]]:
         raise ValueError(f"found the size {quoted(said)}, expected [{size[1]}, {size[0]}], height and width")
@@ -370,12 +379,16 @@ def _counts(segmentation: Mapping[str, Any], size: tuple[int, int]) -> list[int]
     if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
         raise ValueError(f"found the counts {quoted(counts)}, expected lengths of runs, 0 or more")
     if (total := sum(counts)) != size[0] * size[1]:
-        raise ValueError(f"found counts of {total} pixels together, expected {size[0] * size[1]}")
+        raise ValueError(f"found counts of {total} pixels in total, expected {size[0] * size[1]}")
     return counts
 
 
 def _decompressed(text: str) -> list[int]:
-    """COCO's text of run lengths: numbers of 5 bits a character, from the third on less the one two places before."""
+    """Decode COCO's text of run lengths.
+
+    Each character has 5 bits of a number. From the fourth number on, the text stores the difference to the number two
+    places before.
+    """
     counts: list[int] = []
     value = shift = 0
     for character in text:
@@ -394,7 +407,7 @@ def _decompressed(text: str) -> list[int]:
 
 
 def same_joints(path: Path, categories: Sequence[Category]) -> list[Category]:
-    """The categories with joints: there may be several, if all have the same.
+    """Return the categories with joints; there may be several if all have the same joints.
 
     Raises:
         InputError: there are none, or two have different joints.
@@ -407,8 +420,8 @@ def same_joints(path: Path, categories: Sequence[Category]) -> list[Category]:
     if other := next((one for one in found if one.keypoints != found[0].keypoints), None):
         first = found[0]
         raise InputError(
-            f"{path}: categories: found keypoints {_shown(first)} and {_shown(other)}, expected the same of every"
-            " category with keypoints, in one order"
+            f"{path}: categories: found keypoints {_shown(first)} and {_shown(other)}, expected the same"
+            " for every category with keypoints, in one order"
         )
     return found
 

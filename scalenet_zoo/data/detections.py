@@ -1,4 +1,4 @@
-"""Persons that a detector found: COCO's results format, or an annotations file with their boxes."""
+"""Boxes of persons that a detector found, in COCO's format for results or in a file of annotations."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -27,18 +27,18 @@ from scalenet_zoo.data.coco import (
 from scalenet_zoo.data.crops import Box
 
 PERSON = 1
-"""COCO's category."""
+"""The number of COCO's category person."""
 
 
 class Detection(Lenient):
-    """A box of somebody or something.
+    """A box around a person or an object.
 
     Attributes:
-        image_id: the image's number, or its file's name.
-        category_id: what is in the box.
-        bbox: x, y, width and height in pixels, as `Person.box` has them.
-        score: how sure the detector is; 1 for boxes that people drew.
-        iscrowd: whether it is of many; those are left out.
+        image_id: the number of the image, or the name of its file.
+        category_id: the category of the content.
+        bbox: x, y, width and height in pixels, as in `Person.box`.
+        score: the detector's confidence; 1 for boxes that people drew.
+        iscrowd: 1 for a box around a crowd; such boxes are left out.
     """
 
     image_id: ImageId
@@ -53,19 +53,20 @@ _SLIVERS = "boxes less than a pixel wide or high, left out"
 
 
 def read_detections(path: Path, min_score: float = 0.0, categories: Mapping[int, str] | None = None) -> list[Detection]:
-    """Read persons' boxes.
+    """Read boxes of persons.
 
     Args:
-        path: a JSON file: a list of {"image_id", "category_id", "bbox", "score"}, as COCO's detectors write them; or an
-            annotations file, {"images": [{"id", "file_name"}], "annotations": [...]}, whose image numbers become the
-            files' names.
-        min_score: boxes of lower scores are left out.
-        categories: of persons, with their names, by which an annotations file's are found; None: in an annotations file
-            those with keypoints, or called person, else COCO's, 1. The only category of an annotations file will do.
+        path: a JSON file: a list of {"image_id", "category_id", "bbox", "score"}, as detectors for COCO write it; or a
+            file of annotations, {"images": [{"id", "file_name"}], "annotations": [...]}, in whose boxes the numbers of
+            images are replaced by the names of the files.
+        min_score: boxes with lower scores are left out.
+        categories: the numbers of the categories of persons, with their names, by which they are found in a file of
+            annotations; None: in a file of annotations the categories with keypoints, or named person; otherwise
+            COCO's, 1. If a file of annotations has only one category, that one is used.
 
     Raises:
-        InputError: the file cannot be read, has no persons with such scores, or more than a tenth of the boxes are
-            slivers; fewer are left out, and that is told.
+        InputError: the file cannot be read, has no persons with such scores, or more than a tenth of the boxes are less
+            than a pixel wide or high. Fewer such boxes are left out with a warning.
     """
     value = read_value(path)
     numbers: Collection[int] = categories or (PERSON,)
@@ -100,7 +101,7 @@ def read_detections(path: Path, min_score: float = 0.0, categories: Mapping[int,
 
 
 def _persons(path: Path, listed: Sequence[Category], known: Mapping[int, str] | None) -> Collection[int]:
-    """The numbers of persons in an annotations file: by their names, and where those are not known by their joints."""
+    """Return the categories of persons in a file of annotations, by name; if names are unknown, by their joints."""
     names = {name.casefold() for name in (known or {}).values() if name} or {"person"}
     found = {one.id for one in listed if one.name.casefold() in names}
     found = (found if known else {one.id for one in listed if one.keypoints}) or found
@@ -117,7 +118,7 @@ def _without_slivers(path: Path, boxes: Sequence[Detection]) -> list[Detection]:
     amiss, whole = Amiss(path), []
     for place, one in enumerate(boxes):
         if complaint := sliver_complaint(one.bbox):
-            amiss.add(_SLIVERS, f"box {place}, of image {quoted(one.image_id)}: {complaint}")
+            amiss.add(_SLIVERS, f"box {place} in image {quoted(one.image_id)}: {complaint}")
         else:
             whole.append(one)
     amiss.check(_SLIVERS, len(boxes))
@@ -126,33 +127,36 @@ def _without_slivers(path: Path, boxes: Sequence[Detection]) -> list[Detection]:
 
 
 def check_box(box: Box, size: tuple[int, int], where: str) -> None:
-    """Refuse a box that is not of a picture.
+    """Refuse a box that does not fit its picture.
 
     Args:
         box: x, y, width and height in pixels.
-        size: the picture's width and height.
-        where: the box is from, and of which picture.
+        size: width and height of the picture in pixels.
+        where: the source of the box and its picture, for the message.
 
     Raises:
-        InputError: it is a sliver, or more than half of it is outside of the picture.
+        InputError: the box is less than a pixel wide or high, or more than half of it is outside of the picture.
     """
     if complaint := box_complaint(box, size):
         raise InputError(f"{where}: {complaint}")
 
 
 def boxes_of_files(detections: Sequence[Detection], files: Sequence[Path], source: Path) -> dict[Path, list[Box]]:
-    """The boxes in image files, those of the highest score first.
+    """Assign boxes to image files.
 
-    A box belongs to a file if its image's number is the file's name (139 to 000000000139.jpg), or its image's name the
-    file's, with or without suffix and folders (b, b.jpg and far/b.jpg to far/b.jpg).
+    A box belongs to a file if the number of its image is the name of the file (139 for 000000000139.jpg), or if the
+    name of its image is that of the file, with or without suffix and folders (b, b.jpg or far/b.jpg for far/b.jpg).
 
     Args:
-        detections: of `read_detections`.
-        files: of the images; one without boxes has none.
-        source: where the boxes are from, for messages.
+        detections: boxes from `read_detections`.
+        files: the image files.
+        source: the file of the boxes, for messages.
+
+    Returns:
+        The boxes of each file, by falling score; an empty list for a file without boxes.
 
     Raises:
-        InputError: there are boxes for none of the files.
+        InputError: no box belongs to any of the files.
     """
     boxes: dict[int | str, list[Detection]] = defaultdict(list)
     for one in detections:
@@ -167,6 +171,7 @@ def boxes_of_files(detections: Sequence[Detection], files: Sequence[Path], sourc
     if not any(found.values()):
         names = ", ".join(map(str, list(boxes)[:3]))
         raise InputError(
-            f"{source}: found boxes for the images {names}, expected some for {files[0]}: image_id is a file's name"
+            f"{source}: found boxes for the images {names}, expected some for {files[0]}: image_id must be the name of"
+            " a file"
         )
     return found

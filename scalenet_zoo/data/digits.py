@@ -1,6 +1,7 @@
-"""scikit-learn's handwritten digits: 1797 grey images of 8 x 8 pixels that need no download."""
+"""scikit-learn's handwritten digits: 1,797 grey images of 8 x 8 pixels, which need no download."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -11,12 +12,14 @@ from scalenet_zoo.arch.labels import Labels
 from scalenet_zoo.arch.spec import Task
 from scalenet_zoo.data.examples import find_split
 
+SOURCE = "digits"
+"""The name of the data set, as users write it."""
 _VALIDATION_SHARE = 0.2
 
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """Examples for classification: four fifths `train`, one fifth `val`, always the same."""
+    """The digits as examples for classification: 80% are `train`, 20% are `val`; the split is always the same."""
 
     source: str
     split: str
@@ -36,7 +39,7 @@ class Digits:
 
 
 def open_digits(source: str, split: str) -> Digits:
-    """The digits of `train` or `val`.
+    """Open the digits of the split `train` or `val`.
 
     Raises:
         InputError: there is no such split.
@@ -49,3 +52,8 @@ def open_digits(source: str, split: str) -> Digits:
     )
     chosen = np.sort(train if split == "train" else val)
     return Digits(source, split, pixels[chosen], digits.target[chosen])
+
+
+def drawing_of(source: str) -> Literal["digit"] | None:
+    """Return the `Interface.drawing` of networks that are trained on a data set; None: pictures are not changed."""
+    return "digit" if source == SOURCE else None

@@ -1,4 +1,4 @@
-"""What a data set is: images, each with what is known about it."""
+"""The parts of a data set: images, each with a target."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -14,27 +14,27 @@ from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data.broken import LoadingError
 
 IGNORE = 255
-"""Class of the pixels of a mask that count for nothing: void."""
+"""The class of void pixels in a mask, which are ignored."""
 
 TRAINING = ("train", "training")
-"""Names of the split that classes are numbered by."""
+"""Names of the training split, whose classes define the numbers of the classes."""
 _SYNONYMS = (TRAINING, ("val", "valid", "validation", "eval", "evaluation"), ("test", "testing"))
 SPLITS = frozenset(name for names in _SYNONYMS for name in names)
-"""Usual names of splits."""
+"""Common names of splits."""
 
 
 @dataclass(frozen=True, eq=False)
 class Person:
-    """Somebody in an image.
+    """A person in an image.
 
     Attributes:
-        keypoints: float32 (joints, 3): x and y in pixels, and 0 if not labelled, 1 if hidden, 2 if visible. As COCO
-            counts, the centre of an image's first pixel is (0, 0).
+        keypoints: float32 (joints, 3): x and y in pixels, and 0 if not labelled, 1 if hidden, 2 if visible. As in COCO,
+            the centre of an image's first pixel is (0, 0).
         box: x, y, width and height in pixels; the image's upper left corner is (0, 0).
-        area: of the person, in pixels.
-        image_id: of the image, in its data set.
-        id: of the annotation, in its data set.
-        score: how sure a detector is of the box; 1 for the data set's own.
+        area: the area of the person in pixels.
+        image_id: the id of the image in its data set.
+        id: the id of the annotation in its data set.
+        score: a detector's confidence in the box; 1 for boxes of the data set.
     """
 
     keypoints: np.ndarray
@@ -47,12 +47,12 @@ class Person:
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """A person that a network sees.
+    """A person in the crop that a network sees.
 
     Attributes:
-        person: in the whole image.
-        to_image: float64 (2, 3): from (x, y, 1), x and y as shares of the crop's width and height, to the person's
-            pixels.
+        person: the person, in coordinates of the whole image.
+        to_image: float64 (2, 3): maps (x, y, 1), with x and y as shares of the crop's width and height, to pixels of
+            the whole image.
     """
 
     person: Person
@@ -61,13 +61,13 @@ class Crop:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Where there are people of whom no joints are known.
+    """A region of an image with people whose joints are not labelled.
 
     Attributes:
-        box: as `Person` has it.
-        area: in pixels.
-        crowd: there are many, or their number is not known.
-        outline: run lengths, as pycocotools has them; None: not known.
+        box: as in `Person`.
+        area: the area in pixels.
+        crowd: whether it holds many people, or an unknown number.
+        outline: run lengths in the form of pycocotools; None: not known.
     """
 
     box: tuple[float, float, float, float]
@@ -78,12 +78,12 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """Everybody in an image.
+    """All people in an image.
 
     Attributes:
-        image_id: of the image, in its data set.
-        persons: with joints.
-        unlabelled: the others.
+        image_id: the id of the image in its data set.
+        persons: those with labelled joints.
+        unlabelled: regions with the others.
     """
 
     image_id: int
@@ -93,11 +93,11 @@ class People:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A whole image that a network sees, with everybody in it.
+    """A whole image that a network sees, with all people in it.
 
     Attributes:
-        people: in the whole image.
-        to_image: as `Crop` has it.
+        people: the people, in coordinates of the whole image.
+        to_image: as in `Crop`.
     """
 
     people: People
@@ -105,18 +105,18 @@ class View:
 
 
 Target: TypeAlias = int | np.ndarray | Person | People
-"""What is known about an image: its class; uint8 (height, width), the class of each pixel, or `IGNORE`; a person of it,
-or everybody in it."""
+"""The target of an image: its class; a mask, uint8 (height, width), with the class of each pixel or `IGNORE`; one
+person; or all people in it."""
 
 
 class Examples(Protocol):
     """Images with targets, in a fixed order.
 
     Attributes:
-        task: what the targets are for.
-        labels: of the classes or joints.
-        source: where they are from, as the user wrote it.
-        split: which part of it.
+        task: the task that the targets are for.
+        labels: the labels of the classes or joints.
+        source: the data set, as the user named it.
+        split: the part of the data set.
     """
 
     @property
@@ -131,21 +131,21 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> tuple[Image.Image, Target]:
-        """An RGB image and its target.
+        """Read an RGB image and its target.
 
         Raises:
-            InputError: one of them cannot be read; the message begins with `name(index)`.
+            InputError: one of them cannot be read; the message begins with `name(index)` or the name of the file.
         """
         ...
 
     def name(self, index: int) -> str:
-        """What messages call an example: its file."""
+        """Return the name of an example in messages, such as the path of its file."""
         ...
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of other examples, spread evenly over them."""
+    """A subset of other examples, spread evenly over them."""
 
     whole: Examples
     limit: int
@@ -177,7 +177,7 @@ class Part:
 
     @property
     def targets(self) -> np.ndarray | None:
-        """The class of each example, where that is known without reading it."""
+        """The class of each example, int (examples,); None: it is not known without reading them."""
         targets = known_targets(self.whole)
         return None if targets is None else targets[[self._place(index) for index in range(len(self))]]
 
@@ -186,31 +186,52 @@ class Part:
 
 
 def known_targets(examples: object) -> np.ndarray | None:
-    """The class of each example, where that is known without reading it."""
+    """Return the class of each example, int (examples,); None: it is not known without reading them."""
     targets = getattr(examples, "targets", None)
     return targets if isinstance(targets, np.ndarray) else None
 
 
 def known_classes(labels: Labels, classes: int) -> int:
-    """How many classes targets may be of: those that the data name, if they name any, of so many of a network."""
+    """Return the number of classes that targets may have.
+
+    Args:
+        labels: the labels of the data.
+        classes: the number of classes of the network.
+
+    Returns:
+        The number of labels, at most `classes`; without labels, `classes`.
+    """
     return min(len(labels.names) or classes, classes)
 
 
 def check_class(target: object, classes: int, name: str) -> None:
-    """Refuse a target that is none of so many classes; see `known_classes`.
+    """Refuse a target that is not the number of a class.
+
+    Args:
+        target: the target.
+        classes: the number of classes, see `known_classes`.
+        name: the name of the example in the message.
 
     Raises:
-        LoadingError: it is; `name` is what the message calls the example.
+        LoadingError: the target is not an integer from 0 to `classes` - 1.
     """
     if not isinstance(target, int | np.integer) or not 0 <= target < classes:
         raise LoadingError(f"{name}: found the class {quoted(target)}, expected a number from 0 to {classes - 1}")
 
 
 def find_split(split: str, available: Collection[str], source: str) -> str:
-    """A split by its name or another usual one: `val` is also `validation`.
+    """Find a split by its name or by a synonym: `val` also stands for `validation`.
+
+    Args:
+        split: the name that the user gave.
+        available: the names of the splits in the data set.
+        source: the name of the data set in the message.
+
+    Returns:
+        The name of the split in the data set.
 
     Raises:
-        InputError: there is none; the message names those that there are.
+        InputError: there is no such split; the message lists the available ones.
     """
     if split in available:
         return split
@@ -219,6 +240,4 @@ def find_split(split: str, available: Collection[str], source: str) -> str:
         if name in available:
             return name
     shown = ", ".join(sorted(available)[:10]) + (", ..." if len(available) > 10 else "")
-    raise InputError(
-        f"{source}: found no split {split}, expected one of {shown or 'train, val, test: it holds nothing'}"
-    )
+    raise InputError(f"{source}: found no split {split}, expected one of {shown or 'train, val, test: it is empty'}")

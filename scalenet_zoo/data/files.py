@@ -1,6 +1,6 @@
-"""Images in folders and in tar files, found by one set of rules; and the classes that their folders are.
+"""Find images in folders and tar files by the same rules, and the classes that their folders stand for.
 
-A class is the first folder below its split, however deep its images lie; what systems hide there is passed over.
+A class is the first folder below its split, however deep its images lie in it. Hidden files and folders are ignored.
 """
 
 import logging
@@ -37,10 +37,10 @@ class Member:
 
 @dataclass(frozen=True)
 class FoundImages:
-    """An image.
+    """An image that was found in a folder or in a tar file.
 
     Attributes:
-        folders: in which it lies, from the outermost; a tar file is a folder whose name ends in `.tar`.
+        folders: the folders around it, from the outermost; a tar file counts as a folder whose name ends in `.tar`.
         file: its path, or its place in a tar file.
     """
 
@@ -49,36 +49,36 @@ class FoundImages:
 
     @property
     def name(self) -> str:
-        """Of the file, without its folders."""
+        """The name of the file without its folders."""
         return PurePosixPath(self.file if isinstance(self.file, str) else self.file.path).name
 
     def order(self) -> tuple[object, ...]:
-        """By which images are sorted: by their paths, with numbers in them as numbers."""
+        """Return the key for sorting images: by path, with the numbers in it compared as numbers."""
         path = (
             self.file if isinstance(self.file, str) else "/".join((*self.folders, PurePosixPath(self.file.path).name))
         )
         return natural_key(path), path
 
     def below(self, depth: int) -> "FoundImages":
-        """The same without its outermost folders."""
+        """Return the image without its outermost `depth` folders."""
         return FoundImages(self.folders[depth:], self.file)
 
 
 def list_images(root: Path) -> list[FoundImages]:
-    """The images in a folder and in the tar files and all folders in it, or in a tar file, sorted.
+    """List the images in a folder, with its subfolders and tar files, or in a tar file; sorted.
 
     Raises:
-        InputError: a folder or tar file cannot be read, or one has a name that is no text.
+        InputError: a folder or tar file cannot be read, or the name of a folder is not valid UTF-8.
     """
     found = _in_tar(root) if is_tar(root) else _in_folder(root, (), frozenset())
     return sorted(found, key=FoundImages.order)
 
 
 def find_classes(root: Path) -> list[str]:
-    """The names of the classes in a folder or tar file, as `name_classes` has them, without looking at each image.
+    """Return the names of the classes in a folder or tar file, like `name_classes`, without listing each image.
 
     Raises:
-        InputError: as `list_images` and `name_classes`.
+        InputError: as for `list_images` and `name_classes`.
     """
     inside = [] if is_tar(root) else [Path(entry.path) for entry in entries(root)]
     if is_tar(root) or any(map(is_tar, inside)):
@@ -88,18 +88,18 @@ def find_classes(root: Path) -> list[str]:
 
 
 def has_images(folder: Path) -> bool:
-    """Whether images lie directly in a folder, as in that of a class."""
+    """Return whether images lie directly in a folder, as in the folder of a class."""
     return is_folder(folder) and any(is_image(entry.name) for entry in entries(folder))
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds and is not hidden, sorted.
+    """Return the sorted entries of a folder, without hidden ones.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it is not a folder, or cannot be read.
     """
     if os.path.isfile(folder):  # noqa: PTH113 - as is_tar
-        raise InputError(f"{folder}: found a file, expected a folder, or a tar file that is not compressed (.tar)")
+        raise InputError(f"{folder}: found a file, expected a folder, or an uncompressed tar file (.tar)")
     try:
         with os.scandir(folder) as found:
             return sorted((entry for entry in found if not is_hidden(entry.name)), key=lambda entry: entry.name)
@@ -108,12 +108,12 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def is_tar(path: Path) -> bool:
-    """Whether this is a tar file, by its name."""
+    """Return whether a path is an existing file with the name of a tar file."""
     return path.suffix == TAR and os.path.isfile(path)  # noqa: PTH113 - Path raises for names that are too long
 
 
 def _in_folder(folder: Path, folders: tuple[str, ...], above: frozenset[tuple[int, int]]) -> Iterator[FoundImages]:
-    """The images in a folder; links back to one of those `above` it are not followed."""
+    """Yield the images in a folder; links back to a folder in `above` are not followed."""
     try:
         status = folder.stat()
     except OSError as error:
@@ -143,14 +143,16 @@ def _in_tar(path: Path) -> list[FoundImages]:
 
 
 def _members(tar: tarfile.TarFile, path: Path, own_name: str, start: int, within: str = "") -> list[FoundImages]:
-    """The images in an open tar file, and in tar files in it; one folder of its own name around all does not count.
+    """List the images in an open tar file and in tar files inside it.
+
+    A single folder with the tar file's own name around all images does not count.
 
     Args:
-        tar: the file, open.
-        path: of the file on the disk,
-        start: in which the tar file begins here.
-        own_name: of the tar file.
-        within: what the names of members begin with.
+        tar: the open tar file.
+        path: the file on the disk, which may be an outer tar file.
+        own_name: the name of the tar file.
+        start: the byte in `path` at which the tar file begins.
+        within: the prefix for the names of its members.
     """
     images: list[FoundImages] = []
     for entry in tar:
@@ -165,7 +167,7 @@ def _members(tar: tarfile.TarFile, path: Path, own_name: str, start: int, within
         place, shown = start + file.offset_data, f"{within}{entry.name}"
         if is_inner:
             content = tar.extractfile(file)
-            assert content is not None  # of a regular file
+            assert content is not None  # because it is a regular file
             with content, tarfile.open(fileobj=content, mode="r:") as child:
                 inside = _members(child, path, name, place, f"{shown}/")
             images += [FoundImages((*folders, _text(name, path), *image.folders), image.file) for image in inside]
@@ -177,7 +179,7 @@ def _members(tar: tarfile.TarFile, path: Path, own_name: str, start: int, within
 
 
 def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """The regular file that an entry is, or links to in the same tar file; None: it is none."""
+    """Return the regular file that an entry is, or links to in the same tar file; None: there is no such file."""
     if entry.issym() or entry.islnk():
         target = posixpath.join(posixpath.dirname(entry.name), entry.linkname) if entry.issym() else entry.linkname
         try:
@@ -196,52 +198,53 @@ def _text(name: str, where: Path) -> str:
 
 
 def name_classes(images: Sequence[FoundImages], where: Path | str) -> tuple[list[str], list[int]]:
-    """The classes of a split's images.
+    """Return the classes of a split's images.
 
-    A class is the first folder below the split. A tar file there is a class if images lie directly in it; else its
-    folders count as if they lay beside it.
+    A class is the first folder below the split. A tar file in the place of such a folder is a class if images lie
+    directly in it; otherwise its folders count as if they were next to it.
 
     Args:
-        images: with their folders below the split.
+        images: the images, with their folders below the split.
         where: the split, for messages.
 
     Returns:
-        The names of the classes, with numbers in them sorted as numbers, and the place of each image's.
+        The names of the classes, sorted with their numbers compared as numbers; and the class of each image, as a place
+        among the names.
 
     Raises:
-        InputError: there are no images, one lies in no folder, or it is not clear which folders are classes.
+        InputError: there are no images, an image is in no folder, or it is unclear which folders are classes.
     """
     if not images:
-        raise InputError(f"{where}: found no images, expected some, in a folder for each class")
+        raise InputError(f"{where}: found no images, expected some in one folder per class")
     if stray := next((image for image in images if not image.folders), None):
-        raise InputError(f"{where}: found {stray.name} outside of any class folder, expected a folder for each class")
+        raise InputError(f"{where}: found {stray.name} outside of any class folder, expected one folder per class")
     folders = _without_containers(images, where)
     for first, second in _doubles(folders):
-        raise InputError(f"{where}: found both {first} and {second}, expected one for each class")
+        raise InputError(f"{where}: found both {first} and {second}, expected one folder per class")
     deeper = next(("/".join(path[:2]) for path in folders if len(path) > 1), None)
     names = sorted({path[0] for path in folders}, key=lambda name: (natural_key(name), name))
     if deeper and len(names) == 1:
-        raise InputError(f"{where}: found folders in the one folder {names[0]} ({deeper}): which of them are classes?")
+        raise InputError(f"{where}: found one folder {names[0]} with folders in it ({deeper}), expected one per class")
     if deeper:
-        _log.warning("%s: images lie in folders of folders (%s): the outer ones are the classes", where, deeper)
+        _log.warning("%s: found images in nested folders (%s): the outer folders are the classes", where, deeper)
     places = {name: place for place, name in enumerate(names)}
     return [name.removesuffix(TAR) for name in names], [places[path[0]] for path in folders]
 
 
 def _without_containers(images: Sequence[FoundImages], where: Path | str) -> list[tuple[str, ...]]:
-    """The folders of each image, the first of which is its class: without tar files that but hold classes."""
+    """Return the folders of each image, its class first, without the tar files that only hold class folders."""
     classes = {image.folders[0] for image in images if len(image.folders) == 1}
     held = {image.folders[:2] for image in images if image.folders[0].endswith(TAR)}
     held = {(tar, folder) for tar, *rest in held if tar not in classes for folder in rest}
     parts = {re.sub(r"\d+", "", tar) for tar, _ in held}
-    if len(parts) > 1:  # they are not numbered parts of one whole
+    if len(parts) > 1:  # they are not numbered parts of one data set
         tar, folder = min(held)
-        raise InputError(f"{where}: found no image beside the folder {folder} in {tar}: which of the two is a class?")
+        raise InputError(f"{where}: found only the folder {folder} in {tar}, expected images directly in a class file")
     return [image.folders[1:] if image.folders[:2] in held else image.folders for image in images]
 
 
 def _doubles(folders: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, str]]:
-    """Folders that would be classes of one name: a folder and a tar file, or two of Unicode's forms of a name."""
+    """Yield pairs of folders for the same class: a folder and a tar file, or two Unicode forms of the same name."""
     seen: dict[str, str] = {}
     for name in sorted({path[0] for path in folders}):
         if (other := seen.setdefault(spelling(name.removesuffix(TAR)), name)) != name:

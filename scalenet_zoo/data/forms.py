@@ -1,4 +1,4 @@
-"""How data sets are written, as `KIND:PATH` or `KIND:NAME`: read, and looked for, before torch is imported."""
+"""Names of data sets, `KIND:PATH` or `KIND:NAME`: parse and check them before torch is imported."""
 
 import os
 from collections.abc import Mapping
@@ -15,21 +15,21 @@ FORMS: Mapping[Task, tuple[str, ...]] = {
     "segmentation": ("masks:PATH", "cityscapes:PATH"),
     "pose": ("coco:PATH",),
 }  # fmt: skip
-"""How sources of each task are written; a folder alone is the first form with a path."""
+"""The forms of sources for each task; a folder without a kind stands for the first form with a path."""
 
 _ON_DISK = ("imagefolder", "torch", "masks", "cityscapes", "coco")
-"""Kinds whose path must be there; that of `wds` may be an address, or a pattern of several files."""
+"""Kinds whose path must exist; the path of `wds` may be an address or a pattern for several files."""
 
 
 def parse_source(source: str, task: Task | None = None) -> tuple[str, str]:
-    """The kind of a source, and its path or name, with a home folder for `~`.
+    """Split a source into its kind and its path or name, in which `~` becomes the home folder.
 
     Args:
-        source: as `open_data` takes it.
-        task: what it is for; None: any.
+        source: a source as for `open_data`.
+        task: the task that the data are for; None: any.
 
     Raises:
-        InputError: it is of no known form.
+        InputError: the source has none of the known forms.
     """
     forms = FORMS[task] if task else [form for each in FORMS.values() for form in each]
     kinds = [form.partition(":")[0] for form in forms]
@@ -46,10 +46,14 @@ def parse_source(source: str, task: Task | None = None) -> tuple[str, str]:
 
 
 def check_source(source: str, task: Task | None = None) -> None:
-    """Look whether a source is of a known form and its path is there; arguments as `parse_source`.
+    """Check that a source has a known form and that its path exists.
+
+    Args:
+        source: a source as for `open_data`.
+        task: the task that the data are for; None: any.
 
     Raises:
-        InputError: it is not.
+        InputError: the source has none of the known forms, or its path does not exist.
     """
     kind, rest = parse_source(source, task)
     path = Path(rest.partition(":")[2] if kind == "torch" else rest)

@@ -1,4 +1,4 @@
-"""Images read from files: only formats of `image_names`, only of a bounded size, turned as their cameras were held."""
+"""Read images from files: in the formats of `image_names`, up to a maximum size, turned upright by EXIF orientation."""
 
 import threading
 from collections.abc import Iterator
@@ -27,12 +27,16 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What EXIF's orientations ask for; 1, and what is no orientation, asks for nothing."""
+"""The operation for each EXIF orientation; 1 and values that are no orientation need none."""
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
 def sample_photographs() -> list[Path]:
-    """Two real photographs that come with scikit-learn: a Chinese temple and a flower (both CC BY)."""
+    """Return two photographs that come with scikit-learn: a Chinese temple and a flower (both CC BY).
+
+    Raises:
+        InputError: scikit-learn is not installed.
+    """
     package = find_spec("sklearn")  # without importing it: only its files are needed
     if package is None or package.submodule_search_locations is None:
         raise InputError("scikit-learn: found no such package, expected it for its sample photographs")
@@ -41,15 +45,15 @@ def sample_photographs() -> list[Path]:
 
 
 def read_image(path: str | Path | BinaryIO, name: str = "", most_pixels: int = PICTURE_PIXELS) -> Image.Image:
-    """Read an image file as RGB, turned the way its camera was held; of several frames the first.
+    """Read an image file as RGB, turned upright by its EXIF orientation; if it has several frames, read the first.
 
     Args:
-        path: the file, or an open one.
-        name: what messages call it; none: the path.
-        most_pixels: that it may have; `TILED_PICTURE_PIXELS` for pictures that are looked at in tiles.
+        path: the file, or an open file.
+        name: the name of the file in messages; "": the path.
+        most_pixels: the largest number of pixels; `TILED_PICTURE_PIXELS` for pictures that are processed in tiles.
 
     Raises:
-        InputError: the file is missing, is no image, has more pixels, or has more than 8 bits a channel.
+        InputError: the file is missing, is not an image, has too many pixels, or has more than 8 bits per channel.
     """
     return read_oriented(path, name, most_pixels)[0]
 
@@ -57,15 +61,23 @@ def read_image(path: str | Path | BinaryIO, name: str = "", most_pixels: int = P
 def read_oriented(
     path: str | Path | BinaryIO, name: str = "", most_pixels: int = PICTURE_PIXELS
 ) -> tuple[Image.Image, int]:
-    """The same, with the EXIF orientation that the image was turned by: 1 (not at all) to 8.
+    """Read an image like `read_image`, and return its EXIF orientation as well: 1 (not turned) to 8.
 
-    Labels of an image that was turned may be for the file as it is stored, whose width and height are the other way
-    round from an orientation of 5 on, or for what people see. Where it is not known for which, they are to be refused.
+    The labels of a turned image may refer to the stored pixels or to the upright image. From orientation 5 on, the
+    stored width and height are exchanged. Callers must refuse labels if it is unclear which of the two they refer to.
+
+    Args:
+        path: the file, or an open file.
+        name: the name of the file in messages; "": the path.
+        most_pixels: the largest number of pixels.
+
+    Raises:
+        InputError: as for `read_image`.
     """
     name = name or str(path)
     with opened(path, name, "an image", most_pixels) as image:
         if image.mode not in _MODES:
-            raise InputError(f"{name}: found pixels of mode {image.mode}, expected 8 bits a channel")
+            raise InputError(f"{name}: found pixels of mode {image.mode}, expected 8 bits per channel")
         turned, orientation = load_turned(image)
         return turned.convert("RGB"), orientation
 
@@ -75,14 +87,14 @@ def opened(path: str | Path | BinaryIO, name: str, what: str, most_pixels: int) 
     """Open an image file to read its pixels.
 
     Args:
-        path: the file, or an open one.
-        name: what messages call it.
-        what: is expected of it: "an image", "a mask".
-        most_pixels: that it may have.
+        path: the file, or an open file.
+        name: the name of the file in messages.
+        what: what the file should be: "an image", "a mask".
+        most_pixels: the largest number of pixels.
 
     Raises:
-        InputError: the file is missing, of no known format, too large, or damaged; whatever goes wrong while it is
-            open is told as damage.
+        InputError: the file is missing, too large, damaged, or in no known format. Any error in the `with` block counts
+            as damage.
     """
     try:
         if isinstance(path, str | Path):
@@ -91,7 +103,7 @@ def opened(path: str | Path | BinaryIO, name: str, what: str, most_pixels: int) 
             _check_size(image, name, most_pixels)
             yield image
     except UnidentifiedImageError:
-        raise InputError(f"{name}: cannot be read as {what}: is of no known format") from None
+        raise InputError(f"{name}: cannot be read as {what}: its format is unknown") from None
     except InputError:
         raise
     except Exception as error:  # damaged files lead Pillow to struct.error, ValueError and more
@@ -99,27 +111,27 @@ def opened(path: str | Path | BinaryIO, name: str, what: str, most_pixels: int) 
 
 
 def load_turned(image: Image.Image) -> tuple[Image.Image, int]:
-    """Read an open image's pixels, turned the way its camera was held; and the EXIF orientation that says how."""
-    before = _orientation(image) if image.format == "TIFF" else 1  # loading turns it, and forgets how
+    """Read the pixels of an open image, turned upright; return the image and its EXIF orientation, 1 to 8."""
+    before = _orientation(image) if image.format == "TIFF" else 1  # loading turns the image and drops the orientation
     image.load()
-    after = _orientation(image)  # PNG files have it behind their pixels
+    after = _orientation(image)  # PNG files store it after their pixels
     return turn(image, after), max(before, after)
 
 
 def unturn(image: Image.Image, orientation: int) -> Image.Image:
-    """What `turn` makes an image of with this orientation."""
+    """Undo `turn`: return the image as it is stored in a file with this EXIF orientation."""
     return turn(image, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def turn(image: Image.Image, orientation: int) -> Image.Image:
-    """Turn or mirror an image as an EXIF orientation, 1 to 8, says that its file is to be shown."""
+    """Turn or mirror an image upright by its EXIF orientation, 1 to 8."""
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # of damaged EXIF, in many ways: the image itself may be whole
+    except Exception:  # damaged EXIF fails in many ways; the image itself may be intact
         return 1
     return orientation if orientation in _TURNS else 1
 
@@ -141,14 +153,14 @@ def _check_size(image: Image.Image, name: str, most: int) -> None:
         )
     if pixels > PICTURE_PIXELS and (needed := PIXEL_BYTES * pixels) > (free := available_memory()):
         raise InputError(
-            f"{name}: found {pixels:,} pixels, which take {needed / 1e9:,.1f} GB of memory in tiles, expected at most"
-            f" {free / 1e9:,.1f} GB, which this process can have"
+            f"{name}: found {pixels:,} pixels, which need {needed / 1e9:,.1f} GB of memory in tiles, expected at most"
+            f" the {free / 1e9:,.1f} GB that this process can have"
         )
 
 
 @cache
 def _formats() -> list[str]:
-    """Those that this Pillow can read."""
+    """Return the formats that this version of Pillow can read."""
     Image.init()
     return [kind for kind in IMAGE_FORMATS if kind in Image.OPEN]
 
@@ -160,7 +172,7 @@ _limit_before: int | None = None
 
 @contextmanager
 def _own_limit() -> Iterator[None]:
-    """Set Pillow's own limit to pixels, which is one for the whole process, aside while images are read here."""
+    """Suspend Pillow's own limit of pixels, which applies to the whole process, while images are read here."""
     global _limit_readers, _limit_before
     with _limit_lock:
         if not _limit_readers:
@@ -176,10 +188,10 @@ def _own_limit() -> Iterator[None]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The files in a folder and the folders in it that have the name of an image, sorted; what is hidden is left out.
+    """Return the sorted image files in a folder and its subfolders, by their names, without hidden ones.
 
     Raises:
-        InputError: there is no folder, or no image.
+        InputError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: found no such folder, expected one with images")
@@ -193,18 +205,19 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _leads_back(folder: Path, name: str) -> bool:
-    """Whether what has this name in a folder is a link to the folder, or to one in which it lies."""
+    """Return whether this name in a folder is a link to the folder itself or to one of its parents."""
     return (folder / name).is_symlink() and folder.resolve().is_relative_to((folder / name).resolve())
 
 
 def find_images(folder: Path, limit: int) -> tuple[list[Path], list[Path]]:
-    """Look for images in a folder and the folders in it: up to `limit`, spread evenly over their sorted names.
+    """Find readable images in a folder and its subfolders: up to `limit`, spread evenly over the sorted names.
 
     Returns:
-        The images, and the files among those looked at that cannot be read as such.
+        The images, and the files that were tried and could not be read.
 
     Raises:
-        InputError: there is no folder, no image, or more than a tenth (and more than one) cannot be read.
+        InputError: there is no such folder, no image, or more than a tenth of the images (and more than one) cannot be
+            read.
     """
     files = image_files(folder)
     if len(files) > limit:
@@ -221,6 +234,6 @@ def find_images(folder: Path, limit: int) -> tuple[list[Path], list[Path]]:
     if len(broken) > allowed or not images:
         raise InputError(
             f"{folder}: found {len(broken)} of {len(files)} images that cannot be read, expected at most {allowed} and"
-            f" one that can; the first: {complaints[0]}"
+            f" at least one that can; the first: {complaints[0]}"
         )
     return images, broken

@@ -1,4 +1,4 @@
-"""Joints of people: their names, which change places when a picture is mirrored, what connects them, and sigmas."""
+"""Joints of people: their names, left-right pairs, connections (the skeleton) and sigmas."""
 
 import logging
 import re
@@ -20,7 +20,7 @@ from scalenet_zoo.data.coco import Category
 _MIRRORED = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 COCO_JOINTS = ("nose", *(f"{side}_{joint}" for joint in _MIRRORED for side in ("left", "right")))
 USUAL_SIGMA = 0.079
-"""For a joint of which nothing is known: that of COCO's shoulders."""
+"""The sigma of a joint that COCO does not have: the value of COCO's shoulders."""
 
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_A-Za-z]+")
 _RIGHT = {"left": "right", "l": "r"}
@@ -30,22 +30,23 @@ _log = logging.getLogger(__name__)
 
 
 def read_joints(path: Path, category: Category, joints: Path | None = None) -> Labels:
-    """Names, flip pairs, skeleton and sigmas of a data set's joints.
+    """Read the names, flip pairs, skeleton and sigmas of a data set's joints.
 
     Args:
-        path: of the annotations, for messages.
-        category: of the annotations: the names, "skeleton" (pairs of numbers from 1), "sigmas" or "keypoint_sigmas"
-            (optional).
-        joints: a YAML file that says otherwise, in any of its fields: `names`, `flip_pairs` and `skeleton` (lists of
-            pairs, of names or of numbers from 0), `sigmas` (a list, or numbers by name).
+        path: the file of annotations, for messages.
+        category: a category in the annotations, with the names of its joints and optionally "skeleton" (pairs of
+            numbers from 1) and "sigmas" or "keypoint_sigmas".
+        joints: a YAML file whose fields replace those of the annotations: `names`; `flip_pairs` and `skeleton` (lists
+            of pairs, of names or of numbers from 0); `sigmas` (a list, or numbers by name). All fields are optional.
 
     Returns:
-        What the YAML file says, else the annotations. Otherwise left and right in names tell the flip pairs (see
-        `find_pairs`; none if some have no partner), and joints have COCO's sigmas by their names, or `USUAL_SIGMA`,
-        with a notice. Where `flip_pairs: []` says that no joints change places, each is its own partner.
+        The labels of the joints. Fields of the YAML file come first, then those of the annotations. If neither has flip
+        pairs, they are derived from left and right in the names (see `find_pairs`); there are none if a joint lacks its
+        partner. If neither has sigmas, joints get COCO's sigmas by name, or `USUAL_SIGMA` with a warning. With
+        `flip_pairs: []` no joints change places when an image is mirrored, and each joint is its own partner.
 
     Raises:
-        InputError: one of them says something that cannot be.
+        InputError: the YAML file cannot be read, or a field is not valid.
     """
     said = _read_yaml(joints) if joints else {}
     where = joints or path
@@ -53,10 +54,10 @@ def read_joints(path: Path, category: Category, joints: Path | None = None) -> L
     if "names" in said:
         found = said["names"]
         if not isinstance(found, list) or len(found) != len(names) or not all(isinstance(name, str) for name in found):
-            raise InputError(f"{where}: names: found {quoted(found)}, expected {len(names)} names, one a joint")
+            raise InputError(f"{where}: names: found {quoted(found)}, expected {len(names)} names, one per joint")
         names = tuple(found)
     if len(set(names)) != len(names):
-        raise InputError(f"{where}: names: found {quoted(list(names))}, expected different ones")
+        raise InputError(f"{where}: names: found {quoted(list(names))}, expected different names")
     skeleton = [[end - 1 for end in line] for line in category.skeleton]
     if "skeleton" in said:
         skeleton = _pairs(where, "skeleton", said["skeleton"], names)
@@ -67,7 +68,7 @@ def read_joints(path: Path, category: Category, joints: Path | None = None) -> L
         flipped = [joint for pair in pairs for joint in pair]
         if len(set(flipped)) != len(flipped):
             raise InputError(
-                f"{where}: flip_pairs: found {quoted(said['flip_pairs'])}, expected every joint once at most"
+                f"{where}: flip_pairs: found {quoted(said['flip_pairs'])}, expected each joint at most once"
             )
         pairs = pairs or [(joint, joint) for joint in range(len(names))]
     sigmas = said.get("sigmas") or category.sigmas or category.keypoint_sigmas
@@ -81,13 +82,17 @@ def read_joints(path: Path, category: Category, joints: Path | None = None) -> L
 
 
 def find_pairs(names: Sequence[str]) -> tuple[list[tuple[int, int]], list[str]]:
-    """Joints of the left and of the right side, by their names: `left_hand`, `HandL`, `l-hand`, `lhand`.
+    """Find pairs of left and right joints by their names: `left_hand`, `HandL`, `l-hand`, `lhand`.
 
-    Upper and lower case, separators, and whether a side stands first or last do not count; a side that is written
-    together with another word is one only if there is a joint of the other side.
+    Case, separators and the position of the side in the name do not matter. A side without a separator counts only if
+    the joint of the other side exists.
+
+    Args:
+        names: the names of all joints.
 
     Returns:
-        Pairs of places, the left one first; and names that tell a side and have no partner, or more than one.
+        Pairs of places in `names`, the left joint first; and the names that contain a side but have no partner, or
+        several.
     """
     spelt = [tuple(word.lower() for word in _WORDS.findall(name)) for name in names]
     counts = Counter(spelt)
@@ -107,7 +112,7 @@ def find_pairs(names: Sequence[str]) -> tuple[list[tuple[int, int]], list[str]]:
 
 
 def _right_of(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """How the right joint of a left one may be spelt; nothing if the joint is not of the left side."""
+    """Yield possible names of the right joint for a left one; nothing if the joint is not on the left side."""
     if sides := [word for word in words if word in _OTHER]:
         if sides[0] in _RIGHT:
             yield tuple(_OTHER.get(word, word) for word in words)
@@ -145,13 +150,13 @@ def _pairs(where: Path, field: str, pairs: Any, names: Sequence[str]) -> list[li
 
 
 def _sigmas(where: Path, sigmas: Any, names: Sequence[str]) -> list[float]:  # noqa: ANN401
-    """A number for each joint."""
+    """Return one sigma per joint."""
     values = sigmas.values() if isinstance(sigmas, dict) else sigmas if isinstance(sigmas, list) else ()
     if unfit := [value for value in values if type(value) not in (int, float)]:
         raise InputError(f"{where}: sigmas: found {quoted(unfit[0])}, expected numbers")
     if isinstance(sigmas, list):
         if len(sigmas) != len(names):
-            raise InputError(f"{where}: sigmas: found {len(sigmas)}, expected {len(names)}, one a joint")
+            raise InputError(f"{where}: sigmas: found {len(sigmas)}, expected {len(names)}, one per joint")
         return sigmas
     known = dict(zip(COCO_JOINTS, Params("keypoints").kpt_oks_sigmas.round(3).tolist(), strict=True))
     if isinstance(sigmas, dict):
@@ -161,7 +166,5 @@ def _sigmas(where: Path, sigmas: Any, names: Sequence[str]) -> list[float]:  # n
     elif sigmas is not None:
         raise InputError(f"{where}: sigmas: found {quoted(sigmas)}, expected a list, or numbers by name")
     if unknown := [name for name in names if name not in known]:
-        _log.warning(
-            "%s: no sigmas are known for %s: taken to be %s", where, printable(", ".join(unknown)), USUAL_SIGMA
-        )
+        _log.warning("%s: the sigmas of %s are unknown: using %s", where, printable(", ".join(unknown)), USUAL_SIGMA)
     return [known.get(name, USUAL_SIGMA) for name in names]

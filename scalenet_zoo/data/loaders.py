@@ -1,4 +1,4 @@
-"""Batches: augmented for training, the same whatever the number of workers; or as they are, for evaluation."""
+"""Batches: augmented for training, independent of the number of workers; not augmented for evaluation."""
 
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -43,17 +43,18 @@ if TYPE_CHECKING:
 
 LoadedBatch = dict[str, Any]
 LoadedImage = tuple[Any, Any, list[str]]
-"""An image, its target, and the broken images met on the way."""
+"""An image, its target, and the broken images that were skipped before it."""
 
 
 class TrainingSet(Dataset[LoadedImage]):
-    """Examples, augmented. What is random about one is a function of the seed, the epoch and its index alone.
+    """Augmented examples. The augmentation of an example depends only on the seed, the epoch and its index.
 
     Args:
-        examples: to augment.
-        spec: of the network.
-        recipe: its seed, and how many images may be broken.
-        augment: from an image and its target to tensors; none: `transform`, which timm sets, for the image alone.
+        examples: the examples to augment.
+        spec: the spec of the network.
+        recipe: the recipe with the seed and the number of images that may be broken.
+        augment: a function from an image and its target to tensors; None: `transform`, which timm sets, is applied to
+            the image only.
     """
 
     def __init__(
@@ -76,14 +77,14 @@ class TrainingSet(Dataset[LoadedImage]):
         return len(self.examples)
 
     def set_epoch(self, epoch: int) -> None:
-        """Augment anew; call it before an epoch's first image is asked for."""
+        """Choose the augmentations of an epoch; call this before the first image of the epoch is loaded."""
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> LoadedImage:
-        """An augmented example; if it is broken, the next one that is not.
+        """Return an augmented example; if it is broken, the next one that is not.
 
         Raises:
-            LoadingError: more are broken than may be, or a target is none of the data's classes.
+            LoadingError: too many examples are broken, or a target is not one of the data's classes.
         """
         broken: list[str] = []
         for place in range(index, index + min(self._limit + 1, len(self.examples))):
@@ -104,12 +105,12 @@ class TrainingSet(Dataset[LoadedImage]):
 
 @dataclass
 class EvaluationSet(Dataset[LoadedImage | str]):
-    """Examples as they are, and instead of a broken one what is wrong with it.
+    """Examples without augmentation; a broken example is replaced by the reason, a string.
 
     Attributes:
-        examples: to read.
-        transform: from an image to a network's input.
-        spec: of the network.
+        examples: the examples to read.
+        transform: a function from an image to the network's input.
+        spec: the spec of the network.
     """
 
     examples: Examples
@@ -120,10 +121,10 @@ class EvaluationSet(Dataset[LoadedImage | str]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> LoadedImage | str:
-        """An example.
+        """Return an example, or the reason why it is broken.
 
         Raises:
-            LoadingError: a target is none of the data's classes.
+            LoadingError: a target is not one of the data's classes.
         """
         try:
             image, target = self.examples.read(index)
@@ -145,25 +146,25 @@ class EvaluationSet(Dataset[LoadedImage | str]):
 def training_loader(
     examples: Examples | Stream, spec: ArchSpec, interface: Interface, recipe: "Recipe", batch_size: int, workers: int
 ) -> DataLoader[Any]:
-    """Augmented batches in random order, without a last one that is not full.
+    """Return a loader of augmented batches in random order; an incomplete last batch is dropped.
 
     Args:
-        examples: of the network's task.
-        spec: of the network.
+        examples: examples for the network's task.
+        spec: the spec of the network.
         interface: how its images are prepared.
-        recipe: how to augment.
-        batch_size: images of a batch.
-        workers: processes that read images; 0: none beside this one.
+        recipe: the recipe with the augmentation.
+        batch_size: images per batch.
+        workers: number of processes that read images; 0: this process reads them.
 
     Returns:
-        A loader of {"image": float32 (n, channels, height, width), normalised, "target", "broken": what could not be
-        read}, whose `dataset.set_epoch` is to be called before each epoch. Targets are classes, int64 (n,); classes of
-        pixels, int64 (n, height, width); or {"heatmaps": float32 (n, joints, height / 4, width / 4), "weights":
-        float32 (n, joints)}, or of several people what `losses.people_loss` takes.
+        A loader of {"image": float32 (n, channels, height, width), normalised, "target", "broken": the images that
+        could not be read, with the reason}. Call its `dataset.set_epoch` before each epoch. Targets are classes, int64
+        (n,); classes of pixels, int64 (n, height, width); {"heatmaps": float32 (n, joints, height / 4, width / 4),
+        "weights": float32 (n, joints)}; or, for networks that find several people, the target of `losses.people_loss`.
 
     Raises:
-        InputError: there are fewer images than a batch has, they are all of one class, masks have pixels of one class
-            or none, or the network takes neither 1 nor 3 channels.
+        InputError: there are fewer images than in one batch, all images are of one class, the masks have pixels of
+            fewer than two classes, or the network takes neither 1 nor 3 channels.
     """
     if spec.bottom_up and not isinstance(examples, Stream):
         examples = people.as_images(examples, all_images=False)
@@ -202,25 +203,27 @@ def evaluation_loader(
     rank: int = 0,
     world: int = 1,
 ) -> DataLoader[Any]:
-    """Batches in order, each image once.
+    """Return a loader of batches in order, with each image once.
 
     Args:
-        examples: of the network's task.
-        transform: from an image to the network's input; for pose, from a crop of the network's size, or from a whole
-            image that fits into it.
-        spec: of the network.
-        batch_size: images of a batch; the last may have fewer, and so have those with broken images.
-        workers: processes that read images; 0: none beside this one.
-        rank: which process this is,
-        world: of how many: it sees the images rank, rank + world, ... (a `Stream` divides itself).
+        examples: examples for the network's task.
+        transform: a function from an image to the network's input; for pose, from a crop of the network's size, or
+            from a whole image fitted to that size.
+        spec: the spec of the network.
+        batch_size: images per batch; the last batch and batches with broken images may have fewer.
+        workers: number of processes that read images; 0: this process reads them.
+        rank: the rank of this process.
+        world: the number of processes; this one sees the images rank, rank + world, ... (a `Stream` divides itself).
 
     Returns:
-        A loader of {"image": (n, ...) of the transform's type, "target", "broken": what could not be read}. Targets are
-        classes, int64 (n,); classes of pixels, a list of int64 (height, width), each of its mask's size; or a list of
-        `Crop`, or of `View` for a network that finds several people. A batch may be empty.
+        A loader of {"image": (n, ...) of the transform's type, "target", "broken": the images that could not be read,
+        with the reason}. Targets are classes, int64 (n,); classes of pixels, a list of int64 (height, width), each of
+        its mask's size; a list of `Crop`; or a list of `View` for networks that find several people. A batch may be
+        empty.
 
     Raises:
-        InputError: no mask has a labelled pixel, or persons have a detector's boxes where none are needed.
+        InputError: no mask has a labelled pixel, or a detector's boxes are given for a network that finds several
+            people.
     """
     if spec.bottom_up and not isinstance(examples, Stream):
         examples = people.as_images(examples)
@@ -274,7 +277,7 @@ def _classification_loader(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
     )
-    if spec.input.channels == 1:  # colours are augmented, then become grey
+    if spec.input.channels == 1:  # colours are augmented before the image becomes grey
         steps = dataset.transform.transforms
         place = next(i for i, step in enumerate(steps) if isinstance(step, MaybeToTensor))
         steps[place : place + 2] = [v2.Grayscale(), steps[place], v2.Normalize(mean, std)]
@@ -282,10 +285,10 @@ def _classification_loader(
 
 
 def check_classes_differ(examples: Examples | Stream) -> None:
-    """Refuse images of one class to learn from: whoever always names that class is right.
+    """Refuse to train on images of one class only: a network that always answers this class would be right.
 
     Raises:
-        InputError: they are, as far as is known without reading them.
+        InputError: all images are of one class, as far as is known without reading them.
     """
     targets, names = known_targets(examples), examples.labels.names
     alone = np.unique(targets).tolist() if targets is not None else []
@@ -296,10 +299,15 @@ def check_classes_differ(examples: Examples | Stream) -> None:
 
 
 def check_classes(target: Target, classes: int, name: str) -> None:
-    """Refuse a target that is none of so many classes.
+    """Refuse a target, or a mask with pixels, that is not the number of a class.
+
+    Args:
+        target: the target of an example; persons pass.
+        classes: the number of classes; 0: all targets pass.
+        name: the name of the example in the message.
 
     Raises:
-        LoadingError: it is one; `name` is what the message calls the example.
+        LoadingError: the target has a class that is not from 0 to `classes` - 1.
     """
     if isinstance(target, Person | People) or not classes:
         return
@@ -309,12 +317,12 @@ def check_classes(target: Target, classes: int, name: str) -> None:
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's (CPU) random generators from numbers; afterwards they are as before.
+    """Seed the random generators of Python, NumPy and torch (CPU) in a `with` block, and restore them afterwards.
 
-    Not so in workers: nothing else there draws numbers, and NumPy takes long to give and take its state.
+    In workers they are not restored: nothing else draws random numbers there, and NumPy's state is slow to copy.
     """
     states = None if get_worker_info() else (random.getstate(), np.random.get_state(), torch.get_rng_state())
-    random.seed(sum(number << (64 * place) for place, number in enumerate(numbers)))  # its seeds may be of any length
+    random.seed(sum(number << (64 * place) for place, number in enumerate(numbers)))  # its seed may have any size
     np.random.seed(random.getrandbits(32))
     torch.default_generator.manual_seed(random.getrandbits(63))
     try:
@@ -327,7 +335,7 @@ def seeded(*numbers: int) -> Iterator[None]:
 
 
 def collate(rows: Sequence[tuple[Any, ...]]) -> LoadedBatch:
-    """A training batch from its rows."""
+    """Join rows of a training set into a batch."""
     images, targets, *broken = zip(*rows, strict=True)
     return {
         "image": default_collate(list(images)),
@@ -337,16 +345,16 @@ def collate(rows: Sequence[tuple[Any, ...]]) -> LoadedBatch:
 
 
 def collate_classes(rows: Sequence[tuple[Any, ...] | str]) -> LoadedBatch:
-    """An evaluation batch of a classifier from its rows; strings are broken images."""
+    """Join rows of an evaluation set into a batch for a classifier; strings stand for broken images."""
     whole = [row for row in rows if not isinstance(row, str)]
     return _whole(rows) | {"target": torch.tensor([row[1] for row in whole], dtype=torch.int64)}
 
 
 def collate_dense(rows: Sequence[tuple[Any, ...] | str]) -> LoadedBatch:
-    """The same for segmentation and pose: targets are a list."""
+    """Join rows of an evaluation set into a batch for segmentation or pose, with a list of targets."""
     targets = [row[1] for row in rows if not isinstance(row, str)]
     if targets and isinstance(targets[0], Tensor):
-        # Masks in one storage: each would cost a file descriptor on its way from a worker.
+        # All masks share one storage: otherwise each needs a file descriptor on its way from a worker.
         flat = torch.cat([mask.flatten() for mask in targets])
         parts = torch.split(flat, [mask.numel() for mask in targets])
         targets = [part.view(mask.shape) for part, mask in zip(parts, targets, strict=True)]

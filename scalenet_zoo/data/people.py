@@ -1,4 +1,4 @@
-"""Bottom-up pose: whole images with everybody in them; read, augmented, and made into maps of joints.
+"""Bottom-up pose estimation: read whole images with all people in them, augment them, and draw maps of the joints.
 
 Persons --as_images--> Images --read--> image, People --augmentation--> image, maps at strides 2 and 4, places of joints
                                                 +------fit_image-----> image, View
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 
 MOST_PEOPLE = 30
-"""That are looked for in a picture."""
+"""Largest number of people that are found in one picture, in training and in prediction."""
 SHIFT = 0.2
-"""How far an image is moved at most in training, as a share of its shorter side (HigherHRNet)."""
+"""Largest shift of an image in training, as a share of its shorter side (HigherHRNet)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Examples that are whole images, of the persons in them.
+    """Examples that are whole images with all people in them.
 
     Attributes:
-        persons: of all images.
-        ids: of the images.
-        members: of each image, the places of its persons.
+        persons: the persons in all images.
+        ids: the ids of the images.
+        members: for each image, int (persons of the image,): their places in `persons`.
     """
 
     persons: Persons
@@ -78,14 +78,14 @@ class Images:
 
 
 def as_images(examples: Examples, all_images: bool = True) -> Examples:
-    """Examples of annotated persons as examples of images; those of images stay as they are.
+    """Turn examples of annotated persons into examples of whole images; examples of images stay unchanged.
 
     Args:
-        examples: of a pose data set.
-        all_images: also those without any labelled person.
+        examples: examples of a pose data set.
+        all_images: whether images without labelled persons are included.
 
     Raises:
-        InputError: the persons are those that a detector found.
+        InputError: the persons were found by a detector.
     """
     if isinstance(examples, Part):
         return Part(as_images(examples.whole, all_images), examples.limit)
@@ -101,10 +101,15 @@ def as_images(examples: Examples, all_images: bool = True) -> Examples:
 
 
 def fit_image(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, np.ndarray]:
-    """Fit a whole image into a network's input (height, width), in the middle; what is beyond it is black.
+    """Fit a whole image into the middle of a network's input; the margins are black.
+
+    Args:
+        image: the image.
+        size: height and width of the network's input.
 
     Returns:
-        What the network sees, and the matrix from shares of that to the image's pixels, as `View.to_image` has it.
+        The image that the network sees, and the matrix from its shares to pixels of the original, as in
+        `View.to_image`.
     """
     to_image = crop_matrix((0, 0, image.width, image.height), size, zoom=PADDING)
     return cut(image, to_image, size), to_image
@@ -113,10 +118,17 @@ def fit_image(image: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, n
 def people_augmentation(
     spec: ArchSpec, interface: Interface, recipe: "Recipe", labels: Labels
 ) -> Callable[[Image.Image, People], tuple[Tensor, dict[str, Tensor]]]:
-    """The training transform of an image with people: seen larger or smaller, turned, moved, mirrored.
+    """Return the training transform of an image with people, which scales, turns, shifts and mirrors it.
+
+    Args:
+        spec: the spec of the network.
+        interface: how its images are prepared.
+        recipe: the recipe with the augmentation.
+        labels: the labels of the joints.
 
     Returns:
-        A function to float32 (channels, height, width), normalised, and the target of `losses.people_loss`.
+        A function from an image and its people to float32 (channels, height, width), normalised, and the target of
+        `losses.people_loss`.
 
     Raises:
         InputError: the network takes neither 1 nor 3 channels.
@@ -146,18 +158,24 @@ def _augment(
 def draw_people(
     people: People, to_image: np.ndarray, size: tuple[int, int], sigma: float, mirror: np.ndarray | None = None
 ) -> dict[str, Tensor]:
-    """What a network is to find in an image with at least one person.
+    """Draw the training target for an image with at least one person.
 
     Args:
-        people: in the whole image.
-        to_image: from shares of what the network sees to the image's pixels.
-        size: height and width of what it sees.
-        sigma: deviation of the joints' Gaussians, in pixels of each scale's heatmaps.
-        mirror: for a mirrored view, which joint each one was; see `pose.mirror_order`.
+        people: the people, in coordinates of the whole image.
+        to_image: (2, 3), from shares of the network's view to the image's pixels.
+        size: height and width of the view.
+        sigma: standard deviation of the joints' Gaussians, in pixels of each scale's heatmaps.
+        mirror: for a mirrored view, the original joint of each joint, see `pose.mirror_order`; None: not mirrored.
 
     Returns:
-        The target of `losses.people_loss`: heatmaps, 1 at joints and the larger where they overlap; weights of pixels,
-        0 where somebody is not labelled; and the places of joints, of `MOST_PEOPLE` people at most.
+        The target of `losses.people_loss`, with height and width as in the view / 4:
+
+        - "coarse", float32 (joints, height, width), and "fine", float32 (joints, 2 height, 2 width): heatmaps, 1 at
+          joints, and the maximum where Gaussians overlap;
+        - "coarse_weights" and "fine_weights", float32 of the same heights and widths: weights of pixels, 0 where people
+          are not labelled;
+        - "places", int64 (`MOST_PEOPLE`, joints): the place of each joint in the flattened coarse heatmaps, -1 for
+          joints that are not labelled or outside of the view.
     """
     keypoints = np.stack([person.keypoints for person in people.persons])
     keypoints = keypoints if mirror is None else keypoints[:, mirror]
@@ -178,7 +196,7 @@ def draw_people(
 
 
 def _weights(regions: Sequence[Region], to_image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """float32 of a shape: 0 where somebody of whom no joints are known is, as far as that is outlined, else 1."""
+    """Return float32 of a shape: 0 inside of the outlines of people without labelled joints, 1 elsewhere."""
     outlines = [region.outline for region in regions if region.outline is not None]
     if not outlines:
         return np.ones(shape, np.float32)

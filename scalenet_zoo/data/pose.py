@@ -1,4 +1,4 @@
-"""Pose: persons of COCO keypoint files, with any joints; read, cut out and augmented."""
+"""Top-down pose estimation: read persons from COCO keypoint files, with any joints, crop and augment them."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -48,18 +48,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Persons:
-    """Examples that are persons, annotated or found by a detector: an image for each, though several may share a file.
+    """Examples that are single persons, annotated or found by a detector; several of them may be in the same image.
 
     Attributes:
-        files: of each person.
-        sizes: width and height of each image, as the annotations have it.
-        keypoints: float32 (persons, joints, 3), as `Person` has them.
-        boxes: (persons, 4), areas: (persons,), image_ids and ids: integers (persons,).
-        scores: (persons,): of the boxes.
-        truth: of persons that a detector found: the COCO document about everybody in the images, as `oks.oks_figures`
-            takes it.
-        images: file, width and height of every image by its id, also of those with nobody in it.
-        unlabelled: crowds and persons without joints, by the image's id.
+        files: the image file of each person.
+        sizes: int (persons, 2): width and height of each person's image, from the annotations.
+        keypoints: float32 (persons, joints, 3), as in `Person`.
+        boxes: float (persons, 4), as in `Person`.
+        areas: float (persons,), in pixels.
+        image_ids: int (persons,).
+        ids: int (persons,), of the annotations.
+        scores: float (persons,), of the boxes.
+        truth: for persons that a detector found: a COCO document with all people in the images, for `oks.oks_figures`;
+            None: the persons are annotated.
+        images: file, width and height of every image by its id, including images without people.
+        unlabelled: crowds and persons without labelled joints, by the id of the image.
     """
 
     source: str
@@ -85,7 +88,7 @@ class Persons:
         return read_sized(self.files[index], tuple(self.sizes[index].tolist())), self.person(index)
 
     def person(self, index: int) -> Person:
-        """A person, without the image."""
+        """Return a person without the image."""
         box: tuple[float, float, float, float] = tuple(self.boxes[index].tolist())
         return Person(
             self.keypoints[index],
@@ -109,24 +112,24 @@ def open_coco(
     box_score: float = 0.0,
     limit: int | None = None,
 ) -> Persons:
-    """A folder with `annotations/person_keypoints_{split}.json` and `images/{split}/`, or `{split}/`.
+    """Open a folder with `annotations/person_keypoints_{split}.json` and `images/{split}/` or `{split}/`.
 
-    COCO's own split names are understood: `val` is also `val2017`. Persons are of all categories with keypoints;
-    crowds, and persons without any labelled joint, are not among them. What is amiss with single persons is put right
-    and told, what is amiss with many is refused: see `_read_people`.
+    COCO's names of splits are understood: `val` also stands for `val2017`. The persons come from all categories with
+    keypoints, without crowds and persons without a labelled joint. Faults of single persons are corrected and logged;
+    if many persons have faults, the file is refused. See `_read_people`.
 
     Args:
-        source: as the user wrote it.
+        source: the data set, as the user named it.
         root: the folder.
-        split: which annotations.
+        split: the split to open.
         joints: a YAML file about the joints, see `joints.read_joints`.
-        boxes: a detector's, see `detections.read_detections`; the persons are those, without keypoints. None: the
-            persons are those with keypoints.
-        box_score: boxes of lower scores are left out.
-        limit: take only so many of the images that `boxes` are for, spread evenly.
+        boxes: a file with a detector's boxes, see `detections.read_detections`: the examples are then these boxes,
+            without keypoints. None: the examples are the annotated persons.
+        box_score: boxes with lower scores are left out.
+        limit: the number of images to use with `boxes`, spread evenly.
 
     Raises:
-        InputError: something is missing or not as it should be.
+        InputError: something is missing or not valid.
     """
     prefix = "person_keypoints_"
     files = {path.stem.removeprefix(prefix): path for path in (root / "annotations").glob(f"{prefix}*.json")}
@@ -170,11 +173,15 @@ def open_coco(
 
 
 def read_sized(path: Path, size: tuple[int, int]) -> Image.Image:
-    """Read an image that is to have a width and height, and labels for the way it is seen.
+    """Read an image, and check that its labels belong to the upright image.
+
+    Args:
+        path: the file.
+        size: width and height in pixels, according to the annotations.
 
     Raises:
-        InputError: it cannot be read, has another size, or its labels may be for the file as it is stored: an EXIF
-            orientation turns it, and sizes do not tell.
+        InputError: the image cannot be read, has another size, or has an EXIF orientation, and the labels may belong to
+            its stored pixels, because the sizes do not decide.
     """
     image, orientation = read_oriented(path)
     stored = image.size[::-1] if orientation > 4 else image.size
@@ -182,18 +189,18 @@ def read_sized(path: Path, size: tuple[int, int]) -> Image.Image:
         raise InputError(f"{path}: found {image.size} pixels, expected {size}, as its annotations say")
     if orientation != 1 and size == stored:
         raise InputError(
-            f"{path}: found an EXIF orientation of {orientation}, expected none: labels may be for its pixels as they"
-            " are stored; delete the tag if they are, else store the pixels turned"
+            f"{path}: found the EXIF orientation {orientation}, expected none: labels may belong to the stored pixels;"
+            " if they do, delete the tag, otherwise save the image upright"
         )
     return image
 
 
 _Listed = Mapping[int, tuple[Path, tuple[int, int]]]
-"""Each image's file, in the folder of images, and its width and height, by its id."""
+"""Each image's path in the folder of images, and its width and height, by the image's id."""
 
-_OUTSIDE = "joints outside of their images, taken as not labelled"
-_BOXES = "persons left out for their boxes"
-_AREAS = f"areas taken to be {AREA} of the boxes"
+_OUTSIDE = "joints outside of their images, treated as not labelled"
+_BOXES = "persons left out because of their boxes"
+_AREAS = f"areas replaced by {AREA} of the boxes"
 
 
 def _image_files(path: Path, document: CocoDocument) -> _Listed:
@@ -203,7 +210,7 @@ def _image_files(path: Path, document: CocoDocument) -> _Listed:
             raise InputError(f"{path}: images: found the id {quoted(image.id)}, expected whole numbers")
         name = Path(image.file_name)
         if name.is_absolute() or ".." in name.parts:
-            raise InputError(f"{path}: image {image.id}: found the image {name}, expected one in the folder of images")
+            raise InputError(f"{path}: image {image.id}: found the path {name}, expected one in the folder of images")
         listed[image.id] = name, image_size(path, image)
     return listed
 
@@ -211,14 +218,15 @@ def _image_files(path: Path, document: CocoDocument) -> _Listed:
 def _read_people(
     path: Path, document: CocoDocument, categories: Sequence[Category], listed: _Listed, joints: Sequence[str]
 ) -> tuple[list[Person], dict[int, tuple[Region, ...]]]:
-    """Persons with labelled joints; and crowds and other persons, by their images' ids.
+    """Return the persons with labelled joints, and crowds and all other persons by the ids of their images.
 
-    Single joints outside of their images count as not labelled, and single persons whose boxes are not in their images,
-    or not near their joints, as persons without joints. Areas that do not fit the boxes are taken from those.
+    A few joints outside of their images are treated as not labelled. A few persons whose boxes are outside of their
+    images or far from their joints are treated as persons without joints. Areas that do not fit the boxes are estimated
+    from the boxes.
 
     Raises:
-        InputError: nobody has a labelled joint, more than a tenth of the joints or boxes are amiss, or an annotation is
-            not as it should be.
+        InputError: no person has a labelled joint, more than a tenth of the joints or boxes have faults, or an
+            annotation is not valid.
     """
     amiss = Amiss(path)
     numbers = {category.id for category in categories}
@@ -259,9 +267,9 @@ def _keypoints(
     joints: Sequence[str],
     amiss: Amiss,
 ) -> np.ndarray:
-    """float32 (people, joints, 3), as `Person` has them: 0 where not labelled, and of crowds.
+    """Return float32 (people, joints, 3), as in `Person`; 0 for joints that are not labelled, and for crowds.
 
-    Joints that lie outside of their images by a pixel or more are not labelled.
+    Joints that are more than a pixel outside of their images are treated as not labelled.
     """
     count, rows = 3 * len(joints), []
     for one in people:
@@ -288,7 +296,7 @@ def _keypoints(
 
 
 def _apart(keypoints: np.ndarray, box: tuple[float, float, float, float]) -> str | None:
-    """What is amiss with a person's box, if no labelled joint is near it: one of both is in other units, say."""
+    """Return what is wrong with a box that is far from all labelled joints, maybe in another unit; None: nothing."""
     x, y, width, height = box
     if any(
         seen and x - width <= across <= x + 2 * width and y - height <= down <= y + 2 * height
@@ -299,7 +307,7 @@ def _apart(keypoints: np.ndarray, box: tuple[float, float, float, float]) -> str
 
 
 def _around(keypoints: np.ndarray) -> tuple[float, float, float, float]:
-    """A square around the labelled joints."""
+    """Return the square around the labelled joints: x, y, width and height in pixels."""
     points = keypoints[keypoints[:, 2] > 0, :2].astype(np.float64)
     side = max(1.0, float(np.ptp(points, axis=0).max()))
     left, top = ((points.min(0) + points.max(0) - side) / 2).tolist()
@@ -307,7 +315,7 @@ def _around(keypoints: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def _area(one: Annotation, box: tuple[float, float, float, float], amiss: Amiss) -> float:
-    """What somebody takes of a picture, in pixels."""
+    """Return the area of a person in pixels; if it is not valid, record that and estimate it from the box."""
     if complaint := area_complaint(one.area, box):
         amiss.add(_AREAS, f"{one.where}: {complaint}")
         return AREA * box[2] * box[3]
@@ -321,7 +329,7 @@ def _truth(
     unlabelled: Mapping[int, Sequence[Region]],
     joints: Sequence[str],
 ) -> dict[str, Any]:
-    """Everybody in some images, as `oks.oks_figures` takes them: as of one category."""
+    """Return a COCO document with all people in some images, in one category, for `oks.oks_figures`."""
     within = set(images)
     nothing = np.zeros((len(joints), 3))
     everybody: list[tuple[int, Person | Region, np.ndarray, bool]] = [
@@ -352,7 +360,7 @@ def _truth(
 def _detected(
     path: Path, looked_at: _Listed, listed: _Listed, detections: Sequence[Detection], joints: Sequence[str]
 ) -> list[Person]:
-    """The persons whom a detector found in the images that are looked at."""
+    """Return the persons that a detector found in the images in `looked_at`."""
     amiss = Amiss(path)
     by_name = {str(name): number for number, (name, _) in listed.items()}
     keypoints = np.zeros((len(joints), 3), np.float32)
@@ -360,16 +368,16 @@ def _detected(
     for place, one in enumerate(detections):
         number = by_name.get(str(PurePath(one.image_id)), -1) if isinstance(one.image_id, str) else one.image_id
         if number not in listed:
-            raise InputError(f"{path}: found no image {quoted(one.image_id)}, for which there is a box, expected it")
+            raise InputError(f"{path}: found no image {quoted(one.image_id)}, expected it because a box refers to it")
         if number in looked_at:
             boxes += 1
             name, size = looked_at[number]
             if complaint := box_complaint(one.bbox, size):
-                amiss.add(_BOXES, f"the box {place} of {name}: {complaint}")
+                amiss.add(_BOXES, f"box {place} in {name}: {complaint}")
             else:
                 persons.append(Person(keypoints, one.bbox, one.bbox[2] * one.bbox[3], number, place, one.score))
     if not boxes:
-        raise InputError(f"{path}: found none of its {len(looked_at)} images among the boxes, expected boxes for them")
+        raise InputError(f"{path}: found no boxes for its {len(looked_at)} images, expected some")
     amiss.check(_BOXES, boxes)
     amiss.tell()
     return persons
@@ -378,11 +386,17 @@ def _detected(
 def person_augmentation(
     spec: ArchSpec, interface: Interface, recipe: "Recipe", labels: Labels
 ) -> Callable[[Image.Image, Person], tuple[Tensor, dict[str, Tensor]]]:
-    """The training transform of a person: seen larger or smaller, turned, mirrored.
+    """Return the training transform of a person, which crops, scales, turns and mirrors the image.
+
+    Args:
+        spec: the spec of the network.
+        interface: how its images are prepared.
+        recipe: the recipe with the augmentation.
+        labels: the labels of the joints.
 
     Returns:
-        A function to float32 (channels, height, width), normalised, and {"heatmaps": float32 (joints, height / 4,
-        width / 4), "weights": float32 (joints,)}: 0 for joints that count for nothing.
+        A function from an image and a person to float32 (channels, height, width), normalised, and {"heatmaps": float32
+        (joints, height / 4, width / 4), "weights": float32 (joints,), 0 for joints that do not count}.
 
     Raises:
         InputError: the network takes neither 1 nor 3 channels.
@@ -392,12 +406,12 @@ def person_augmentation(
 
 
 def mirroring(recipe: "Recipe", labels: Labels) -> "Recipe":
-    """The recipe, without mirroring where it is not known which joints then change places; that is told."""
+    """Return the recipe, without mirroring if the left and right joints are unknown; a warning says so."""
     if not recipe.hflip or labels.flip_pairs:
         return recipe
     _log.warning(
-        "images are not mirrored, though hflip is %g: it is not known which of the joints are left and right (%s);"
-        " flip_pairs in a file for --joints says it: pairs of names, or [] where none change places",
+        "images are not mirrored although hflip is %g, because the left and right joints are unknown (%s):"
+        " name them in a file for --joints, as flip_pairs: pairs of names, or [] if there are no sides",
         recipe.hflip,
         quoted(list(labels.names)),
     )
@@ -405,7 +419,12 @@ def mirroring(recipe: "Recipe", labels: Labels) -> "Recipe":
 
 
 def picture_transform(spec: ArchSpec, interface: Interface, recipe: "Recipe") -> Callable[[Image.Image], Tensor]:
-    """A training image as float32 (channels, height, width), normalised, its colours changed as the recipe says.
+    """Return the transform from a training image to float32 (channels, height, width), normalised, with colour jitter.
+
+    Args:
+        spec: the spec of the network.
+        interface: how its images are prepared.
+        recipe: the recipe with the colour jitter.
 
     Raises:
         InputError: the network takes neither 1 nor 3 channels.
@@ -424,7 +443,7 @@ def picture_transform(spec: ArchSpec, interface: Interface, recipe: "Recipe") ->
 
 
 def mirror_order(labels: Labels) -> np.ndarray:
-    """For each joint of a mirrored person, which one it was: left and right change places, others stay."""
+    """Return int (joints,): the original joint for each joint of a mirrored person; left and right change places."""
     order = np.arange(len(labels.names))
     for first, second in labels.flip_pairs:
         order[[first, second]] = second, first

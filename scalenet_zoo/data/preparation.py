@@ -1,4 +1,4 @@
-"""Images prepared for a network as its `Interface` says; `image_files` reads them."""
+"""Prepare images for a network according to its `Interface`; `image_files` reads them."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,15 @@ from torchvision.transforms import v2
 
 from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.data.drawings import frame_digit
 from scalenet_zoo.zoo.interface import Interface
 
 
 def preprocessing(spec: ArchSpec, interface: Interface) -> Callable[[Image.Image], Tensor]:
-    """The transform from an image to a network's input, a float32 tensor (channels, height, width).
+    """Return the transform from an image to a network's input, a float32 tensor (channels, height, width).
 
     Args:
-        spec: of the network.
+        spec: the spec of the network.
         interface: how its images are prepared.
 
     Raises:
@@ -31,13 +32,13 @@ def preprocessing(spec: ArchSpec, interface: Interface) -> Callable[[Image.Image
 
 
 def pixels(spec: ArchSpec, interface: Interface) -> Callable[[Image.Image], Tensor]:
-    """The part of `preprocessing` before normalisation: from an image to uint8 (channels, height, width).
+    """Return the part of `preprocessing` before normalisation: from an image to uint8 (channels, height, width).
 
-    Classifiers see a resized centre crop, as timm evaluates; dense networks see the whole image,
-    resized. A network with one input channel gets grey images.
+    Classifiers see a resized centre crop, as in timm's evaluation; dense networks see the whole image, resized. A
+    network with one input channel gets grey images.
 
     Raises:
-        InputError: as `preprocessing`.
+        InputError: as for `preprocessing`.
     """
     size = (spec.input.height, spec.input.width)
     normalisation(spec, interface)
@@ -48,15 +49,16 @@ def pixels(spec: ArchSpec, interface: Interface) -> Callable[[Image.Image], Tens
     else:
         resize = [v2.Resize(size, antialias=True)]
     grey: list[nn.Module] = [v2.Grayscale()] if spec.input.channels == 1 else []
-    transform: Callable[[Image.Image], Tensor] = v2.Compose([*resize, *grey, v2.PILToTensor()])
+    framing = [frame_digit] if interface.drawing == "digit" else []
+    transform: Callable[[Image.Image], Tensor] = v2.Compose([*framing, *resize, *grey, v2.PILToTensor()])
     return transform
 
 
 def normalisation(spec: ArchSpec, interface: Interface) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel, of pixels from 0 to 1.
+    """Return mean and standard deviation of each input channel, for pixels from 0 to 1.
 
     Raises:
-        InputError: as `preprocessing`.
+        InputError: as for `preprocessing`.
     """
     mean, std = interface.mean, interface.std
     if spec.input.channels not in (1, 3):

@@ -1,4 +1,4 @@
-"""Segmentation: images with masks, an index PNG each, read and augmented together."""
+"""Segmentation: images and their masks, which are index images such as PNG; read and augmented together."""
 
 import logging
 from collections import Counter
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 
 _UNLISTED = -1
 _LOSSLESS = (".png", ".bmp", ".gif", ".tif", ".tiff")
-"""Of masks: how their names end."""
+"""Suffixes of masks: formats without loss."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """Examples that are pairs of files, an image and a mask.
+    """Examples that are pairs of files: an image and its mask.
 
     Attributes:
         images, masks: the files.
-        classes: int16 (256,): the class of each value of a mask: a number, `IGNORE`, or -1 where there is none.
-        most_pixels: that an image may have.
+        classes: int16 (256,): the class of each value in a mask: a number, `IGNORE`, or -1 for an invalid value.
+        most_pixels: the largest number of pixels in an image.
     """
 
     source: str
@@ -69,7 +69,7 @@ class Masks:
             raise InputError(f"{path}: found no such file, expected the mask of {self.name(index)}")
         with opened(path, str(path), "a mask", self.most_pixels) as file:
             if file.mode not in ("L", "P", "1"):
-                raise InputError(f"{path}: found a mask of mode {file.mode}, expected a number of 8 bits a pixel")
+                raise InputError(f"{path}: found a mask of mode {file.mode}, expected one number of 8 bits per pixel")
             step = _step(file)
             mask, own = load_turned(file)
         values = np.asarray(self._laid_over(image, orientation, mask, own, index), dtype=np.uint8) // step
@@ -80,10 +80,10 @@ class Masks:
         return image, classes.astype(np.uint8)
 
     def _laid_over(self, image: Image.Image, orientation: int, mask: Image.Image, own: int, index: int) -> Image.Image:
-        """A mask turned so that it lies over its image, which was turned by its EXIF orientation.
+        """Turn a mask so that it fits its image, which was turned by its EXIF orientation.
 
-        A mask whose own orientation is another may be for the file as it is stored, or for what people see of it; their
-        sizes tell, or it is refused.
+        If the orientation of the mask is a different one, the mask may belong to the stored pixels or to the upright
+        image. The sizes decide; if both fit, the mask is refused.
         """
         ways = [mask] if own == orientation else [mask, turn(unturn(mask, own), orientation)]
         fitting = [way for way in ways if way.size == image.size]
@@ -93,8 +93,8 @@ class Masks:
             )
         if len(fitting) > 1:
             raise InputError(
-                f"{self.name(index)}: found the EXIF orientation {orientation}, and {own} in the mask: which way up"
-                " the mask is cannot be known; expected the same in both, or a picture saved as it is seen, without"
+                f"{self.name(index)}: found the EXIF orientation {orientation}, and {own} in the mask, so that the"
+                " mask is ambiguous; expected the same in both, or a picture that is saved upright without it"
             )
         return fitting[0]
 
@@ -103,38 +103,40 @@ class Masks:
 
 
 def _step(mask: Image.Image) -> int:
-    """What Pillow multiplies the values of an open mask by: grey of 2 or 4 bits becomes 0 to 255."""
-    tiles = getattr(mask, "tile", ())  # of files, and not of other images
+    """Return the factor by which Pillow scales the values of an open mask: grey of 2 or 4 bits becomes 0 to 255."""
+    tiles = getattr(mask, "tile", ())  # only images from files have it
     arguments = tiles[0].args if tiles else None
     raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return {"L;2": 85, "L;4": 17}.get(str(raw), 1)
 
 
 def in_tiles(examples: Examples) -> Examples:
-    """The same for a network that looks at them in tiles: their images may be larger."""
+    """Return the examples for a network that processes images in tiles, which may therefore be larger."""
     if isinstance(examples, Part):
         return replace(examples, whole=in_tiles(examples.whole))
     return replace(examples, most_pixels=TILED_PICTURE_PIXELS) if isinstance(examples, Masks) else examples
 
 
 def open_masks(source: str, root: Path, split: str, ignore_index: int | None = None) -> Masks:
-    """A folder with `images/`, `masks/` (files of the same names that lose nothing, as PNG), `{split}.txt` (names, one
-    a line), and `classes.json` (optional; a list of {"index": 0, "name": "sky", "colour": [0, 0, 255], "ignore":
-    false}).
+    """Open a folder of images and masks.
 
-    Classes to be ignored have no number: those after them move down. A name is that of an image in `images/` or in a
-    folder in it, as `x/a` or `x/a.jpg`.
+    The folder has `images/`, `masks/` (files with the same names in a format without loss, such as PNG), `{split}.txt`
+    (names of images, one per line), and optionally `classes.json` (a list of {"index": 0, "name": "sky", "colour":
+    [0, 0, 255], "ignore": false}).
+
+    Ignored classes have no number; the numbers of the classes after them are lower by one. A name in `{split}.txt` is
+    the path of an image below `images/`, such as `x/a` or `x/a.jpg`.
 
     Args:
-        source: as the user wrote it.
+        source: the data set, as the user named it.
         root: the folder.
-        split: which names.
-        ignore_index: value of void pixels, beside those that `classes.json` says to ignore; None: 255, if that is not
-            one of its classes.
+        split: the split to open.
+        ignore_index: the value of void pixels, in addition to the values that `classes.json` ignores; None: 255, unless
+            this is one of its classes.
 
     Raises:
-        InputError: something is missing or not as it should be.
-    """  # noqa: D205
+        InputError: something is missing or not valid.
+    """
     lists = {path.stem: path for path in root.glob("*.txt") if not is_hidden(path.name)}
     if not lists:
         raise InputError(
@@ -153,9 +155,9 @@ def open_masks(source: str, root: Path, split: str, ignore_index: int | None = N
 
 
 def _listed(names: list[str], folder: Path, path: Path) -> dict[str, Path]:
-    """The images that a list names, by their places in `images/` without suffixes; each once."""
+    """Return the images in a list, each once, by their paths below `images/` without suffixes."""
     found = _by_stem(folder)
-    stems = {_key(file, folder): stem for stem, files in found.items() for file in files}  # of names with suffixes
+    stems = {_key(file, folder): stem for stem, files in found.items() for file in files}  # for names with suffixes
     wanted = [_spelt(name) for name in names]
     known = [stems.get(name) or (name if name in found else None) for name in wanted]
     if missing := [name for name, stem in zip(names, known, strict=True) if stem is None]:
@@ -165,15 +167,15 @@ def _listed(names: list[str], folder: Path, path: Path) -> dict[str, Path]:
     if not counts:
         raise InputError(f"{path}: found no names, expected some")
     if two := next((found[stem] for stem in counts if len(found[stem]) > 1), None):
-        raise InputError(f"{folder}: found {two[0].name} and {two[1].name}, expected one image of a name")
+        raise InputError(f"{folder}: found {two[0].name} and {two[1].name}, expected one image per name")
     if twice := [stem for stem, count in counts.items() if count > 1]:
         more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
-        _log.warning("%s: found %s%s more than once: each counts once", path, twice[0], more)
+        _log.warning("%s: found %s%s more than once: each is used once", path, twice[0], more)
     return {stem: found[stem][0] for stem in counts}
 
 
 def _masks_of(images: dict[str, Path], root: Path) -> list[Path]:
-    """The mask of each image; one that is not there is told of when it is read, if there are some."""
+    """Return the mask of each image. If only some masks are missing, the error is raised when they are read."""
     folder = root / "masks"
     found = {
         stem: files
@@ -183,14 +185,14 @@ def _masks_of(images: dict[str, Path], root: Path) -> list[Path]:
     there = found.keys() & images.keys()
     if not there:
         name, image = next(iter(images.items()))
-        raise InputError(f"{folder / name}.png: found no such file, nor any other mask, expected that of {image}")
+        raise InputError(f"{folder / name}.png: found no such file, and no other mask, expected the mask of {image}")
     if two := next((found[stem] for stem in images if len(found.get(stem, ())) > 1), None):
-        raise InputError(f"{folder}: found {two[0].name} and {two[1].name}, expected one mask of a name")
+        raise InputError(f"{folder}: found {two[0].name} and {two[1].name}, expected one mask per name")
     return [found[stem][0] if stem in there else folder / f"{stem}.png" for stem in images]
 
 
 def _by_stem(folder: Path) -> dict[str, list[Path]]:
-    """The images in a folder and in those in it, by their places without suffixes."""
+    """Return the images in a folder and its subfolders, by their paths without suffixes."""
     files: dict[str, list[Path]] = {}
     for file in image_files(folder):
         files.setdefault(_key(file.with_suffix(""), folder), []).append(file)
@@ -202,15 +204,20 @@ def _key(file: Path, folder: Path) -> str:
 
 
 def _spelt(name: str) -> str:
-    """A name as it is compared with others: of one spelling, and with slashes between folders."""
+    """Return the form in which names are compared: one Unicode spelling, and slashes between folders."""
     return spelling(PurePosixPath(name.replace("\\", "/")).as_posix())
 
 
 def open_cityscapes(source: str, root: Path, split: str) -> Masks:
-    """Cityscapes' fine annotations, through torchvision: the 19 classes that are evaluated.
+    """Open Cityscapes' fine annotations with torchvision, with the 19 classes that count in its evaluation.
+
+    Args:
+        source: the data set, as the user named it.
+        root: the folder with the data.
+        split: `train`, `val` or `test`.
 
     Raises:
-        InputError: the data set is not there, or has no such split.
+        InputError: the data are not in the folder, or there is no such split.
     """
     split = find_split(split, ("train", "val", "test"), source)
     try:
@@ -233,7 +240,7 @@ def open_cityscapes(source: str, root: Path, split: str) -> Masks:
 
 
 def _numbers(ignore_index: int | None) -> tuple[Labels, np.ndarray]:
-    """Where nothing says what classes there are: each value is one, without a name."""
+    """Return the classes of masks without `classes.json`: each value is a class without a name."""
     classes = np.arange(256, dtype=np.int16)
     classes[IGNORE] = _UNLISTED  # no class can have this number
     classes[IGNORE if ignore_index is None else ignore_index] = IGNORE
@@ -246,7 +253,7 @@ def _read_classes(path: Path, ignore_index: int | None) -> tuple[Labels, np.ndar
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{path}: found no list of objects, expected one for each class")
+        raise InputError(f"{path}: found no list of objects, expected one object per class")
     counted: dict[int, dict[str, Any]] = {}
     classes = np.full(256, _UNLISTED, np.int16)
     classes[IGNORE if ignore_index is None else ignore_index] = IGNORE
@@ -266,7 +273,7 @@ def _read_classes(path: Path, ignore_index: int | None) -> tuple[Labels, np.ndar
             counted[index] = row
     if not 0 < len(counted) <= IGNORE:
         noun = f"{len(counted)} classes" if counted else "no classes"
-        raise InputError(f"{path}: found {noun} to count, expected at least one, and at most {IGNORE}")
+        raise InputError(f"{path}: found {noun} that count, expected 1 to {IGNORE}")
     ordered = [counted[index] for index in sorted(counted)]
     classes[sorted(counted)] = np.arange(len(ordered))
     colours = [row.get("colour", row.get("color")) for row in ordered]
@@ -282,25 +289,25 @@ def _read_classes(path: Path, ignore_index: int | None) -> tuple[Labels, np.ndar
 
 
 def _check_ignored(path: Path, place: int, row: dict[str, Any]) -> None:
-    """Tell that the user ignores a class that counts; refuse it where the file says that it is not to be ignored."""
+    """Warn that the ignore index removes a class; refuse it if the file says that the class must not be ignored."""
     index, name = row["index"], quoted(row.get("name"))
     if row.get("ignore") is False:
         raise InputError(
             f"{path}: {place}.ignore: found false for the value {index} ({name}), and the ignore index {index}"
             " (--ignore-index), expected one of the two"
         )
-    _log.warning("%s: the class %s counts for nothing, as its value %d is the ignore index", path, name, index)
+    _log.warning("%s: the class %s is ignored, because its value %d is the ignore index", path, name, index)
 
 
 def check_masks(examples: Examples, least: int) -> None:
-    """Look whether masks have pixels of so many classes at least: usually the first has.
+    """Check that masks have pixels of enough classes; usually the first mask is sufficient.
 
     Args:
-        examples: with masks; those that cannot be read are passed over, loaders tell of them.
-        least: 2 to learn to tell them apart, 1 to evaluate.
+        examples: examples with masks; those that cannot be read are skipped, because loaders report them.
+        least: the smallest number of classes: 2 for training, 1 for evaluation.
 
     Raises:
-        InputError: no mask has a pixel that counts, or all are of one class.
+        InputError: no mask has a labelled pixel, or all labelled pixels are of one class.
     """
     step = -(-len(examples) // MASKS_LOOKED_AT)
     seen: set[int] = set()
@@ -318,13 +325,13 @@ def check_masks(examples: Examples, least: int) -> None:
         return
     where = f"in {looked_at} masks of {examples.split}"
     if not seen:
-        raise InputError(f"{examples.source}: found no labelled pixel {where}, expected some: all are to be ignored")
+        raise InputError(f"{examples.source}: found no labelled pixel {where}, expected some: all pixels are ignored")
     (number,) = seen
     names = examples.labels.names
     complaint = (
         f"{examples.source}: found pixels of {quoted(names[number]) if number < len(names) else f'the class {number}'}"
-        f" alone {where}, expected two classes or more to learn from: what else they hold is void, see classes.json and"
-        f" --ignore-index ({IGNORE}, where neither says otherwise)"
+        f" alone {where}, expected two classes or more to learn from: all other pixels are void, see classes.json and"
+        f" --ignore-index (default {IGNORE})"
     )
     if looked_at < len(examples):
         _log.warning("%s", complaint)
@@ -335,13 +342,19 @@ def check_masks(examples: Examples, least: int) -> None:
 def mask_augmentation(
     spec: ArchSpec, interface: Interface, recipe: "Recipe"
 ) -> Callable[[Image.Image, np.ndarray], tuple[Tensor, Tensor]]:
-    """The training transform of an image and its mask: resized, turned, cropped and mirrored together.
+    """Return the training transform of an image and its mask, which resizes, turns, crops and mirrors both.
 
-    An image's own size is the one that evaluation shows the network: the whole image, fitted to its input; or, with
-    `own_resolution`, that of its file, as in tiles.
+    The scale is relative to the size in evaluation: the whole image fitted to the network's input, or, with
+    `own_resolution`, the size of the file, as for tiles.
+
+    Args:
+        spec: the spec of the network.
+        interface: how its images are prepared.
+        recipe: the recipe with the augmentation.
 
     Returns:
-        A function to float32 (channels, height, width), normalised, and int64 (height, width).
+        A function from an image and its mask to float32 (channels, height, width), normalised, and int64 (height,
+        width).
 
     Raises:
         InputError: the network takes neither 1 nor 3 channels.
@@ -378,6 +391,6 @@ def _augment(
 ) -> tuple[Tensor, Tensor]:
     factor = float(torch.empty(()).uniform_(*span))
     resized = [max(1, round(side * factor)) for side in size or mask.shape]
-    # Torchvision's own choice for masks, NEAREST, is shifted by up to half a pixel.
+    # Torchvision's default for masks, NEAREST, shifts them by up to half a pixel.
     nearest = v2.functional.resize(torch.from_numpy(mask)[None], resized, v2.InterpolationMode.NEAREST_EXACT)[0]
     return transform(v2.functional.resize(image, resized), tv_tensors.Mask(nearest))

@@ -1,4 +1,4 @@
-"""From what a user writes after `--data` to examples."""
+"""Open the examples of the data set that a user names with `--data`."""
 
 from pathlib import Path
 
@@ -32,18 +32,18 @@ def open_data(
     """Open a data set.
 
     Args:
-        source: one of `data.forms.FORMS`, or a folder; `~` is the user's home, here and in other paths.
-        task: what it is for.
-        split: which part: `train`, `val`, `test`, or another name that the data set has.
-        ignore_index: of segmentation masks: the value of void pixels; None: 255, where `classes.json` says
-            nothing else.
-        joints: of persons: a YAML file about their joints, see `data.joints`.
-        boxes: of persons: those that a detector found instead of the data set's own, see `pose.open_coco`.
-        box_score: boxes of lower scores are left out.
-        limit: take only so many examples, spread evenly; with `boxes` so many images.
+        source: one of `data.forms.FORMS`, or a folder; `~` is the user's home folder, here and in the other paths.
+        task: the task that the data are for.
+        split: the part of the data: `train`, `val`, `test`, or another name in the data set.
+        ignore_index: for segmentation: the value of void pixels in masks; None: 255, unless `classes.json` says
+            otherwise.
+        joints: for pose: a YAML file about the joints, see `data.joints`.
+        boxes: for pose: a file with a detector's boxes, which replace those of the data set, see `pose.open_coco`.
+        box_score: boxes with lower scores are left out.
+        limit: the number of examples to use, spread evenly; with `boxes`, the number of images.
 
     Raises:
-        InputError: the source is of no known form, is not there, or is not as it should be.
+        InputError: the source has none of the known forms, does not exist, or is not valid.
     """
     kind, rest = parse_source(source, task)
     joints, boxes = joints and user_path(joints), boxes and user_path(boxes)
@@ -61,7 +61,7 @@ def open_data(
     if limit is None:
         return examples
     if isinstance(examples, Stream):
-        raise InputError(f"{source}: found a limit, expected none: it is read in its own order")
+        raise InputError(f"{source}: found a limit, expected none: this data set is read in its own order")
     return Part(examples, limit)
 
 

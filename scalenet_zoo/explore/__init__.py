@@ -1,1 +1,1 @@
-"""The zoo on this machine: what each entry takes here, which of them are worth taking, and a page that shows it."""
+"""The zoo on this machine: how long each entry takes, which entries are worth taking, and a page that shows it."""

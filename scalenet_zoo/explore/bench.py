@@ -2,8 +2,8 @@
 
     entry, precision --measure--> Figures (JSON, after each entry)
 
-What is kept is not measured again, and what a killed process measured is kept. One process at a time measures: two
-would disturb each other.
+Kept figures are not measured again, and what a killed process measured is kept. Only one process measures at a time,
+since two would disturb each other.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from scalenet_zoo.zoo.sources import load_spec
 _log = logging.getLogger(__name__)
 
 YARDSTICK = "mobilenetv2_050"
-"""The entry that is timed beside the others, in fp32: milliseconds, where the largest takes seconds."""
+"""The entry that is timed beside the others, in fp32. It takes milliseconds, where the largest entry takes seconds."""
 BENCH_VISITS, VISIT_SECONDS = 3, 8.0
-"""Quiet visits to each entry, and seconds after which unquiet ones have to do."""
+"""Undisturbed visits to each entry, and the seconds after which disturbed ones are accepted."""
 AGAIN, REST_SECONDS = 2, 10.0
-"""How often an entry is measured again as long as the machine was never undisturbed, and seconds before that."""
+"""How often an entry is measured again while every visit was disturbed, and the pause in seconds before each."""
 MOST_TRIED = 15
 """Visits after which an entry is not measured again, even if all of them were disturbed."""
 SLOW = 1000.0
-"""Milliseconds of an inference from which on a visit is a single one: so long an inference is its own average."""
+"""Milliseconds per inference above which a visit is a single inference: one that long averages out its own noise."""
 
 
 @dataclass
@@ -50,9 +50,9 @@ class Bench:
     """Measures entries in one setting; see `open_bench`.
 
     Attributes:
-        setting: back end, threads and batch.
+        setting: back end, threads and batch size.
         figures: what is known so far.
-        visits: to each entry, at least.
+        visits: the least number of visits to each entry.
     """
 
     setting: Setting
@@ -65,16 +65,16 @@ class Bench:
 
     @property
     def measured(self) -> int:
-        """How many figures this bench measured, or measured again; the others were kept."""
+        """How many figures this bench measured, or measured again; it found the others on disk."""
         return len(self._measured)
 
     @property
     def thorough(self) -> bool:
-        """Whether an entry is measured again if the machine was disturbed all the time."""
+        """Whether an entry is measured again if every visit was disturbed."""
         return self.visits >= BENCH_VISITS
 
     def known(self, spec: ArchSpec, precision: Precision) -> Figure | None:
-        """An entry's figure, if it is kept and there were enough visits, one of them undisturbed or very many."""
+        """An entry's kept figure, if it has enough visits, and one of them was undisturbed or they are very many."""
         figure = self.figures.find(spec, precision)
         if figure is None or len(figure.visits) < self.visits:
             return None
@@ -83,17 +83,19 @@ class Bench:
     def measure(
         self, spec: ArchSpec, precision: Precision, on_what: Callable[[str], None] = lambda what: None
     ) -> Figure:
-        """An entry's figure: the kept one, else measured now, with random weights, and kept.
+        """Give an entry's figure: the kept one or, if there is none, one that is measured now and kept.
+
+        A network is measured with random weights.
 
         Args:
-            spec: of the entry.
-            precision: to run it in.
-            on_what: told what is being done, before anything that takes time.
+            spec: the entry's spec.
+            precision: the precision to run it in.
+            on_what: called with what is being done, before anything that takes time.
 
         Raises:
             BackendError, ExportError: the back end cannot run the entry.
             TrainingError: another process is measuring.
-            OutputError: the figure cannot be kept.
+            OutputError: the figure cannot be written.
         """
         if figure := self.known(spec, precision):
             return figure
@@ -119,17 +121,19 @@ class Bench:
         return found
 
     def make_ready(self, on_what: Callable[[str], None]) -> Yardstick:
-        """Hold the folder and make the yardstick ready, unless that is done; `measure` does so where it has to measure.
+        """Lock the folder and prepare the yardstick, unless that is done already.
+
+        `measure` calls this when it has to measure.
 
         Raises:
             BackendError: the back end cannot run the yardstick.
             TrainingError: another process is measuring.
-            OutputError: figures cannot be kept.
+            OutputError: figures cannot be written.
         """
         if self._yardstick is None:
             path = figures_path(self.setting)
             check_writable(path)
-            on_what(f"making ready to measure on {self.setting.backend}")
+            on_what(f"preparing to measure on {self.setting.backend}")
             self._stack.enter_context(hold(path.parent))
             self.figures = load_figures(self.setting)
             settings = Settings(
@@ -140,7 +144,7 @@ class Bench:
         return self._yardstick
 
     def _model(self, spec: ArchSpec, images: torch.Tensor, precision: Precision) -> nn.Module | onnx.ModelProto:
-        """The entry as a network or, where several precisions are made of one graph, as that, which is kept a while."""
+        """The entry as a network or, where one graph serves several precisions, as that graph, which is remembered."""
         if self.setting.backend not in QUANTISED_ON or precision == "fp16":
             return create_model(spec)
         if self._traced is None or self._traced[0] != spec:
@@ -159,11 +163,13 @@ class Bench:
 
 @contextmanager
 def open_bench(setting: Setting, visits: int = BENCH_VISITS) -> Iterator[Bench]:
-    """A bench with what is kept of a setting; nothing is held or made ready before something has to be measured.
+    """Open a bench with the kept figures of a setting.
+
+    Nothing is locked or prepared until something has to be measured.
 
     Args:
-        setting: back end, threads and batch.
-        visits: to each entry, at least.
+        setting: back end, threads and batch size.
+        visits: the least number of visits to each entry.
 
     Raises:
         BackendError: the back end cannot run here.

@@ -1,9 +1,9 @@
-"""A latency budget: the most accurate published network that meets it on this machine, by measurement.
+"""The most accurate published network that meets a latency budget on this machine, by measurement.
 
     entries x precisions --the most accurate first--> measured, kept figures first, until one meets the budget
 
-A network counts as too slow unmeasured only if it would still be with half the time a MAC that the fastest network
-took of those that were measured in this precision. So that there are such figures, those around the budget come first.
+A network is ruled out without a measurement only if it would be too slow even at half the least time per MAC that was
+measured in its precision. To have such figures, a few networks around the budget are measured first.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from scalenet_zoo.latency.profile import Settings, device_name
 _log = logging.getLogger(__name__)
 
 SLACK = 0.5
-"""Share of the least time a MAC that was measured that no network is taken to stay below."""
+"""Share of the least measured time per MAC; no network is assumed to be faster than this share of it."""
 
 
 @dataclass(frozen=True)
 class MeasuredEntry:
-    """A published network in a precision, measured.
+    """A published network that was measured in a precision.
 
     Attributes:
-        entry: of the zoo, with its quoted accuracy.
-        precision: that it was measured in.
-        ms: milliseconds on the undisturbed machine, at its best speed.
-        quiet: how many of the visits were undisturbed.
-        visits: how many there were.
+        entry: the zoo's entry, with its quoted accuracy.
+        precision: the precision it was measured in.
+        ms: milliseconds on the undisturbed machine at its best speed.
+        quiet: number of undisturbed visits.
+        visits: number of all visits.
     """
 
     entry: QuotedEntry
@@ -50,24 +50,24 @@ class MeasuredEntry:
 
     @property
     def accuracy(self) -> float:
-        """The quoted top-1 in percent: that of fp32, whatever the precision."""
+        """The quoted top-1 accuracy in percent; it is that of fp32, whatever the precision."""
         assert self.entry.value is not None
         return self.entry.value
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a budget led to.
+    """The network chosen for a latency budget, and what it was compared with.
 
     Attributes:
-        budget: milliseconds.
-        setting: back end, threads and batch.
-        precisions: that were allowed.
+        budget: the budget in milliseconds.
+        setting: back end, threads and batch size.
+        precisions: the precisions that were allowed.
         candidates: all networks with a measured figure, the most accurate first.
-        measured: how many of them were measured now; the others' figures were kept.
-        unmeasured: how many, of those more accurate than the one taken, are too slow by their MACs.
-        taken: the most accurate that meets the budget, in the widest precision that does.
-        spec: of it; its provenance tells of its latency and its accuracy.
+        measured: how many of them were measured now; the figures of the others were kept earlier.
+        unmeasured: how many networks more accurate than the one taken were ruled out by their MACs.
+        taken: the most accurate network that meets the budget, in the widest precision that does.
+        spec: its spec, whose provenance has its latency and its accuracy.
     """
 
     budget: float
@@ -90,16 +90,17 @@ def choose_entry(
     """Choose the entry of the highest quoted accuracy that meets a latency budget when measured.
 
     Args:
-        budget: milliseconds.
-        entries: to choose from; each has a quoted accuracy.
-        precisions: that are allowed.
-        bench: measures them, or knows their figures.
-        on_progress: told before each measurement.
+        budget: the budget in milliseconds.
+        entries: the entries to choose from; each has a quoted accuracy.
+        precisions: the precisions that are allowed.
+        bench: measures entries, or knows their figures.
+        on_progress: called before each measurement.
 
     Raises:
-        BudgetError: none meets it; the message has the least latency found.
-        BackendError: the back end cannot run any of them.
+        BudgetError: no entry meets the budget; the message has the least latency found.
+        BackendError: the back end cannot run any of the entries.
         TrainingError: another process is measuring.
+        OutputError: figures cannot be written.
     """
     check_budget(budget, "latency")
     order = sorted(
@@ -113,16 +114,18 @@ def choose_entry(
     for precision in precisions:
         _look_around(budget, entries, precision, bench, tell)
     before = None
-    while bench.figures is not before:  # the more is measured, the better is known what counts as undisturbed
+    while bench.figures is not before:  # each measurement tells more precisely which visits were undisturbed
         before = bench.figures
         taken, unmeasured = _first_that_meets(budget, order, bench, tell)
     known = [found for entry, precision in order if (found := _known(entry, precision, bench))]
     if taken is None and not known:
-        raise BackendError(f"{bench.setting.backend}: found that it runs none of the {len(entries)} networks")
+        raise BackendError(
+            f"{bench.setting.backend}: found that it runs none of {len(entries)} networks, expected it to run some"
+        )
     if taken is None:
         least = min(known, key=lambda each: each.ms)
         raise BudgetError(
-            f"latency: found {format_ms(least.ms)} as the least of {len(known)} measured ({least.entry.spec.name} in"
+            f"latency: found {format_ms(least.ms)} as the lowest of {len(known)} measured ({least.entry.spec.name} in"
             f" {least.precision} on {bench.setting.backend}), expected at most {format_ms(budget)}"
         )
     spec = _with_provenance(taken, budget, bench.setting)
@@ -135,7 +138,7 @@ def _first_that_meets(
     bench: Bench,
     tell: Callable[[str], None],
 ) -> tuple[MeasuredEntry | None, int]:
-    """The first that meets a budget, or None, and how many before it are too slow by their MACs alone."""
+    """The first network that meets a budget, or None; and how many before it are ruled out by their MACs alone."""
     unmeasured = 0
     for entry, precision in order:
         least = SLACK * entry.spec.cost.macs * bench.figures.least_a_mac(precision)
@@ -158,9 +161,9 @@ def _look_around(
     bench: Bench,
     tell: Callable[[str], None],
 ) -> None:
-    """Measure a few networks about as large as may meet the budget: halve their range, by MACs, until there is none."""
+    """Measure a few networks about as large as the budget allows, by bisection over their MACs."""
     ordered = sorted(entries, key=lambda each: (each.spec.cost.macs, each.spec.name))
-    low, high = 0, len(ordered)  # what is tried next lies between
+    low, high = 0, len(ordered)  # the next network to try lies in between
     while low < high:
         middle = (low + high) // 2
         found = _measure(ordered[middle], precision, bench, tell)
@@ -170,9 +173,9 @@ def _look_around(
 def _measure(
     entry: QuotedEntry, precision: Precision, bench: Bench, tell: Callable[[str], None]
 ) -> MeasuredEntry | None:
-    """An entry with its figure, measured if there is none; None: the back end cannot run it, which is logged."""
+    """Give an entry with its figure, measured now if none is kept; None, with a warning: the back end cannot run it."""
     if bench.known(entry.spec, precision) is None:
-        bench.make_ready(tell)  # what goes wrong with that is no entry's fault
+        bench.make_ready(tell)  # outside the `try`: a failure here is not the entry's
     try:
         bench.measure(entry.spec, precision, tell)
     except (BackendError, ExportError) as error:
@@ -188,7 +191,7 @@ def _known(entry: QuotedEntry, precision: Precision, bench: Bench) -> MeasuredEn
 
 
 def _with_provenance(taken: MeasuredEntry, budget: float, setting: Setting) -> ArchSpec:
-    """The spec of what is taken; its provenance tells of its latency, and of its accuracy and whose figure that is."""
+    """The spec of the network taken, with its latency, its accuracy and whose figure that is in its provenance."""
     spec, entry = taken.entry.spec, taken.entry
     settings = Settings(
         family="zoo",

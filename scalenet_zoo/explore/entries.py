@@ -1,4 +1,4 @@
-"""What there is to choose from: the zoo's entries, with the accuracy that somebody reports of them, and its licence.
+"""The zoo's entries, with the accuracy that is reported for each of them, and its licence.
 
 Nothing here needs torch.
 """
@@ -18,17 +18,18 @@ _NEXT_TO_TOP1 = "top-5 accuracy, %"
 
 @dataclass(frozen=True)
 class QuotedEntry:
-    """An entry of the zoo, and how well it does as somebody reports it.
+    """An entry of the zoo with its reported accuracy.
 
     Attributes:
-        spec: of the entry.
-        metric: what `value` is, such as `top-1 accuracy, %`; empty, as are `data` and `origin`: nobody reports any.
-        value: in percent; None: nobody reports any.
+        spec: the entry's spec.
+        metric: what `value` is, such as `top-1 accuracy, %`. If no accuracy is reported, it is empty, as are `data` and
+            `origin`.
+        value: the accuracy in percent; None: none is reported.
         data: what it was measured on.
         origin: whose figure it is.
-        weights: timm's name of the weights that `pretrained` takes and the figure is of; None: it is of no weights that
-            are published.
-        license: of the weights, or if there are none of the architecture, in lower case; empty: not known.
+        weights: timm's name of the weights that `pretrained` loads and that the figure belongs to; None: the figure
+            belongs to weights that are not published.
+        license: licence of the weights or, if there are none, of the architecture, in lower case; empty: not known.
     """
 
     spec: ArchSpec
@@ -41,7 +42,10 @@ class QuotedEntry:
 
 
 def quoted_entry(spec: ArchSpec) -> QuotedEntry:
-    """What is reported of an entry: of its default weights near its resolution or, if there are none, by its paper."""
+    """Find the accuracy reported for an entry.
+
+    It is that of its default weights near its resolution or, if there are no published weights, the paper's.
+    """
     published = published_entry(spec)
     if published is not None:
         weights = published.default
@@ -60,15 +64,15 @@ def quoted_entry(spec: ArchSpec) -> QuotedEntry:
 def quoted_entries(
     tasks: Sequence[Task] = ("classification",), pretrained: bool = False, models: str = "*"
 ) -> tuple[QuotedEntry, ...]:
-    """The entries for some tasks, in the order of the tasks and then the cheapest first.
+    """List the entries for some tasks, in the order of the tasks and then the cheapest first.
 
     Args:
-        tasks: what they are for.
-        pretrained: only those with published weights whose accuracy is reported.
-        models: a shell pattern for their names.
+        tasks: what the networks are for.
+        pretrained: list only entries with published weights whose accuracy is reported.
+        models: a shell pattern for the names.
 
     Raises:
-        ModelNotFoundError: there is no such task, or no such entry.
+        ModelNotFoundError: there is no such task, or no entry matches.
     """
     for task in tasks:
         if task not in FAMILIES:
@@ -82,12 +86,14 @@ def quoted_entries(
         )
     )
     if not found:
-        raise ModelNotFoundError(f"{models}: found no such entry for {', '.join(tasks)}")
+        raise ModelNotFoundError(
+            f"{models}: found no such entry for {', '.join(tasks)}, expected a pattern that some entry's name matches"
+        )
     return found
 
 
 def command_for(entry: QuotedEntry, backend: str, precision: str) -> str:
-    """The command line that makes an entry ready for a back end."""
+    """The command that builds or exports an entry for a back end."""
     name = f"{entry.spec.name}{' --pretrained' if published_entry(entry.spec) else ''}"
     if backend.startswith("torch"):
         return f"scalenet-zoo build {name}"

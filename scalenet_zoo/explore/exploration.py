@@ -1,7 +1,7 @@
-"""All of the zoo's entries on this machine: measured or, where a latency model knows better, predicted; and a page.
+"""All of the zoo's entries on this machine, measured or predicted by a latency model, on a page.
 
 entries --Bench--> figures (kept) --> points --page.py--> explore.html
-   +------latency models: those near the front alone are measured
+   +------latency models: only entries near the front are measured
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 EXPLORE_PAGE = Path("explore.html")
-"""The page, if no other is named."""
+"""The file that the page is written to by default."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,16 @@ class Point:
     """An entry of the zoo on a back end, in a precision.
 
     Attributes:
-        name, task: of the entry.
-        metric, value, data, origin, weights, license: as `QuotedEntry`; the value is that of fp32 in any precision.
-        height, width: of the image.
-        macs, params: of the network.
-        backend, precision: that it ran in.
+        name, task: name and task of the entry.
+        metric, value, data, origin, weights, license: as in `QuotedEntry`; the value is that of fp32 in any precision.
+        height, width: size of the image in pixels.
+        macs, params: number of MACs and of parameters of the network.
+        backend, precision: the back end and precision it ran in.
         ms: milliseconds on the undisturbed machine.
-        measured: or predicted by a latency model.
-        quiet: how many visits were undisturbed; 0 if it is predicted.
-        command: that makes it ready for the back end.
-        front: whether no other point of the same metric and data is at least as good in less time.
+        measured: True if `ms` is measured, False if a latency model predicts it.
+        quiet: number of undisturbed visits; 0 if the latency is predicted.
+        command: the command that builds or exports it for the back end.
+        front: True if no other point of the same metric and data is at least as good in less time.
     """
 
     name: str
@@ -72,20 +72,20 @@ class Point:
 
     @property
     def figure(self) -> tuple[str, str, str]:
-        """What the values of points have to share to be compared: task, metric, data."""
+        """Task, metric and data, which two points must share for their values to be comparable."""
         return self.task, self.metric, self.data
 
 
 @dataclass(frozen=True)
 class Exploration:
-    """What the zoo does on this machine.
+    """The zoo's entries on this machine.
 
     Attributes:
-        machine: what it is.
-        threads, batch: that the latencies are of.
-        points: by back end, precision, task and MACs.
+        machine: what the machine is.
+        threads, batch: CPU threads and batch size that the latencies were measured with.
+        points: sorted by back end, precision, task and MACs.
         left_out: what could not be measured, and why: "NAME in PRECISION on BACKEND: ...".
-        measured: how many points were measured now; the others' figures were kept, or are predicted.
+        measured: how many points were measured now; the others are kept figures or predictions.
         page: the file that was written.
     """
 
@@ -98,7 +98,7 @@ class Exploration:
     page: Path
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """All fields as values that JSON can hold."""
         return asdict(self) | {"page": str(self.page)}
 
 
@@ -117,25 +117,25 @@ def explore_zoo(
 ) -> Exploration:
     """Measure the zoo's entries on this machine, and write a page that shows which of them are worth taking.
 
-    Figures are kept: what is interrupted goes on where it stopped, and what was measured is not measured again. Where
-    `profile` made a latency model of a family, only its entries that may be on the front are measured.
+    Figures are kept: an interrupted exploration resumes where it stopped, and nothing is measured twice. Where
+    `profile` made a latency model of a family, only those of its entries are measured that may be on the Pareto front.
 
     Args:
-        on: back ends.
-        precision: fp32, fp16, int8 or any.
-        task: what the networks are for: one task, or several.
+        on: one back end, or several.
+        precision: fp32, fp16, int8 or any; one of them, or several.
+        task: what the networks are for; one task, or several.
         threads: CPU threads; None: as many as torch uses.
-        batch: images at once.
+        batch: images per batch.
         models: a shell pattern for the entries' names.
-        measure_all: measure entries that a latency model says to be far from the front, too.
-        quick: one visit to each entry instead of three.
+        measure_all: also measure entries that a latency model predicts to be far from the front.
+        quick: pay one visit to each entry instead of three.
         output: the page to write.
-        on_progress: told what is being done, how much of it is done, and how much there is.
+        on_progress: called with what is being done, how much of it is done, and how much there is.
 
     Raises:
         UsageError: there is no such precision, or networks are not timed in it on a back end.
         ModelNotFoundError: there is no such task, or no entry of such a name.
-        BackendError: a back end is none, cannot run here, or runs none of the entries.
+        BackendError: there is no such back end, it cannot run here, or it runs none of the entries.
         TrainingError: another process is measuring.
         OutputError: the page or the figures cannot be written.
         SpecError: a file of the cache is damaged.
@@ -167,7 +167,9 @@ def explore_zoo(
             made, failed = _explore(entries, precisions_on(precision, backend), bench, measure_all, on_progress)
             points, left_out, measured = points + made, left_out + failed, measured + bench.measured
     if not points:
-        raise BackendError(f"{', '.join(backends)}: found none of the {len(entries)} entries to run: {left_out[0]}")
+        raise BackendError(
+            f"{', '.join(backends)}: found that none of {len(entries)} entries runs, expected some: {left_out[0]}"
+        )
     found = Exploration(machine(), threads, batch, _with_fronts(points), tuple(left_out), measured, page)
     write_explorer(found.to_dict(), page)
     return found
@@ -180,7 +182,7 @@ def _explore(
     measure_all: bool,
     on_progress: OnProgress,
 ) -> tuple[list[Point], list[str]]:
-    """The points of one back end, and what was left out."""
+    """Give the points of one back end, and what was left out."""
     from scalenet_zoo.explore.prediction import predict_entries
 
     specs = [entry.spec for entry in entries]
@@ -190,9 +192,9 @@ def _explore(
     worth = {precision: _worth_measuring(entries, predictions[precision]) for precision in precisions}
     wanted = [
         (entry, precision) for entry in entries for precision in precisions if entry.spec.name in worth[precision]
-    ]  # an entry's precisions one after another: they have its traced graph in common
+    ]  # an entry's precisions come one after another, since they share its traced graph
     failed: dict[tuple[str, str], str] = {}
-    for _ in range(2 if bench.thorough else 1):  # what counts as undisturbed is known only at the end
+    for _ in range(2 if bench.thorough else 1):  # only at the end is it known which visits were undisturbed
         missing = [
             (entry, precision)
             for entry, precision in wanted
@@ -203,7 +205,7 @@ def _explore(
             def tell(what: str, done: int = done, total: int = len(missing)) -> None:
                 on_progress(what, done, total)
 
-            bench.make_ready(tell)  # what goes wrong with that is no entry's fault
+            bench.make_ready(tell)  # outside the `try`: a failure here is not the entry's
             try:
                 bench.measure(entry.spec, precision, tell)
             except (BackendError, ExportError) as error:
@@ -220,7 +222,7 @@ def _explore(
 
 
 def _worth_measuring(entries: Sequence[QuotedEntry], predicted: Mapping[str, PredictedEntry]) -> set[str]:
-    """Names of entries that no model predicts, and of those predicted that may be on the front of their metric."""
+    """Names of the entries that no model predicts, and of predicted ones that may be on the front of their metric."""
     names = {entry.spec.name for entry in entries} - predicted.keys()
     groups: dict[tuple[str, str, str], list[QuotedEntry]] = {}
     for entry in entries:
@@ -236,7 +238,7 @@ def _worth_measuring(entries: Sequence[QuotedEntry], predicted: Mapping[str, Pre
 
 
 def _point(entry: QuotedEntry, precision: Precision, bench: Bench, predicted: PredictedEntry | None) -> Point | None:
-    """An entry with its kept figure, else as predicted; None: there is neither."""
+    """An entry with its kept figure or, without one, as predicted; None: there is neither."""
     spec = entry.spec
     figure = bench.figures.find(spec, precision)
     if figure is None and predicted is None:
@@ -264,7 +266,7 @@ def _point(entry: QuotedEntry, precision: Precision, bench: Bench, predicted: Pr
 
 
 def _with_fronts(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The same, with those marked that are on the front of their metric and data."""
+    """The same points, with those marked that are on the front of their metric and data."""
     marked: set[int] = set()
     for figure in {point.figure for point in points}:
         group = [i for i, point in enumerate(points) if point.figure == figure and point.value is not None]

@@ -1,6 +1,7 @@
-"""Latencies of the zoo's entries on this machine, kept: one JSON file a back end, number of threads and batch.
+"""Kept latencies of the zoo's entries on this machine.
 
-Other versions of the runtimes or of this package, or another device, have files of their own.
+There is one JSON file for each combination of back end, number of threads and batch size. Other versions of the
+runtimes or of this package, and other devices, have files of their own.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from scalenet_zoo.latency.profile import Milliseconds
 from scalenet_zoo.latency.yardstick import Visit, best_of, quiet, quiet_ms
 
 MOST_FIGURES, MOST_VISITS = 10_000, 1_000
-"""Of a file, and of a figure: the zoo has some 60 entries in three precisions, a figure three visits at a time."""
+"""The most figures in a file, and visits in a figure.
+
+The zoo has some 60 entries in three precisions, and a figure gets three visits at a time.
+"""
 
 
 class Setting(Strict):
-    """What the latencies of a file are of, on this machine.
+    """How the latencies of a file are measured.
 
     Attributes:
         backend: as `--on` takes it.
         threads: CPU threads.
-        batch: images at once.
+        batch: images per batch.
     """
 
     backend: str
@@ -39,14 +43,14 @@ class Setting(Strict):
 
 
 class Figure(Strict):
-    """Visits to an entry in one precision.
+    """The visits to an entry in one precision.
 
     Attributes:
-        name: of the entry.
-        hash: of its architecture.
-        macs: of one image, by which another size of the image is another network.
-        precision: that it ran in.
-        visits: milliseconds of each: its own, and the yardstick's before and after it.
+        name: the entry's name.
+        hash: the hash of its architecture.
+        macs: MACs per image. They tell apart the same network at different image sizes.
+        precision: the precision it ran in.
+        visits: three latencies of each visit, in milliseconds: the entry's, and the yardstick's before and after it.
     """
 
     name: Name
@@ -59,17 +63,17 @@ class Figure(Strict):
 
     @property
     def key(self) -> tuple[str, str, int, str]:
-        """What tells figures of a file apart."""
+        """Name, hash, MACs and precision, which tell the figures of a file apart."""
         return self.name, self.hash, self.macs, self.precision
 
 
 def key_of(spec: ArchSpec, precision: Precision) -> tuple[str, str, int, str]:
-    """The key of an entry's figure."""
+    """The key of an entry's figure; see `Figure.key`."""
     return spec.name, spec.hash, spec.cost.macs, precision
 
 
 class Figures(Document):
-    """All figures of one setting on this machine, with what the machine is."""
+    """All figures of one setting on this machine, with a description of the machine."""
 
     format: Literal["scalenet-zoo/figures"] = "scalenet-zoo/figures"
     version: Annotated[int, Field(ge=1, le=1)] = 1
@@ -88,21 +92,21 @@ class Figures(Document):
 
     @property
     def readings(self) -> list[float]:
-        """All of the yardstick's milliseconds."""
+        """All latencies of the yardstick, in milliseconds."""
         return [reading for figure in self.figures for _, *readings in figure.visits for reading in readings]
 
     @property
     def yardstick(self) -> float:
-        """The yardstick's milliseconds on the undisturbed machine; there has to be a figure."""
+        """The yardstick's latency on the undisturbed machine, in milliseconds; there must be a figure."""
         return best_of(self.readings)
 
     def find(self, spec: ArchSpec, precision: Precision) -> Figure | None:
-        """An entry's figure; None: it was not measured."""
+        """Find an entry's figure; None: it was not measured."""
         key = key_of(spec, precision)
         return next((figure for figure in self.figures if figure.key == key), None)
 
     def with_visits(self, spec: ArchSpec, precision: Precision, visits: Sequence[Visit]) -> Self:
-        """The same with more visits to an entry."""
+        """The same figures with more visits to an entry."""
         made = tuple((visit.ms, visit.before, visit.after) for visit in visits)
         before = self.find(spec, precision)
         name, digest, macs, _ = key_of(spec, precision)
@@ -112,17 +116,17 @@ class Figures(Document):
         return self.model_copy(update={"figures": (*others, figure)})
 
     def ms(self, figure: Figure) -> float:
-        """Milliseconds of a figure on the undisturbed machine, at its best speed."""
+        """A figure's latency on the undisturbed machine at its best speed, in milliseconds."""
         return quiet_ms(_visits(figure), self.yardstick)
 
     def least_a_mac(self, precision: Precision) -> float:
-        """Milliseconds a MAC of the network that took the least in a precision; 0: none was measured."""
+        """The least measured time per MAC in a precision, in milliseconds; 0: no network was measured in it."""
         best = self.yardstick if self.figures else 0.0
         of_it = (figure for figure in self.figures if figure.precision == precision)
         return min((quiet_ms(_visits(figure), best) / figure.macs for figure in of_it), default=0.0)
 
     def quiet(self, figure: Figure) -> int:
-        """How many visits of a figure were undisturbed."""
+        """The number of undisturbed visits of a figure."""
         return len(quiet(_visits(figure), self.yardstick))
 
 
@@ -139,7 +143,7 @@ def figures_path(setting: Setting) -> Path:
 
 
 def load_figures(setting: Setting) -> Figures:
-    """The figures of a setting that are kept; none, if nothing was measured yet.
+    """Load the kept figures of a setting; an empty collection if nothing was measured yet.
 
     Raises:
         SpecError: the file is damaged.

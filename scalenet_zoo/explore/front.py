@@ -1,4 +1,4 @@
-"""Which networks are worth a look: no other is at least as accurate in less time."""
+"""The Pareto front: the networks for which no other is at least as accurate in less time."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 def front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
-    """The points that no other beats, the cheapest first: each costs more than the one before, and is better.
+    """Find the Pareto front, the cheapest point first: each point costs more than the one before it, and is better.
 
     Args:
-        costs: milliseconds or MACs; less is better.
-        values: accuracies; more is better.
+        costs: milliseconds or MACs of n points; less is better.
+        values: their accuracies; more is better.
 
     Returns:
-        Their positions; of equal points the first.
+        The positions of the points on the front; of equal points, that of the first.
     """
     order = sorted(range(len(costs)), key=lambda i: (costs[i], -values[i], i))
     kept: list[int] = []
@@ -24,15 +24,15 @@ def front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
 
 
 def near_front(costs: Sequence[float], values: Sequence[float], error: Sequence[float]) -> list[int]:
-    """The points that may be on the front, if costs may be off by a share of each.
+    """Find the points that may be on the Pareto front, given how far off their costs may be.
 
     Args:
-        costs: milliseconds, predicted.
-        values: accuracies.
-        error: the largest share by which each cost may be off, below 1; 0: it is known.
+        costs: predicted milliseconds of n points.
+        values: their accuracies.
+        error: the largest share by which each cost may be off, below 1; 0: the cost is exact.
 
     Returns:
-        Their positions, in order.
+        The positions of these points, in order.
     """
     low = np.array(costs) * (1 - np.array(error))
     high = np.array(costs) * (1 + np.array(error))

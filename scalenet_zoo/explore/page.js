@@ -92,9 +92,9 @@
     });
     const said = best.map((point) => `${point.name} (${accuracy(point)}, ${latency(point)})`).join("; ");
     get("chart").setAttribute("aria-label",
-      `A chart of ${drawn.length} points, whose table is below. On the front: ${said || "none"}.`);
+      `A chart of ${drawn.length} points; the table below has the same figures. On the front: ${said || "none"}.`);
     const values = drawn.map((point) => point.value);
-    const apart = 0.025 * (Math.max(...values) - Math.min(...values)); // names nearer than that would overlap
+    const apart = 0.025 * (Math.max(...values) - Math.min(...values)); // names closer than this would overlap
     const named = [];
     for (const point of [...best].reverse()) {
       if (!named.length || named.at(-1).value - point.value >= apart) named.push(point);
@@ -119,7 +119,7 @@
       row.classList.toggle("picked", index === picked);
       row.cells[row.cells.length - 1].textContent = onFront.has(index) ? "yes" : "";
     }
-    get("shown").textContent = `${rows.size} of ${points.length} figures; the front is that of what is shown.`;
+    get("shown").textContent = `${rows.size} of ${points.length} figures; the front is that of the figures shown.`;
     points.forEach((point) => { point.front = onFront.has(point.index); });
   }
 
@@ -142,7 +142,7 @@
     const code = Object.assign(make("code", point.command), { id: "command" });
     const button = Object.assign(make("button", "Copy"), { type: "button", id: "copy" });
     button.addEventListener("click", () => {
-      getSelection().selectAllChildren(code); // so that it can be copied by hand where a page may not
+      getSelection().selectAllChildren(code); // for copying by hand where a page may not use the clipboard
       navigator.clipboard?.writeText(point.command).then(() => { button.textContent = "Copied"; }, () => {});
     });
     line(code, " ", button);
@@ -158,7 +158,7 @@
     const body = get("table").tBodies[0];
     const of = (row) => points[Number(row.dataset.index)][key];
     const compare = (a, b) => {
-      if (a === null || b === null) return (a === null) - (b === null); // what is not known comes last
+      if (a === null || b === null) return (a === null) - (b === null); // unknown values come last
       const order = typeof a === "string" ? a.localeCompare(b) : a - b;
       return ascending ? order : -order;
     };

@@ -1,21 +1,18 @@
-"""One HTML page that shows what the zoo does on a machine: a chart that can be filtered and clicked, and its table.
+"""An HTML page that shows the zoo's entries on a machine: a chart that can be filtered and clicked, and a table.
 
     exploration --page.html, page.js, Plotly--> page
 
-The page asks for nothing outside itself: Plotly is in it, and its policy allows the scripts that stand in it alone.
+The page loads nothing from elsewhere: it contains Plotly, and its content policy allows only the scripts inside it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from scalenet_zoo.core.files import replacing
-from scalenet_zoo.core.pages import read_script, render_page, script_hash
+from scalenet_zoo.core.pages import embed_json, plotly_script, read_script, render_page, script_policy
 
 EXPLORER = "scalenet-zoo explore"
 _HERE = "scalenet_zoo.explore"
@@ -25,15 +22,13 @@ def write_explorer(found: Mapping[str, Any], path: Path) -> None:
     """Write the page.
 
     Args:
-        found: an `Exploration` as its `to_dict` gives it.
+        found: an `Exploration` in the form of its `to_dict`.
         path: the file to write.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
-    from plotly.offline import get_plotlyjs
-
-    plotly, script = Markup(get_plotlyjs()), read_script(_HERE, "page.js")
+    plotly, script = plotly_script(), read_script(_HERE, "page.js")
     points = found["points"]
     backends = list(dict.fromkeys(point["backend"] for point in points))
     page = render_page(
@@ -41,18 +36,13 @@ def write_explorer(found: Mapping[str, Any], path: Path) -> None:
         "page.html",
         title=f"The zoo on {', '.join(backends)}: {found['machine']['cpu']}",
         generator=EXPLORER,
-        policy=" ".join(f"'sha256-{script_hash(each)}'" for each in (plotly, script)),
+        policy=script_policy(plotly, script),
         plotly=plotly,
         script=script,
-        data=Markup(_data({"points": points})),
+        data=embed_json({"points": points}),
         found=found,
         points=points,
         measured=sum(point["measured"] for point in points),
     )
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
-
-
-def _data(value: object) -> str:
-    """JSON that can stand in a script element, whatever texts are in it."""
-    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")

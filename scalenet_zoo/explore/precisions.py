@@ -1,4 +1,4 @@
-"""In which precisions networks are compared on a back end, and how somebody asks for them."""
+"""The precisions in which networks are compared on a back end, and how a user names them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from scalenet_zoo.latency.precisions import QUANTISED_ON, check_precision
 ANY = "any"
 """Stands for all precisions that may be fast on a back end."""
 ORDER: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-"""The one first that is taken where several of a network meet a budget."""
+"""From the most preferred on: if a network meets a budget in several precisions, the first of them is taken."""
 
 
 def check_precisions(asked: str | Sequence[str], backend: str) -> None:
-    """See that precisions have names, and that networks can be timed in them on a back end; takes no time.
+    """Check that these precisions exist, and that networks can be timed in them on a back end.
+
+    This is quick: nothing is imported or measured.
 
     Raises:
-        UsageError: there is no such precision, or networks are not timed in it there.
+        UsageError: there is no such precision, or networks are not timed in it on the back end.
     """
     for precision in _listed(asked):
         if precision != ANY:
@@ -25,12 +27,12 @@ def check_precisions(asked: str | Sequence[str], backend: str) -> None:
 
 
 def precisions_on(asked: str | Sequence[str], backend: str) -> tuple[Precision, ...]:
-    """The precisions that somebody asks for, in `ORDER`.
+    """List the requested precisions in `ORDER`.
 
-    With `any`: fp32; int8 where networks are quantised for the back end; fp16 on GPUs.
+    `any` stands for fp32, for int8 where networks are quantised for the back end, and for fp16 on GPUs.
 
     Raises:
-        UsageError: as `check_precisions`.
+        UsageError: as in `check_precisions`.
         BackendError: there is no such back end.
     """
     check_precisions(asked, backend)

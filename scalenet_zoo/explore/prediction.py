@@ -1,4 +1,4 @@
-"""Predicted latencies of the zoo's entries, where `profile` made a latency model of their family for this setting."""
+"""Predicted latencies of the zoo's entries, if `profile` made a latency model of their family for the setting."""
 
 from __future__ import annotations
 
@@ -14,27 +14,35 @@ from scalenet_zoo.latency.profile import Settings
 from scalenet_zoo.zoo.catalog import FAMILIES
 
 SURE = 3.0
-"""How many times its usual error a model's prediction may be off."""
+"""A model's prediction may be off by its usual error times this factor."""
 MOST_OFF = 0.9
-"""The largest share of a prediction by which it may be off: predictions of a worse model say nothing."""
+"""The largest share by which a prediction may be off; worse models predict nothing of use."""
 _FAMILY_OF = {
     "scalenet": re.compile(r"scalenet_s\d"),
     "efficientnet": re.compile(r"(tf_)?efficientnet_b\d"),
     "efficientnet_lite": re.compile(r"(tf_)?efficientnet_lite\d"),
 }
-"""Names of the entries of the families that have a base model."""
+"""How the entries of each family with a base model are named."""
 
 
 @dataclass(frozen=True)
 class PredictedEntry:
-    """Milliseconds of an entry, and the largest share of them by which they may be off."""
+    """A predicted latency of an entry.
+
+    Attributes:
+        ms: latency in milliseconds.
+        error: the largest share of `ms` by which it may be off.
+    """
 
     ms: float
     error: float
 
 
 def predict_entries(specs: Sequence[ArchSpec], setting: Setting, precision: Precision) -> dict[str, PredictedEntry]:
-    """What latency models of this machine say of entries, by name; those without a model are left out.
+    """Predict the latency of entries by the latency models of this machine; entries without a model are left out.
+
+    Returns:
+        Predictions by the entries' names.
 
     Raises:
         SpecError: the file of a model is damaged.
@@ -61,7 +69,7 @@ def predict_entries(specs: Sequence[ArchSpec], setting: Setting, precision: Prec
 
 
 def _profiled_as(spec: ArchSpec) -> list[str]:
-    """What the latency models may be called that hold for an entry."""
+    """The possible names of the latency models that cover an entry."""
     if spec.task == "classification":
         return [family for family, pattern in _FAMILY_OF.items() if pattern.fullmatch(spec.name)]
     families = [f"{family}-{spec.task}" for family in FAMILIES[spec.task] if spec.name.startswith(family)]

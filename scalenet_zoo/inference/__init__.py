@@ -1,1 +1,1 @@
-"""What networks and exported files say about images, and how right it is."""
+"""Prediction and evaluation: what networks and exported files find in images, and how accurate they are."""

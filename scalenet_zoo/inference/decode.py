@@ -1,4 +1,4 @@
-"""Outputs to decisions: heatmaps to joints, logits to the classes of pixels."""
+"""Decoding of outputs: heatmaps become joints, and logits become the classes of pixels."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch.nn import functional as F  # noqa: N812
 
 
 def find_joints(heatmaps: Tensor) -> Tensor:
-    """Each heatmap's maximum, moved a quarter pixel towards the higher neighbour (HRNet's decoding).
+    """Find the maximum of each heatmap, moved a quarter pixel towards the higher neighbour (HRNet's decoding).
 
     Args:
         heatmaps: (n, joints, h, w).
@@ -24,18 +24,25 @@ def find_joints(heatmaps: Tensor) -> Tensor:
 
 
 def quarter_steps(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-    """A quarter pixel to the right and down, or back, where the higher neighbour is: two of (n, joints, h, w)."""
+    """Compute the steps of a quarter pixel towards the higher neighbours.
+
+    Args:
+        heatmaps: (n, joints, h, w).
+
+    Returns:
+        The steps to the right and the steps down, both (n, joints, h, w): -0.25, 0 or 0.25 pixels.
+    """
     right = F.pad((heatmaps[..., 2:] - heatmaps[..., :-2]).sign(), (1, 1)) / 4
     down = F.pad((heatmaps[..., 2:, :] - heatmaps[..., :-2, :]).sign(), (0, 0, 1, 1)) / 4
     return right, down
 
 
 def place_joints(joints: np.ndarray, to_image: np.ndarray) -> np.ndarray:
-    """Joints of a crop as joints of the image.
+    """Convert joints of a crop to joints of the image.
 
     Args:
         joints: (joints, 3): x and y as shares of the crop's width and height, and the score.
-        to_image: (2, 3): as `data.Crop` has it.
+        to_image: (2, 3): the matrix of `data.Crop`.
 
     Returns:
         float64 (joints, 3): x and y in pixels of the image, and the score.
@@ -45,11 +52,14 @@ def place_joints(joints: np.ndarray, to_image: np.ndarray) -> np.ndarray:
 
 
 def resize_output(output: Tensor, size: tuple[int, int]) -> Tensor:
-    """A segmentation's output for each pixel of an image, float32.
+    """Resize the output of a segmentation network to the size of an image.
 
     Args:
-        output: logits (classes, h, w); or classes (h, w), of which the nearest is taken.
+        output: logits (classes, h, w), or classes (h, w), which are not interpolated.
         size: height and width of the image.
+
+    Returns:
+        float32 (classes, height, width), or (height, width) for classes.
     """
     if output.ndim == 2:
         return F.interpolate(output[None, None].float(), size, mode="nearest-exact")[0, 0]
@@ -57,14 +67,15 @@ def resize_output(output: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pixel_classes(output: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
-    """The class of each pixel of an image.
+    """Compute the class of each pixel of an image.
 
     Args:
-        output: as for `resize_output`.
+        output: logits or classes, as for `resize_output`.
         size: height and width of the image.
 
     Returns:
-        Classes (height, width), and how sure the network is of them, from 0 to 1, if there are logits.
+        The classes (height, width), and their confidences from 0 to 1 (height, width); None: the output holds classes,
+        which have no confidence.
     """
     resized = resize_output(output, size)
     if output.ndim == 2:

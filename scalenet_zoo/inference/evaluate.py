@@ -36,16 +36,17 @@ from scalenet_zoo.inference.tiling import run_tiles
 _log = logging.getLogger(__name__)
 
 OnOutputs = Callable[[Tensor, Any], None]
-"""Told each batch's outputs, in the order of the data's classes or joints, and its targets, as a meter is."""
+"""A function called for each batch, with its outputs in the order of the data's classes or joints, and its targets."""
 
 
 @dataclass(frozen=True)
 class Matching:
-    """How the classes or joints of data lie among those of a network.
+    """The assignment of a network's outputs to the classes or joints of data.
 
     Attributes:
-        order: the network's outputs in the order of the data: first those of the data's own classes, then the others.
-        own: how many classes the data have.
+        order: indices of the network's outputs: first those of the data's classes or joints, in the data's order, then
+            all others.
+        own: the number of the data's classes or joints.
     """
 
     order: tuple[int, ...]
@@ -53,24 +54,24 @@ class Matching:
 
     @property
     def is_same(self) -> bool:
-        """Whether each number means the same to both."""
+        """Whether the network's outputs are already in the order of the data."""
         return self.order == tuple(range(len(self.order)))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network is worth on a data set.
+    """The result of evaluating a network on a data set.
 
     Attributes:
-        task: of the network.
-        model: its name.
+        task: the task of the network.
+        model: the name of the network.
         data: the data set, as the user wrote it.
-        split: of it.
-        images: that were looked at; of pose, persons, unless the network finds them itself.
-        broken: images that could not be read, and why.
-        metrics: shares from 0 to 1; see the meters in `metrics.py`.
-        seconds: from the first image to the last.
-        noun: what is counted as an image: images, or persons.
+        split: the split of the data set.
+        images: the number of images; for a pose network that sees one person at a time, the number of persons.
+        broken: one message for each image that could not be read, with the reason.
+        metrics: shares from 0 to 1; the meters in `metrics.py` describe them.
+        seconds: the time from the first image to the last.
+        noun: what `images` counts: images or persons.
     """
 
     task: Task
@@ -84,7 +85,7 @@ class Evaluation:
     noun: str = "images"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return plain values for JSON."""
         return {name: value for name, value in asdict(self).items() if name != "noun"}
 
 
@@ -103,31 +104,32 @@ def evaluate_network(
     on_progress: OnProgress = lambda what, done, total: None,
     on_outputs: OnOutputs = lambda output, targets: None,
 ) -> Evaluation:
-    """Measure how good a network is.
+    """Evaluate a network on a data set.
 
-    Images are prepared as the network's `pretrained_cfg`, or the file's metadata, say. Classes and joints are found by
-    their names, see `match_data`. Boxes of persons are the data set's own, or a detector's where `open_data` was given
-    those.
+    Images are prepared as the network's `pretrained_cfg` or the file's metadata describes. Classes and joints are
+    matched by name, see `match_data`. The boxes of persons are the data set's own, or a detector's if `open_data`
+    received them.
 
     Args:
-        network: one of ours, or an ONNX file or engine, open.
-        examples: of `open_data`.
-        batch_size: images at once; a file gets no more than it takes, and a batch too small for it is filled up.
-        workers: processes that read images.
-        device: where a network is moved to; None: it stays.
-        dtype: that a network computes in where that is safe (autocast); None: that of its weights.
+        network: a network, or an open exported file.
+        examples: the examples, from `open_data`.
+        batch_size: the number of images per batch; an exported file limits it, and batches that are too small for the
+            file are filled up.
+        workers: the number of processes that read images.
+        device: the device to move a network to; None: it stays where it is.
+        dtype: the type in which a network computes where that is safe (autocast); None: the type of its weights.
         flip: take the mean of the outputs for each image and its mirror image.
-        overlap: show segmentation networks images at their own size, in tiles that overlap by this share of a tile
-            (`tiling.run_tiles`); None: whole, squeezed to the network's input.
-        rank: of this process among those of torch.distributed, which share the work and join their figures.
-        world: how many these are.
-        broken_limit: images that may be unreadable.
-        on_progress: told what is being done, how much of it is done, and how much there is.
-        on_outputs: told what the meter is told.
+        overlap: show a segmentation network images at their own resolution, in tiles that overlap by this share of a
+            tile (`tiling.run_tiles`); None: show it whole images, squeezed to its input.
+        rank: the rank of this process in torch.distributed, whose processes share the work and merge their metrics.
+        world: the number of these processes.
+        broken_limit: the most images that may be unreadable.
+        on_progress: called with what is being done, how much of it is done, and the total.
+        on_outputs: called with the same outputs and targets as the meter.
 
     Raises:
-        InputError: the data do not fit the network or have classes that it does not know, too many images are broken,
-            or there are none.
+        InputError: the data do not fit the network or have classes that it does not know, there are no images, or too
+            many of them are broken.
         WeightsError: outputs are not finite.
     """
     inference = prepare_inference(network, device, dtype)
@@ -139,7 +141,7 @@ def evaluate_network(
     inference = _in_order(inference, matching)
     if matching.own < spec.classes and rank == 0:
         _log.warning(
-            "%s: has %d of the %d classes that %s knows; an image taken for one of the others counts as wrong",
+            "%s: has %d of the %d classes that %s knows; an image assigned to one of the others counts as wrong",
             examples.source,
             matching.own,
             spec.classes,
@@ -209,7 +211,7 @@ def evaluate_network(
 def _run(
     inference: Inference, batch: dict[str, Any], overlap: float | None, at_once: int
 ) -> Iterator[tuple[Tensor, Any]]:
-    """A batch's outputs and targets; of an image in tiles, band by band."""
+    """Yield the outputs and targets of a batch, or of each band of rows of an image in tiles."""
     if overlap is None:
         yield inference.run(batch["image"]), batch["target"]
         return
@@ -223,7 +225,7 @@ def _as_bytes(image: Image.Image) -> np.ndarray:
 
 
 def known_labels(inference: Inference) -> tuple[Labels, bool]:
-    """What a network calls its classes or joints, and whether that is but a guess: of 1000 classes, ImageNet's."""
+    """Return a network's labels, and whether they are a guess: ImageNet's labels for 1000 classes without names."""
     names, labels = inference.names, inference.labels
     if labels.names == names:
         return labels, False
@@ -233,25 +235,28 @@ def known_labels(inference: Inference) -> tuple[Labels, bool]:
 
 
 def match_data(spec: ArchSpec, labels: Labels, examples: Examples | Stream, guessed: bool = False) -> Matching:
-    """Find the classes or joints of data among those of a network, by name: numbers differ from data set to data set.
+    """Match the classes or joints of data with those of a network by name, since numbers differ between data sets.
 
-    A network may have classes that the data lack; joints are to be the same on both sides. Where one side has no names,
-    numbers are taken as they are.
+    A network may have classes that the data lack; joints must be the same on both sides. If one side has no names,
+    classes and joints are matched by number instead.
 
     Args:
-        spec: of the network.
-        labels: the network's, or none.
+        spec: the spec of the network.
+        labels: the labels of the network; they may be empty.
         examples: the data.
-        guessed: the labels may be wrong: data with as many other classes are taken by number, with a notice.
+        guessed: whether the labels are a guess. If they are, and the data have the same number of classes but other
+            names, the classes are matched by number, and a warning is logged.
 
     Raises:
-        InputError: data and network are for different tasks; there are more or fewer classes or joints than the
-            network has, where they have no names; or it does not know one of them.
+        InputError: the data and the network are for different tasks, the network has no classifier, the numbers of
+            classes or joints differ and names do not match them, or the network does not know one of the names.
     """
     theirs = examples.labels
     noun, plural = ("joint", "joints") if spec.task == "pose" else ("class", "classes")
     if examples.task != spec.task:
-        raise InputError(f"{examples.source}: found data for {examples.task}, expected {spec.task} as {spec.name} does")
+        raise InputError(
+            f"{examples.source}: found data for {examples.task}, expected data for {spec.task}, the task of {spec.name}"
+        )
     if not spec.classes:
         raise InputError(f"{spec.name}: found a network without a classifier, expected one to evaluate")
     found = match_labels(labels, theirs) if labels.names and theirs.names else []
@@ -269,33 +274,35 @@ def match_data(spec: ArchSpec, labels: Labels, examples: Examples | Stream, gues
             if list(map(spelling, names)).count(spelling(unknown[0])) > 1:
                 raise InputError(
                     f"{examples.source}: found the {noun} {quoted(unknown[0])} more than once in {owner}, expected"
-                    " it once, to be matched by name"
+                    f" it once: {plural} are matched by name"
                 )
         raise InputError(
             f"{examples.source}: found the {noun} {quoted(unknown[0])}{more}, which {spec.name} does not know,"
-            f" expected among {known}"
+            f" expected one of {known}"
         )
     if unknown or not found:
         if labels.names:
             reason = (
-                f"has no names of {plural}" if not theirs.names else f"has others than ImageNet ({quoted(unknown[0])})"
+                f"has no names for its {plural}"
+                if not theirs.names
+                else f"has other {plural} than ImageNet ({quoted(unknown[0])})"
             )
-            _log.warning("%s: %s: they are matched to those of %s by number", examples.source, reason, spec.name)
+            _log.warning("%s: %s; they are matched to those of %s by number", examples.source, reason, spec.name)
         return Matching(tuple(range(spec.classes)), spec.classes)
     numbers = [number for number in found if number is not None]
     return Matching((*numbers, *sorted(set(range(spec.classes)) - set(numbers))), len(numbers))
 
 
 def check_labels(spec: ArchSpec, labels: Labels, examples: Examples | Stream) -> None:
-    """Insist that a network's classes or joints are those of data, in the same order.
+    """Check that a network has the same classes or joints as the data, in the same order.
 
     Args:
-        spec: of the network.
-        labels: the network's, or none.
+        spec: the spec of the network.
+        labels: the labels of the network; they may be empty.
         examples: the data.
 
     Raises:
-        InputError: they are not, see `match_data`.
+        InputError: the classes or joints, or their order, differ; see also `match_data`.
     """
     ours, theirs = labels.names, examples.labels.names
     if examples.task == spec.task and len(ours) == len(theirs) == spec.classes:
@@ -305,11 +312,13 @@ def check_labels(spec: ArchSpec, labels: Labels, examples: Examples | Stream) ->
                 found = f"found {quoted(name)} as {'joint' if spec.task == 'pose' else 'class'} {place}"
                 raise InputError(f"{examples.source}: {found}, expected {quoted(expected)} as {spec.name} has")
     elif (own := match_data(spec, labels, examples).own) < spec.classes:
-        raise InputError(f"{examples.source}: found {own} of the {spec.classes} classes that {spec.name} has")
+        raise InputError(
+            f"{examples.source}: found {own} of the {spec.classes} classes that {spec.name} has, expected all of them"
+        )
 
 
 def _flip_labels(ours: Labels, theirs: Labels, matching: Matching) -> Labels:
-    """Labels whose `flip_pairs` count joints as the network does."""
+    """Return labels whose `flip_pairs` refer to the joints by the network's numbers."""
     if ours.flip_pairs or matching.is_same:
         return ours if ours.flip_pairs else theirs
     pairs = tuple((matching.order[left], matching.order[right]) for left, right in theirs.flip_pairs)
@@ -317,7 +326,7 @@ def _flip_labels(ours: Labels, theirs: Labels, matching: Matching) -> Labels:
 
 
 def _in_order(inference: Inference, matching: Matching) -> Inference:
-    """The same with its outputs in the order of the data's classes or joints."""
+    """Return an inference whose outputs are in the order of the data's classes or joints."""
     if matching.is_same:
         return inference
     count = len(matching.order)
@@ -327,7 +336,7 @@ def _in_order(inference: Inference, matching: Matching) -> Inference:
         output = inference.run(images)
         if inference.form == "argmax":
             return order.argsort()[output.long()]
-        sets = output.reshape(len(output), -1, count, *output.shape[2:])  # heatmaps, and tags, of all joints each
+        sets = output.reshape(len(output), -1, count, *output.shape[2:])  # sets of one output per class or joint
         return sets[:, :, order].flatten(1, 2)
 
     return replace(inference, run=run)
@@ -337,21 +346,24 @@ def _say_alone(examples: Examples | Stream, number: int) -> None:
     names = examples.labels.names
     name = quoted(names[number]) if number < len(names) else number
     _log.warning(
-        "%s: split %s shows the class %s alone: whoever always names it is right", examples.source, examples.split, name
+        "%s: split %s has only the class %s: always predicting it is always right",
+        examples.source,
+        examples.split,
+        name,
     )
 
 
 def _check_stream(examples: Examples | Stream, images: int, broken: BrokenImages) -> None:
-    """Look whether a stream had as many images as it says: its reader passes over those that it cannot read.
+    """Check that a stream had as many images as its description says, since its reader skips unreadable images.
 
     Raises:
-        InputError: more are missing than may be broken.
+        InputError: more images are missing or broken than the limit allows.
     """
     expected = examples.images if isinstance(examples, Stream) else None
     missing = (expected or 0) - images - len(broken)
     if missing <= 0:
         return
-    said = f"{examples.source}: found {images} of {expected} images that its description tells of"
+    said = f"{examples.source}: found {images} of the {expected} images in its description"
     if missing + len(broken) > broken.limit:
         raise InputError(f"{said}, expected at most {broken.limit} to be missing or broken")
     _log.warning("%s: the others cannot be read", said)

@@ -1,8 +1,9 @@
-"""Several people out of the maps of a bottom-up network (HigherHRNet, CVPR 2020; Newell et al., NeurIPS 2017).
+"""Find several people in the maps of a bottom-up network (HigherHRNet, CVPR 2020; Newell et al., NeurIPS 2017).
 
 output --merge_scales--> heatmaps, tags --find_peaks--> peaks --match_tags--> people --complete--> all their joints
 
-A tag is a number at each place for each joint: near for joints of the same person, apart for those of others.
+A tag is a number for each joint at each position. Tags of the same person's joints are close to each other; tags of
+different people are far apart.
 """
 
 from dataclasses import dataclass
@@ -18,20 +19,20 @@ from scalenet_zoo.inference.decode import quarter_steps
 from scalenet_zoo.networks.layers import upsample
 
 WINDOW = 5
-"""Cells across in which a heatmap has one peak."""
+"""The width and height, in cells, of the window in which a heatmap has at most one peak."""
 MIN_PEAK = 0.1
-"""Height of a peak that begins a person or is added to one."""
+"""The height above which a peak belongs to a person."""
 MAX_TAG_DISTANCE = 1.0
-"""Of a joint's tag from the mean of its person's."""
+"""The largest distance between a joint's tag and the mean tag of its person."""
 
 
 @dataclass(frozen=True, eq=False)
 class FoundPeople:
-    """People in a picture, the surest first.
+    """People in a picture, the most certain first.
 
     Attributes:
         joints: float64 (people, joints, 3): x and y as shares of the picture's width and height, and the score.
-        scores: (people,): the mean score of the joints that a peak gave, over all joints.
+        scores: (people,): the sum of the scores of joints with a peak, divided by the number of all joints.
     """
 
     joints: np.ndarray
@@ -43,9 +44,12 @@ def group_people(output: Tensor, joints: int) -> list[FoundPeople]:
     """Find the people in each picture of a batch.
 
     Args:
-        output: of a network with the head bottom_up: (n, 3 joints, h, w), see `layers.BottomUpHead`; there may be
-            further channels with tags of the same joints, such as a flip test's.
-        joints: how many a person has.
+        output: the output of a bottom-up network (n, 3 joints, h, w), see `layers.BottomUpHead`; further channels may
+            hold more tags of the same joints, such as those of a flip test.
+        joints: the number of joints of a person.
+
+    Returns:
+        The people of each picture.
     """
     heatmaps, tags = merge_scales(output.float(), joints)
     peaks = find_peaks(heatmaps, tags).double().cpu().numpy()
@@ -53,12 +57,29 @@ def group_people(output: Tensor, joints: int) -> list[FoundPeople]:
 
 
 def split_output(output: Tensor, joints: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Fine heatmaps (n, joints, h, w), coarse ones (n, joints, h / 2, w / 2), tags (n, sets x joints, h / 2, w / 2)."""
+    """Split the output of a bottom-up network.
+
+    Args:
+        output: as for `group_people`.
+        joints: the number of joints of a person.
+
+    Returns:
+        Fine heatmaps (n, joints, h, w), coarse heatmaps (n, joints, h / 2, w / 2), and tags
+        (n, sets * joints, h / 2, w / 2).
+    """
     return output[:, :joints], output[:, joints : 2 * joints, ::2, ::2], output[:, 2 * joints :, ::2, ::2]
 
 
 def merge_scales(output: Tensor, joints: int) -> tuple[Tensor, Tensor]:
-    """The mean of fine and coarse heatmaps (n, joints, h, w), and tags (n, joints, sets, h, w) of that size."""
+    """Average the fine and coarse heatmaps of a bottom-up network, and resize its tags to them.
+
+    Args:
+        output: as for `group_people`.
+        joints: the number of joints of a person.
+
+    Returns:
+        Heatmaps (n, joints, h, w), and tags (n, joints, sets, h, w).
+    """
     fine, coarse, tags = split_output(output, joints)
     size = fine.shape[-2:]
     tags = upsample(tags, size, "bilinear").reshape(len(tags), -1, joints, *size).transpose(1, 2)
@@ -66,10 +87,15 @@ def merge_scales(output: Tensor, joints: int) -> tuple[Tensor, Tensor]:
 
 
 def find_peaks(heatmaps: Tensor, tags: Tensor) -> Tensor:
-    """The highest peaks of each heatmap (n, joints, h, w), moved a quarter cell towards the higher neighbour.
+    """Find the highest peaks of each heatmap, moved a quarter cell towards the higher neighbour.
+
+    Args:
+        heatmaps: (n, joints, h, w).
+        tags: (n, joints, sets, h, w).
 
     Returns:
-        (n, joints, peaks, 3 + sets): x and y as shares of width and height, height (0: there are no more peaks), tags.
+        (n, joints, peaks, 3 + sets): x and y as shares of the heatmap's width and height, the height of the peak (0:
+        there are no more peaks), and its tags.
     """
     highest = F.max_pool2d(heatmaps, WINDOW, 1, WINDOW // 2)
     peaks = torch.where(heatmaps == highest, heatmaps, 0).flatten(2)
@@ -80,18 +106,18 @@ def find_peaks(heatmaps: Tensor, tags: Tensor) -> Tensor:
 
 
 def match_tags(scores: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """Tell whose the peaks are: joint by joint, each goes to the person whose tags are nearest, or begins a new one.
+    """Assign peaks to people: joint by joint, each peak joins the person with the nearest tags, or starts a new person.
 
-    Who gets which is an assignment problem, whose cost is, as published, the distance of tags in whole steps, then the
-    height of the peak. Unlike there, of people equally far in whole steps the nearest is taken, and pairs that are too
-    far apart to be matched are all equally bad, so that none of them spoils a good match.
+    This is an assignment problem. As published, its cost compares the rounded distances of the tags first, and the
+    heights of the peaks second. Unlike in the published code, ties of the rounded distance go to the nearest person,
+    and all pairs that are too far apart to match have the same cost, so that none of them spoils a good match.
 
     Args:
-        scores: of peaks, (joints, peaks).
-        tags: of peaks, (joints, peaks, sets).
+        scores: the scores of the peaks, (joints, peaks).
+        tags: the tags of the peaks, (joints, peaks, sets).
 
     Returns:
-        int64 (people, joints): which peak of a joint is a person's; -1: none.
+        int64 (people, joints): the index of the peak of each person's joint; -1: there is none.
     """
     owned = np.full((0, len(scores)), -1)
     for joint in range(len(scores)):
@@ -114,7 +140,7 @@ def match_tags(scores: np.ndarray, tags: np.ndarray) -> np.ndarray:
 
 
 def _people(peaks: np.ndarray, heatmaps: Tensor, tags: Tensor) -> FoundPeople:
-    """The people of one picture, from the arguments of `find_peaks` and what it gives, without the batch axis."""
+    """Find the people of one picture from the arguments and the result of `find_peaks`, without the batch axis."""
     size = heatmaps.shape[-1], heatmaps.shape[-2]
     scores = np.stack([_without_twins(of_joint, size) for of_joint in peaks])
     owned = match_tags(scores, peaks[..., 3:])
@@ -131,7 +157,7 @@ def _people(peaks: np.ndarray, heatmaps: Tensor, tags: Tensor) -> FoundPeople:
 
 
 def _without_twins(peaks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The heights of a joint's peaks, 0 for those beside a peak that is as high: of a plateau one is enough."""
+    """Return the heights of a joint's peaks, but 0 for all except the first of neighbouring peaks (a plateau)."""
     cells = peaks[:, :2] * size
     beside = np.abs(cells[:, None] - cells).max(2) < WINDOW / 2
     heights = peaks[:, 2].copy()
@@ -142,9 +168,12 @@ def _without_twins(peaks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _complete(heatmaps: Tensor, tags: Tensor, mean: Tensor) -> np.ndarray:
-    """Where a person's joints are likeliest, given the mean of its tags: (joints, 3 + sets), 0 for none.
+    """Find the likeliest positions of a person's joints, given the mean of the person's tags.
 
-    The published search would take a place with another's tag, too, if there is no better one.
+    The published search also accepts a position with another person's tag if there is no better one.
+
+    Returns:
+        float64 (joints, 3 + sets), as from `find_peaks`; 0 for joints without a position.
     """
     distance = (tags - mean[:, None, None]).norm(dim=1)
     near = torch.where(distance < MAX_TAG_DISTANCE, heatmaps - distance.round(), -torch.inf)
@@ -155,7 +184,7 @@ def _complete(heatmaps: Tensor, tags: Tensor, mean: Tensor) -> np.ndarray:
 
 
 def _read(heatmaps: Tensor, tags: Tensor, places: Tensor) -> Tensor:
-    """What heatmaps (n, joints, h, w) and tags are at places (n, joints, k); x, y, height and tags as `find_peaks`."""
+    """Read heatmaps (n, joints, h, w) and tags at places (n, joints, k), in the form of `find_peaks`."""
     height, width = heatmaps.shape[-2:]
     right, down, score = (maps.flatten(2).gather(2, places) for maps in (*quarter_steps(heatmaps), heatmaps))
     x, y = places % width, places // width

@@ -1,4 +1,4 @@
-"""What evaluation measures: a meter a task, fed batch by batch, with the same result on one process and on many."""
+"""The meters of evaluation, one per task. They take batch after batch; the number of processes changes no result."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,32 +25,32 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 Metrics = dict[str, float | dict[str, float | None]]
-"""Figures by their names, all shares from 0 to 1; the IoU of each class (None: it occurs nowhere) is a dictionary."""
+"""Metrics by name, all of them shares from 0 to 1; `iou` holds the IoU of each class (None: it does not occur)."""
 
 PRIMARY: Mapping[Task, str] = {"classification": "top1", "segmentation": "miou", "pose": "ap"}
-"""The figure that the best network has most of."""
+"""The metric of each task that decides which network is best."""
 
 CALIBRATION_BINS = 15
-"""Of the calibration error: confidences from 0 to 1 in equal parts."""
+"""The number of bins of the calibration error, which divide the confidences from 0 to 1 into equal intervals."""
 PCK = 0.2
-"""How far off a correct joint may be (percentage of correct keypoints), as a share of the torso or the box."""
+"""The largest error of a correct joint (percentage of correct keypoints), as a share of the torso or the box."""
 TORSOS = (("left_shoulder", "right_hip"), ("right_shoulder", "left_hip"))
-"""Joints whose distance is the length of a torso; the second pair stands in where the first is not labelled."""
+"""The joints whose distance is the length of the torso; the second pair is used if the first is not labelled."""
 
 
 class Meter(Protocol):
-    """Measures a network's outputs against what is known about the images."""
+    """A meter that compares a network's outputs with the targets."""
 
     def update(self, output: Tensor, targets: Any) -> None:  # noqa: ANN401
-        """Take in a batch: outputs (n, ...) and the targets as `data.evaluation_loader` gives them."""
+        """Add a batch: outputs (n, ...) and the targets of `data.evaluation_loader`."""
         ...
 
     def compute(self) -> Metrics:
-        """The figures over all batches of all processes; each process gets them."""
+        """Compute the metrics over all batches of all processes; every process gets the same."""
         ...
 
     def only_class(self) -> int | None:
-        """The class of all images or pixels, if they are of one; each process gets it."""
+        """Return the only class of all images or pixels; None: there are several. Every process gets the same."""
         ...
 
 
@@ -62,15 +62,15 @@ def make_meter(
     truth: dict[str, Any] | None = None,
     own: int | None = None,
 ) -> Meter:
-    """The meter of a network's task.
+    """Make the meter of a network's task.
 
     Args:
-        spec: of the network.
-        labels: of the data; those of joints need sigmas.
-        form: what the outputs are: logits or heatmaps, or what an exported file makes of them.
-        device: where the outputs lie.
-        truth: of persons whom a detector found, see `Pose`.
-        own: how many classes the data have, which come first among the network's; None: all of them.
+        spec: the spec of the network.
+        labels: the labels of the data; labels of joints need sigmas.
+        form: the form of the outputs: raw (logits or heatmaps), or the form in which an exported file returns them.
+        device: the device of the outputs.
+        truth: the annotations of the images, if a detector found the boxes, see `Pose`.
+        own: the number of the data's classes, which come first among the network's; None: the data have them all.
     """
     if spec.task == "classification":
         return Classification(spec.classes, form, device, own)
@@ -82,9 +82,10 @@ def make_meter(
 
 
 class CalibrationError(Metric):
-    """The expected calibration error: how far confidence and accuracy are apart, averaged over `BINS` bins.
+    """The expected calibration error: the gap between confidence and accuracy, averaged over `CALIBRATION_BINS` bins.
 
-    torchmetrics has it too, but keeps every confidence, of which a segmentation has one a pixel.
+    Each bin counts by its number of decisions. This class stores only sums, while the metric in torchmetrics stores
+    every confidence, and a segmentation has one per pixel.
     """
 
     counts: Tensor
@@ -96,38 +97,38 @@ class CalibrationError(Metric):
         self.add_state("confidences", torch.zeros(CALIBRATION_BINS, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, confidence: Tensor, correct: Tensor, void: Tensor | None = None) -> None:
-        """Take in decisions.
+        """Add a batch of decisions.
 
         Args:
-            confidence: how sure the network was, (...).
-            correct: whether it was right, (...).
-            void: which decisions do not count, (...); none: all do.
+            confidence: the confidence of each decision, (...).
+            correct: whether each decision is correct, (...).
+            void: which decisions to ignore, (...); None: none of them.
         """
         bins = (confidence * CALIBRATION_BINS).long().clamp_(0, CALIBRATION_BINS - 1)
         if void is not None:
-            bins.masked_fill_(void, CALIBRATION_BINS)  # one bin more is faster than to pick the others out
+            bins.masked_fill_(void, CALIBRATION_BINS)  # an extra bin is faster than selecting the others
         bins, confidence = bins.flatten(), confidence.flatten().double()
         counts = torch.bincount(
             2 * bins + correct.flatten(), minlength=2 * CALIBRATION_BINS
-        )  # of each bin: wrong, right
+        )  # for each bin: wrong, right
         self.counts += counts[: 2 * CALIBRATION_BINS]
         self.confidences += torch.bincount(bins, confidence, minlength=CALIBRATION_BINS)[:CALIBRATION_BINS]
 
     def compute(self) -> Tensor:
-        """The error."""
+        """Compute the error, a scalar from 0 to 1."""
         right = self.counts[1::2]
         return (self.confidences - right).abs().sum() / self.counts.sum()
 
 
 class Classification:
-    """Top-1 and top-5 accuracy (of more than five classes), and the calibration error.
+    """Top-1 and top-5 accuracy (for more than five classes), and the calibration error.
 
     Args:
-        classes: how many.
+        classes: the number of classes.
         form: raw (logits) or softmax.
-        device: where the outputs lie.
-        own: how many classes the data have, which come first; of fewer than all there is also the accuracy of the
-            decision among them alone. None: all.
+        device: the device of the outputs.
+        own: the number of the data's classes, which come first; if the network has more, the meter also measures the
+            accuracy of decisions among these classes. None: the data have all classes.
     """
 
     def __init__(
@@ -144,10 +145,14 @@ class Classification:
         self.calibration = CalibrationError().to(device or "cpu")
 
     def update(self, output: Tensor, targets: Tensor) -> None:
-        """Take in outputs (n, classes) and classes (n,)."""
-        self.seen |= set(targets.tolist())  # while they lie in the CPU's memory
+        """Add outputs (n, classes) and classes (n,).
+
+        Raises:
+            InputError: a class is not one of the network's.
+        """
+        self.seen |= set(targets.tolist())  # while they are still in the CPU's memory
         if wrong := [one for one in self.seen if not 0 <= one < self.classes]:
-            raise InputError(f"found the class {wrong[0]} in the data, expected 0 to {self.classes - 1}")
+            raise InputError(f"data: found the class {wrong[0]}, expected 0 to {self.classes - 1}")
         output, targets = output.float(), targets.to(output.device, non_blocking=True)
         for accuracy in self.accuracies.values():
             accuracy.update(output, targets)
@@ -157,7 +162,7 @@ class Classification:
         self.calibration.update(confidence, found == targets)
 
     def compute(self) -> Metrics:
-        """`top1`, `top5`, `ece`; and `top1_of_these`, among the data's classes, if the network has more."""
+        """Compute `top1`, `top5`, `ece`, and, if the network has more classes than the data, `top1_of_these`."""
         parts: dict[str, Metric] = {**self.accuracies, "ece": self.calibration}
         if self.own < self.classes:
             parts["top1_of_these"] = self.among_own
@@ -171,15 +176,15 @@ class Classification:
 class Segmentation:
     """Intersection over union of each class, their mean, the share of correct pixels, and the calibration error.
 
-    Pixels are those of the masks: logits are resized to them. Where a file gives classes (argmax) there is no
-    confidence, so no calibration error, and the classes are resized as they are.
+    Logits are resized to the pixels of the masks. If a file returns classes (argmax), there is no confidence and no
+    calibration error, and the classes are resized without interpolation.
 
     Args:
-        classes: how many.
-        names: of the classes; numbers stand in.
+        classes: the number of classes.
+        names: the names of the classes; empty: numbers.
         form: raw (logits) or argmax.
-        device: where the outputs lie.
-        own: how many classes the data have, which come first and alone have an IoU; None: all.
+        device: the device of the outputs.
+        own: the number of the data's classes, which come first; only these have an IoU. None: the data have them all.
     """
 
     def __init__(
@@ -196,7 +201,7 @@ class Segmentation:
         self.calibration = CalibrationError().to(device or "cpu")
 
     def update(self, output: Tensor, targets: Sequence[Tensor]) -> None:
-        """Take in logits (n, classes, h, w) or classes (n, h, w), and masks (height, width) of any sizes."""
+        """Add logits (n, classes, h, w) or classes (n, h, w), and masks (height, width) of any sizes."""
         for one, mask in zip(output, targets, strict=True):
             found, confidence = pixel_classes(one, (mask.shape[0], mask.shape[1]))
             truth = mask.to(output.device, non_blocking=True)
@@ -207,17 +212,17 @@ class Segmentation:
                 self.calibration.update(confidence, found == truth, void)
 
     def compute(self) -> Metrics:
-        """`miou`, over the data's classes that occur in masks or outputs; `pixel_accuracy`; `ece`; `iou` of each class.
+        """Compute `miou` over the classes in masks or outputs, `pixel_accuracy`, `ece`, and the `iou` of each class.
 
         Raises:
             InputError: all masks are void.
         """
-        confusion = self.confusion.compute()[:-1, :-1].double()  # without void, which stands last
+        confusion = self.confusion.compute()[:-1, :-1].double()  # without the void class, which comes last
         same = confusion.diagonal()
         union = (confusion.sum(0) + confusion.sum(1) - same)[: self.own]
         same = same[: self.own]
         if not union.any():
-            raise InputError("found no pixel of a class, expected some: all masks are void")
+            raise InputError("masks: found no pixel of a class, expected some: all masks are void")
         overlap = (same / union).tolist()
         metrics: Metrics = {
             "miou": float((same / union)[union > 0].mean()),
@@ -232,18 +237,18 @@ class Segmentation:
         return metrics
 
     def only_class(self) -> int | None:  # noqa: D102
-        seen = self.confusion.compute()[:-1].sum(1).nonzero().flatten().tolist()  # rows are of the masks
+        seen = self.confusion.compute()[:-1].sum(1).nonzero().flatten().tolist()  # rows are the masks' classes
         return int(seen[0]) if len(seen) == 1 else None
 
 
 @dataclass(frozen=True)
 class FoundPerson:
-    """A person in a box, and what a network found.
+    """A person in a box, and the joints that a network found.
 
     Attributes:
-        person: in the whole image.
-        joints: float64 (joints, 3): x and y in pixels of the image, score.
-        crop_area: of what the network saw, in the image's pixels.
+        person: the person in the whole image.
+        joints: float64 (joints, 3): x and y in pixels of the image, and the score.
+        crop_area: the area of the crop that the network saw, in the image's pixels.
     """
 
     person: Person
@@ -251,22 +256,22 @@ class FoundPerson:
     crop_area: float
 
     def order(self) -> tuple[object, ...]:
-        """By which persons are sorted, so that the order of processes does not count."""
+        """Return the key that persons are sorted by, so that the order of processes does not matter."""
         return self.person.image_id, self.person.id, self.person.box, self.joints.ravel().tolist()
 
 
 class Pose:
     """COCO's average precision and recall by object keypoint similarity (OKS), and PCK@0.2.
 
-    Where boxes are the data set's own, a person's score is the mean of its joints', and no person is missed for want of
-    a box. PCK is the share of labelled joints that are at most 0.2 of the torso's length off, or, where the
-    joints have no shoulders and hips, 0.2 of the box's larger side; persons whose torso is not labelled are left out
-    of it. Where a detector found the boxes, there are COCO's figures alone, see `detected_figures`.
+    If the boxes are the data set's own, every person has a box, and a person's score is the mean score of its joints.
+    PCK is the share of labelled joints with an error of at most 0.2 of the torso's length; for joints without shoulders
+    and hips, the unit is the box's larger side. PCK leaves out persons whose torso is not labelled. If a detector found
+    the boxes, the meter computes only COCO's figures, see `detected_figures`.
 
     Args:
-        labels: of the joints, with sigmas.
+        labels: the labels of the joints, with sigmas.
         form: raw (heatmaps) or joints.
-        truth: of persons whom a detector found, see `data.pose.Persons`.
+        truth: the annotations of the images, if a detector found the boxes, see `data.pose.Persons`.
     """
 
     def __init__(self, labels: Labels, form: "Output" = "raw", truth: dict[str, Any] | None = None) -> None:
@@ -274,25 +279,25 @@ class Pose:
         self.found: list[FoundPerson] = []
 
     def update(self, output: Tensor, targets: Sequence[Crop]) -> None:
-        """Take in heatmaps (n, joints, h, w) or joints (n, joints, 3), and crops."""
+        """Add heatmaps (n, joints, h, w) or joints (n, joints, 3), and crops."""
         joints = find_joints(output.float().contiguous()) if self.form == "raw" else output
         for crop, shares in zip(targets, joints.double().cpu().numpy(), strict=True):
             area = abs(float(np.linalg.det(crop.to_image[:, :2])))
             self.found.append(FoundPerson(crop.person, place_joints(shares, crop.to_image), area))
 
     def compute(self) -> Metrics:
-        """`ap`, `ar` and their variants, without those for sizes that nobody has; `pck_torso` or `pck_box`."""
+        """Compute `ap`, `ar` and their variants for the sizes that occur, and `pck_torso` or `pck_box`."""
         found = sorted((one for share in all_gather(self.found) for one in share), key=FoundPerson.order)
         if self.truth:
             return detected_figures(found, self.truth, self.labels.sigmas)
         return coco_figures(found, self.labels.sigmas) | correct_keypoints(found, self.labels.names)
 
     def only_class(self) -> None:
-        """None: joints are no classes."""
+        """Return None: joints are not classes."""
 
 
 def coco_figures(found: Sequence[FoundPerson], sigmas: Sequence[float]) -> Metrics:
-    """COCO's figures for persons in their own boxes, one detection a person."""
+    """Compute COCO's figures for persons in the data set's own boxes, with one detection per person."""
     persons = [one.person for one in found]
     annotations = [_annotation(person.image_id, person, person.keypoints) for person in persons]
     truth = _document({person.image_id for person in persons}, annotations)
@@ -301,7 +306,7 @@ def coco_figures(found: Sequence[FoundPerson], sigmas: Sequence[float]) -> Metri
 
 
 def _document(images: Iterable[int], annotations: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The truth as `oks.oks_figures` takes it, annotations with ids from 1."""
+    """Make the document of true persons for `oks.oks_figures`, with annotation ids from 1."""
     return {
         "images": [{"id": image} for image in images],
         "categories": [{"id": 1, "name": "person"}],
@@ -326,13 +331,13 @@ def _detection(image_id: int, joints: np.ndarray, score: float) -> dict[str, Any
 
 
 class BottomUp:
-    """COCO's average precision and recall, by object keypoint similarity, of people that were found in whole images.
+    """COCO's average precision and recall by object keypoint similarity, for people found in whole images.
 
-    By COCO's rules whoever is found in a crowd, or is a person without labelled joints, counts neither way, and the 20
-    surest people of an image count.
+    By COCO's rules, people found in a crowd, or at a person without labelled joints, are neither right nor wrong, and
+    only the 20 most certain people of an image count.
 
     Args:
-        labels: of the joints, with sigmas.
+        labels: the labels of the joints, with sigmas.
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -340,13 +345,13 @@ class BottomUp:
         self.found: list[tuple[People, FoundPeople]] = []
 
     def update(self, output: Tensor, targets: Sequence[View]) -> None:
-        """Take in heatmaps and tags (n, 3 joints, h, w) and what the images show."""
+        """Add heatmaps and tags (n, 3 joints, h, w), and the people of the images."""
         for view, found in zip(targets, group_people(output, len(self.labels.names)), strict=True):
             joints = place_joints(found.joints.reshape(-1, 3), view.to_image).reshape(found.joints.shape)
             self.found.append((view.people, FoundPeople(joints, found.scores)))
 
     def compute(self) -> Metrics:
-        """`ap`, `ar` and their variants, without those for sizes that nobody has.
+        """Compute `ap`, `ar` and their variants for the sizes that occur.
 
         Raises:
             InputError: no image shows a person with a labelled joint.
@@ -358,7 +363,7 @@ class BottomUp:
             *(_annotation(who.image_id, place, nothing, place.crowd) for who, _ in images for place in who.unlabelled),
         ]
         if not any(annotation["num_keypoints"] for annotation in annotations):
-            raise InputError(f"found no persons with labelled joints in {len(images)} images, expected some")
+            raise InputError(f"data: found no persons with labelled joints in {len(images)} images, expected some")
         detections = [
             _detection(who.image_id, joints, float(score))
             for who, found in images
@@ -368,13 +373,14 @@ class BottomUp:
         return {**oks.oks_figures(truth, detections, self.labels.sigmas)}
 
     def only_class(self) -> None:
-        """None: joints are no classes."""
+        """Return None: joints are not classes."""
 
 
 def detected_figures(found: Sequence[FoundPerson], truth: dict[str, Any], sigmas: Sequence[float]) -> Metrics:
-    """COCO's figures for persons in a detector's boxes, by HRNet's protocol (TPAMI 2020).
+    """Compute COCO's figures for persons in a detector's boxes, by HRNet's protocol (TPAMI 2020).
 
-    A person's score is the box's times the mean of its visible joints'; of persons found twice the better one stays.
+    A person's score is the score of the box times the mean score of the visible joints. If a person is found twice, the
+    detection with the higher score stays.
     """
     images: dict[int, list[FoundPerson]] = {}
     for one in found:
@@ -392,7 +398,11 @@ def detected_figures(found: Sequence[FoundPerson], truth: dict[str, Any], sigmas
 
 
 def correct_keypoints(found: Sequence[FoundPerson], names: Sequence[str]) -> Metrics:
-    """The share of labelled joints that are near enough (PCK), named after what near is measured by."""
+    """Compute the share of labelled joints that are close enough (PCK).
+
+    Returns:
+        The share as `pck_torso` or `pck_box`, named after its unit of distance; empty if no joint has a label and unit.
+    """
     truth = np.stack([one.person.keypoints for one in found]).astype(np.float64)
     labelled = truth[..., 2] > 0
     torsos = [[names.index(joint) for joint in pair] for pair in TORSOS if set(pair) <= set(names)]

@@ -1,4 +1,4 @@
-"""Object keypoint similarity (OKS): COCO's figures for persons that were found, and persons found twice."""
+"""Object keypoint similarity (OKS): COCO's figures for the persons found, and removal of duplicates."""
 
 import contextlib
 import io
@@ -8,28 +8,28 @@ from typing import Any
 import numpy as np
 
 COCO_FIGURES = ("ap", "ap50", "ap75", "ap_medium", "ap_large", "ar", "ar50", "ar75", "ar_medium", "ar_large")
-"""What COCO's evaluation of keypoints gives, in its order."""
+"""The figures of COCO's keypoint evaluation, in its order."""
 SAME_PERSON = 0.9
-"""OKS above which two persons found are one (HRNet, TPAMI 2020)."""
+"""The OKS above which two detections show the same person (HRNet, TPAMI 2020)."""
 VISIBLE = 0.2
-"""Score of a joint above which it counts for its person's score (HRNet, TPAMI 2020)."""
+"""The score above which a joint counts towards its person's score (HRNet, TPAMI 2020)."""
 
 
 def oks_figures(truth: dict[str, Any], detections: list[dict[str, Any]], sigmas: Sequence[float]) -> dict[str, float]:
-    """COCO's figures, shares from 0 to 1, without those for sizes that nobody has.
+    """Compute COCO's figures, shares from 0 to 1, for the sizes of persons that occur.
 
     Args:
         truth: a COCO document: images, categories, and annotations with keypoints, num_keypoints, bbox, area, iscrowd,
-            and ids from 1 (the evaluation takes 0 for no match). Every image counts, also one with nobody in it.
-        detections: {"image_id", "category_id", "keypoints", "score"} of each person found.
-        sigmas: of the joints.
+            and ids from 1 (to COCO's evaluation, 0 means no match). Every image counts, even if nobody is in it.
+        detections: {"image_id", "category_id", "keypoints", "score"} for each person found.
+        sigmas: the sigma of each joint.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     known = COCO()
     known.dataset = truth
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints messages
         known.createIndex()
         found = known.loadRes(detections) if detections else COCO()
         evaluation = COCOeval(known, found, "keypoints")
@@ -41,7 +41,12 @@ def oks_figures(truth: dict[str, Any], detections: list[dict[str, Any]], sigmas:
 
 
 def person_score(joints: np.ndarray, box_score: float) -> float:
-    """A person's score as HRNet has it: the box's times the mean of those of visible joints, (joints, 3)."""
+    """Compute a person's score as in HRNet: the score of the box times the mean score of the visible joints.
+
+    Args:
+        joints: (joints, 3): x, y and the score.
+        box_score: the score of the box.
+    """
     visible = joints[joints[:, 2] > VISIBLE, 2]
     return box_score * float(visible.mean()) if len(visible) else 0.0
 
@@ -49,14 +54,17 @@ def person_score(joints: np.ndarray, box_score: float) -> float:
 def oks_nms(
     joints: np.ndarray, scores: np.ndarray, areas: np.ndarray, sigmas: Sequence[float], same: float = SAME_PERSON
 ) -> list[int]:
-    """OKS non-maximum suppression: which of an image's persons are kept, the highest score first.
+    """Choose which persons of an image to keep, by OKS non-maximum suppression.
 
     Args:
         joints: (persons, joints, 2 or more): x and y.
         scores: (persons,).
-        areas: (persons,): of the persons' crops.
-        sigmas: of the joints.
-        same: OKS above which the person of the lower score is left out.
+        areas: (persons,): the areas of the persons' crops.
+        sigmas: the sigma of each joint.
+        same: the OKS above which the person with the lower score is left out.
+
+    Returns:
+        The indices of the persons to keep, the highest score first.
     """
     kept: list[int] = []
     for one in np.argsort(-scores, kind="stable").tolist():

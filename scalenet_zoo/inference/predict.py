@@ -1,4 +1,4 @@
-"""What a network says about pictures: decisions, and rows of them for a table or JSON."""
+"""The decisions of a network about pictures, and rows that describe them in a table or JSON."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
 Row = dict[str, str | int | float]
 
 DECISIONS: Mapping[Task, "Output"] = {"classification": "softmax", "segmentation": "argmax", "pose": "joints"}
-"""What `predict` makes of each task's outputs."""
+"""The form of the decisions that `predict` reports for each task."""
 BATCH = 8
-"""Crops or tiles of pictures that a network sees at once, where it takes so many."""
+"""The number of crops or tiles per batch, if the network takes batches of this size."""
 
 
 @torch.inference_mode()
 def predict_pictures(
     inference: "Inference", pictures: Sequence[Image.Image], boxes: "Sequence[Sequence[Box]] | None" = None
 ) -> list[np.ndarray]:
-    """Show a network pictures, and read its outputs.
+    """Run a network on pictures, and return its decisions.
 
-    A classifier sees the middle of a picture, a segmentation network the whole, squeezed to its input's shape
-    (`tiling.segment` shows it tiles of the picture's own size instead); a pose network sees each person's box, as in
-    evaluation, or, if it finds several people, the whole picture as large as fits into its input.
+    A classifier sees the centre of a picture. A segmentation network sees the whole picture, squeezed to the shape of
+    its input (`tiling.segment` shows it tiles at the picture's own resolution instead). A pose network sees each
+    person's box, as in evaluation; if it finds several people, it sees the whole picture, as large as its input allows.
 
     Args:
         inference: the network.
-        pictures: RGB, as many at once as the network may take.
-        boxes: of the persons in each picture, for a pose network; None: the whole picture is one person's.
+        pictures: RGB, at most as many as the network takes at once.
+        boxes: the boxes of the persons in each picture, for a pose network; None: the whole picture is one person.
 
     Returns:
-        For each picture, what `describe` takes as `DECISIONS[task]`: probabilities (classes,); the class of each of its
-        own pixels (height, width); or joints (persons, joints, 3), which may lie outside. Without a classifier:
-        features.
+        One decision per picture, in the form `DECISIONS[task]`: probabilities (classes,); the class of each of the
+        picture's own pixels (height, width); or joints (persons, joints, 3), which may lie outside the picture. A
+        network without a classifier returns features.
 
     Raises:
         InputError: boxes are given to a network that finds several people.
@@ -74,7 +74,7 @@ def predict_pictures(
 
 
 def _find_people(inference: "Inference", pictures: Sequence[Image.Image]) -> list[np.ndarray]:
-    """The joints (people, joints, 3) of everybody in each picture, the surest first."""
+    """Find the joints (people, joints, 3) of all people in each picture, the most certain first."""
     from scalenet_zoo.data.people import fit_image
     from scalenet_zoo.inference.grouping import group_people
 
@@ -89,7 +89,7 @@ def _find_people(inference: "Inference", pictures: Sequence[Image.Image]) -> lis
         check_finite(spec, bool(output.isfinite().all()))
         for picture, (_, to_image), found in zip(batch, seen, group_people(output, spec.classes), strict=True):
             placed = place_joints(found.joints.reshape(-1, 3), to_image)
-            placed[:, :2] = (placed[:, :2] + 0.5) / picture.size  # pixels' centres have whole numbers
+            placed[:, :2] = (placed[:, :2] + 0.5) / picture.size  # the centres of pixels have integer coordinates
             everybody.append(placed.reshape(found.joints.shape))
     return everybody
 
@@ -97,7 +97,7 @@ def _find_people(inference: "Inference", pictures: Sequence[Image.Image]) -> lis
 def _find_persons(
     inference: "Inference", pictures: Sequence[Image.Image], boxes: "Sequence[Sequence[Box]]"
 ) -> list[np.ndarray]:
-    """The joints (persons, joints, 3) of each picture, from a crop a box; some crops at once, of any pictures."""
+    """Find the joints (persons, joints, 3) in each picture, from one crop per box; a batch may mix pictures."""
     from scalenet_zoo.data.crops import crop_person
 
     spec = inference.spec
@@ -113,7 +113,9 @@ def _find_persons(
         joints = find_joints(output.float()) if inference.form == "raw" else output
         for (place, _), (_, to_image), one in zip(batch, crops, joints.double().numpy(), strict=True):
             placed = place_joints(one, to_image)
-            placed[:, :2] = (placed[:, :2] + 0.5) / pictures[place].size  # pixels' centres have whole numbers
+            placed[:, :2] = (placed[:, :2] + 0.5) / pictures[
+                place
+            ].size  # the centres of pixels have integer coordinates
             found[place].append(placed)
     return [np.array(persons_).reshape(-1, spec.classes, 3) for persons_ in found]
 
@@ -125,21 +127,21 @@ def describe_output(
     form: "Output" = "raw",
     names: Sequence[str] = (),
 ) -> list[Row]:
-    """Read one image's output.
+    """Describe the output for one image.
 
     Args:
-        spec: of the network.
-        output: logits (classes,), or logits or heatmaps (classes, height / 4, width / 4), or heatmaps and tags
-            (3 classes, height / 2, width / 2) of several people, if raw; probabilities (classes,); classes of pixels
-            (height, width); or joints, (joints, 3) of a person or (persons, joints, 3).
-        top: rows for a classifier (the likeliest classes) or a segmentation (the largest ones).
-        form: which of these the output is.
-        names: of the classes or joints; none: `class_names`.
+        spec: the spec of the network.
+        output: if raw, logits (classes,), logits or heatmaps (classes, height / 4, width / 4), or heatmaps and tags of
+            several people (3 classes, height / 2, width / 2); otherwise probabilities (classes,), classes of pixels
+            (height, width), joints of one person (joints, 3), or joints of several (persons, joints, 3).
+        top: the number of rows for a classifier (the likeliest classes) or a segmentation (the largest areas).
+        form: the form of the output.
+        names: the names of the classes or joints; empty: `class_names`.
 
     Returns:
-        Classification: class, its name where it is known, probability. Segmentation: class, share of the pixels.
-        Pose: which person, if there may be several; joint, x and y as shares of the image's width and height, score.
-        Without a classifier: how many features, their mean and deviation.
+        Classification: the class, its name if it is known, and its probability. Segmentation: the class and its share
+        of the pixels. Pose: the person, if there may be several; the joint, x and y as shares of the image's width and
+        height, and the score. Without a classifier: the number of features, their mean and standard deviation.
 
     Raises:
         WeightsError: the output is not finite.
@@ -172,7 +174,7 @@ def describe_output(
 
 
 def _joints(spec: ArchSpec, output: torch.Tensor) -> np.ndarray:
-    """Of one image's raw output: joints (joints, 3), or those of several people (people, joints, 3)."""
+    """Find the joints in one image's raw output: (joints, 3), or (people, joints, 3) for several people."""
     from scalenet_zoo.inference.grouping import group_people
 
     if spec.bottom_up:
@@ -182,11 +184,11 @@ def _joints(spec: ArchSpec, output: torch.Tensor) -> np.ndarray:
 
 
 def class_names(spec: ArchSpec, labels: Labels | None = None) -> tuple[str, ...]:
-    """Names of a network's classes or joints where they are known.
+    """Return the names of a network's classes or joints; empty: they are not known.
 
     Args:
-        spec: of the network.
-        labels: its own; where it has none, a classifier of 1000 classes has ImageNet's.
+        spec: the spec of the network.
+        labels: the network's own labels; without labels, a classifier of 1000 classes has ImageNet's names.
     """
     if labels is not None and len(labels.names) == spec.classes:
         return labels.names
@@ -194,15 +196,21 @@ def class_names(spec: ArchSpec, labels: Labels | None = None) -> tuple[str, ...]
 
 
 def check_finite(spec: ArchSpec, finite: bool) -> None:
-    """Complain of outputs that are not finite.
+    """Refuse outputs that are not finite.
+
+    Args:
+        spec: the spec of the network.
+        finite: whether all of its outputs are finite.
 
     Raises:
-        WeightsError: they are not.
+        WeightsError: the outputs are not finite.
     """
     if not finite:
-        raise WeightsError(f"{spec.name}: found outputs that are not finite, expected numbers: are its weights whole?")
+        raise WeightsError(
+            f"{spec.name}: found outputs that are not finite, expected finite numbers: are the weights damaged?"
+        )
 
 
 def row_text(row: Row) -> str:
-    """A row of `describe` on one line."""
+    """Write a row of `describe_output` on one line."""
     return ", ".join(value if isinstance(value, str) else f"{key} {value:.6g}" for key, value in row.items())

@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inference:
-    """What turns images into outputs.
+    """A network that is ready to turn images into outputs.
 
     Attributes:
-        spec: of the network.
+        spec: the spec of the network.
         interface: how images are prepared for it, and what its outputs mean.
-        names: of its classes or joints, or none where they are not known.
-        transform: from an image to what `run` takes of it.
-        run: a batch of those to outputs, on `device`.
-        form: what the outputs are: raw (logits or heatmaps), or what an exported file makes of them.
-        device: where the outputs lie.
-        smallest: batch that a file takes; `run` fills up smaller ones.
-        largest: batch that `run` takes; None: any.
+        names: the names of its classes or joints; empty: they are not known.
+        transform: prepares an image for `run`.
+        run: computes the outputs for a batch of prepared images, on `device`.
+        form: the form of the outputs: raw (logits or heatmaps), or the form in which an exported file returns them.
+        device: the device of the outputs.
+        smallest: the smallest batch that a file takes; `run` fills up smaller ones.
+        largest: the largest batch that `run` takes; None: any.
     """
 
     spec: ArchSpec
@@ -49,38 +49,43 @@ class Inference:
 
     @property
     def labels(self) -> Labels:
-        """Of the network's classes or joints."""
+        """The labels of the network's classes or joints."""
         return self.interface.labels
 
     def batch_size(self, wished: int) -> int:
-        """As many images at once as wished, within what the network takes."""
+        """Return the batch size nearest to `wished` that the network takes."""
         return max(self.smallest, min(wished, self.largest or wished))
 
     def mirrored(self, labels: Labels) -> "Inference":
-        """The same with the mean of the outputs for an image and for its mirror image.
+        """Return an inference whose outputs are the mean over an image and its mirror image.
 
-        Mirror images of heatmaps lie on one another to the pixel: a joint's place is a share of the crop for input and
-        heatmaps alike (`data.crops`), so the shift by a pixel that HRNet's code has is not needed. Of tags, which
-        tell people apart in one image alone, there are both: the mirror image's follow as further channels.
+        The heatmaps of both match to the pixel, because a joint's position is a share of the crop in both the input and
+        the heatmaps (`data.crops`). The shift by one pixel in HRNet's code is therefore not needed. Tags are not
+        averaged, since they tell people apart only within one image; the tags of the mirror image are appended as
+        further channels.
 
         Args:
-            labels: with the joints that change places.
+            labels: the labels of the outputs, with the pairs of left and right joints.
 
         Raises:
-            InputError: the outputs are decisions, of which there is no mean, or no joints are known to change places.
+            InputError: the outputs are decisions, which have no mean, or no pairs of left and right joints are known.
         """
         if self.form in ("argmax", "joints"):
             raise InputError(f"{self.spec.name}: found {self.form} as output, expected raw outputs for a flip test")
         if self.spec.task == "pose" and not labels.flip_pairs:
-            raise InputError(f"{self.spec.name}: found no pairs of left and right joints, expected some to flip")
+            raise InputError(
+                f"{self.spec.name}: found no pairs of left and right joints, expected some for a flip test"
+            )
 
         def run(images: Tensor) -> Tensor:
-            there = self.run(images.flip(2 if images.dtype == torch.uint8 else 3))  # bytes have their channels last
+            there = self.run(
+                images.flip(2 if images.dtype == torch.uint8 else 3)
+            )  # in uint8 batches, channels come last
             if self.spec.task != "classification":
                 there = there.flip(3)
             here, joints = self.run(images), self.spec.classes
             if self.spec.task == "pose":
-                sets = there.reshape(len(there), -1, joints, *there.shape[2:])  # of maps, one a joint each
+                sets = there.reshape(len(there), -1, joints, *there.shape[2:])  # sets of one map per joint
                 there = sets[:, :, mirror_order(labels)].flatten(1, 2)
             if self.spec.bottom_up:
                 maps = (here + there)[:, : 2 * joints] / 2
@@ -91,21 +96,21 @@ class Inference:
 
 
 class ExportedFile(Protocol):
-    """A network in an exported file, open: an ONNX file in ONNX Runtime, OpenVINO's IR, or an engine."""
+    """A network opened from an exported file: ONNX in ONNX Runtime, OpenVINO's IR, or an engine."""
 
     def inference(self) -> Inference:
-        """The file, ready for batches of images."""
+        """Make the file ready for batches of images."""
 
 
 def prepare_inference(
     network: "nn.Module | ExportedFile", device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> Inference:
-    """Make a network ready.
+    """Make a network ready for batches of images.
 
     Args:
-        network: one of ours, in evaluation, or an exported file, open.
-        device: where a network is moved to; None: it stays. Exported files run where they were opened.
-        dtype: that a network computes in where that is safe (autocast); None: that of its weights.
+        network: a network in evaluation mode, or an open exported file.
+        device: the device to move a network to; None: it stays where it is. Exported files run where they were opened.
+        dtype: the type in which a network computes where that is safe (autocast); None: the type of its weights.
 
     Raises:
         InputError: the network takes neither 1 nor 3 channels.

@@ -1,10 +1,11 @@
 """Segmentation of large pictures at their own resolution, in overlapping tiles of the network's input.
 
-picture --tile_starts--> tiles --network--> logits --tile_weights--> blended, a band of rows at a time
+picture --tile_starts--> tiles --network--> logits --tile_weights--> blended, one band of rows at a time
 
-Neighbouring tiles meet in the middle of their overlap. There one's weight falls as the other's rises, along a cosine
-over half of the overlap; the outer quarter of the overlap, where a tile lacks what lies beyond it, counts nothing.
-Classes (an exported file's argmax) cannot be blended: each pixel has that of the tile whose middle is nearest.
+Neighbouring tiles are blended in the middle of their overlap: over half of the overlap, the weight of one tile falls
+along a cosine while the weight of the other rises. In the outer quarter of the overlap, a tile has no weight, since it
+lacks the context beyond its edge.
+Classes (an exported file's argmax) cannot be blended: each pixel has the class of the tile with the nearest centre.
 """
 
 import math
@@ -26,29 +27,31 @@ if TYPE_CHECKING:
     from scalenet_zoo.inference.prepare import Inference
 
 OVERLAP = 0.25
-"""Of neighbouring tiles, as a share of a tile's height and width."""
+"""The default overlap of neighbouring tiles, as a share of a tile's height and width."""
 
 
 def doubt_resolution(spec: ArchSpec, tiles: bool) -> str | None:
-    """What to say where a network is shown pictures otherwise than its training showed them; None: it is not known.
+    """Return a warning if a network does not see pictures as it did in training; None: it does, or this is not known.
 
     Args:
-        spec: of a network for segmentation.
-        tiles: pictures are shown in tiles, at their own resolution; else whole, squeezed to the network's input.
+        spec: the spec of a segmentation network.
+        tiles: whether pictures are shown in tiles at their own resolution, or whole, squeezed to the network's input.
     """
     own = learnt_own_resolution(spec)
     if own is None or own == tiles:
         return None
     if tiles:
         return (
-            f"{spec.name} was trained on whole pictures, squeezed to its input: in tiles it does worse, and their"
-            " borders may show; a training for tiles: --recipe tiles, or own_resolution: true in another"
+            f"{spec.name} was trained on whole pictures, squeezed to its input: in tiles it does worse, and the"
+            " borders of tiles may show; to train it for tiles, use --recipe tiles, or own_resolution: true in another"
         )
-    return f"{spec.name} was trained on parts of pictures at their own resolution: --tile shows it pictures so"
+    return (
+        f"{spec.name} was trained on parts of pictures at their own resolution: use --tile to show it pictures that way"
+    )
 
 
 def learnt_own_resolution(spec: ArchSpec) -> bool | None:
-    """Whether a network was trained on parts of pictures at their own resolution; None: it is not known."""
+    """Tell whether a network was trained on crops at the pictures' own resolution; None: it is not known."""
     training = spec.provenance.details.get("training")
     recipe = training.get("recipe") if isinstance(training, dict) else None
     return recipe.get("own_resolution") is True if isinstance(recipe, dict) else None
@@ -61,17 +64,17 @@ def segment(
     batch_size: int = BATCH,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> np.ndarray:
-    """The class of each of a picture's own pixels, int32 (height, width).
+    """Compute the class of each pixel of a picture, int32 (height, width).
 
     Args:
-        inference: a network for segmentation.
+        inference: a segmentation network.
         picture: RGB, of any size.
-        overlap: of neighbouring tiles at least, as a share of a tile.
-        batch_size: tiles at once, within what the network takes.
-        on_rows: told how many of the picture's rows are done.
+        overlap: the least overlap of neighbouring tiles, as a share of a tile.
+        batch_size: tiles per batch, if the network takes batches of this size.
+        on_rows: called with the number of rows of the picture that are done.
 
     Raises:
-        InputError: the network is for another task, or the overlap is none.
+        InputError: the network is for another task, or the overlap is out of range.
         WeightsError: outputs are not finite.
     """
     classes = np.empty((picture.height, picture.width), np.int32)
@@ -87,22 +90,22 @@ def segment(
 def run_tiles(
     inference: "Inference", picture: Image.Image, overlap: float = OVERLAP, batch_size: int = BATCH
 ) -> Iterator[tuple[int, Tensor]]:
-    """A network's output for each of a picture's own pixels, a band of rows at a time, from the top to the bottom.
+    """Yield a network's output for each pixel of a picture, in bands of rows from top to bottom.
 
-    No more than a row of tiles is in memory at a time.
+    Only one row of tiles is in memory at a time.
 
     Args:
         inference: as for `segment`.
-        picture: as for `segment`; where it is smaller than a tile, the rest of the tile has the mean colour.
+        picture: as for `segment`; if it is smaller than a tile, the rest of the tile has the mean colour.
         overlap: as for `segment`.
         batch_size: as for `segment`.
 
     Yields:
-        A band's first row, and its logits (classes, rows, width), or its classes (rows, width) where the network gives
-        those; float32.
+        The first row of a band, and its logits (classes, rows, width), or its classes (rows, width) if the network
+        returns classes; float32.
 
     Raises:
-        InputError: as `segment`.
+        InputError: as for `segment`.
     """
     spec = inference.spec
     if spec.task != "segmentation":
@@ -127,15 +130,15 @@ def run_tiles(
 
 
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Where tiles begin along an axis: as few as cover it, evenly spread.
+    """Compute the starts of the fewest tiles that cover an axis, evenly spread.
 
     Args:
-        length: pixels of the picture; below a tile's there is one tile.
-        tile: pixels of a tile.
-        overlap: of neighbouring tiles at least, as a share of a tile.
+        length: the length of the picture along the axis, in pixels; if it is less than a tile's, there is one tile.
+        tile: the length of a tile along the axis, in pixels.
+        overlap: the least overlap of neighbouring tiles, as a share of a tile.
 
     Raises:
-        InputError: the overlap is not at least 0 and below 1.
+        InputError: the overlap is less than 0, or is not less than 1.
     """
     if not 0 <= overlap < 1:
         raise InputError(f"overlap: found {overlap}, expected a share of a tile, at least 0 and below 1")
@@ -145,21 +148,21 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
 
 
 def tile_weights(length: int, tile: int, starts: Sequence[int], smooth: bool = True) -> list[np.ndarray]:
-    """How much each tile counts for its pixels along an axis; at each of the picture's pixels the sum is 1.
+    """Compute the weights of each tile's pixels along an axis; at each pixel of the picture, all weights sum to 1.
 
     Args:
-        length: pixels of the picture.
-        tile: pixels of a tile.
-        starts: of `tile_starts`.
-        smooth: False: each pixel is of one tile.
+        length: the length of the picture along the axis, in pixels.
+        tile: the length of a tile along the axis, in pixels.
+        starts: the starts from `tile_starts`.
+        smooth: whether to blend; False: each pixel belongs to one tile.
 
     Returns:
-        float32, one array a tile, of its pixels within the picture.
+        One float32 array per tile, for its pixels within the picture.
     """
     centres = np.arange(length) + 0.5
-    # Half of a step's width: so much of the smallest overlap that a quarter of it stays out at each end.
+    # Half the width of a blend, which leaves out a quarter of the smallest overlap at each end.
     half = min((before + tile - start for before, start in pairwise(starts)), default=0) / 4 if smooth else 0.0
-    steps: list[np.ndarray] = [np.ones(length)]  # each tile's share of a pixel and those of all after it
+    steps: list[np.ndarray] = [np.ones(length)]  # the total weight of a tile and all tiles after it
     for before, start in pairwise(starts):
         off = centres - (before + tile + start) / 2
         steps.append(0.5 - 0.5 * np.cos(np.pi * np.clip(off / (2 * half) + 0.5, 0, 1)) if half else 1.0 * (off > 0))
@@ -171,7 +174,7 @@ def tile_weights(length: int, tile: int, starts: Sequence[int], smooth: bool = T
 
 
 def _filled(inference: "Inference", picture: Image.Image) -> Image.Image:
-    """The picture, with the mean colour to the right and below where it is smaller than a tile."""
+    """Fill a picture that is smaller than a tile with the mean colour, to the right and below."""
     size = inference.spec.input
     if picture.width >= size.width and picture.height >= size.height:
         return picture
@@ -184,7 +187,7 @@ def _filled(inference: "Inference", picture: Image.Image) -> Image.Image:
 def _outputs(
     inference: "Inference", picture: Image.Image, corners: Sequence[tuple[int, int]], batch_size: int
 ) -> Iterator[Tensor]:
-    """The network's output for each tile, given by its left and upper corner."""
+    """Yield the network's output for each tile, given by its upper left corner."""
     size, step = inference.spec.input, inference.batch_size(batch_size)
     for start in range(0, len(corners), step):
         tiles = [picture.crop((x, y, x + size.width, y + size.height)) for x, y in corners[start : start + step]]

@@ -1,1 +1,1 @@
-"""Latency: measured, modelled, and met."""
+"""Latency: measurement, models and budgets."""

@@ -1,4 +1,4 @@
-"""Latencies of networks on back ends, beside one another."""
+"""Comparison of the latencies of networks on back ends."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured, how, and where.
+    """The results of a benchmark, with the machine and the settings.
 
     Attributes:
-        machine: what this machine is.
+        machine: the description of this machine.
         timing: how long and how often each network was timed.
-        results: of all sizes, batches, back ends, precisions and networks, in this order.
+        results: the results, ordered by size, batch, back end, network and precision.
     """
 
     machine: dict[str, object]
@@ -38,7 +38,7 @@ class Benchmark:
     results: "tuple[BenchmarkResult, ...]"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to values for JSON."""
         return asdict(self)
 
 
@@ -61,33 +61,37 @@ def benchmark(
     on_progress: OnProgress = lambda what, done, total: None,
     on_results: "Callable[[Benchmark], None]" = lambda measured: None,
 ) -> Benchmark:
-    """Measure latencies, of several networks and back ends in turn, so that their ratios hold on a noisy machine.
+    """Measure the latencies of networks on back ends, in turn, so that their ratios hold on a noisy machine.
 
-    Ratios are to the first network and back end of the same size and batch.
+    Each ratio compares with the first network and back end at the same size and batch.
 
     Args:
-        models: what `create_model` takes, networks, of which the architecture alone counts, ONNX files of `export`, or
-            engines; one or several.
+        models: one or several of: what `create_model` takes, networks (only their architecture matters), ONNX files or
+            OpenVINO's IR from `export`, and engines.
         on: back ends; `scalenet-zoo doctor` lists them.
-        batch: images of one inference: a number, or several to be measured one after another.
+        batch: images per inference: a number, or several, which are measured one after another.
         resolution: heights and widths of the images; none: each network's own.
-        precision: of networks: fp32, fp16 or, on ort-cpu and openvino, int8; or several; none: fp32. A file has its
-            own.
+        precision: one or several precisions of networks: fp32, fp16 or, on ort-cpu and openvino, int8; none: fp32. A
+            file has its own precision.
         threads: CPU threads that an operator may use; None: as many as torch uses.
-        channels_last: with torch and torch-compile, channels last in memory.
-        transfers: on GPUs, include copies of the images to it and the output back.
+        channels_last: with torch and torch-compile, put the channels last in memory.
+        transfers: on GPUs, include the copies of the images to the GPU and of the output back.
         warmup: seconds that each network runs before it is timed.
-        seconds: time each network for at least so long in all.
-        runs: and for at least so many runs in all.
+        seconds: the least time in seconds to time each network, over all visits.
+        runs: the least number of runs of each network, over all visits.
         repeats: visits to each network, in turn with the others.
         output: a JSON file to write.
         plot: a picture to write: latency against MACs.
-        on_progress: told what is being done, how much of it is done, and how much there is.
-        on_results: told what is measured so far whenever there is more: a sweep that fails late has measured something.
+        on_progress: reports the current task, the steps done and the number of steps.
+        on_results: called with the results so far whenever there are more, so that a sweep that fails late still has
+            results.
+
+    Returns:
+        The results.
 
     Raises:
-        UsageError: a number, a precision or the name of the picture is none.
-        ModelNotFoundError, SpecError, InputError: a model is not to be had, or a file cannot be run in this way.
+        UsageError: a number, a precision or the name of the picture is not valid.
+        ModelNotFoundError, SpecError, InputError: a model cannot be opened, or a file cannot be run with these options.
         BackendError: there is no such back end here, or it cannot run a network.
         OutputError: a file cannot be written.
     """
@@ -105,7 +109,7 @@ def benchmark(
     for backend in backends:
         check_backend(backend)
         for text in precisions:
-            check_precision(text, "ort-cpu" if of_files else backend)  # a file in int8 runs elsewhere too
+            check_precision(text, "ort-cpu" if of_files else backend)  # int8 files also run elsewhere
     opened = [check_model(model) for model in several]
     for path in filter(None, (output, plot)):
         check_writable(path)

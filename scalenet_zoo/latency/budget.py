@@ -1,11 +1,11 @@
-"""A latency budget: the best network of a family that meets it, by measurement.
+"""Search for the best network of a family that meets a latency budget when measured.
 
 budget --Latency(model).fit_budget--> spec --create_model, open_runner--> measured milliseconds
   ^                                                                     |
-  +-- the next smaller as long as it is above, then larger ones --------+
+  +-- smaller networks until one meets the budget, then larger ones ----+
 
-Networks for dense tasks are not scaled but chosen from the zoo's entries, which are few: without a model, they are
-measured from the cheapest on.
+Networks for dense tasks are not scaled but chosen from the few entries of the zoo. Without a latency model, these are
+measured in order, from the cheapest on.
 """
 
 from __future__ import annotations
@@ -40,31 +40,31 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 MOST_MEASURED = 8
-"""Networks that are measured before a budget counts as out of reach."""
+"""The most networks that are measured for one budget."""
 UPWARDS = 2
-"""Of these, larger ones that are tried once a network meets the budget."""
+"""The most of these that are tried after a network meets the budget, each larger than that one."""
 USED = 0.985
-"""Share of a budget from which on nothing larger is tried: a measurement is no more exact than the rest."""
+"""The share of a budget from which nothing larger is tried, since measurements are no more exact than what is left."""
 AIM = 0.995
-"""Share of a budget that larger networks aim at: of those that aim at all of it, half miss it."""
+"""The share of a budget at which larger networks aim; if they aimed at the whole budget, half would miss it."""
 STEP = 0.002
-"""Share of its latency by which a network has to be larger than one that met the budget."""
+"""The least increase of predicted latency, as a share, over a network that met the budget."""
 REPEATS, PAUSE = 2, 10.0
-"""How often a network is measured again as long as the machine was never undisturbed, and seconds before that."""
+"""How often a network is measured again if no visit was undisturbed, and the seconds to wait before that."""
 WITHIN = 0.1
-"""The largest share of a budget by which an entry that is tried may be predicted to miss it."""
+"""An entry is tried only if its prediction exceeds the budget by at most this share of it."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A network that was measured, since it may meet a budget.
+    """A network that was measured because it might meet a budget.
 
     Attributes:
         spec: the network.
-        predicted: milliseconds; None: there is no latency model.
-        measured: milliseconds on the undisturbed machine, at its best speed.
-        visits: medians of each visit, those of a disturbed machine too, scaled to that speed as `measured` is.
-        quiet: how many visits were undisturbed.
+        predicted: the predicted milliseconds; None: there is no latency model.
+        measured: the measured milliseconds on the undisturbed machine, at its best speed.
+        visits: the median of each visit in milliseconds, disturbed ones included, scaled to the same speed.
+        quiet: the number of undisturbed visits.
     """
 
     spec: ArchSpec
@@ -76,11 +76,11 @@ class Attempt:
 
 @dataclass(frozen=True)
 class LatencyChoice:
-    """What a budget led to.
+    """The result of a search at a latency budget.
 
     Attributes:
-        attempts: all networks that were measured, as they were; but the one that is taken is the last.
-        settings: back end, threads and so on that they were measured with.
+        attempts: all networks that were measured, in this order, but with the chosen one last.
+        settings: back end, threads and the other settings of the measurements.
     """
 
     attempts: tuple[Attempt, ...]
@@ -95,19 +95,19 @@ class LatencyChoice:
 def find_latency_model(
     family: Family, settings: Settings, on_progress: OnProgress = lambda what, done, total: None
 ) -> LatencyModel:
-    """The cached latency model for these settings on this machine, or a quick one made now and cached.
+    """Load the cached latency model for these settings on this machine; if there is none, make a quick one.
 
     Raises:
         BackendError: the back end cannot run here.
-        OutputError: there is none, and the cache cannot be written.
-        SpecError, InputError: the file is damaged, or is of other settings.
+        OutputError: there is no cached model, and the cache cannot be written.
+        SpecError, InputError: the file is damaged, or is for other settings.
     """
     path = model_path(settings)
     if not path.exists():
         return make_latency_model(family, settings, QUICK, path, on_progress)
     model = LatencyModel.load(path)
     if model.settings != settings:
-        raise InputError(f"{path}: settings: found another model's, expected this one's: profile again")
+        raise InputError(f"{path}: settings: found another model's, expected the requested ones: profile again")
     return model
 
 
@@ -119,17 +119,17 @@ def search_at_latency(
     in_channels: int = 3,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> LatencyChoice:
-    """Find the best network of a family that meets a latency budget: predicted first, then measured.
+    """Find the best network of a family that meets a latency budget, first by prediction, then by measurement.
 
-    Once a network meets it, larger ones are tried as long as it leaves room: predictions are off by a few percent.
+    Predictions are off by a few percent. So once a network meets the budget and leaves room, larger ones are tried.
 
     Args:
-        budget: milliseconds.
-        family: that the model is for.
-        latency_model: it says on which back end, with how many threads and images at once.
-        classes: None: the family's.
-        in_channels: of the image.
-        on_progress: told before each measurement.
+        budget: the budget in milliseconds.
+        family: the family that the model is for.
+        latency_model: the model; its settings give the back end, the threads and the batch.
+        classes: the number of classes; None: the family's.
+        in_channels: the channels of the image.
+        on_progress: reports the next measurement.
 
     Raises:
         BudgetError: the budget is out of range, or no network met it when measured.
@@ -153,7 +153,7 @@ def search_at_latency(
             try:
                 spec = fit_budget(family, limit, settings.divisor, classes, in_channels)
             except BudgetError:
-                if attempts:  # nothing smaller, or nothing between, is left
+                if attempts:  # no smaller network, or none in between, is left
                     break
                 raise
             if (predicted := latency_model.predict_spec(spec)) < least:
@@ -171,7 +171,7 @@ def search_at_latency(
 
 
 def _wanted(attempts: Sequence[Attempt], budget: float) -> tuple[float, float] | None:
-    """What the next network of a family is to take as predicted, at least and at most; None: the search is over."""
+    """Choose the least and most predicted milliseconds of the next network; None: the search is over."""
     if not attempts:
         return 0.0, budget
     if len(attempts) == MOST_MEASURED:
@@ -198,16 +198,16 @@ def choose_at_latency(
 ) -> LatencyChoice:
     """Choose the largest of the zoo's entries that meets a latency budget when measured.
 
-    With a model, those that it predicts to meet the budget, or to miss it by no more than it is usually off, are
-    measured, the largest first, until one does. Without one, entries are measured from the cheapest on, until one
-    does not.
+    With a model, the candidates are the entries that it predicts to meet the budget, or to miss it by no more than its
+    usual error. They are measured from the largest down until one meets the budget. Without a model, entries are
+    measured from the cheapest up until one does not meet it.
 
     Args:
-        budget: milliseconds.
-        entries: to choose from.
-        settings: on which back end, with how many threads and images at once.
-        latency_model: for these settings.
-        on_progress: told before each measurement.
+        budget: the budget in milliseconds.
+        entries: the entries to choose from.
+        settings: the back end, the threads and the batch.
+        latency_model: a latency model for these settings.
+        on_progress: reports the next measurement.
 
     Raises:
         BudgetError: no entry met the budget when measured.
@@ -216,13 +216,13 @@ def choose_at_latency(
     """
     check_budget(budget, "latency")
     if latency_model and latency_model.settings != settings:
-        raise InputError("latency model: settings: found another model's, expected these: profile again")
+        raise InputError("latency model: settings: found another model's, expected the requested ones: profile again")
     attempts: list[Attempt] = []
     predicted: dict[str, float] = {}
     order = list(entries.specs)
     if latency_model:
         predicted = {spec.name: latency_model.predict_spec(spec) for spec in entries.specs}
-        cheapest = order[0].name  # it is tried whatever is predicted
+        cheapest = order[0].name  # the cheapest entry is always tried
         most = budget * (1 + min(WITHIN, latency_model.held_out.rms))
         order = [spec for spec in reversed(order) if predicted[spec.name] <= most or spec.name == cheapest]
     known = latency_model.yardstick if latency_model else math.inf
@@ -234,12 +234,12 @@ def choose_at_latency(
         for spec in order:
             attempts.append(_attempt(spec, predicted.get(spec.name), settings, yardstick, spec.name, tell))
             met = attempts[-1].measured <= budget
-            if met == (latency_model is not None):  # down to the first that does, or up to the first that does not
+            if met == (latency_model is not None):  # the first that meets it on the way down, or misses it going up
                 break
     if not any(attempt.measured <= budget for attempt in attempts):
         last = attempts[-1]
         raise BudgetError(
-            f"latency: found {format_ms(budget)}, expected at least the {format_ms(last.measured)} that"
+            f"latency: found {format_ms(budget)}, expected at least {format_ms(last.measured)}, which"
             f" {last.spec.name} takes on {settings.backend}, the cheapest of the zoo's {entries.name} networks"
             f"{_disturbed(attempts)}"
         )
@@ -254,7 +254,7 @@ def _attempt(
     name: str,
     tell: Callable[[str], None],
 ) -> Attempt:
-    """Measure a network, a few times if the machine is never undisturbed meanwhile."""
+    """Measure a network; repeat this a few times while no visit is undisturbed."""
     tell(f"measuring {name} on {settings.backend}")
     size = spec.input
     check_batch(settings.batch, (size.channels, size.height, size.width))
@@ -271,7 +271,7 @@ def _attempt(
     measured, undisturbed = quiet_ms(visits, best), len(quiet(visits, best))
     if not undisturbed:
         _log.warning(
-            "%s: found this machine disturbed during all %d visits: %s is what they say of its best speed, less surely",
+            "%s: found this machine disturbed during all %d visits: %s is a less certain estimate than usual",
             name,
             len(visits),
             format_ms(measured),
@@ -280,12 +280,12 @@ def _attempt(
 
 
 def _disturbed(attempts: Sequence[Attempt]) -> str:
-    """What to add where no network met a budget."""
+    """Return the end of the error that no network meets a budget."""
     return "" if all(attempt.quiet for attempt in attempts) else "; this machine was disturbed: try again"
 
 
 def _found(attempts: Sequence[Attempt], budget: float, settings: Settings) -> LatencyChoice:
-    """The largest network that met the budget comes last; its provenance tells of its latency."""
+    """Put the largest network that met the budget last, with its latency in its provenance."""
     taken = max((each for each in attempts if each.measured <= budget), key=lambda each: each.spec.cost.macs)
     provenance = taken.spec.provenance
     result = Result(metric="latency_ms", value=taken.measured, data=settings.conditions, origin="measured")

@@ -1,4 +1,4 @@
-"""What is benchmarked: networks and files of them, on back ends.
+"""The cases of a benchmark: networks and their exported files on back ends.
 
 models x back ends x precisions --plan--> cases --open_runner--> runners --measure--> BenchmarkResult of each
 """
@@ -33,15 +33,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Subject:
-    """What is benchmarked: a network with initial weights, or a file of one.
+    """A network with initial weights, or an exported file, to be benchmarked.
 
     Attributes:
-        name: the spec's, or the file's.
-        spec: with the size of the images.
-        backends: that can run it.
-        path: of an ONNX file of `export`, an engine, or OpenVINO's IR.
-        options: that the file was exported with.
-        batches: the smallest and the largest that it takes; None: any.
+        name: the name of the spec or the file.
+        spec: the spec, with the size of the images.
+        backends: the back ends that can run it.
+        path: the path of an exported ONNX file, an engine, or OpenVINO's IR; None: it is a network.
+        options: the options that the file was exported with; None: it is a network.
+        batches: the smallest and the largest batch size that it takes; None: any.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Subject:
 
     @classmethod
     def load(cls, source: NetworkSource | nn.Module) -> Subject:
-        """Look up what `create_model` takes, a network, or an exported file; of networks the spec alone counts.
+        """Load an exported file, or the spec of a network or of whatever `create_model` takes.
 
         Raises:
             ZooError: there is no such entry or file, or the file is not valid.
@@ -83,10 +83,10 @@ class Case:
     """One row of a benchmark.
 
     Attributes:
-        subject: a network, or a file of one.
+        subject: the network or the exported file.
         backend: one of `backends.BACKENDS`.
-        precision: of weights and activations.
-        batch: images of one inference.
+        precision: the precision of weights and activations.
+        batch: images per inference.
     """
 
     subject: Subject
@@ -95,7 +95,11 @@ class Case:
     batch: int
 
     def images(self) -> torch.Tensor:
-        """Noise in the form that the network or the file takes."""
+        """Make a batch of noise in the form that the network or the file takes.
+
+        Raises:
+            BackendError: the batch does not fit into memory.
+        """
         size, options = self.subject.spec.input, self.subject.options
         check_batch(self.batch, (size.channels, size.height, size.width))
         generator = torch.Generator().manual_seed(0)
@@ -108,18 +112,26 @@ class Case:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What was measured of a case.
+    """The result of a case.
 
     Attributes:
+        model: the name of the network or the file.
+        backend: the back end.
         device: the name of the GPU, or CPU.
+        precision: the precision of weights and activations.
         threads: CPU threads that an operator may use.
         interop_threads: CPU threads that operators may share.
-        macs: of one image.
+        batch: images per inference.
+        height: the height of the images in pixels.
+        width: the width of the images in pixels.
+        macs: multiply-adds for one image.
+        params: the number of parameters.
         channels_last: whether torch had the channels last in memory.
         graph: whether a CUDA graph was replayed.
         transfers: whether copies of the images to a GPU, and of the output back, are included.
-        throughput: images a second, at the median latency.
-        ratio: of the latency to that of the first case measured in turn with it.
+        latency: the latency of one inference in milliseconds.
+        throughput: images per second, at the median latency.
+        ratio: the latency as a multiple of that of the first case measured in turn with it.
     """
 
     model: str
@@ -148,17 +160,17 @@ def plan(
     sizes: Sequence[tuple[int, int]] = (),
     precisions: Sequence[Precision] = (),
 ) -> list[list[Case]]:
-    """List what is to be measured: a list for each size and batch, to be measured in turn.
+    """Plan the cases: one list per size and batch, whose cases are measured in turn.
 
     Args:
         models: what `create_model` takes, networks, or exported files: ONNX, engines, OpenVINO's IR.
-        backends: names of `backends.BACKENDS`.
-        batches: images of one inference.
+        backends: names in `backends.BACKENDS`.
+        batches: images per inference.
         sizes: heights and widths of the images in pixels; none: each network's own.
-        precisions: that networks are run in; none: fp32. A file has its own.
+        precisions: the precisions to run networks in; none: fp32. A file has its own precision.
 
     Raises:
-        ZooError: a model or a back end is not to be had, or a file cannot be run in this way.
+        ZooError: a model or a back end is not available, or a file cannot be run with these options.
     """
     for backend in backends:
         require_backend(backend)
@@ -189,7 +201,7 @@ def _check(
     sizes: Sequence[tuple[int, int]],
     precisions: Sequence[Precision],
 ) -> None:
-    """See that a file can be run as asked, and tell if it was made for another back end; a network can."""
+    """Check that a file can be run with these options, and warn if it was made for another back end."""
     if wrong := [backend for backend in backends if backend not in subject.backends]:
         raise InputError(f"{subject.path}: found the back end {wrong[0]}, expected {' or '.join(subject.backends)}")
     if subject.options is None:
@@ -219,12 +231,15 @@ def measure_cases(
     """Measure cases in turn.
 
     Args:
-        cases: one list of `plan`.
-        threads: CPU threads that an operator may use; None: as many as torch does now.
-        timing: how long and how often.
+        cases: one list from `plan`.
+        threads: CPU threads that an operator may use; None: as many as torch uses now.
+        timing: how long and how often to time.
         transfers: on GPUs, include copies of the images and the output.
-        channels_last: the order of the axes in memory, where torch runs the network.
-        on_progress: told of the cases prepared, then of the visits made.
+        channels_last: put the channels last in memory if torch runs the network.
+        on_progress: reports the cases prepared, then the visits made.
+
+    Returns:
+        The results, in the order of `cases`.
 
     Raises:
         ZooError: a back end cannot run a network with this batch.

@@ -1,10 +1,10 @@
-"""A latency model: predicts milliseconds on a back end from what a network consists of.
+"""A latency model, which predicts a network's milliseconds on a back end from the network's operations.
 
-    terms of layers and networks ---non-negative least squares---> milliseconds a unit of each term
-    what that misses on networks ---kernel ridge regression------> a factor, near 1 and 1 far from the data
+    terms of layers and networks ---non-negative least squares---> milliseconds per unit of each term
+    its errors on networks       ---kernel ridge regression------> a factor, near 1 and 1 far from the data
 
-The first is additive, so it can be learnt from layers as well as from networks, and it interpolates
-between their sizes; the second knows what depends on a network as a whole. `predict` takes a population at once.
+The first part is additive, so it can be learnt from layers as well as from networks, and it interpolates between their
+sizes. The second part covers what depends on a network as a whole. `predict` takes a whole population at once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 RIDGE = 1e-5
-"""Strength of the ridge of the additive part: terms that grow alike share the time, none takes it all."""
+"""The strength of the additive part's ridge: terms that grow alike share the time, so that none gets all of it."""
 
 FEATURES = Field(min_length=1 + len(KINDS), max_length=1 + len(KINDS))
 Features = Annotated[tuple[Annotated[float, Field(ge=-LARGEST, le=LARGEST)], ...], FEATURES]
@@ -51,14 +51,14 @@ ShareOfOne = Annotated[float, Field(ge=0, le=1)]
 
 
 class Correction(Strict):
-    """A kernel ridge regression of the logarithm of measured / additive, with a Gaussian kernel.
+    """A kernel ridge regression of log(measured / additive prediction), with a Gaussian kernel.
 
     Attributes:
-        mean: of the features; see `_features`.
-        scale: their deviation.
-        gamma: of the kernel exp(-gamma |a - b|^2).
-        points: the features of the networks that it was fitted to, standardised.
-        weights: of these points.
+        mean: the mean of each feature; see `_features`.
+        scale: the standard deviation of each feature.
+        gamma: the parameter of the kernel exp(-gamma |a - b|^2).
+        points: the standardised features of the networks that it was fitted to.
+        weights: one weight per point.
     """
 
     mean: Features
@@ -70,20 +70,20 @@ class Correction(Strict):
     @model_validator(mode="after")
     def _a_weight_a_point(self) -> Self:
         if len(self.weights) != len(self.points):
-            raise ValueError(f"weights: found {len(self.weights)}, expected {len(self.points)}, one a point")
+            raise ValueError(f"weights: found {len(self.weights)}, expected {len(self.points)}, one per point")
         return self
 
 
 class Accuracy(Strict):
-    """How well predictions agree with measurements of networks that they were not fitted to.
+    """How well predictions agree with measurements of networks that the model was not fitted to.
 
     Attributes:
-        networks: how many.
-        within_10: share of the predictions within 10% of the measurement.
-        within_5: within 5%.
-        rms: root mean square of predicted / measured - 1.
+        networks: the number of networks.
+        within_10: the share of predictions within 10% of the measurement.
+        within_5: the share of predictions within 5% of the measurement.
+        rms: the root mean square of predicted / measured - 1.
         worst: the largest |predicted / measured - 1|.
-        spearman: the rank correlation.
+        spearman: Spearman's rank correlation.
     """
 
     networks: Annotated[int, Field(ge=1)]
@@ -95,17 +95,17 @@ class Accuracy(Strict):
 
 
 class LatencyModel(Document):
-    """Predicts the latency of a family's networks on a back end.
+    """A model of the latency of a family's networks on a back end.
 
     Attributes:
-        settings: back end, threads, batch, precision, which has its own terms.
-        machine: that it was measured on.
+        settings: back end, threads, batch and precision; the precision decides the terms.
+        machine: the machine that it was measured on.
         yardstick: milliseconds of the yardstick on the undisturbed machine; see `yardstick.py`.
-        terms: names of what `milliseconds` is for.
-        milliseconds: per unit of each term.
-        correction: what a network takes beyond its parts.
-        held_out: accuracy on networks held out.
-        macs_alone: the accuracy of the best power law of MACs, fitted to and judged by the same networks.
+        terms: the names of the terms, in the order of `milliseconds`.
+        milliseconds: milliseconds per unit of each term.
+        correction: the factor for what depends on a network as a whole.
+        held_out: the accuracy on held-out networks.
+        macs_alone: the accuracy of the best power law of MACs, fitted to and judged on the same networks.
     """
 
     format: Literal["scalenet-zoo/latency-model"] = "scalenet-zoo/latency-model"
@@ -122,43 +122,51 @@ class LatencyModel(Document):
     @model_validator(mode="after")
     def _this_version(self) -> Self:
         if self.terms != (expected := terms_of(self.settings.precision)):
-            raise ValueError("terms: found terms of another version, expected this one's: profile again")
+            raise ValueError("terms: found another version's, expected this version's: profile again")
         if (found := len(self.milliseconds)) != len(expected):
-            raise ValueError(f"milliseconds: found {found} numbers, expected {len(expected)}, one a term")
+            raise ValueError(f"milliseconds: found {found} numbers, expected {len(expected)}, one per term")
         return self
 
     def predict(self, population: Population) -> Floats:
-        """Milliseconds of N base models under M strategies, (N, M)."""
+        """Predict the milliseconds of N base models under M strategies, (N, M).
+
+        Raises:
+            InputError: as for `predict_terms`.
+        """
         return self.predict_terms(population_terms(population, self.settings.precision))
 
     def predict_spec(self, spec: ArchSpec) -> float:
-        """Milliseconds of one network."""
+        """Predict the milliseconds of one network.
+
+        Raises:
+            InputError: as for `predict_terms`.
+        """
         return float(self.predict_terms(trace_terms(spec.trace, self.settings.precision)))
 
     def predict_terms(self, terms: Floats) -> Floats:
-        """Milliseconds (...) for terms (terms, ...).
+        """Predict milliseconds (...) from terms (terms, ...).
 
         Raises:
-            InputError: they are no times, 0 or beyond all numbers: nobody fitted this model.
+            InputError: a prediction is 0 or not finite, so the model's numbers were not fitted.
         """
         with np.errstate(all="ignore"):
             ms = _predict(np.asarray(self.milliseconds), self.correction, terms, kind_slices(self.terms))
         if not np.all((ms > 0) & np.isfinite(ms)):
             raise InputError(
-                f"latency model of {self.settings.family} on {self.settings.backend}: found figures that predict no"
-                " time for a network, expected those of `profile`: profile again"
+                f"latency model of {self.settings.family} on {self.settings.backend}: found numbers that predict no"
+                " valid time, expected those that `profile` fits: profile again"
             )
         return ms
 
 
 def fit_latency_model(profile: Profile) -> LatencyModel:
-    """Fit a model to a profile, and judge it by the networks held out.
+    """Fit a model to a profile, and judge it on the held-out networks.
 
     Raises:
-        InputError: the profile was made by a version with other terms, or is not whole.
+        InputError: the profile is from a version with other terms, or is incomplete.
     """
     if profile.terms != terms_of(profile.settings.precision):
-        raise InputError("profile: found terms of another version, expected this one's: profile again")
+        raise InputError("profile: terms: found another version's, expected this version's: profile again")
     for role, least in (("networks", 4), ("held_out", 2)):
         if (count := sum(measurement.role == role for measurement in profile.measurements)) < least:
             raise InputError(f"profile: measurements: found {count} of {role}, expected {least} or more: profile again")
@@ -190,18 +198,19 @@ def make_latency_model(
     path: Path,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> LatencyModel:
-    """Profile a family, fit a model, and write it; the measurements lie beside it, in `NAME.profile.json`.
+    """Profile a family, fit a model, and write it; the measurements go beside it, into `NAME.profile.json`.
 
     Args:
-        family: that `settings` name.
-        settings: back end, threads, batch.
-        plan: how much is measured.
+        family: the family or entries that `settings` name.
+        settings: back end, precision, threads and batch.
+        plan: the number of measurements.
         path: the model's file.
-        on_progress: told after each measurement.
+        on_progress: reports each measurement.
 
     Raises:
         BackendError: the back end cannot run here.
         OutputError: a file cannot be written.
+        InputError, TrainingError: as for `profile.measure_items`.
     """
     model = fit_latency_model(measure_profile(family, settings, plan, path.with_suffix(".profile.json"), on_progress))
     model.save(path)
@@ -209,7 +218,7 @@ def make_latency_model(
 
 
 def model_path(settings: Settings) -> Path:
-    """Where the model for these settings is cached; other versions of the runtimes, or another device, have another."""
+    """Return the cached model's path for these settings; it depends on the device and the runtimes' versions, too."""
     here = machine()
     known = [settings.model_dump_json(), *(here[key] for key in ("cpu", "gpu", "driver", "versions"))]
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
@@ -217,7 +226,7 @@ def model_path(settings: Settings) -> Path:
 
 
 def accuracy(predicted: Floats, measured: Floats) -> Accuracy:
-    """Compare predictions with measurements, both (networks,); without different ones there is no rank correlation."""
+    """Compare predictions with measurements, both (networks,); if all are equal, the rank correlation is 0."""
     error = predicted / measured - 1.0
     different = len(set(predicted)) > 1 and len(set(measured)) > 1
     return Accuracy(
@@ -231,7 +240,7 @@ def accuracy(predicted: Floats, measured: Floats) -> Accuracy:
 
 
 def _table(profile: Profile) -> tuple[Floats, Floats, Floats, NDArray[np.str_]]:
-    """Terms (terms, n), milliseconds, MACs and roles (n,) of a profile's measurements."""
+    """Collect the terms (terms, n), milliseconds, MACs and roles (n,) of a profile's measurements."""
     terms = np.array([measurement.terms for measurement in profile.measurements]).T
     ms = np.array(profile.milliseconds)
     macs = np.array([measurement.macs for measurement in profile.measurements], dtype=float)
@@ -239,7 +248,7 @@ def _table(profile: Profile) -> tuple[Floats, Floats, Floats, NDArray[np.str_]]:
 
 
 def _fit_additive(terms: Floats, ms: Floats) -> Floats:
-    """Milliseconds a unit of each term, none negative, that make the relative errors small."""
+    """Fit non-negative milliseconds per unit of each term, (terms,), for small relative errors."""
     scale = terms.mean(axis=1) + (terms.max(axis=1) == 0)
     ridge = Ridge(alpha=RIDGE, positive=True, fit_intercept=False, tol=1e-10, max_iter=100_000)
     ridge.fit((terms / scale[:, None] / ms).T, np.ones(len(ms)))
@@ -253,16 +262,16 @@ def _predict(weights: Floats, correction: Correction, terms: Floats, kinds: Sequ
 
 
 def _features(weights: Floats, terms: Floats, kinds: Sequence[slice]) -> Floats:
-    """What a correction sees, (features, ...): the log of the additive prediction, and each kind's share of it."""
+    """Compute a correction's features, (features, ...): the log of the additive prediction and each kind's share."""
     parts = np.stack([np.tensordot(weights[kind], terms[kind], axes=1) for kind in kinds])
     total = parts.sum(axis=0)
     return np.concatenate([np.log(total)[None], parts / total])
 
 
 def _fit_correction(features: Floats, error: Floats) -> Correction:
-    """As strong a correction as cross-validation supports."""
+    """Fit a correction that is as strong as cross-validation supports."""
     mean, scale = features.mean(axis=1), features.std(axis=1)
-    scale[scale < 1e-3] = np.inf  # a kind that the networks lack, or have in equal shares
+    scale[scale < 1e-3] = np.inf  # kinds that no network has, or of which all have the same share
     points = ((features - mean[:, None]) / scale[:, None]).T
     grid = {"alpha": [0.1, 1.0, 10.0, 100.0], "gamma": [0.01, 0.03, 0.1]}
     folds = KFold(min(8, len(error)), shuffle=True, random_state=0)
@@ -280,7 +289,7 @@ def _fit_correction(features: Floats, error: Floats) -> Correction:
 
 
 def _log_correction(correction: Correction, features: Floats) -> Floats:
-    """The logarithm of the correction, (...)."""
+    """Compute the logarithm of the correction, (...), from features (features, ...)."""
     scale = np.array(correction.scale)
     shape = features.shape[1:]
     flat = features.reshape(len(scale), -1)

@@ -1,4 +1,4 @@
-"""How much of a family or space a latency profile measures; apart from `profile.py`, which needs torch."""
+"""The number of measurements in a latency profile; separate from `profile.py`, which needs torch."""
 
 from typing import Annotated
 
@@ -9,12 +9,13 @@ from scalenet_zoo.core.bounds import PROFILE_ITEMS
 
 
 class Plan(Strict):
-    """How much is measured.
+    """The number of items to measure.
 
     Attributes:
-        layers: in context; of multipath networks, short ones.
-        networks: that a model is fitted to.
-        held_out: networks that it is judged by.
+        layers: layers in context; for multipath networks, short networks.
+        networks: whole networks to which a model is fitted.
+        held_out: held-out networks on which the model is judged.
+        seed: the seed that draws the items.
     """
 
     layers: Annotated[int, Field(ge=0, le=PROFILE_ITEMS)] = 80

@@ -1,4 +1,4 @@
-"""Latencies against multiply-adds, as a picture."""
+"""A picture of latencies against multiply-adds."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ PLOT_FORMATS = (".png", ".svg", ".pdf")
 
 
 def plot_latencies(results: Sequence[BenchmarkResult], path: Path) -> None:
-    """Draw median latency against MACs, with the spread between visits; a colour for each way to run a network.
+    """Draw median latency against MACs, with the spread between visits and one colour per way to run a network.
 
     Args:
-        results: of any benchmarks.
-        path: the file to write; its suffix is one of `FORMATS`.
+        results: the results of any benchmarks.
+        path: the file to write; its suffix is one of `PLOT_FORMATS`.
 
     Raises:
         OutputError: the file cannot be written.
@@ -42,7 +42,7 @@ def plot_latencies(results: Sequence[BenchmarkResult], path: Path) -> None:
             several = len(sizes[result.model]) > 1
             name = f"{result.model} {result.height}x{result.width}" if several else result.model
             axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    axes.set_xlim(0, 1.25 * max(result.macs for result in results) / 1e9)  # room for names
+    axes.set_xlim(0, 1.25 * max(result.macs for result in results) / 1e9)  # leave room for names
     axes.set_ylim(bottom=0)
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize=8)
@@ -51,6 +51,6 @@ def plot_latencies(results: Sequence[BenchmarkResult], path: Path) -> None:
 
 
 def _way(result: BenchmarkResult) -> str:
-    """A legend's line: what sets a latency beside the network."""
+    """Format a line of the legend: all conditions of a latency but the network."""
     threads = f", CPU threads: {result.threads}" if result.device == "CPU" else ""
     return f"{result.backend}, {result.precision}, batch {result.batch}{threads}"

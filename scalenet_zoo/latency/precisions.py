@@ -1,4 +1,4 @@
-"""In which precisions a network is timed, and on which back ends; apart from `runners.py`, which needs torch."""
+"""The precisions in which each back end can time a network; separate from `runners.py`, which needs torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from scalenet_zoo.core.quoting import quoted
 
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 QUANTISED_ON = ("ort-cpu", "openvino")
-"""Back ends that a network is quantised for, to be timed; others run int8 from exported files alone."""
+"""Back ends for which a network can be quantised to time it; the others run int8 only from exported files."""
 
 
 def check_precision(precision: str, backend: str) -> Precision:
-    """See that a network can be timed in a precision on a back end, whether or not that can run here; takes no time.
+    """Check that a network can be timed in a precision on a back end; this does not check that the back end is here.
 
     Raises:
-        UsageError: there is no such precision, or it is int8 where networks are not quantised.
+        UsageError: there is no such precision, or it is int8 and the back end is not in `QUANTISED_ON`.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"`precision`: found {quoted(precision)}, expected {', '.join(PRECISIONS[:-1])} or int8")

@@ -1,11 +1,11 @@
-"""Profiles: what a back end takes for layers and networks of a family, measured; resumable.
+"""Profiles: measured latencies of a family's layers and networks on a back end; an interrupted profile can be resumed.
 
     family --sample--> items: layers in context, whole networks --measure--> Profile (JSON)
 
-A search samples its space instead (`draw_items`, `measure_items`). Layers are measured in context: between the
-neighbours that they have in a sampled network or, of multipath networks, as the modules of a shorter one. The networks
-of a family lie around its growth law, with other base models too; those of dense tasks are of the widths and sizes of
-the zoo's entries. The same seed gives the same items, so a profile that was interrupted goes on where it stopped.
+A search samples its space instead (`draw_items`, `measure_items`). Layers are measured in context: between their
+neighbours in a sampled network or, for multipath networks, as the modules of a shorter network. The networks of a
+family lie around its growth law, some with other base models; networks for dense tasks have the widths and input sizes
+of the zoo's entries. The same seed gives the same items, so an interrupted profile resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -51,29 +51,29 @@ if TYPE_CHECKING:
     from scalenet_zoo.latency.runners import Runner
 
 KERNELS = (3, 5, 7)
-"""Kernels that sampled base models choose from."""
+"""The kernel sizes of sampled base models."""
 MOST_LAYERS = 4
-"""Layers that a stage of a sampled base model has at most, unless the family's own has but one."""
+"""The most layers in a stage of a sampled base model. A first or last stage with one layer keeps one."""
 JITTER = 0.25
-"""Natural logarithm of how far sampled depths, widths and resolutions may lie from the growth law's."""
+"""The log of the largest factor by which sampled depths, widths and resolutions may differ from the growth law."""
 VISITS = 3
-"""Quiet visits to each item."""
+"""The number of quiet visits to each item."""
 TRIES = 20
-"""Draws for each layer to measure, at most: a small space has few distinct ones."""
+"""The most draws per layer to measure, since a small space has few distinct layers."""
 YARDSTICK_PIXELS = 64
-"""Height and width that a dense network is the yardstick with: milliseconds, where its own size takes seconds."""
+"""The height and width of a dense yardstick's images: it takes milliseconds, instead of seconds at its own size."""
 
 
 class Settings(Strict):
-    """What a profile is for.
+    """The settings that a profile is for.
 
     Attributes:
-        family: what the networks are of.
-        backend: as `--on` takes it.
-        precision: of the networks; int8 where `precisions.QUANTISED_ON` says.
-        threads: CPU threads.
-        batch: images at once.
-        divisor: channels are multiples of it, of the families that have a base model.
+        family: the name of the networks' family, entries or space.
+        backend: the back end, as `--on` takes it.
+        precision: the precision of the networks; int8 only on `precisions.QUANTISED_ON`.
+        threads: the number of CPU threads.
+        batch: images per inference.
+        divisor: all channels are multiples of it, in families with a base model.
     """
 
     family: Name
@@ -85,34 +85,34 @@ class Settings(Strict):
 
     @property
     def place(self) -> str:
-        """Where a network of a budget runs, for its name: `ort-cpu`, `ort-cpu_int8`."""
+        """The back end for the name of a network at a budget: `ort-cpu`, or `ort-cpu_int8`."""
         return f"{self.backend}_int8" if self.precision == "int8" else self.backend
 
     @property
     def conditions(self) -> str:
-        """What a latency is of, on this machine: `ort-cpu, fp32, batch of 1, 2 CPU threads, AMD EPYC`."""
+        """The conditions of a latency on this machine: `ort-cpu, fp32, batch of 1, 2 CPU threads, AMD EPYC`."""
         threads = f"{self.threads} CPU thread{'s' if self.threads > 1 else ''}"
         return f"{self.backend}, {self.precision}, batch of {self.batch}, {threads}, {device_name(self.backend)}"
 
 
 QUICK = Plan(layers=20, networks=20, held_out=5)
-"""A profile for a latency budget that cannot wait for a full one."""
+"""The plan of a quick profile, for a latency budget that cannot wait for a full one."""
 
 Role = Literal["layers", "networks", "held_out"]
 
 LARGEST = 1e12
-"""Of what stands in a profile or a model, so that it can be squared, multiplied and added up; but terms may be more."""
+"""The largest number in a profile or a model, so that sums of squares and products stay finite; terms may be larger."""
 Milliseconds = Annotated[float, Field(gt=0, le=LARGEST)]
 
 
 class Measurement(Strict):
-    """An item and its visits.
+    """An item with its visits.
 
     Attributes:
-        role: what it is for.
-        terms: what its latency is made of, as `terms.terms_of` the precision.
-        macs: of one image.
-        visits: milliseconds of each: its own, and the yardstick's before and after it.
+        role: the use of the item.
+        terms: the terms of its latency, in the order of `terms.terms_of`.
+        macs: its MACs for one image.
+        visits: for each visit, the item's milliseconds, and the yardstick's before and after it.
     """
 
     role: Role
@@ -129,14 +129,14 @@ class Profile(Document):
     settings: Settings
     plan: Plan
     machine: dict[str, JsonValue]
-    terms: Annotated[tuple[str, ...], Field(description="Names of each measurement's terms.")]
+    terms: Annotated[tuple[str, ...], Field(description="The names of each measurement's terms.")]
     measurements: tuple[Measurement, ...]
 
     @model_validator(mode="after")
     def _a_figure_a_term(self) -> Self:
         for i, measurement in enumerate(self.measurements):
             if (found := len(measurement.terms)) != (expected := len(self.terms)):
-                raise ValueError(f"measurements.{i}.terms: found {found} numbers, expected {expected}, one a term")
+                raise ValueError(f"measurements.{i}.terms: found {found} numbers, expected {expected}, one per term")
         return self
 
     @property
@@ -146,30 +146,31 @@ class Profile(Document):
 
     @property
     def readings(self) -> list[float]:
-        """All of the yardstick's milliseconds."""
+        """All readings of the yardstick in milliseconds."""
         return [
             reading for measurement in self.measurements for _, *readings in measurement.visits for reading in readings
         ]
 
     def with_measurement(self, position: int, measurement: Measurement) -> Self:
-        """The same with a measurement at its position, or one more at the end."""
+        """Return a copy with a measurement replaced at its position, or added at the end."""
         before, after = self.measurements[:position], self.measurements[position + 1 :]
         return self.model_copy(update={"measurements": (*before, measurement, *after)})
 
     @property
     def milliseconds(self) -> list[float]:
-        """Each item's on the undisturbed machine."""
+        """Each item's milliseconds on the undisturbed machine."""
         best = self.yardstick
         return [quiet_ms([Visit(*visit) for visit in measurement.visits], best) for measurement in self.measurements]
 
 
 @dataclass(frozen=True)
 class Item:
-    """Something to measure.
+    """An item to measure: a network or layers.
 
     Attributes:
-        module: makes the network, or the layers.
-        trace: of what it executes on one image.
+        role: the use of the item.
+        module: makes the network or the layers.
+        trace: the trace of what it executes on one image.
     """
 
     role: Role
@@ -178,20 +179,20 @@ class Item:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of its input."""
+        """The channels, height and width of its input."""
         return self.trace.shapes[0]
 
     @property
     def macs(self) -> int:
-        """Of one image."""
+        """The MACs for one image."""
         return self.trace.macs
 
     def terms(self, precision: Precision) -> NDArray[np.float64]:
-        """What its latency in a precision is made of, (terms,); see `terms.py`."""
+        """Compute the terms of its latency in a precision, (terms,); see `terms.py`."""
         return trace_terms(self.trace, precision)
 
     def measured(self, precision: Precision, visits: Sequence[Visit]) -> Measurement:
-        """It with its visits, made in a precision."""
+        """Make the measurement of the item from its visits in a precision."""
         return Measurement(
             role=self.role,
             terms=tuple(self.terms(precision)),
@@ -203,8 +204,8 @@ class Item:
 def sample_network(family: Family | Entries, rng: np.random.Generator, divisor: int) -> ArchSpec:
     """Draw a network.
 
-    Of a family, half of the time its own base model, else another; scaled around the growth law. Of entries, any
-    topology of the width and input of one of them.
+    For a family, it is the family's own base model (half of the time) or another one, scaled around the growth law. For
+    entries, it is a random topology with the width and the input size of one of them.
     """
     if isinstance(family, Entries):
         return _sample_multipath(family.specs[rng.integers(len(family.specs))], rng)
@@ -248,7 +249,7 @@ def _sample_multipath(entry: ArchSpec, rng: np.random.Generator) -> ArchSpec:
     space = MultipathSpace(
         name=entry.name,
         width=network.width,
-        head="segmentation" if network.head == "segmentation" else "pose",  # what else reads the first branch alone
+        head="segmentation" if network.head == "segmentation" else "pose",  # other heads read only the first branch
         modules=(two, three, four),
         input=entry.input,
     )
@@ -261,21 +262,21 @@ def _with_modules(spec: ArchSpec, network: MultipathNetwork, modules: tuple[Modu
 
 
 def sample_items(family: Family | Entries, plan: Plan, divisor: int) -> list[Item]:
-    """Draw what is to be measured of a family; see `draw_items`."""
+    """Draw the items to measure for a family; see `draw_items`."""
     return draw_items(lambda rng: sample_network(family, rng, divisor), plan)
 
 
 def draw_items(draw: Callable[[np.random.Generator], ArchSpec], plan: Plan) -> list[Item]:
-    """Draw what is to be measured, in the order of measuring; the same plan gives the same items.
+    """Draw the items to measure, in the order of measurement; the same plan gives the same items.
 
     Args:
         draw: draws a network.
-        plan: how many; layers are distinct, so there are fewer of them where `draw` gives no others.
+        plan: the number of items. Layers are distinct, so there are fewer if `draw` gives too few distinct ones.
     """
     rng = np.random.default_rng(plan.seed)
     roles: list[tuple[Role, int]] = [("networks", plan.networks), ("held_out", plan.held_out)]
     items = [network_item(draw(rng), role) for role, count in roles for _ in range(count)]
-    windows: dict[tuple[object, ...], Item] = {}  # distinct ones
+    windows: dict[tuple[object, ...], Item] = {}  # only distinct ones
     for _ in range(TRIES * plan.layers):
         if len(windows) == plan.layers:
             break
@@ -286,17 +287,17 @@ def draw_items(draw: Callable[[np.random.Generator], ArchSpec], plan: Plan) -> l
 
 
 def network_item(spec: ArchSpec, role: Role = "networks") -> Item:
-    """A whole network to measure."""
+    """Make an item of a whole network."""
     return Item(role, partial(create_model, spec), spec.trace)
 
 
 def _part(spec: ArchSpec, rng: np.random.Generator) -> tuple[tuple[object, ...], Item]:
-    """A part of a network, and what it is known by."""
+    """Draw a part of a network; return a key that identifies it, and the item."""
     return _layers(spec, spec.network, rng) if spec.network.type == "mbconv" else _short(spec, spec.network, rng)
 
 
 def _layers(spec: ArchSpec, network: MBConvNetwork, rng: np.random.Generator) -> tuple[tuple[object, ...], Item]:
-    """One layer between its neighbours."""
+    """Draw one layer, and take it with its neighbours."""
     layers = [layer for stage in network.stages for layer in stage]
     first = max(0, int(rng.integers(len(layers))) - 1)
     window = layers[first : first + 3]
@@ -313,7 +314,7 @@ def _layers(spec: ArchSpec, network: MBConvNetwork, rng: np.random.Generator) ->
 
 
 def _short(spec: ArchSpec, network: MultipathNetwork, rng: np.random.Generator) -> tuple[tuple[object, ...], Item]:
-    """A network of one module of each stage."""
+    """Draw one module of each stage, and make a short network of them."""
     stages = ([module for module in network.modules if len(module.depth) == branches] for branches in (2, 3, 4))
     modules = tuple(stage[rng.integers(len(stage))] for stage in stages)
     item = network_item(_with_modules(spec, network, modules))
@@ -327,17 +328,17 @@ def measure_profile(
     path: Path,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Profile:
-    """Measure a family on a back end and write the profile; what an interrupted run measured is kept and used.
+    """Measure a family on a back end and write the profile; the measurements of an interrupted run are reused.
 
     Args:
-        family: that `settings` name.
-        settings: back end, threads, batch.
-        plan: how much.
+        family: the family or entries that `settings` name.
+        settings: back end, precision, threads and batch.
+        plan: the number of items.
         path: the profile's file.
-        on_progress: told after each item.
+        on_progress: reports the next item.
 
     Raises:
-        BackendError, OutputError, InputError: as `measure_items`.
+        BackendError, OutputError, InputError, TrainingError: as for `measure_items`.
     """
     items = sample_items(family, plan, settings.divisor)
     return measure_items(items, yardstick_network(family, settings.divisor), settings, plan, path, on_progress)
@@ -351,21 +352,21 @@ def measure_items(
     path: Path,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Profile:
-    """Measure items on a back end and write the profile; what an interrupted run measured is kept and used.
+    """Measure items on a back end and write the profile; the measurements of an interrupted run are reused.
 
     Args:
-        items: of `plan`.
-        constant: the network that is the yardstick.
-        settings: back end, threads, batch.
-        plan: how much.
-        path: the profile's file; measurements so far lie beside it, in the folder `NAME.partial`, in which one process
-            at a time works.
-        on_progress: told after each item.
+        items: the items of `plan`.
+        constant: the network that serves as the yardstick.
+        settings: back end, precision, threads and batch.
+        plan: the number of items.
+        path: the profile's file; measurements so far are beside it, in the folder `NAME.partial`, which one process at
+            a time may use.
+        on_progress: reports the next item.
 
     Raises:
         BackendError: the back end cannot run here.
         OutputError: the file cannot be written.
-        InputError: the partial file is of another machine, of other settings or of other items.
+        InputError: the partial file is from another machine, or for other settings or items.
         TrainingError: another process is measuring for this file.
     """
     check_writable(path)
@@ -376,12 +377,12 @@ def measure_items(
         profile = found or Profile(settings=settings, plan=plan, machine=machine(), terms=terms, measurements=())
         _check_items(profile, items, part)
         with prepare_yardstick(constant, settings, profile.readings) as yardstick:
-            for again in (False, True):  # what counts as quiet is known only at the end: some items need more visits
+            for again in (False, True):  # only the end shows what counts as quiet, so some items need more visits
                 for i, item in enumerate(items):
                     made = profile.measurements[i].visits if i < len(profile.measurements) else ()
                     if made and not (again and len(quiet([Visit(*visit) for visit in made], yardstick.best)) < VISITS):
                         continue
-                    tenths = f"{10 * (10 * i // len(items))}%"  # a log has a line for each
+                    tenths = f"{10 * (10 * i // len(items))}%"  # a log has one line per tenth
                     on_progress(f"profiling on {settings.backend}{', again' * again}: {tenths}", i, len(items))
                     visits = [*(Visit(*visit) for visit in made), *visit_item(item, settings, yardstick)]
                     profile = profile.with_measurement(i, item.measured(settings.precision, visits))
@@ -393,33 +394,33 @@ def measure_items(
 
 
 def _check_items(profile: Profile, items: Sequence[Item], path: Path) -> None:
-    """See that what an interrupted run measured are the first of these items.
+    """Check that an interrupted run measured the first of these items.
 
     Raises:
-        InputError: they are others.
+        InputError: it measured other items.
     """
     known = [(item.role, item.macs, tuple(item.terms(profile.settings.precision))) for item in items]
     found = [(each.role, each.macs, each.terms) for each in profile.measurements]
     if found != known[: len(found)]:
         raise InputError(
-            f"{path}: measurements: found another run's, expected this one's; delete the file to begin anew"
+            f"{path}: measurements: found another run's, expected this run's; delete the file to start over"
         )
 
 
 def visit_item(item: Item, settings: Settings, yardstick: Yardstick) -> list[Visit]:
-    """Time an item on a back end, beside the yardstick."""
+    """Time an item on a back end, in turn with the yardstick."""
     with _ready(item, settings) as runner:
         return yardstick.visit(runner, VISITS)
 
 
 def device_name(backend: str) -> str:
-    """The processor or the GPU that a back end runs on here."""
+    """Name the processor or GPU that a back end runs on here."""
     about = find_backend(backend).about
     return str(machine()["cpu"]) if about == "CPU" else about
 
 
 def yardstick_network(family: Family | Entries, divisor: int) -> ArchSpec:
-    """The family's smallest published network; that of entries for small images."""
+    """Choose the yardstick: the family's smallest published network, or the first entry with small images."""
     if isinstance(family, Entries):
         return family.specs[0].replace(height=YARDSTICK_PIXELS, width=YARDSTICK_PIXELS)
     return apply_strategy(family, min(family.strategies, key=lambda strategy: strategy.stage), divisor)
@@ -429,7 +430,17 @@ def yardstick_network(family: Family | Entries, divisor: int) -> ArchSpec:
 def prepare_yardstick(
     constant: ArchSpec, settings: Settings, readings: Sequence[float] = (), known: float = math.inf
 ) -> Iterator[Yardstick]:
-    """A network as the yardstick, with its milliseconds so far."""
+    """Open a network as the yardstick.
+
+    Args:
+        constant: the network.
+        settings: back end, precision, threads and batch.
+        readings: its times so far in milliseconds.
+        known: its best time from earlier in milliseconds.
+
+    Raises:
+        BackendError: the back end cannot run here.
+    """
     with _ready(network_item(constant), settings) as runner:
         yield Yardstick(runner, list(readings), known)
 
@@ -441,10 +452,10 @@ def _ready(item: Item, settings: Settings) -> AbstractContextManager[Runner]:
 
 
 def load_profile(path: Path, settings: Settings, plan: Plan) -> Profile | None:
-    """What an earlier run, interrupted or not, measured, if it did.
+    """Load the profile of an earlier run, finished or interrupted; return None if there is none.
 
     Raises:
-        InputError: it was another machine, or other settings.
+        InputError: the profile is from another machine, or for other settings.
     """
     if not path.exists():
         return None
@@ -460,6 +471,6 @@ def load_profile(path: Path, settings: Settings, plan: Plan) -> Profile | None:
     ):
         if found != expected:
             raise InputError(
-                f"{path}: {field}: found another run's, expected this one's; delete the file to begin anew"
+                f"{path}: {field}: found another run's, expected this run's; delete the file to start over"
             )
     return profile

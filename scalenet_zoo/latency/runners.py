@@ -1,9 +1,9 @@
-"""Back ends behind one small protocol: a network prepared for one batch of images, one inference a step.
+"""Back ends behind one small protocol: a network prepared for one batch of images, with one inference per step.
 
     network, ONNX file, OpenVINO's IR or engine --prepare--> Runner: step(), lap()
 
-On a GPU every runner has a stream of its own, fixed buffers for images and outputs, and, where the
-back end can, a CUDA graph that a step replays.
+On a GPU, every runner has its own stream, fixed buffers for images and outputs, and, if the back end supports it, a
+CUDA graph that a step replays.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ Step = Callable[[], torch.Tensor]
 
 @dataclass(frozen=True)
 class Runner:
-    """A network that is ready to run one batch again and again.
+    """A network that is ready to run on one batch repeatedly.
 
     Attributes:
-        step: one inference; gives the network's (first) output. On a GPU it only enqueues, on the current stream.
-        device: that the network runs on.
+        step: runs one inference and returns the network's first output. On a GPU, it only enqueues the inference on the
+            current stream.
+        device: the device that the network runs on.
         threads: CPU threads that an operator may use.
         interop_threads: CPU threads that operators may share.
-        stream: of the GPU; `step` is for this one alone.
+        stream: the GPU's stream, on which `step` must be called; None: the network runs on the CPU.
         graph: whether a step replays a CUDA graph.
     """
 
@@ -62,7 +63,7 @@ class Runner:
     graph: bool = False
 
     def __call__(self) -> np.ndarray:
-        """One inference; its output in float32."""
+        """Run one inference, and return its output in float32."""
         with torch.cuda.stream(self.stream):
             output = self.step()
         if self.stream is not None:
@@ -70,15 +71,15 @@ class Runner:
         return output.float().cpu().numpy()
 
     def lap(self) -> float:
-        """One inference; the milliseconds that it took."""
+        """Run one inference, and return its milliseconds."""
         return timed(self.step, self.stream)
 
 
 def check_batch(batch: int, shape: Sequence[int]) -> None:
-    """Refuse a batch of images of this shape that would not fit into memory, before it is made.
+    """Check that a batch of images of this shape will fit into memory.
 
     Raises:
-        BackendError: it would not.
+        BackendError: it will not.
     """
     check_memory(FLOAT_BYTES * batch * math.prod(shape), f"a batch of {batch:,} images of {'x'.join(map(str, shape))}")
 
@@ -92,25 +93,27 @@ def open_runner(
     precision: Precision = "fp32",
     transfers: bool = False,
 ) -> Iterator[Runner]:
-    """Make a network ready to run on a back end; what that took (a session, an engine) is freed at the end.
+    """Make a network ready to run on a back end, and free its resources (a session, an engine) at the end.
 
-    torch's number of threads is the process's: it is set until the end, so prepare several with the same.
+    torch has one number of threads per process, which is set until the end. So runners that are open at the same time
+    should have the same number.
 
     Args:
-        model: a network, or any module with one tensor in and one out, run as in evaluation; or its fp32 graph, traced
-            with such a batch, so that several back ends and precisions need not trace it each; or an ONNX file; or an
-            engine or OpenVINO's IR, for the back end that it is of.
-        images: the batch, (n, channels, height, width), float32 for a network, else as the file takes it. torch runs
-            where they are, and in channels-last form if they are.
-        backend: a name of `backends.BACKENDS`.
-        threads: CPU threads that an operator may use; None: as many as torch does now.
-        precision: of a network's weights and activations; of a file, what it was exported in. A network in int8 is
-            quantised for the back end with the ranges of these images: latency does not depend on them.
-        transfers: on a GPU, a step copies the images to it and the output back.
+        model: a network, or any module with one input and one output, which runs in evaluation mode; its fp32 graph,
+            traced with such a batch, so that it is traced once for several back ends and precisions; an ONNX file; or,
+            for their own back ends, an engine or OpenVINO's IR.
+        images: the batch, (n, channels, height, width), float32 for a network, and for a file the form that it takes.
+            torch runs on the images' device, and with channels last if the images have that order.
+        backend: a name in `backends.BACKENDS`.
+        threads: CPU threads that an operator may use; None: as many as torch uses now.
+        precision: the precision of a network's weights and activations, or the precision that a file was exported in.
+            For int8, a network is quantised for the back end with the ranges of these images, since latency does not
+            depend on the ranges.
+        transfers: on a GPU, a step includes copies of the images to the GPU and of the output back.
 
     Raises:
         UsageError: the back end does not run networks in this precision.
-        BackendError: the back end cannot run here, or not this network with this batch.
+        BackendError: the back end cannot run here, or cannot run this network with this batch.
         ExportError: the network cannot be exported.
     """
     require_backend(backend)
@@ -121,7 +124,7 @@ def open_runner(
         stream = None
         if device.type == "cuda":
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            stream.wait_stream(torch.cuda.current_stream())  # that the images may yet be written on
+            stream.wait_stream(torch.cuda.current_stream())  # which may still be writing the images
         try:
             with torch.cuda.stream(stream):
                 images = images.to(device)
@@ -151,7 +154,7 @@ def _device(backend: str, images: torch.Tensor) -> torch.device:
 
 @contextmanager
 def _settings(threads: int) -> Iterator[None]:
-    """Set the number of threads, and for GPUs: the fastest algorithm for each size, and no TF32 in the name of fp32."""
+    """Set the number of threads, and for GPUs the fastest algorithm for each size and fp32 without TF32."""
     cudnn, tf32 = torch.backends.cudnn, os.environ.get("NVIDIA_TF32_OVERRIDE")
     before = torch.get_num_threads(), cudnn.benchmark, cudnn.allow_tf32
     torch.set_num_threads(threads)
@@ -169,7 +172,7 @@ def _settings(threads: int) -> Iterator[None]:
 
 
 def _evaluated(model: nn.Module, images: torch.Tensor) -> nn.Module:
-    """A copy of a network for inference on such images: device, type, order of the axes in memory."""
+    """Copy a network for inference on these images, with their device, type and order of axes in memory."""
     last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
     form = torch.channels_last if last else torch.preserve_format
     return copy.deepcopy(unwrapped(model)).eval().to(images.device, images.dtype).to(memory_format=form)
@@ -184,7 +187,7 @@ def _step(
     transfers: bool,
     stack: ExitStack,
 ) -> tuple[Step, bool]:
-    """One inference on a back end, run once already, and whether it replays a CUDA graph."""
+    """Make a step on a back end and run it once; return it, and whether it replays a CUDA graph."""
     if backend.startswith("torch"):
         if isinstance(model, Path):
             raise BackendError(f"{backend}: found the file {model.name}, expected a network: torch runs no such files")
@@ -216,7 +219,7 @@ def _module_step(model: nn.Module, images: torch.Tensor, compiled: bool) -> Step
         output: torch.Tensor = run(images)
         return output
 
-    if compiled:  # many networks of one class: more compilations of one function than torch thinks sane
+    if compiled:  # many networks share one class, so its forward is compiled more often than torch's limits allow
         with torch._dynamo.config.patch(recompile_limit=2**20, accumulated_recompile_limit=2**20):
             step()
     else:
@@ -228,8 +231,8 @@ def _module_step(model: nn.Module, images: torch.Tensor, compiled: bool) -> Step
 
 
 def _captured(step: Step) -> tuple[Step, bool]:
-    """A step as the replay of a CUDA graph; where it cannot be recorded, the step itself."""
-    for _ in range(3):  # what a first run sets up must not be recorded
+    """Record a step as a CUDA graph and return its replay; if it cannot be recorded, return the step itself."""
+    for _ in range(3):  # the set-up in first runs must not be recorded
         step()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
@@ -247,7 +250,7 @@ def _captured(step: Step) -> tuple[Step, bool]:
 
 
 def _with_transfers(step: Step, images: torch.Tensor) -> Step:
-    """A step that begins with images in the host's memory and ends with the output there."""
+    """Extend a step with the copies from and to the host's memory, where it then begins and ends."""
     source = images.cpu().pin_memory()
     output = step().cpu().pin_memory()
 
@@ -265,7 +268,7 @@ def _with_transfers(step: Step, images: torch.Tensor) -> Step:
 def _onnx(
     model: nn.Module | onnx.ModelProto, images: torch.Tensor, backend: str, precision: Precision = "fp32"
 ) -> bytes:
-    """The ONNX graph of a network for this very batch; in int8, quantised for a back end with its ranges."""
+    """Make the ONNX graph of a network for this batch size; for int8, quantise it for a back end with these images."""
     graph = model if isinstance(model, onnx.ModelProto) else trace_graph(model, images)
     if precision == "int8":
         target: TargetBackend = "openvino" if backend == "openvino" else "ort-cpu"
@@ -283,19 +286,19 @@ def _session_step(
     cache = engine_cache(graph) if backend == "ort-tensorrt" else None
     try:
         return _bound_session(graph, images, gpu_providers(stream, precision, cache, capture=True), threads), True
-    except Exception:  # a graph that is not whole on the GPU cannot be captured
+    except Exception:  # a graph that is only partly on the GPU cannot be captured
         return _bound_session(graph, images, gpu_providers(stream, precision, cache, capture=False), threads), False
 
 
 def gpu_providers(
     stream: int, precision: Precision, engines: Path | None, capture: bool
 ) -> list[tuple[str, dict[str, object]]]:
-    """ONNX Runtime's providers for a GPU: CUDA, and before it TensorRT if there is a folder for its engines.
+    """Make ONNX Runtime's providers for a GPU: CUDA, and before it TensorRT if there is a folder for its engines.
 
     Args:
         stream: the address of the CUDA stream to run on.
-        precision: of the graph.
-        engines: the folder that TensorRT's engines are kept in, and beside it the timings of their kernels.
+        precision: the precision of the graph.
+        engines: the folder for TensorRT's engines, with the timings of their kernels beside it; None: no TensorRT.
         capture: replay a CUDA graph from the second run on.
     """
     cuda: dict[str, object] = {
@@ -319,7 +322,11 @@ def gpu_providers(
 
 
 def engine_cache(graph: str | bytes) -> Path:
-    """The folder for a graph's engines: ONNX Runtime names them by the graph's structure, whatever its weights."""
+    """Find the folder for a graph's engines, one per content: ONNX Runtime's names for them ignore the weights.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     import tensorrt
 
     content = hashlib.sha256(graph).hexdigest() if isinstance(graph, bytes) else OnnxFile.read(graph).sha256
@@ -333,7 +340,7 @@ def engine_cache(graph: str | bytes) -> Path:
 
 
 def _bound_session(graph: str | bytes, images: torch.Tensor, providers: Sequence[Any], threads: int) -> Step:
-    """A session whose input and outputs are torch's memory, run once."""
+    """Open a session whose input and outputs are in torch's memory, and run it once; return its step."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -344,7 +351,7 @@ def _bound_session(graph: str | bytes, images: torch.Tensor, providers: Sequence
     _bind(binding.bind_input, session.get_inputs()[0].name, images)
     for output, buffer in zip(session.get_outputs(), buffers, strict=True):
         _bind(binding.bind_output, output.name, buffer)
-    buffers.append(images)  # the binding holds addresses alone
+    buffers.append(images)  # the binding holds only addresses
     run_options = onnxruntime.RunOptions()
     if images.is_cuda:
         run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -367,7 +374,7 @@ _TORCH_TYPES = {
 
 
 def _output_buffer(output: Any, images: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - onnxruntime's NodeArg
-    shape = [size if isinstance(size, int) else len(images) for size in output.shape]  # the batch alone has a name
+    shape = [size if isinstance(size, int) else len(images) for size in output.shape]  # only the batch is a named axis
     return torch.empty(shape, dtype=_TORCH_TYPES[output.type], device=images.device)
 
 
@@ -412,7 +419,7 @@ def _engine_step(
 
 
 def _told(error: Exception, backend: str) -> str:
-    """What an error of a library says first; OpenVINO's begin with places in its sources."""
+    """Return the first line of a library's error; for OpenVINO, the line that `openvino_complaint` chooses."""
     if backend == "openvino":
         from scalenet_zoo.export.openvino.library import openvino_complaint
 

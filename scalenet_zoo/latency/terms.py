@@ -1,13 +1,13 @@
-"""What a network's latency is made of: terms that a back end's time grows with, summed over the network.
+"""The terms of a network's latency: quantities with which a back end's time grows, summed over the network.
 
-For each kind of operation these are multiply-adds (as counted, and with channels rounded up to a
-block of SIMD lanes), elements read and written, weights read, and the call itself. Integer kernels
-go from pixel to pixel, with all channels of one beside each other: int8 has terms for that, too.
-What quantises and what computes an activation takes as long as its layer writes elements, since all
-layers of a family have one activation. A latency model weighs the terms; see `model.py`.
+For each kind of operation, these are multiply-adds (as counted, and with channels rounded up to a block of SIMD lanes),
+elements read and written, weights read, and the call itself. Integer kernels go from pixel to pixel, with all channels
+of a pixel side by side; int8 has extra terms for this. Activations and quantisation need no terms of their own: their
+time grows with the elements that a layer writes, since all layers of a family have the same activation. A latency model
+weighs the terms; see `model.py`.
 
-`trace_terms` takes them from a trace; `population_terms` and `multipath_terms` work them out for many
-networks at once, in NumPy; tests hold them equal to it.
+`trace_terms` takes the terms from a trace; `population_terms` and `multipath_terms` compute them for many networks at
+once, in NumPy. Tests check that the results are equal.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from scalenet_zoo.core.backends import Precision
 
     Floats = NDArray[np.float64]
-    Values = float | NDArray[Any]  # one network's, or those of many
+    Values = float | NDArray[Any]  # the value of one network, or an array for many
 
 BLOCK = 16
-"""Channels that a back end computes together: lanes of AVX-512 in fp32, or rows of a tensor core in fp16."""
+"""Channels that a back end computes together: the lanes of AVX-512 in fp32, or the rows of a tensor core in fp16."""
 
 CACHES = (2**19, 2**22)
-"""Elements that are taken to fit into a core's own cache, and into one that cores share: 2 and 16 MiB in fp32."""
+"""The assumed sizes, in elements, of a core's own cache and of the cache that cores share: 2 and 16 MiB in fp32."""
 
 _CONV = ("blocks", "macs", "slim", "read", "written", "far", "farther", "weights", "calls")
 _KINDS: dict[str, tuple[str, ...]] = {
@@ -57,26 +57,26 @@ _KINDS: dict[str, tuple[str, ...]] = {
 }
 
 KINDS = tuple(_KINDS)
-"""Names of the kinds of operations."""
+"""The names of the kinds of operations."""
 
 INT8_TERMS = tuple(f"{kind}.{term}" for kind, terms in _KINDS.items() for term in terms)
-"""Names of the terms of networks in int8, in the order of every array of them."""
+"""The names of the terms for int8, in the order of every array of terms."""
 
 _INT8_ALONE = ("depthwise.points", "depthwise.left", "elementwise.gated")
-"""The places of a kernel at all pixels, for all channels together and for each that fills no block; and the pixels of
-tensors that are gated."""
+"""The terms that only int8 has: kernel positions over all pixels, the same times the channels beyond whole blocks, and
+the pixels of gated tensors."""
 
 TERMS = tuple(term for term in INT8_TERMS if term not in _INT8_ALONE)
-"""Names of the terms of networks in fp32 and fp16, likewise."""
+"""The names of the terms for fp32 and fp16, in the order of every array of terms."""
 
 
 def terms_of(precision: Precision) -> tuple[str, ...]:
-    """Names of the terms of networks in a precision, in the order of every array of them."""
+    """List the names of the terms for a precision, in the order of every array of terms."""
     return INT8_TERMS if precision == "int8" else TERMS
 
 
 def kind_slices(terms: Sequence[str]) -> tuple[slice, ...]:
-    """Where the terms of each of `KINDS` are among all terms of a precision."""
+    """Find the slice of each of `KINDS` in the terms of a precision."""
     ends = [terms.index(f"{kind}.calls") + 1 for kind in KINDS]
     return tuple(slice(start, end) for start, end in zip([0, *ends], ends, strict=False))
 
@@ -86,17 +86,17 @@ _FLOAT_ROWS = [INT8_TERMS.index(term) for term in TERMS]
 
 
 class _Sum:
-    """Terms (terms, ...) added up; every argument is a number or an array that broadcasts to the rest of the shape."""
+    """A sum of terms (terms, ...); every argument is a number or an array that broadcasts to the rest of the shape."""
 
     def __init__(self, shape: tuple[int, ...] = ()) -> None:
         self.terms = np.zeros((len(INT8_TERMS), *shape))
 
     def of(self, precision: Precision) -> Floats:
-        """Those of a precision."""
+        """Return the terms of a precision."""
         return self.terms if precision == "int8" else self.terms[_FLOAT_ROWS]
 
     def add(self, kind: str, *values: Values, count: Values = 1) -> None:
-        """Add an operation so many times."""
+        """Add an operation `count` times."""
         for i, value in enumerate((*values, 1.0), start=_STARTS[kind]):
             self.terms[i] += np.multiply(value, count)
 
@@ -109,11 +109,11 @@ class _Sum:
         written: Values,
         count: Values = 1,
     ) -> None:
-        """A convolution from `before` channels of `read` pixels; a transposed one, if it writes more than it reads."""
+        """Add a convolution from `before` channels of `read` pixels; if `written` is larger, it is transposed."""
         before, channels = np.asarray(before, dtype=float), np.asarray(channels, dtype=float)
         inward, outward = _blocks(before), _blocks(channels)
         weights = before * channels * kernel**2
-        applied = np.minimum(read, written)  # how often the weights are
+        applied = np.minimum(read, written)  # how often the weights are applied
         values = (
             inward * outward * kernel**2 * applied,
             weights * applied,
@@ -130,7 +130,7 @@ class _Sum:
             self.add("narrow", *values, count=count * (channels < before))
 
     def depthwise(self, channels: Values, kernel: Values, read: Values, written: Values, count: Values = 1) -> None:
-        """A depthwise convolution."""
+        """Add a depthwise convolution."""
         kernel = np.asarray(kernel, dtype=float)
         blocks = _blocks(channels)
         outputs = blocks * written
@@ -142,28 +142,28 @@ class _Sum:
         self.add("depthwise", outputs, outputs * kernel, outputs * kernel**2, *values, count=count)
 
     def elementwise(self, elements: Values, count: Values = 1) -> None:
-        """A sum of two tensors."""
+        """Add a sum of two tensors."""
         self.add("elementwise", elements, 0.0, count=count)
 
     def gate(self, channels: Values, pixels: Values, count: Values = 1) -> None:
-        """The product of a tensor with one value for each of its channels; of one pixel, it is one of equal tensors."""
+        """Add a product of a tensor with one value per channel; with one pixel, it is a product of equal shapes."""
         self.add("elementwise", channels * pixels, np.where(np.greater(pixels, 1), pixels, 0), count=count)
 
 
 def _blocks(channels: Values) -> Floats:
-    """Channels, rounded up to whole blocks."""
+    """Round channels up to whole blocks."""
     whole: Floats = np.ceil(np.asarray(channels) / BLOCK) * BLOCK
     return whole
 
 
 def _beyond_caches(elements: Values) -> tuple[Floats, Floats]:
-    """Elements of an operation's tensors that a cache near the core, or one shared by cores, has no room for."""
+    """Count the elements of an operation's tensors that do not fit into the core's cache, and into the shared one."""
     near, shared = (np.maximum(0.0, np.asarray(elements) - size) for size in CACHES)
     return near, shared
 
 
 def trace_terms(trace: Trace, precision: Precision = "fp32") -> Floats:
-    """The terms (terms,) of what a trace lists; of which, `terms_of` says."""
+    """Sum the terms (terms,) of a trace, in the order of `terms_of`."""
     total = _Sum()
     for op in trace.ops:
         (before, height, width), (channels, *after) = trace.shapes[op.inputs[0]], trace.shapes[op.output]
@@ -186,13 +186,13 @@ def trace_terms(trace: Trace, precision: Precision = "fp32") -> Floats:
 
 
 def population_terms(population: Population, precision: Precision = "fp32") -> Floats:
-    """The terms (terms, N, M) of N base models under M strategies."""
+    """Compute the terms (terms, N, M) of N base models under M strategies."""
     base, kernels, layers = population.family.base, population.kernels, population.layers
     _, width, resolution = population.strategies
     total = _Sum((len(kernels), len(width)))
 
     def layer(before: Values, size: Values, stride: int, count: Values) -> Values:
-        """An MBConv layer without its depthwise convolution; gives its hidden channels."""
+        """Add an MBConv layer without its depthwise convolution; return its hidden channels."""
         hidden = np.multiply(stage.expand, before)
         squeezed = squeeze_channels(before, hidden, base.squeeze)
         outputs = hidden * np.square(after)
@@ -242,19 +242,20 @@ def multipath_terms(
     classes: int,
     precision: Precision = "fp32",
 ) -> Floats:
-    """The terms (terms, n) of n multipath networks.
+    """Compute the terms (terms, n) of n multipath networks.
 
-    A block of a branch, and a path between two branches, has the same terms in whichever module it is. They are what
-    one more of it adds to a small network; the small network without its blocks is what all networks share.
+    A block of a branch has the same terms in every module, and so has a path between two branches. These terms are the
+    difference that one more block or path makes to a small network. The small network without its blocks is the part
+    that all networks share.
 
     Args:
-        depth: blocks of each branch, (n, modules, 4), 0 where there is no branch.
-        fusion: paths, (n, modules, to, step, from), as `spec.Module` has them.
+        depth: blocks of each branch, (n, modules, 4), 0 if there is no branch.
+        fusion: paths, (n, modules, to, step, from), as in `spec.Module`.
         width: channels of the highest-resolution branch.
-        head: of all networks.
+        head: the head of all networks.
         image: the size of their input.
         classes: classes or joints; 0: the networks have no classifier.
-        precision: of the networks.
+        precision: the precision of the networks.
     """
 
     def small(deeper: int | None = None, path: tuple[int, int] | None = None) -> Floats:
@@ -266,14 +267,14 @@ def multipath_terms(
     path = np.zeros((len(smallest), BRANCHES, BRANCHES))  # (terms, to, from)
     for to, origin in permutations(range(BRANCHES), 2):
         path[:, to, origin] = small(path=(to, origin)) - smallest
-    shared = smallest - block @ [3, 3, 2, 1]  # modules that have the branch
+    shared = smallest - block @ [3, 3, 2, 1]  # the number of modules with each branch
     blocks, paths = depth.sum(axis=1), fusion.sum(axis=(1, 3))
     terms: Floats = shared[:, None] + block @ blocks.T + np.tensordot(path, paths, axes=((1, 2), (1, 2)))
     return terms
 
 
 def _small_module(branches: int, deeper: int | None = None, path: tuple[int, int] | None = None) -> Module:
-    """A module with a block on every branch, two on the branch `deeper`, and no path but (to, from) at most."""
+    """Make a module with one block per branch, two on the branch `deeper`, and no path but `path` (to, from)."""
     depth = tuple(1 + (branch == deeper) for branch in range(branches))
     fusion = tuple(
         tuple(

@@ -1,8 +1,8 @@
-"""Latencies of an undisturbed machine, told by a yardstick that is timed beside everything else.
+"""Latencies of an undisturbed machine, by means of a yardstick that is timed in turn with everything else.
 
-A shared machine changes its speed: neighbours come and go, and a hypervisor may place two virtual
-cores on one physical core for a while. A visit to a network counts as quiet if the yardstick, a
-network that never changes, ran at nearly its best just before and just after.
+A shared machine changes its speed: neighbours come and go, and a hypervisor may place two virtual cores on one physical
+core for a while. A visit to a network counts as quiet if the yardstick, a network that never changes, ran at nearly its
+best speed just before and just after.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import numpy as np
 from scalenet_zoo.core.timing import Lap, run_for
 
 QUIET = 1.15
-"""Largest time of the yardstick, as a multiple of its best, that counts as quiet."""
+"""The largest time of the yardstick that counts as quiet, as a multiple of its best."""
 SECONDS, RUNS = 0.15, 5
-"""What a visit takes at least."""
+"""The least duration of a visit in seconds, and its least number of runs."""
 REST = 0.1
-"""Seconds of rest between networks: idle threads of a runtime spin for a while before they let a core go."""
+"""Seconds of rest between networks: a runtime's idle threads spin for a while before they release a core."""
 
 
 @dataclass(frozen=True)
 class Visit:
-    """Some runs of a network in a row.
+    """Several consecutive runs of a network.
 
     Attributes:
-        ms: their median.
+        ms: the median of the runs in milliseconds.
         before: the yardstick's milliseconds just before.
-        after: and just after.
+        after: the yardstick's milliseconds just after.
     """
 
     ms: float
@@ -42,12 +42,12 @@ class Visit:
 
 @dataclass
 class Yardstick:
-    """A network that is timed beside others.
+    """A network that is timed in turn with others.
 
     Attributes:
         runner: the network, ready to run.
-        readings: its milliseconds, whenever it was timed, on this machine.
-        known: its best from another day; a machine that is disturbed all the time would else set its own measure.
+        readings: all its times on this machine in milliseconds.
+        known: its best time from earlier; without it, a machine that is always disturbed would seem undisturbed.
     """
 
     runner: Lap
@@ -56,24 +56,27 @@ class Yardstick:
 
     @property
     def best(self) -> float:
-        """Its milliseconds on the undisturbed machine, as far as is known."""
+        """The yardstick's milliseconds on the undisturbed machine, as far as is known."""
         return min(self.known, best_of(self.readings))
 
     def read(self) -> float:
-        """Rest, and time the yardstick: the median of some runs in milliseconds."""
+        """Rest, and time the yardstick; return the median of several runs in milliseconds."""
         time.sleep(REST)
         run_for(self.runner, 0.03, 5)
         self.readings.append(statistics.median(run_for(self.runner, 0.04, 9)))
         return self.readings[-1]
 
     def visit(self, runner: Lap, visits: int, patience: float = 15.0, runs: int = RUNS) -> list[Visit]:
-        """Time a network until so many visits were quiet, or patience ends.
+        """Time a network until enough visits are quiet, or patience ends.
 
         Args:
             runner: the network, ready to run.
-            visits: quiet ones that are wanted.
-            patience: seconds after which unquiet visits have to do; there are as many visits as wanted even then.
-            runs: of each visit, at least; fewer do for what takes seconds.
+            visits: the number of quiet visits to make.
+            patience: seconds after which disturbed visits count too; there are at least `visits` of them in any case.
+            runs: the least number of runs per visit; a slow network needs fewer.
+
+        Returns:
+            All visits, quiet or not.
         """
         made: list[Visit] = []
         start = time.monotonic()
@@ -89,25 +92,25 @@ class Yardstick:
 
 
 def best_of(readings: Sequence[float]) -> float:
-    """The tenth percentile: the least reading of all may be a fluke."""
+    """Return the tenth percentile of the readings, since the lowest one may be a fluke."""
     return float(np.percentile(readings, 10))
 
 
 def quiet(visits: Sequence[Visit], best: float) -> list[Visit]:
-    """Visits during which the yardstick took little more than its best."""
+    """Select the visits around which the yardstick took little more than its best time."""
     return [visit for visit in visits if max(visit.before, visit.after) <= QUIET * best]
 
 
 def at_best(visit: Visit, best: float) -> float:
-    """A visit's milliseconds as much shortened as the yardstick was slowed down: even a quiet machine has its moods."""
+    """Scale a visit's milliseconds by the yardstick's slowdown, since the speed of even a quiet machine varies."""
     return visit.ms * best / math.sqrt(visit.before * visit.after)
 
 
 def quiet_ms(visits: Sequence[Visit], best: float) -> float:
-    """A network's milliseconds on an undisturbed machine: the median of its quiet visits; where there are none, of all.
+    """Compute a network's milliseconds on an undisturbed machine: the median of its quiet visits, or of all if none is.
 
     Args:
-        visits: to the network.
+        visits: the visits to the network.
         best: the yardstick's milliseconds on that machine.
     """
     chosen = quiet(visits, best) or visits

@@ -1,1 +1,1 @@
-"""Models as users name them, networks and their exported files alike: opened, evaluated, shown images."""
+"""Opening, evaluation and prediction of models as users name them: networks and exported files alike."""

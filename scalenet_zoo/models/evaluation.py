@@ -1,4 +1,4 @@
-"""How good a model is on a data set: a network, or its exported file with all that it lost."""
+"""Evaluation of a model on a data set: a network, or an exported file, which may be less accurate."""
 
 import logging
 from pathlib import Path
@@ -49,41 +49,42 @@ def evaluate(
 ) -> "Evaluation":
     """Measure accuracy, IoU or AP on a data set: `evaluate("scalenet_s0.onnx", "imagefolder:imagenet")`.
 
-    Classes and joints are found by their names; what speaks against the figures is logged as a warning.
+    Classes and joints are matched by name. Doubts about the figures are logged as warnings.
 
     Args:
-        model: what `create_model` takes, a file of `export` (ONNX, OpenVINO's IR, engine), or a network.
-        data: as the commands take it, `imagefolder:PATH` say; or examples of `open_data`, to which `split`, `limit`,
-            `ignore_index`, `joints`, `boxes` and `box_score` do not apply.
-        split: the part of the data.
+        model: what `create_model` takes, a file that `export` wrote (ONNX, OpenVINO's IR, engine), or a network.
+        data: a data set in the form that the commands take, such as `imagefolder:PATH`; or examples from `open_data`,
+            to which `split`, `limit`, `ignore_index`, `joints`, `boxes` and `box_score` do not apply.
+        split: the split of the data to use, such as `val`.
         pretrained: load published weights.
         weights: a file of weights to load.
-        batch_size: images at once; a file gets no more than it takes.
-        workers: processes that load images.
+        batch_size: the number of images per batch; an exported file gets at most as many as it takes.
+        workers: the number of processes that load images.
         flip: take the mean of the outputs for each image and its mirror image.
         tile: show a segmentation network images at their own resolution, in overlapping tiles of its input.
-        overlap: of tiles, as a share of a tile; None: 0.25.
-        limit: take so many images.
-        ignore_index: pixels of this value in masks count for nothing; None: 255, or as `classes.json` says.
-        joints: a YAML file about the joints of persons.
-        boxes: a file with a detector's boxes of persons; None: the data's own.
-        box_score: boxes of lower scores are left out.
-        broken_limit: images that may be unreadable.
-        device: where a network runs; None: a network stays where it is, what is opened runs on a GPU if there is one.
+        overlap: the overlap of tiles, as a share of a tile; None: 0.25.
+        limit: use at most this many images, spread evenly; None: all.
+        ignore_index: ignore pixels of this value in masks; None: 255, or the value in `classes.json`.
+        joints: a YAML file that describes the joints.
+        boxes: a file with a detector's boxes of persons; None: the data's own boxes.
+        box_score: ignore boxes with lower scores.
+        broken_limit: the most images that may be unreadable.
+        device: where a network runs; None: an open network stays where it is, and any other runs on a GPU if there is
+            one.
         amp: compute in bfloat16 where that is safe.
-        seed: of weights that are not loaded.
-        on_progress: told what is being done, how much of it is done, and how much there is.
-        on_outputs: told each batch's outputs, in the order of the data's classes or joints, and its targets.
+        seed: the seed of the initial weights, if none are loaded.
+        on_progress: called with what is being done, how much of it is done, and the total.
+        on_outputs: called with each batch's outputs, in the order of the data's classes or joints, and its targets.
 
     Raises:
-        UsageError: arguments do not go together, or there is no such device.
+        UsageError: arguments do not fit together, or this machine has no such device.
         ModelNotFoundError, SpecError, WeightsError, BackendError, EngineError: the model cannot be opened.
         InputError: the data cannot be opened or do not fit the model, or too many images are broken.
     """
     if amp and is_exported(model):
-        raise UsageError(f"`amp`: found it with the file {model}, whose precision is its own")
+        raise UsageError(f"`amp`: found it with the file {model}, expected a network: a file has its own precision")
     if device and is_exported(model):
-        raise UsageError(f"`device`: found {device} with the file {model}, which runs where it can")
+        raise UsageError(f"`device`: found {device} with the file {model}, expected a network: a file picks its device")
     share = tile_overlap(tile, overlap)
     if isinstance(data, str):
         check_source(data)
@@ -133,12 +134,16 @@ def evaluate(
 
 
 def _device(device: str | None) -> "torch.device":
-    """The device of this name, which is there."""
+    """Return the device of this name; None: a GPU if there is one, else the CPU.
+
+    Raises:
+        UsageError: this machine has no such device.
+    """
     import torch
 
     try:
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise UsageError(f"`device`: found {device}, expected one of this machine, such as cpu") from error
+    except (RuntimeError, AssertionError) as error:  # without CUDA, torch fails an assertion
+        raise UsageError(f"`device`: found {device}, expected a device of this machine, such as cpu") from error
     return place

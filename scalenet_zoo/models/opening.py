@@ -1,4 +1,4 @@
-"""From what a user names as a model to a network, or to an exported file, ready to run."""
+"""Opening of a model that a user names: a network or an exported file, ready to run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,17 +18,18 @@ def open_model(
     weights: str | Path | None = None,
     seed: int = 0,
 ) -> "nn.Module | ExportedFile":
-    """Open a model: a network in evaluation, or an exported file ready to run.
+    """Open a model: a network in evaluation mode, or an exported file ready to run.
 
     Args:
-        model: as `create_model` takes it, or an exported file: ONNX, engine, OpenVINO's IR; what is open already stays.
+        model: what `create_model` takes, or an exported file (ONNX, engine, OpenVINO's IR); an open model is returned
+            as it is.
         pretrained: load published weights into a network.
-        weights: a file to load into a network.
-        seed: of weights that are not loaded.
+        weights: a file of weights to load into a network.
+        seed: the seed of the initial weights, if none are loaded.
 
     Raises:
-        UsageError: weights are asked for what has its own.
-        ZooError: it cannot be opened.
+        UsageError: weights are requested for a model that has its own.
+        ZooError: the model cannot be opened.
     """
     opened = check_model(model, pretrained, weights)
     if is_exported(model):

@@ -1,17 +1,17 @@
-"""What `evaluate` and `predict` alike are asked for."""
+"""Options that `evaluate` and `predict` share."""
 
 from scalenet_zoo.core.errors import UsageError
 
 
 def tile_overlap(tile: bool, overlap: float | None) -> float | None:
-    """The overlap of tiles, as a share of a tile; None: there are no tiles.
+    """Resolve the overlap of tiles, as a share of a tile; None: there are no tiles.
 
     Args:
-        tile: whether images are shown in tiles.
-        overlap: that is asked for; None: the usual one.
+        tile: whether the network sees images in tiles.
+        overlap: the requested overlap; None: the default.
 
     Raises:
-        UsageError: an overlap is given without tiles, or is none.
+        UsageError: an overlap is given without tiles, or is out of range.
     """
     if overlap is not None and not tile:
         raise UsageError(f"`overlap`: found {overlap} without `tile`, expected both")

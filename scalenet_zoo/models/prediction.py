@@ -1,4 +1,4 @@
-"""What a model says about images: rows for people and programs, and drawings over the images."""
+"""Prediction: what a model finds in images, as rows for people and programs, and as drawings over the images."""
 
 import logging
 import os
@@ -35,12 +35,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says about an image.
+    """What a model finds in an image.
 
     Attributes:
-        image: the file's path, as it was given or found; of a picture without a file its place: `images[0]`.
-        rows: as `describe_output` makes them: a class, a class's area or a joint each; None: it cannot be read.
-        drawn: the PNG with areas or joints drawn over the image; None: there is none.
+        image: the path of the file, as given or found; for a picture without a file, its argument, such as `images[0]`.
+        rows: rows from `describe_output`, one per class, area or joint; None: the image cannot be read.
+        drawn: the PNG of the image with the label, areas or joints drawn on it; None: nothing is drawn.
     """
 
     image: str
@@ -50,7 +50,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class _Item:
-    """An image to be looked at, and the PNG to draw it to."""
+    """An image to run the model on, and the PNG to draw it to."""
 
     image: Path | Image.Image
     name: str
@@ -77,39 +77,44 @@ def predict(
     overlap: float | None = None,
     boxes: str | Path | None = None,
     box_score: float = 0.3,
+    threshold: float | None = None,
     broken_limit: int = 100,
     seed: int = 0,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> list[Prediction]:
-    """Predict classes, the classes' areas, or joints, for images; draw areas and joints.
+    """Predict classes, areas of classes, or joints in images, and draw them.
 
-    A pose network takes the whole image for one person's, or finds the person in each of the boxes given. Images that
-    cannot be read, and what speaks against the figures, are logged as warnings.
+    A pose network takes the whole image as one person, or finds a person in each of the given boxes. Images that cannot
+    be read, and doubts about the results, are logged as warnings.
 
     Args:
-        model: what `create_model` takes, a file of `export` (ONNX, OpenVINO's IR, engine), or a network.
-        images: files, folders of them, or pictures of PIL; None: two photographs that come with scikit-learn, of a
+        model: what `create_model` takes, a file that `export` wrote (ONNX, OpenVINO's IR, engine), or a network.
+        images: files, folders of files, or PIL pictures; None: two photographs that come with scikit-learn, of a
             Chinese palace and of a daisy.
         pretrained: load published weights.
         weights: a file of weights to load.
-        top: rows for a classifier (the likeliest classes) or a segmentation network (the largest areas).
-        output: a folder for PNGs, drawn over the images; one of a folder has the place that it has there.
+        top: the number of rows for a classifier (the likeliest classes) or a segmentation network (the largest areas).
+        output: a folder for PNGs of the images with the label, areas or joints drawn on them; images from a folder keep
+            their paths within that folder.
         flip: take the mean of the outputs for each image and its mirror image.
         tile: show a segmentation network images at their own resolution, in overlapping tiles of its input.
-        overlap: of tiles, as a share of a tile; None: 0.25.
-        boxes: a file with a detector's boxes of persons, or annotations, for a pose network.
-        box_score: boxes of lower scores are left out.
-        broken_limit: images that may be unreadable.
-        seed: of weights that are not loaded.
-        on_progress: told what is being done, how much of it is done, and how much there is.
+        overlap: the overlap of tiles, as a share of a tile; None: 0.25.
+        boxes: a file with a detector's boxes of persons, or with annotations, for a pose network.
+        box_score: ignore boxes with lower scores.
+        threshold: the least score of joints that are drawn and returned, for a pose network; None: all joints are
+            returned, and those with a score of 0.2 or more are drawn.
+        broken_limit: the most images that may be unreadable.
+        seed: the seed of the initial weights, if none are loaded.
+        on_progress: called with what is being done, how much of it is done, and the total.
 
     Returns:
-        One for each image, in their order; a file that is named twice is looked at once.
+        One prediction for each image, in order; a file that is named twice appears once.
 
     Raises:
-        UsageError: arguments do not go together, or not with the model.
+        UsageError: arguments do not fit together, or do not fit the model.
         ModelNotFoundError, SpecError, WeightsError, BackendError, EngineError: the model cannot be opened.
-        InputError: no image can be read or too many cannot, boxes do not fit them, or two would be drawn to one file.
+        InputError: no image can be read or too many cannot, boxes do not fit the images, or two images would be drawn
+            to the same file.
     """
     share = tile_overlap(tile, overlap)
     items = _items(sample_photographs() if images is None else images, user_path(output) if output else None)
@@ -131,9 +136,13 @@ def predict(
     gpu = "cuda" if torch.cuda.is_available() and network is not model else None
     inference = prepare_inference(network, gpu)
     spec = inference.spec
-    if output and spec.task == "classification":
-        raise UsageError(f"`output`: found it for the classifier {spec.name}, which has nothing to draw")
-    for argument, given, task in (("tile", tile, "segmentation"), ("boxes", boxes, "pose")):
+    if output and not spec.classes:
+        raise UsageError(f"`output`: found it for {spec.name} without classes, expected classes or joints to draw")
+    for argument, given, task in (
+        ("tile", tile, "segmentation"),
+        ("boxes", boxes, "pose"),
+        ("threshold", threshold is not None, "pose"),
+    ):
         if given and spec.task != task:
             raise UsageError(f"`{argument}`: found it for {spec.name} ({spec.task}), expected it for {task}")
     if tile and (doubt := doubt_resolution(spec, tiles=True)):
@@ -147,7 +156,7 @@ def predict(
     try:
         if isinstance(network, nn.Module):
             network.eval()
-        for start in range(0, len(items), inference.smallest):  # as many at once as the network takes at least
+        for start in range(0, len(items), inference.smallest):  # the smallest batch that the network takes
             batch = items[start : start + inference.smallest]
             pictures = _read(batch, broken, PICTURE_PIXELS if share is None else TILED_PICTURE_PIXELS)
             decisions = dict(
@@ -160,9 +169,11 @@ def predict(
                 picture, decision = pictures[item.name], decisions[item.name]
                 large += share is None and _is_squeezed(spec, picture)
                 rows = describe_output(spec, decision, top, DECISIONS[spec.task], inference.names)
+                if threshold is not None:
+                    rows = [row for row in rows if float(row["score"]) >= threshold]
                 if item.target:
                     with replacing(item.target) as temporary:
-                        draw(inference, picture, decision).save(temporary)
+                        draw(inference, picture, decision, threshold).save(temporary)
                 predictions.append(Prediction(item.name, rows, item.target))
             on_progress("predicting", min(start + inference.smallest, len(items)), len(items))
     finally:
@@ -180,7 +191,7 @@ def predict(
 
 
 def _read(batch: Sequence[_Item], broken: BrokenImages, most_pixels: int) -> dict[str, Image.Image]:
-    """The pictures of those images that can be read, by name."""
+    """Read the images that can be read; return their pictures by name."""
     pictures = {}
     for item in batch:
         try:
@@ -198,7 +209,7 @@ def _decide(
     boxes: Path | None,
     on_progress: OnProgress,
 ) -> "Iterator[np.ndarray]":
-    """What the network makes of each picture: in tiles, from boxes, or whole."""
+    """Yield the network's decision for each picture: in tiles, from boxes, or on the whole picture."""
     from scalenet_zoo.data.detections import check_box
     from scalenet_zoo.inference.predict import predict_pictures
     from scalenet_zoo.inference.tiling import segment
@@ -216,7 +227,7 @@ def _decide(
 
 
 def _items(images: str | Path | Image.Image | Sequence[str | Path | Image.Image], output: Path | None) -> list[_Item]:
-    """Every image once, with the PNG to draw it to: in `output`, one of a folder has the place that it has there."""
+    """List every image once, with the PNG in `output` to draw it to; images from a folder keep their paths there."""
     found: dict[Path | int, _Item] = {}
     sources: dict[Path, Path] = {}
     for number, given in enumerate([images] if isinstance(images, str | Path | Image.Image) else images):
@@ -229,16 +240,17 @@ def _items(images: str | Path | Image.Image | Sequence[str | Path | Image.Image]
             raise InputError(f"{given}: found no such file, expected an image")
         folder = given if given.is_dir() else given.parent
         for path in image_files(given) if given.is_dir() else [given]:
-            if output and given.is_dir() and path.is_relative_to(output):  # drawn before
+            if output and given.is_dir() and path.is_relative_to(output):  # an earlier drawing
                 continue
             target = output / path.relative_to(folder).with_suffix(".png") if output else None
             if target and sources.setdefault(target, path) != path:
                 raise InputError(
-                    f"{path}: would be drawn to {target} as {sources[target]} is, expected images of other names"
+                    f"{path}: would be drawn to {target}, as would {sources[target]}, expected images with"
+                    " different names"
                 )
             found.setdefault(path, _Item(path, str(path), target))
     if not found and output:
-        raise InputError(f"{output}: found the images in the folder to draw to, expected another folder")
+        raise InputError(f"{output}: found the images in this folder, expected another folder to draw to")
     if not found:
         raise InputError("images: found none, expected some")
     inputs = {path.resolve() for path in found if isinstance(path, Path)}
@@ -251,18 +263,20 @@ def _items(images: str | Path | Image.Image | Sequence[str | Path | Image.Image]
 
 
 def _check_boxes(boxes: Path, items: Sequence[_Item]) -> None:
-    """See that there is the file of boxes, and that images have names to find theirs by."""
+    """Check that the file of boxes exists, and that images have file names, which identify their boxes."""
     try:
         regular_file(boxes)
     except ValueError as error:
         raise InputError(f"{boxes}: {error}") from None
     for item in items:
         if not isinstance(item.image, Path):
-            raise UsageError(f"`boxes`: found {boxes} with {item.name}, expected image files, whose names boxes have")
+            raise UsageError(
+                f"`boxes`: found {boxes} with {item.name}, expected image files: file names identify boxes"
+            )
 
 
 def _persons(boxes: Path, box_score: float, items: Sequence[_Item]) -> "dict[str, list[Box]]":
-    """The boxes of the persons in each image file."""
+    """Read the boxes of the persons in each image file."""
     from scalenet_zoo.data.detections import boxes_of_files, read_detections
 
     paths = [item.image for item in items if isinstance(item.image, Path)]
@@ -274,7 +288,7 @@ def _tell_rows(on_progress: OnProgress, name: str, height: int, rows: int) -> No
 
 
 def _is_squeezed(spec: "ArchSpec", picture: Image.Image) -> bool:
-    """Whether a segmentation network sees less than half of a picture's height or width."""
+    """Tell whether a segmentation network sees a picture at less than half its height or width."""
     small = picture.width <= 2 * spec.input.width and picture.height <= 2 * spec.input.height
     return spec.task == "segmentation" and not small
 
@@ -285,8 +299,8 @@ def _tell_squeezed(spec: "ArchSpec", count: int) -> None:
     size = f"{spec.input.width} x {spec.input.height} pixels"
     whole = learnt_own_resolution(spec) is False
     _log.warning(
-        "%s squeezed to less than half, to %s%s",
+        "%s squeezed to less than half the width or height, to %s%s",
         "1 image was" if count == 1 else f"{count} images were",
         size,
-        ", as in training" if whole else f": `tile` shows {spec.name} the image's own resolution",
+        ", as in training" if whole else f": `tile` shows {spec.name} images at their own resolution",
     )

@@ -1,4 +1,4 @@
-"""Networks built from specs: one file a network type."""
+"""Networks built from specs: one file per network type."""
 
 from typing import Any
 
@@ -10,6 +10,10 @@ __all__ = ["MBConvNet", "MultipathNet", "network_of"]
 
 
 def network_of(spec: ArchSpec, **options: Any) -> MBConvNet | MultipathNet:  # noqa: ANN401 - the network's own
-    """Build the network of a spec, with the options of its type."""
+    """Build the network of a spec; `options` are the arguments of its class.
+
+    Raises:
+        ValueError: `global_pool` does not fit the network.
+    """
     network: type[MBConvNet | MultipathNet] = MBConvNet if spec.network.type == "mbconv" else MultipathNet
     return network(spec, **options)

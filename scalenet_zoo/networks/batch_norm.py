@@ -1,4 +1,4 @@
-"""Batch norm of a network whose statistics are not its own: estimated anew, or folded."""
+"""Batch norm outside of training: statistics estimated again for new weights, or folded into convolutions."""
 
 from collections.abc import Iterable
 
@@ -12,14 +12,15 @@ from scalenet_zoo.networks.layers import ConvNormAct
 def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set the running statistics of every batch norm (`nn.BatchNorm2d`) of a network to those of given batches.
 
-    Batches pass once; each batch norm normalises with a batch's own statistics, everything else works as in
-    evaluation. A mean becomes the mean of the batches' means, a variance that of their (unbiased) variances: torch's
-    cumulative average, exact for one batch, and every batch counts the same, so let them be of about one size. Every
-    module's mode and the batch norms' momenta are as before in the end, whatever happens; weights are not touched.
+    The batches pass once. Each batch norm normalises with a batch's own statistics; everything else works as in
+    evaluation. A mean becomes the mean of the batches' means, and a variance the mean of their (unbiased) variances.
+    This is torch's cumulative average: exact for one batch, with the same weight for every batch, so batches should be
+    of similar size. In the end, even after an error, modules have their former modes and batch norms their former
+    momenta. Weights do not change.
 
     Args:
-        network: one with batch norms; without any it is left alone.
-        batches: of its inputs, each (n, channels, height, width), on its device.
+        network: a network with batch norms; a network without any stays as it is.
+        batches: batches of its inputs, each (n, channels, height, width), on its device.
     """
     norms = [
         module for module in network.modules() if isinstance(module, nn.BatchNorm2d) and module.track_running_stats
@@ -45,10 +46,10 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None
 
 
 def fold_batch_norm(network: nn.Module) -> None:
-    """Let a network's convolutions do the work of its batch norms, in place: the same function, in less time.
+    """Fold a network's batch norms into its convolutions, in place: the same function, in less time.
 
     Args:
-        network: in evaluation mode.
+        network: a network in evaluation mode.
     """
     for module in network.modules():
         if isinstance(module, ConvNormAct) and isinstance(module.norm, nn.BatchNorm2d):

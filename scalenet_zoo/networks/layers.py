@@ -26,16 +26,16 @@ GATES: dict[Gate, type[nn.Sigmoid | nn.Hardsigmoid]] = {"sigmoid": nn.Sigmoid, "
 if TYPE_CHECKING:
     Size = torch.Size
 else:
-    Size = list[int]  # what TorchScript calls it
+    Size = list[int]  # the type that TorchScript knows
 
 
 def activation_layer(name: Activation) -> nn.Module:
-    """An activation that overwrites its input."""
+    """Make an activation that overwrites its input."""
     return ACTIVATIONS[name](inplace=True)
 
 
 class ConvNormAct(nn.Module):
-    """A padded convolution without bias, batch norm and, unless `activation` is None, an activation."""
+    """A padded convolution, batch norm and, unless `activation` is None, an activation."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class ConvNormAct(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channels weighted by a gate that sees their means (Hu et al., CVPR 2018)."""
+    """Channels weighted by a gate that is computed from their means (Hu et al., CVPR 2018)."""
 
     def __init__(self, channels: int, squeeze: int, activation: Activation, gate: Gate) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class SqueezeExcite(nn.Module):
 class MBConv(nn.Module):
     """An inverted-residual layer (MobileNetV2 with squeeze-and-excite).
 
-    Activation, gate, padding and batch norm are those of the network that it is for.
+    `network` gives activation, gate, padding and the epsilon of batch norm.
 
     x -> [expand 1x1] -> depthwise k x k -> [squeeze] -> project 1x1 -> (+ x if the shape is the same)
     """
@@ -121,7 +121,7 @@ class BasicBlock(nn.Module):
 
 
 class UpConvNormAct(nn.Module):
-    """A 4x4 transposed convolution of stride 2, batch norm and ReLU: height and width doubled."""
+    """A 4x4 transposed convolution of stride 2, batch norm and ReLU, which doubles height and width."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class UpConvNormAct(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 down to a quarter of the channels, 3x3, 1x1 up, with a shortcut (ResNet)."""
+    """A 1x1 convolution to a quarter of the channels, a 3x3 and a 1x1 back up, with a shortcut (ResNet)."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -151,10 +151,10 @@ class Bottleneck(nn.Module):
 
 
 class FusionPath(nn.Module):
-    """What one branch of a multipath network sends to another (HRNet, TPAMI 2020; ScaleNAS, AutoML-Conf 2022).
+    """A path from one branch of a multipath network to another (HRNet, TPAMI 2020; ScaleNAS, AutoML-Conf 2022).
 
-    Upward, to a higher resolution: 1x1 convolution, batch norm, nearest upsampling. Downward: a chain
-    of 3x3 stride-2 convolutions with batch norm, ReLU between them; the last one changes the channels.
+    A path upward, to a higher resolution, is a 1x1 convolution, batch norm and nearest upsampling. A path downward is a
+    chain of 3x3 stride-2 convolutions with batch norm, and ReLU between them; the last one changes the channels.
     """
 
     def __init__(self, origin: int, to: int, channels: list[int]) -> None:
@@ -175,7 +175,7 @@ class FusionPath(nn.Module):
 
 
 class BottomUpHead(nn.Module):
-    """Joints of all people in a picture, and tags that tell whose they are (HigherHRNet, CVPR 2020).
+    """A head for the joints of all people in a picture, with tags that tell the people apart (HigherHRNet, CVPR 2020).
 
     x -> [coarse 1x1: heatmaps, tags] -> joined with x -> [upscale] -> [blocks] -> [fine 1x1: heatmaps]
     """
@@ -190,8 +190,8 @@ class BottomUpHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, h, w) -> (n, 3 joints, 2 h, 2 w).
 
-        These are the fine heatmaps, the coarse ones and the tags, of a joint each; the last two have every value four
-        times, so that one tensor holds all of them and nothing is lost.
+        The channels are the fine heatmaps, the coarse heatmaps and the tags, each with one channel per joint. The last
+        two repeat every value four times, so that one tensor holds all three and nothing is lost.
         """
         coarse = self.coarse(x)
         fine = self.fine(self.blocks(self.upscale(torch.cat([x, coarse], dim=1))))
@@ -199,10 +199,10 @@ class BottomUpHead(nn.Module):
 
 
 def upsample(x: Tensor, size: Size, mode: str) -> Tensor:
-    """(n, c, h, w) -> (n, c, *size), by a whole factor where there is one: exported graphs then hold a constant.
+    """Upsample (n, c, h, w) to (n, c, *size), by a whole factor if possible: exported graphs then hold a constant.
 
     Args:
-        x: the images.
+        x: the feature maps.
         size: height and width.
         mode: "nearest" or "bilinear".
     """
@@ -213,25 +213,25 @@ def upsample(x: Tensor, size: Size, mode: str) -> Tensor:
     return F.interpolate(x, size=size, mode=mode, align_corners=corners)
 
 
-register_notrace_function(upsample)  # torch.fx, which timm's tools trace networks with, cannot look into sizes
+register_notrace_function(upsample)  # timm's tools trace networks with torch.fx, which cannot read sizes
 
 
 def take_indices(count: int, indices: SupportsIndex | Iterable[SupportsIndex] | None) -> list[int]:
-    """Which of a network's features are wanted, in the order that was asked for and none of the numbers negative.
+    """Resolve the indices of the wanted features, in the requested order, to numbers from 0.
 
     Args:
-        count: of the features that there are.
-        indices: numbers of features, -1 the last; one number: the last so many; None: all.
+        count: the number of features that the network has.
+        indices: indices of features, where -1 is the last; a single number n: the last n features; None: all.
 
     Raises:
-        SpecError: there are no such features, or none is wanted.
+        SpecError: an index is out of range, or no feature is wanted.
     """
     try:
         wanted = _numbers(count, range(count) if indices is None else indices)
     except TypeError:
         wanted = []
     if not wanted or any(not -count <= index < count for index in wanted):
-        expected = f"numbers from {-count} to {count - 1}, or one from 1 to {count}: the last so many"
+        expected = f"numbers from {-count} to {count - 1}, or one number from 1 to {count} for the last features"
         raise SpecError(f"out_indices: found {quoted(indices)}, expected {expected}")
     return [index % count for index in wanted]
 

@@ -23,11 +23,15 @@ class MBConvNet(nn.Module):
         spec: a spec whose network is of type mbconv.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth at the last layer, growing linearly from 0 at the first.
-        global_pool: "avg" or, for a network without classes, "": features stay (n, num_features, h, w).
-        initialise: whether the weights are drawn; not, where others take their place at once.
+        global_pool: "avg" or, for a network without classes, "", with which features stay (n, num_features, h, w).
+        initialise: whether to draw initial weights; false if others replace them at once.
 
     Attributes:
-        feature_info: the last stage at each resolution, as timm describes features.
+        feature_info: the last stage at each resolution, in timm's format.
+
+    Raises:
+        TypeError: the spec's network is of another type.
+        ValueError: `global_pool` does not fit the network.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class MBConvNet(nn.Module):
                 built += 1
             self.stages.append(layers)
             strides = [layer.stride for layer in stage]
-            if strides.count(1) == len(strides):  # no change of resolution: this stage replaces the one before
+            if strides.count(1) == len(strides):  # the resolution stays, so this stage replaces the one before
                 info.pop()
             reduction *= 2 ** strides.count(2)
             info.append({"num_chs": channels, "reduction": reduction, "module": f"stages.{s}", "stage": s + 1})
@@ -91,7 +95,7 @@ class MBConvNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(n, in_chans, h, w) -> the head's features before pooling (n, num_features, h / 32, w / 32)."""
+        """(n, in_chans, h, w) -> the head's features before pooling, (n, num_features, h / 32, w / 32) at stride 32."""
         x = self.stem(x)
         if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore
             x = checkpoint_seq(self.stages, x, flatten=True)
@@ -101,7 +105,7 @@ class MBConvNet(nn.Module):
         return y
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pooled features (n, num_features), or their logits (n, num_classes)."""
+        """(n, num_features, h, w) -> logits (n, num_classes), or the pooled features (n, num_features) before them."""
         y: Tensor = self.dropout(x.mean((2, 3)) if self.global_pool == "avg" else x)
         if not pre_logits:
             y = self.classifier(y)
@@ -116,15 +120,19 @@ class MBConvNet(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:  # noqa: ANN401 - timm's signature: a list, or a pair
-        """The features that `feature_info` lists, as timm's networks return them.
+        """Compute the features that `feature_info` lists, in the format of timm's networks.
 
         Args:
             x: images (n, in_chans, h, w).
-            indices: which entries of `feature_info`, in which order; an int: the last so many; None: all.
-            norm: no effect: features are normalised as they come.
-            stop_early: leave out the stages past the last wanted feature.
-            output_fmt: only NCHW.
-            intermediates_only: return the list of features alone, else (head's features, list).
+            indices: the wanted entries of `feature_info`, in order; an int n: the last n; None: all.
+            norm: has no effect, since features are normalised already.
+            stop_early: skip the stages past the last wanted feature.
+            output_fmt: must be NCHW.
+            intermediates_only: return only the list of features, else (the head's features, the list).
+
+        Raises:
+            ValueError: `output_fmt` is not NCHW.
+            SpecError: an index is out of range.
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt: found {output_fmt!r}, expected 'NCHW'")
@@ -142,7 +150,11 @@ class MBConvNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop what the wanted features do not need; returns their indices, none of them negative."""
+        """Drop what the wanted features do not need; return their indices, from 0.
+
+        Raises:
+            SpecError: an index is out of range.
+        """
         take = take_indices(len(self.feature_info), indices)
         last = max(take)
         self.stages = self.stages[: self.feature_info[last]["stage"]]
@@ -157,7 +169,12 @@ class MBConvNet(nn.Module):
         return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new last layer for other classes; 0 removes it."""
+        """Replace the last layer by a new one for `num_classes` classes; 0 removes it.
+
+        Raises:
+            ValueError: `global_pool` does not fit the network.
+            SpecError: the number of classes is out of range.
+        """
         self.spec = self.spec.replace(classes=num_classes)
         self.num_classes = num_classes
         if global_pool is not None:
@@ -167,7 +184,7 @@ class MBConvNet(nn.Module):
         efficientnet_init_weights(self.classifier)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Parameter groups in order of depth, for layer-wise learning rates."""
+        """Give the patterns of parameter groups in order of depth, for layer-wise learning rates."""
         return {
             "stem": r"^stem",
             "blocks": [

@@ -8,10 +8,10 @@
     pose:          the highest-resolution branch               -> dropout -> classifier 1x1: heatmaps at stride 4
     bottom_up:     the highest-resolution branch               -> dropout -> classifier: `layers.BottomUpHead`, stride 2
 
-The network holds what its masks execute and nothing else.
+The network holds only the modules that its masks execute.
 
-`torch.jit.script` compiles `forward` and what it calls, so there are no generators and no unpacking in it, and `type:
-ignore` stands without its code, which TorchScript would take for a type.
+`torch.jit.script` compiles `forward` and what it calls. So they contain no generators and no unpacking, and their
+`type: ignore` comments have no code in brackets, which TorchScript would take for a type.
 """
 
 from collections.abc import Callable
@@ -36,15 +36,15 @@ from scalenet_zoo.networks.layers import (
 
 
 class MultipathModule(nn.Module):
-    """Residual blocks on parallel branches, which feed one another after every step (ScaleNAS, AutoML-Conf 2022).
+    """Residual blocks on parallel branches that feed one another after every step (ScaleNAS, AutoML-Conf 2022).
 
-    Step t: every branch deeper than t applies its block t; then, for every branch j,
+    In step t, every branch deeper than t applies its block t. Then, for every branch j,
     y_j = ReLU(x_j + sum of the paths f_kj(x_k) over the k that the mask switches on).
 
     Args:
         module: the mask.
-        block: gives the block at (branch, step).
-        path: gives the path at (step, origin, to).
+        block: returns the block at (branch, step).
+        path: returns the path at (step, origin, to).
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class MultipathModule(nn.Module):
 
     @classmethod
     def create(cls, module: Module, channels: list[int], drop_path_rate: float = 0.0) -> "MultipathModule":
-        """A module of new blocks and paths; `channels`: of each branch."""
+        """Make a module of new blocks and paths; `channels` has the channels of each branch."""
         return cls(
             module,
             lambda branch, step: BasicBlock(channels[branch], drop_path_rate),
@@ -77,7 +77,7 @@ class MultipathModule(nn.Module):
         )
 
     def part(self, module: Module) -> "MultipathModule":
-        """The module of a mask that lies within this one's, of the same number of branches; it shares the weights."""
+        """Make the module of a mask within this module's mask, with as many branches; it shares this one's weights."""
         part = MultipathModule(
             module,
             lambda branch, step: self.blocks[branch][step],  # type: ignore[index]
@@ -87,7 +87,7 @@ class MultipathModule(nn.Module):
         return part
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
-        """Tensors (n, channels[j], h_j, w_j), one a branch -> the same shapes."""
+        """Tensors (n, channels[j], h_j, w_j), one per branch -> the same shapes."""
         if self.grad_checkpointing and not torch.jit.is_scripting():  # type: ignore
             ys: list[Tensor] = checkpoint(self._forward, xs)
             return ys
@@ -98,7 +98,7 @@ class MultipathModule(nn.Module):
             xs = list(xs)
             for branch, blocks in enumerate(self.blocks):
                 for i, block in enumerate(blocks):  # type: ignore
-                    if i == step:  # TorchScript cannot look it up: a branch may have fewer blocks than others
+                    if i == step:  # TorchScript cannot index here, since a branch may have fewer blocks than others
                         xs[branch] = block(xs[branch])
             ys, fed = list(xs), [False for _ in xs]
             for path in paths.values():  # type: ignore
@@ -118,11 +118,15 @@ class MultipathNet(nn.Module):
         spec: a spec whose network is of type multipath.
         drop_rate: dropout before the classifier.
         drop_path_rate: stochastic depth in the last module, growing linearly from 0 in the first.
-        global_pool: "", timm's name for none.
-        initialise: whether the weights are drawn; not, where others take their place at once.
+        global_pool: "", timm's name for no pooling.
+        initialise: whether to draw initial weights; false if others replace them at once.
 
     Attributes:
-        feature_info: the stem's first convolution (stride 2) and the four branches, as timm describes features.
+        feature_info: the stem's first convolution (stride 2) and the four branches, in timm's format.
+
+    Raises:
+        TypeError: the spec's network is of another type.
+        ValueError: `global_pool` is not "".
     """
 
     def __init__(
@@ -192,7 +196,7 @@ class MultipathNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, in_chans, h, w) -> logits or heatmaps (n, num_classes, h / 4, w / 4).
 
-        The head bottom_up: heatmaps and tags (n, 3 num_classes, h / 2, w / 2), see `layers.BottomUpHead`.
+        The head `bottom_up` gives heatmaps and tags (n, 3 num_classes, h / 2, w / 2); see `layers.BottomUpHead`.
         """
         return self.forward_head(self.forward_features(x))
 
@@ -214,7 +218,7 @@ class MultipathNet(nn.Module):
         return xs
 
     def forward_head(self, x: list[Tensor], pre_logits: bool = False) -> Tensor:
-        """The four branches -> what `forward` gives, or the features (n, num_features, h / 4, w / 4) before it."""
+        """The four branches -> the output of `forward`, or the features (n, num_features, h / 4, w / 4) before it."""
         branch = x[0]
         if self.joins_branches:
             branches = [branch]
@@ -234,15 +238,19 @@ class MultipathNet(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:  # noqa: ANN401 - timm's signature: a list, or a pair
-        """The features that `feature_info` lists, as timm's networks return them.
+        """Compute the features that `feature_info` lists, in the format of timm's networks.
 
         Args:
             x: images (n, in_chans, h, w).
-            indices: which entries of `feature_info`, in which order; an int: the last so many; None: all.
-            norm: no effect: features are normalised as they come.
-            stop_early: no effect: every branch needs the whole network.
-            output_fmt: only NCHW.
-            intermediates_only: return the list of features alone, else (the four branches, list).
+            indices: the wanted entries of `feature_info`, in order; an int n: the last n; None: all.
+            norm: has no effect, since features are normalised already.
+            stop_early: has no effect, since every branch needs the whole network.
+            output_fmt: must be NCHW.
+            intermediates_only: return only the list of features, else (the four branches, the list).
+
+        Raises:
+            ValueError: `output_fmt` is not NCHW.
+            SpecError: an index is out of range.
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt: found {output_fmt!r}, expected 'NCHW'")
@@ -256,7 +264,11 @@ class MultipathNet(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the head, which no feature needs; returns the wanted indices, none of them negative."""
+        """Drop the head, which no feature needs; return the indices of the wanted features, from 0.
+
+        Raises:
+            SpecError: an index is out of range.
+        """
         take = take_indices(len(self.feature_info), indices)
         if prune_head:
             self.head = nn.Identity()
@@ -264,11 +276,16 @@ class MultipathNet(nn.Module):
         return take
 
     def get_classifier(self) -> nn.Module:
-        """The last 1x1 convolution; of the head bottom_up, all that follows the branches."""
+        """The last 1x1 convolution; for the head `bottom_up`, all that follows the branches."""
         return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier for other classes or joints; 0 removes it."""
+        """Replace the classifier by a new one for `num_classes` classes or joints; 0 removes it.
+
+        Raises:
+            ValueError: `global_pool` is not "".
+            SpecError: the number of classes is out of range.
+        """
         if global_pool:
             raise ValueError(f"global_pool: found {global_pool!r}, expected '': outputs of this network are dense")
         self.spec = self.spec.replace(classes=num_classes)
@@ -278,7 +295,7 @@ class MultipathNet(nn.Module):
         init_hrnet(self.classifier)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Parameter groups in order of depth, for layer-wise learning rates."""
+        """Give the patterns of parameter groups in order of depth, for layer-wise learning rates."""
         return {
             "stem": r"^stem",
             "blocks": [
@@ -289,13 +306,13 @@ class MultipathNet(nn.Module):
         }
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade compute for memory: recompute each module in the backward pass."""
+        """Trade compute for memory: recompute each multipath module in the backward pass."""
         for module in (*self.stage2, *self.stage3, *self.stage4):
             module.grad_checkpointing = enable
 
 
 def init_hrnet(network: nn.Module) -> None:
-    """Convolutions normal with deviation 0.001, biases 0, as HRNet's trainers for dense tasks and ScaleNAS's do."""
+    """Initialise as HRNet's trainers for dense tasks and ScaleNAS do: normal weights of deviation 0.001, biases 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, 0.001)

@@ -1,4 +1,4 @@
-"""Batch norm over the images of all processes."""
+"""Batch norm with statistics over the images of all processes."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class SyncedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm with the statistics of all processes' images, on any device; torch's own is for GPUs alone."""
+    """Batch norm with statistics over the images of all processes, on any device; torch's own is only for GPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, h, w) -> the same; every process has the same n, h and w."""
+        """(n, channels, h, w) -> the same shape; n, h and w must be equal in all processes."""
         if not self.training:
             return super().forward(x)
         world = torch.distributed.get_world_size()
@@ -46,13 +46,13 @@ class _Sum(torch.autograd.Function):
 
 
 def _sum(x: Tensor) -> Tensor:
-    """The sum over processes; so is its gradient."""
+    """Sum over the processes; the gradient is summed as well."""
     total: Tensor = _Sum.apply(x)
     return total
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
-    """Replace a network's batch norms by synchronised ones, in place where it can; names and values stay."""
+    """Replace a network's batch norms by synchronised ones, in place where possible; names and values stay."""
     if device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return converted
@@ -61,7 +61,7 @@ def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Modul
 
 
 def share_statistics(network: nn.Module) -> None:
-    """Make a network's batch norms synchronised ones that are the same objects, on any device."""
+    """Turn a network's batch norms into synchronised ones, on any device; the modules stay the same objects."""
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncedBatchNorm2d

@@ -1,1 +1,1 @@
-"""The search engine, the methods that it runs, and the report of what they found."""
+"""The search engine, the methods that it runs, and the report on the networks that they find."""

@@ -1,4 +1,4 @@
-"""What a search is told: a YAML file for `supernet train` and `search`.
+"""The configuration of a search: a YAML file for the commands `supernet train` and `search`.
 
     name: pets                                        name: streets
     data: imagefolder:/data/pets                      method: scalenas
@@ -7,9 +7,10 @@
     supernet: {recipe: {epochs: 100}}                 limits: {latency: 40ms, backend: ort-cpu}
     search: {population: 32, generations: 10}         search: {first: 200, evaluations: 600}
 
-`method` says which search: `scalenet` (as if nothing is said) or `scalenas`. A space is one of the package, a YAML file
-of one, or the space itself. Everything but `name`, `data` and `space` has a default; the sections are the settings of
-the modules that use them. Here is what all methods are told; `scalenet.config` and `scalenas.config` have the rest.
+`method` selects the search: `scalenet` (the default) or `scalenas`. A space is the name of a packaged one, a YAML file,
+or the space itself. Everything but `name`, `data` and `space` has a default; the sections are the settings of the
+modules that use them. This module has the fields that all methods share; `scalenet.config` and `scalenas.config` have
+the rest.
 """
 
 import json
@@ -39,21 +40,21 @@ if TYPE_CHECKING:
 
 
 class SearchConfig(Strict):
-    """What every search is told.
+    """The fields of the configuration that all methods share.
 
     Attributes:
-        name: of what is found.
+        name: names the networks that are found.
         data: as `--data` of `train` takes it.
-        train_split: the part that the supernet learns from, and that batch-norm statistics are estimated from.
-        val_split: the part that networks are scored on.
-        limit: use so many images of each part; null: all.
-        space: the name of a space of the package, a YAML file, or the space itself.
-        limits: what networks may cost.
-        supernet: how it is trained.
+        train_split: the split that the supernet is trained on, and that batch-norm statistics are estimated from.
+        val_split: the split that networks are scored on.
+        limit: the number of images to use of each split; null: all.
+        space: the name of a packaged space, a YAML file, or the space itself.
+        limits: limits on the cost of the networks.
+        supernet: how the supernet is trained.
         scoring: how networks are scored.
-        search: how is searched.
-        latency: how it is modelled and measured, where it is limited.
-        baselines: other searches to compare with, each with as many networks scored.
+        search: settings of the search.
+        latency: how latency is modelled and measured, if it is limited.
+        baselines: other searches to compare with; each of them scores as many networks.
     """
 
     name: Name
@@ -71,20 +72,20 @@ class SearchConfig(Strict):
 
     @classmethod
     def load(cls, source: str | Path, changes: Mapping[str, Any] | None = None) -> Self:
-        """A configuration of the package by its name, or a YAML file of one.
+        """Load a packaged configuration by its name, or one from a YAML file.
 
         Args:
-            source: the name or the file; a space's file is looked for beside it.
-            changes: values to take instead of the file's: of a section, those that are named.
+            source: the name or the file; the path of a space's file is relative to the folder of the configuration.
+            changes: values that replace those of the file; a section keeps the values that are not named.
 
         Raises:
-            InputError: there is no such file, or it is no YAML.
+            InputError: there is no such file, or it is not YAML.
             SpecError: a field is missing, unknown or out of range.
         """
         return cls.from_values(read_config(source, changes or {}), str(source))
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
-        """The same with changes; see `load`.
+        """The same configuration with changes; see `load`.
 
         Raises:
             SpecError: a value is out of range.
@@ -93,22 +94,22 @@ class SearchConfig(Strict):
 
     @classmethod
     def from_values(cls, values: dict[str, Any], source: str) -> Self:
-        """A configuration from what a YAML file holds; `source` names it in errors.
+        """Make a configuration from the values of a YAML file; `source` names the file in errors.
 
         Raises:
             SpecError: a field is missing, unknown or out of range.
         """
-        if values.get("method") == "scalenet":  # which has always been what is meant where nothing is said
+        if values.get("method") == "scalenet":  # the default, which configurations leave out
             del values["method"]
         with spec_errors(source):
             return cls.model_validate_json(json.dumps(values))
 
     @abstractmethod
     def open_space(self) -> SpaceFile:
-        """The space.
+        """Load the space.
 
         Raises:
-            InputError: there is no such file, or it is no YAML.
+            InputError: there is no such file, or it is not YAML.
             SpecError: the space is not valid.
         """
 
@@ -119,25 +120,25 @@ class SearchConfig(Strict):
 
     @property
     def reading(self) -> dict[str, Any]:
-        """How the data are opened, beside their source, task and split: arguments of `open_data`."""
+        """Arguments of `open_data` other than source, task and split."""
         return {}
 
     @abstractmethod
     def make_recipe(self) -> "Recipe":
-        """The recipe that the supernet is trained by.
+        """Make the recipe that the supernet is trained with.
 
         Raises:
             InputError: a value is unknown or out of range.
         """
 
     def check(self) -> None:
-        """Refuse what cannot be run, as far as that can be known before the data are opened and torch is imported.
+        """Refuse what cannot run, as far as that can be known before the data are opened and torch is imported.
 
         Raises:
-            InputError: data or space are not there, or settings do not fit the space or the task.
+            InputError: the data or the space do not exist, or settings do not fit the space or the task.
             SpecError: the space is not valid.
             BudgetError: the limits do not fit the space.
-            UsageError: its precision is none of the back end's.
+            UsageError: networks do not run in this precision on the back end.
             BackendError: the back end whose latency is limited cannot run here.
         """
         check_source(self.data, self.task)
@@ -150,18 +151,18 @@ class SearchConfig(Strict):
 
     @abstractmethod
     def check_settings(self) -> None:
-        """Refuse settings that fit neither each other nor the space; see `check`."""
+        """Refuse settings that do not fit each other or the space; see `check`."""
 
 
 def read_config(source: str | Path, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration's file holds, with changes; see `SearchConfig.load`.
+    """Read the values of a configuration's file, with changes; see `SearchConfig.load`.
 
     Raises:
-        InputError: there is no such file, or it is no YAML.
+        InputError: there is no such file, or it is not YAML.
     """
     path, values = read_packaged(Path(str(files("scalenet_zoo.search"))) / "configs", source, "configuration")
     if not isinstance(values, dict):
-        raise InputError(f"{source}: found no fields with values, expected a configuration with a name, data, space")
+        raise InputError(f"{source}: found no fields with values, expected a configuration with name, data and space")
     _change(values, changes)
     for name in ("space", "joints"):
         if isinstance(file := values.get(name), str) and file.endswith((".yaml", ".yml")):
@@ -170,11 +171,11 @@ def read_config(source: str | Path, changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def _change(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Take values instead of others: of a section, those that are named."""
+    """Replace values; a section keeps the values that are not named."""
     for name, value in changes.items():
         if not isinstance(value, dict):
             values[name] = value
-        elif isinstance(section := values.get(name) or {}, dict):  # else the file is wrong, as will be said
+        elif isinstance(section := values.get(name) or {}, dict):  # else validation will refuse the file
             values[name] = {**section, **value}
     return values
 
@@ -183,11 +184,11 @@ ABOUT_RUN = "run.json"
 
 
 class RunAbout(Strict):
-    """RUN/run.json: what a run was asked for, where it began.
+    """RUN/run.json: the configuration of a run, and where it began.
 
     Attributes:
-        config: the configuration, the space in full; without what may change at any time.
-        machine: the machine, and versions of what computes.
+        config: the configuration with the whole space, but without fields that may change at any time.
+        machine: the machine, and the versions of the libraries that compute.
     """
 
     config: dict[str, JsonValue]
@@ -198,7 +199,7 @@ class RunAbout(Strict):
         """Read the file.
 
         Raises:
-            SpecError: it is damaged.
+            SpecError: the file is damaged.
         """
         try:
             values = read_json(path)

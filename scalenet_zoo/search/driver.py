@@ -1,12 +1,12 @@
-"""A whole search, from data to specs; what is there already is not done again.
+"""A whole search, from data to specs. Work that is already done is not repeated.
 
-RUN/config.yaml, run.json   what was asked for; versions and machine
-RUN/latency                 the profile of the space, where latency is limited
-RUN/supernet                checkpoints, log, weights; of ScaleNAS, the teacher
-RUN/scores.jsonl, images    of the scorer
+RUN/config.yaml, run.json   the configuration; versions and machine
+RUN/latency                 the profile of the space, if latency is limited
+RUN/supernet                checkpoints, log, weights; for ScaleNAS, the teacher, too
+RUN/scores.jsonl, images    files of the scorer
 RUN/search/SEARCH.json      `ledger.Ledger` of the method's own search and of each baseline
-RUN/specs/NAME.json ...     what was found, for `build`, `train`, `export`; of ScaleNet, family.json beside it
-RUN/baselines/SEARCH/       specs of what the baselines found
+RUN/specs/NAME.json ...     the networks found, for `build`, `train`, `export`; for ScaleNet, family.json, too
+RUN/baselines/SEARCH/       specs of the networks that the baselines found
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ if TYPE_CHECKING:
     from scalenet_zoo.search.method import Method, Written
 
 _OF_SEARCH = ("limits", "search", "latency")
-"""Fields of the configuration that may change until a search has begun; the others, until there is a supernet."""
+"""Fields of the configuration that may change until a search begins; the others may until the supernet exists."""
 _OF_SUPERNET = ("method", "data", "train_split", "limit", "ignore_index", "joints", "space", "supernet")
-"""Fields of the configuration that a supernet depends on."""
+"""Fields of the configuration that the supernet depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(LoopOptions):
-    """What does not change the result of a search; of its supernet's training what `LoopOptions` has.
+    """Options that do not change the result of a search; `LoopOptions` has those of the supernet's training.
 
     Attributes:
-        on_progress: told what is being done, how much of it is done, and how much there is.
-        about: what else to say in the provenance of what is found.
-        supernet: another run, whose supernet is taken instead of training one.
+        on_progress: called with what is being done, how much of it is done, and how much there is.
+        about: details to add to the provenance of the networks that are found.
+        supernet: another run whose supernet is used instead of training one; None: train one.
     """
 
     on_progress: OnProgress = lambda what, done, total: None
@@ -73,23 +73,23 @@ class RunOptions(LoopOptions):
 
 
 class Run:
-    """A run in a folder; each search does its part, or gives what an earlier sitting did.
+    """A run in a folder; work that an earlier session of the run did is not repeated.
 
     Args:
         kind: the method.
-        config: what is asked for, of that method.
-        folder: of the run.
-        options: where and how it is told of.
+        config: a configuration of that method.
+        folder: the run's folder.
+        options: options that do not change the result.
 
     Attributes:
-        method: with the labels of the data.
+        method: the method, with the labels of the data.
         accelerator: devices and processes.
         training, validation: the data.
-        recipe: of the supernet.
+        recipe: the recipe of the supernet.
 
     Raises:
-        InputError: data, space and configuration do not fit.
-        BudgetError: the limits cannot be kept.
+        InputError: data, space and configuration do not fit each other.
+        BudgetError: no network can keep the limits.
         BackendError: the back end whose latency is limited cannot run here.
     """
 
@@ -102,7 +102,7 @@ class Run:
             *(open_data(config.data, task, split, limit=config.limit, **config.reading) for split in splits), task=task
         )
         if not self.training.labels.names:
-            raise InputError(f"{config.data}: found no names of classes, expected data that tell them")
+            raise InputError(f"{config.data}: found no names of classes, expected data that name them")
         self.method = kind(config, self.training.labels)
         self._values = config.model_dump(mode="json") | {"space": self.method.space.model_dump(mode="json")}
         self.latency: LatencyMeter | None = None
@@ -114,46 +114,46 @@ class Run:
         """Train the supernet, if it is not trained yet.
 
         Raises:
-            TrainingError: another run is at work in the folder, or it holds one with another configuration.
+            TrainingError: another run is working in the folder, or the folder has a run with another configuration.
         """
         with self.at_work():
             return self.load_supernet()
 
     def search(self) -> Written:
-        """Do what is missing, and write the specs of what was found.
+        """Do the work that is missing, and write the specs of the networks found.
 
         Returns:
-            What the method's own search has written.
+            What the method's own search wrote.
 
         Raises:
-            TrainingError: another run is at work in the folder, or it holds one with another configuration.
+            TrainingError: another run is working in the folder, or the folder has a run with another configuration.
         """
         with self.at_work():
             return self._search()
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Be the only run in the folder; of a new one, write down what is asked for, and take another's supernet.
+        """Lock the folder for this run; in a new folder, write the configuration, and copy the other run's supernet.
 
         Raises:
-            InputError: there is no supernet to be taken.
-            TrainingError: another run is at work in the folder, it holds one with another configuration, or the
-                supernet is of another.
-            SpecError: a file of an earlier sitting is damaged.
+            InputError: the other run has no trained supernet.
+            TrainingError: another run is working in the folder, the folder has a run with another configuration, or
+                the supernet was trained with another configuration.
+            SpecError: a file of an earlier session is damaged.
             OutputError: a file cannot be written.
         """
-        on_main_rank(self.check)  # of what cannot be, no folder is made
+        on_main_rank(self.check)  # before the lock, so that an invalid run makes no folder
         with alone_in(self.folder):
             on_main_rank(self._begin)
             yield
 
     def check(self) -> None:
-        """Compare the configuration with that of an earlier sitting, and with that of the supernet to be taken.
+        """Compare the configuration with that of an earlier session, and with that of the other run's supernet.
 
         Raises:
-            InputError: there is no supernet to be taken.
-            TrainingError: a configuration is another one.
-            SpecError: a file of an earlier sitting is damaged.
+            InputError: the other run has no trained supernet.
+            TrainingError: the configurations differ.
+            SpecError: a file of an earlier session is damaged.
         """
         if (path := self.folder / ABOUT_RUN).exists():
             before, now = (self._settled(config) for config in (RunAbout.load(path).config, self._fixed))
@@ -172,7 +172,14 @@ class Run:
                 raise TrainingError(f"{source}: {_told(difference)}, as now given")
 
     def load_supernet(self) -> SupernetSummary:
-        """The method's supernet, trained now if it was not."""
+        """Load the method's supernet into memory, or train it if it is not trained yet.
+
+        Returns:
+            The summary of the training.
+
+        Raises:
+            WeightsError: the supernet's weights are damaged, or are of another space.
+        """
         options, folder = self.options, self.folder / "supernet"
         torch.manual_seed(self.recipe.seed)
         if (folder / SUMMARY).exists():
@@ -180,7 +187,12 @@ class Run:
         return self.method.train(self.training, self.validation, folder, options, options.on_progress)
 
     def make_scorer(self, summary: SupernetSummary) -> Scorer:
-        """What scores networks by the supernet."""
+        """Make the scorer, which scores networks with the supernet's weights.
+
+        Raises:
+            TrainingError: the folder has scores of other weights, data or settings.
+            OutputError: the folder cannot be written.
+        """
         return Scorer(
             self.method,
             self.training,
@@ -194,13 +206,17 @@ class Run:
     def record(
         self, search: str, scorer: Scorer, bounds: SearchBounds, ledgers: Mapping[str, Ledger]
     ) -> Record[Any, Any]:
-        """The record of a search.
+        """Make the record of a search.
 
         Args:
-            search: one of the method's.
+            search: one of the method's searches.
             scorer: scores networks.
-            bounds: the limits, before anything was measured for this search.
-            ledgers: of the searches before it.
+            bounds: the limits, before anything is measured for this search.
+            ledgers: the ledgers of the searches before it, by name.
+
+        Raises:
+            TrainingError: the file has a search with other settings.
+            SpecError: the file is damaged.
         """
         method, space = self.method, self.method.space
         settings = {
@@ -223,7 +239,7 @@ class Run:
     def _search(self) -> Written:
         method, own = self.method, next(iter(self.method.searches))
         model = self.latency.model() if self.latency else None
-        if model:  # what is out of reach is found out before the long work
+        if model:  # limits out of reach are refused before the long work
             method.check_limits(model)
         self._check_validation()
         summary = self.load_supernet()
@@ -239,7 +255,7 @@ class Run:
         return written[own]
 
     def _check_validation(self) -> None:
-        """Decode the images that a network will be judged by, as it wants them: what is wrong is found out early."""
+        """Decode the validation images, so that unusable ones are refused before the long work."""
         images, spec = validation_images(self.validation, self.config.scoring), self.method.largest
         folder, limit = self.folder / "images", self.recipe.broken_limit
         interface = self.method.interface(spec)
@@ -249,7 +265,7 @@ class Run:
         self.options.on_progress(*self.method.tell(ledger))
 
     def _origin(self, ledger: Ledger, summary: SupernetSummary) -> Origin:
-        """What the specs of a search's networks say of it."""
+        """The provenance that the specs of a search's networks have."""
         method, config, data, here = self.method, self.config, public_source(self.config.data), machine()
         provenance = Provenance(
             source=f"searched in the space {method.space.name} on {data}",
@@ -284,7 +300,7 @@ class Run:
         return Origin(provenance, results)
 
     def _begin(self) -> None:
-        """Check once more, now that nobody else can change the folder, and write down what is asked for."""
+        """Check again, now that nobody else can change the folder, and write the configuration."""
         self.check()
         target, path = self.folder / "supernet", self.folder / ABOUT_RUN
         if self.options.supernet is not None and not target.exists():
@@ -299,11 +315,11 @@ class Run:
 
     @property
     def _fixed(self) -> dict[str, Any]:
-        """The configuration without what may change."""
+        """The configuration without the fields that may change at any time."""
         return {name: value for name, value in self._values.items() if name not in self.method.may_change}
 
     def _settled(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields that something in the folder depends on."""
+        """The fields on which work in the folder already depends."""
         trained, searched = ((self.folder / name).exists() for name in ("supernet", "search"))
         return {name: value for name, value in config.items() if (searched if name in _OF_SEARCH else trained)}
 

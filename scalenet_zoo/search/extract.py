@@ -1,11 +1,11 @@
 """Networks with the weights of the supernet that a search trained: model folders, usable without training.
 
-    name of a network found, a file, or a budget --> spec --Method.extract--> weights --> batch norm estimated anew
+    name of a network found, a file, or a budget --> spec --Method.extract--> weights --> batch norm estimated again
                                                                                   |
                                          model folder, with the score in its spec <+
 
-At a budget, networks of the space that use it well are scored, those that the searches found among them; the best is
-taken.
+For a budget of MACs, networks of the space that use most of it are scored, those that the searches found first, and
+the best is taken. For a latency budget, networks of rising cost are measured, and the largest that meets it is taken.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
     from scalenet_zoo.search.driver import Run
 
 SAMPLED = 1000
-"""Networks of the space that are drawn to find some near a budget."""
+"""How many networks of the space are drawn to find some near a budget."""
 SCORED = 8
-"""Of these, how many are scored at most."""
+"""The most of these networks that are scored."""
 LEAST_USED = 0.9
-"""The least share of a budget that a network uses, if the space has such networks."""
+"""The least share of a budget that a network should use; less is accepted only if the space has no such network."""
 RUNGS = 16
-"""Networks of rising cost among which one of a given latency is looked for."""
+"""How many networks of rising cost are considered for a latency budget."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Extracted:
     """A network that was written with the supernet's weights.
 
     Attributes:
-        spec: of the network; its provenance has the score.
-        metric: what it was judged by.
-        score: 0 to 1, on the run's validation images, batch-norm statistics estimated anew.
+        spec: the network's spec; its provenance has the score.
+        metric: what the network was judged by.
+        score: 0 to 1, on the run's validation images, after its batch-norm statistics were estimated again.
     """
 
     spec: ArchSpec
@@ -66,15 +66,15 @@ class Extracted:
 
 
 class Extractor:
-    """Takes networks out of a run's supernet.
+    """Extracts networks from a run's supernet.
 
     Args:
-        run: whose supernet is trained.
-        on_progress: told of every network that is scored.
+        run: a run with a trained supernet.
+        on_progress: called for every network that is scored.
 
     Raises:
         InputError: there is no trained supernet, or the data are unfit.
-        TrainingError: the folder holds a run with another configuration.
+        TrainingError: the folder has a run with another configuration.
     """
 
     def __init__(self, run: Run, on_progress: OnProgress = lambda what, done, total: None) -> None:
@@ -87,11 +87,11 @@ class Extractor:
         """Write a network as a model folder.
 
         Args:
-            spec: of a network of the space.
-            folder: to write, or to replace.
+            spec: spec of a network in the space.
+            folder: the folder to write or to replace.
 
         Raises:
-            InputError: the network is not one of the space's.
+            InputError: the network does not belong to the space.
             OutputError: the folder cannot be written.
         """
         network, score = self._scored(spec, fold=False)
@@ -108,10 +108,10 @@ class Extractor:
         return Extracted(spec, self.method.metric, score)
 
     def best_at(self, macs: float) -> ArchSpec:
-        """The best network of the space that costs at most so many MACs.
+        """Find the best network of the space within a budget of MACs, among some that use most of the budget.
 
         Raises:
-            BudgetError: no network of the space does.
+            BudgetError: no network of the space costs so little.
         """
         specs = self._known()
         found = [spec for spec in specs if LEAST_USED * macs <= spec.cost.macs <= macs]
@@ -123,7 +123,7 @@ class Extractor:
                 f"macs: found {format_count(macs)}, expected {format_range(min(costs), max(costs))} for the space"
                 f" {self.method.space.name}"
             )
-        candidates = found[:SCORED]  # what the searches found comes first
+        candidates = found[:SCORED]  # the networks that the searches found come first
         scores = []
         for done, spec in enumerate(candidates):
             self.on_progress("scoring", done, len(candidates))
@@ -131,14 +131,14 @@ class Extractor:
         return self._named(candidates[int(np.argmax(scores))], format_count(macs))
 
     def best_within(self, budget: float, settings: Settings) -> ArchSpec:
-        """The network of the space that is largest within a latency, measured, among some of rising cost.
+        """Find the largest of some networks of rising cost that meets a latency budget when measured.
 
         Args:
-            budget: milliseconds.
-            settings: back end, threads, batch and precision.
+            budget: the budget in milliseconds.
+            settings: back end, threads, batch size and precision.
 
         Raises:
-            BudgetError: none of them meets the budget.
+            BudgetError: none of these networks meets the budget.
             BackendError: the back end cannot run here.
         """
         specs = sorted(self._known(), key=lambda spec: spec.cost.macs)
@@ -149,7 +149,7 @@ class Extractor:
         return self._named(taken, f"{budget:g}ms_{settings.place}")
 
     def _known(self) -> list[ArchSpec]:
-        """Networks of the space: what the searches ended with, then some drawn at random."""
+        """Networks of the space: first those that the searches found, then some drawn at random."""
         run, method = self.run, self.method
         paths = (run.folder / "search" / f"{search}.json" for search in method.searches)
         ledgers: Sequence[Ledger] = [method.ledger.load(path) for path in paths if path.exists()]
@@ -159,12 +159,12 @@ class Extractor:
         return [method.spec(network.key) for network in found] + [method.draw(rng) for _ in range(SAMPLED)]
 
     def _named(self, spec: ArchSpec, budget: str) -> ArchSpec:
-        """The network under a name that says its budget, with where it comes from."""
+        """The network under a name that has its budget, with its provenance."""
         config, space = self.run.config, self.method.space
         data = public_source(config.data)
         provenance = Provenance(
             source=f"taken at {budget} from a supernet of the space {space.name}, trained on {data}",
-            method="the best of some networks of the space, scored with the supernet's weights",
+            method="the best of several networks of the space, scored with the supernet's weights",
             paper=self.method.paper,
             results=spec.provenance.results,
             details={"space": space.name, "space_hash": space.hash, **spec.provenance.details},
@@ -173,7 +173,7 @@ class Extractor:
         return named.model_copy(update={"provenance": provenance})
 
     def _scored(self, spec: ArchSpec, fold: bool = True) -> tuple[nn.Module, float]:
-        """A network with its weights, statistics estimated anew, and its score."""
+        """Give a network with the supernet's weights, its batch-norm statistics estimated again, and its score."""
         network = self.method.extract(spec)
         training, validation = self._images(spec)
         settings, interface = self.run.config.scoring, self.method.interface(spec)
@@ -181,7 +181,7 @@ class Extractor:
         return network, self.method.measure(calibrated, spec, validation)
 
     def _images(self, spec: ArchSpec) -> tuple[CachedImages, CachedImages]:
-        """Images for statistics, and to judge by."""
+        """Training images for batch-norm statistics, and validation images to judge by."""
         run, settings = self.run, self.run.config.scoring
         read = partial(
             cached_images,

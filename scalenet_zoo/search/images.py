@@ -1,6 +1,6 @@
-"""Images decoded and resized once a resolution, kept on disk as bytes that processes share.
+"""Images, decoded and resized once per resolution and kept on disk as bytes that processes share.
 
-images/128-0123456789abcdef/    images.bin (mapped into memory), broken.json, and what is known about the images:
+images/128-0123456789abcdef/    images.bin (mapped into memory), broken.json, and the targets of the images:
                                 targets.safetensors (classes, sizes of masks, or persons), masks.bin (mapped, too)
 """
 
@@ -35,10 +35,10 @@ from scalenet_zoo.data.preparation import pixels
 from scalenet_zoo.zoo.interface import Interface
 
 _FORMAT = "2"
-"""Of the files: folders of another one are left alone."""
+"""Version of the file format; folders of other versions are left alone."""
 _BATCH = {"classification": 64, "segmentation": 8, "pose": 32}
 _COPIES = 8
-"""Of each byte of a batch, while it is decoded, resized and collated: float32, and bytes."""
+"""How many bytes each byte of a batch takes while it is decoded, resized and collated, as float32 and as bytes."""
 _NAMES = TypeAdapter(list[str])
 
 
@@ -47,9 +47,9 @@ class CachedImages:
     """Images as evaluation prepares them, before normalisation.
 
     Attributes:
-        images: uint8 (n, channels, height, width), mapped from a file; not to be written to.
-        targets: int64 (n,), their classes; or a list of the classes of pixels, uint8 (height, width) of any sizes; or
-            a list of `Crop`.
+        images: uint8 (n, channels, height, width), mapped from a file; do not write to it.
+        targets: for classification, classes as int64 (n,); for segmentation, a list of n masks, uint8 (height, width)
+            of any size each; for pose, a list of n `Crop`.
         broken: what could not be read, and why.
     """
 
@@ -61,7 +61,7 @@ class CachedImages:
         return len(self.targets)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Any]]:
-        """Images and targets in order; the last batch may have fewer."""
+        """Iterate over batches of `size` images with their targets, in order; the last batch may be smaller."""
         for start in range(0, len(self), size):
             yield self.images[start : start + size], self.targets[start : start + size]
 
@@ -71,35 +71,35 @@ def check_data(*parts: Examples | Stream, task: Task = "classification") -> list
 
     Args:
         parts: the splits to be used.
-        task: of the networks.
+        task: the networks' task.
 
     Returns:
-        The same; what is the first's by name has the first's number.
+        The same splits, with classes and joints numbered by their names as in the first split.
 
     Raises:
-        InputError: one is empty, has one class, is for another task, has classes or joints that the first does not
-            have, or comes in an order of its own.
+        InputError: a split is empty, has only one class, is for another task, has classes or joints that the first
+            does not have, or is a stream, whose images cannot be read by index.
     """
     checked: list[Examples] = []
     for examples in parts:
         where = f"{examples.source}: split {examples.split}"
         if isinstance(examples, Stream):
-            raise InputError(f"{where}: found a stream, expected data of which each image can be asked for")
+            raise InputError(f"{where}: found a stream, expected data whose images can be read by index")
         if examples.task != task:
             raise InputError(f"{where}: found data for {examples.task}, expected {task}")
         if not len(examples):
             raise InputError(f"{where}: found no images, expected some")
         if task != "pose" and len(examples.labels.names) == 1:
-            raise InputError(f"{where}: found the class {examples.labels.names[0]} alone, expected two or more")
+            raise InputError(f"{where}: found only the class {examples.labels.names[0]}, expected two or more")
         checked.append(_numbered_as(checked[0], examples, where) if checked else examples)
     return checked
 
 
 def _numbered_as(first: Examples, examples: Examples, where: str) -> Examples:
-    """Examples with the first's numbers of their classes or joints, which are told by their names.
+    """Number the classes or joints of examples as in the first split, matching them by name.
 
     Raises:
-        InputError: one has a name that is not the first's, or a joint is missing.
+        InputError: the first split has no class or joint of such a name, or one of its joints is missing.
     """
     ours, theirs = first.labels, examples.labels
     if not ours.names or not theirs.names:
@@ -108,22 +108,22 @@ def _numbered_as(first: Examples, examples: Examples, where: str) -> Examples:
     noun = "joint" if examples.task == "pose" else "class"
     for name, number in zip(theirs.names, numbers, strict=True):
         if number is None:
-            raise InputError(f"{where}: found the {noun} {quoted(name)}, expected those that {first.split} has")
+            raise InputError(f"{where}: found the {noun} {quoted(name)}, expected those of the split {first.split}")
     missing = [name for number, name in enumerate(ours.names) if number not in numbers]
     if missing and noun == "joint":
-        raise InputError(f"{where}: found no joint {quoted(missing[0])}, expected one, as {first.split} has")
+        raise InputError(f"{where}: found no joint {quoted(missing[0])}, expected all of the split {first.split}")
     known = tuple(number for number in numbers if number is not None)
     return examples if known == tuple(range(len(ours.names))) else _Renumbered(examples, ours, known)
 
 
 @dataclass(frozen=True)
 class _Renumbered:
-    """Examples whose classes or joints have the numbers, and the labels, that others have for them.
+    """Examples with the labels of another split, and with its numbers for their classes or joints.
 
     Attributes:
         whole: the examples.
-        labels: the others'.
-        numbers: theirs of each class or joint of the examples.
+        labels: the labels of the other split.
+        numbers: the other split's number for each class or joint of the examples.
     """
 
     whole: Examples
@@ -162,11 +162,11 @@ class _Renumbered:
             case int():
                 check_class(target, len(self.numbers), self.name(index))
                 return image, self.numbers[target]
-        raise InputError(f"{self.name(index)}: found a target of another task, expected one of {self.task}")
+        raise InputError(f"{self.name(index)}: found a target of another task, expected one for {self.task}")
 
     @property
     def targets(self) -> np.ndarray | None:
-        """The class of each example, where that is known without reading it."""
+        """The class of each example, int64 (n,); None: the examples would have to be read."""
         targets = known_targets(self.whole)
         return None if targets is None else np.array(self.numbers)[targets]
 
@@ -179,16 +179,16 @@ def cached_images(
     broken_limit: int = 100,
     interface: Interface | None = None,
 ) -> CachedImages:
-    """The images that a network would see in evaluation; read once, then taken from the folder.
+    """Give the images that a network would see in evaluation; they are read once, and then taken from the folder.
 
-    Other data, another resolution or another preparation lie beside them.
+    Images of other data, at another resolution or with another preparation have folders of their own beside it.
 
     Args:
-        examples: of the network's task; `data.examples.Part` is how to take only some.
-        spec: of a network: its input's size and channels count.
-        folder: to keep them in.
-        workers: processes that read images; 0: none beside this one.
-        broken_limit: images that may be unreadable; they are left out.
+        examples: examples for the network's task; `data.examples.Part` takes only some of them.
+        spec: spec of a network; the images get the size and the channels of its input.
+        folder: the folder where images are kept.
+        workers: processes that read images; 0: only this one.
+        broken_limit: how many images may be unreadable; they are left out.
         interface: how images are prepared; None: as for any network of the spec.
 
     Raises:
@@ -212,7 +212,7 @@ def cached_images(
     path = folder / f"{shape[1]}-{hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]}"
     if not path.is_dir():
         check_data(examples, task=spec.task)
-        check_memory(_COPIES * _BATCH[spec.task] * math.prod(shape), f"{spec.name}: a batch of images for it")
+        check_memory(_COPIES * _BATCH[spec.task] * math.prod(shape), f"{spec.name}: a batch of its images")
         with replacing_folder(path) as new:
             _write(examples, spec, interface, new, workers, broken_limit)
     broken = BrokenImages(broken_limit)
@@ -222,7 +222,7 @@ def cached_images(
         images = _mapped(path / "images.bin", len(targets) * math.prod(shape)).view(-1, *shape)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: is damaged ({reason}); delete it, and it is made anew") from None
+        raise InputError(f"{path}: found a damaged folder ({reason}), expected whole files; delete it") from None
     broken.add(names)
     return CachedImages(images, targets, tuple(broken.names))
 
@@ -230,7 +230,10 @@ def cached_images(
 def _write(
     examples: Examples, spec: ArchSpec, interface: Interface, folder: Path, workers: int, broken_limit: int
 ) -> None:
-    """Fill a folder of the cache: by writing, for a process that meets a full disk in a memory map dies of it."""
+    """Fill a folder of the cache.
+
+    Files are written, not mapped into memory: a process is killed if the disk fills up while it writes to a map.
+    """
     targets, done = _TARGETS[spec.task](), 0
     broken = BrokenImages(broken_limit)
     with (folder / "images.bin").open("wb") as file:
@@ -240,22 +243,22 @@ def _write(
                 file.write(batch["image"].to(torch.uint8).contiguous().numpy().data)
                 targets.add(batch["target"], folder)
                 done += count
-    complaint = targets.finish(folder) if done else "found no image that can be read, expected some"
+    complaint = targets.finish(folder) if done else "found no readable image, expected some"
     if complaint:
         raise InputError(f"{examples.source}: split {examples.split}: {complaint}")
     (folder / "broken.json").write_text(json.dumps(broken.names), encoding="utf-8")
 
 
 def _mapped(path: Path, count: int) -> Tensor:
-    """The bytes of a file, mapped into memory; writing to them would not change the file.
+    """Map the bytes of a file into memory; writing to them would not change the file.
 
     Raises:
-        ValueError: there are more or fewer.
+        ValueError: the file has more or fewer bytes than `count`.
         OSError: there is no such file.
     """
     if (found := path.stat().st_size) != count:
         raise ValueError(f"{path.name}: found {found:,} bytes, expected {count:,}")
-    return torch.from_numpy(np.memmap(path, np.uint8, "c"))  # "r": torch warns that it may not write
+    return torch.from_numpy(np.memmap(path, np.uint8, "c"))  # with "r", torch warns that the array is read-only
 
 
 def _write_arrays(folder: Path, **arrays: NDArray[Any]) -> None:
@@ -263,14 +266,14 @@ def _write_arrays(folder: Path, **arrays: NDArray[Any]) -> None:
 
 
 def _read_arrays(folder: Path, *expected: tuple[str, type[np.generic], tuple[int | None, ...]]) -> list[NDArray[Any]]:
-    """Arrays of a folder by their names.
+    """Read arrays of a folder by their names.
 
     Args:
-        folder: of the cache.
-        expected: names with the types and the sizes after the first that they must have; None: any.
+        folder: a folder of the cache.
+        expected: for each array its name, its type, and its sizes after the first dimension; None: any size.
 
     Raises:
-        SafetensorError, ValueError, KeyError, OSError: they are not there, or not so.
+        SafetensorError, ValueError, KeyError, OSError: an array is missing, or has another type or shape.
     """
     arrays = load((folder / "targets.safetensors").read_bytes())
     for name, kind, sizes in expected:
@@ -281,17 +284,19 @@ def _read_arrays(folder: Path, *expected: tuple[str, type[np.generic], tuple[int
             or array.ndim != 1 + len(sizes)
             or any(size not in (None, found) for size, found in pairs)
         ):
-            raise ValueError(f"{name}: found {array.dtype} of shape {list(array.shape)}")
+            raise ValueError(
+                f"{name}: found {array.dtype} of shape {list(array.shape)}, expected type and shape as they are written"
+            )
     return [arrays[name] for name, _, _ in expected]
 
 
 class _Targets(Protocol):
-    """Takes the targets of images, batch by batch, to a folder, and from there again."""
+    """Writes the targets of images to a folder, batch by batch, and reads them from it."""
 
     def add(self, targets: Any, folder: Path) -> None: ...  # noqa: ANN401
 
     def finish(self, folder: Path) -> str | None:
-        """Write what is not written yet; what makes the data useless, if something does."""
+        """Write what is not written yet; return what makes the data unusable, or None."""
         ...
 
     @staticmethod
@@ -335,7 +340,7 @@ class _Masks:
     def load(folder: Path) -> list[Tensor]:
         (sizes,) = _read_arrays(folder, ("sizes", np.int64, (2,)))
         if (sizes < 1).any() or (sizes > 2**24).any():
-            raise ValueError("sizes: found masks of no size, expected pixels")
+            raise ValueError("sizes: found sides below 1 or above 2^24 pixels, expected sizes of masks")
         areas = sizes.prod(axis=1).tolist()
         parts = torch.split(_mapped(folder / "masks.bin", sum(areas)), areas)
         return [part.view(height, width) for part, (height, width) in zip(parts, sizes.tolist(), strict=True)]

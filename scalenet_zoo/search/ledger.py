@@ -1,8 +1,8 @@
-"""What a search has found so far, as JSON: `RUN/search/SEARCH.json`, the same for every method.
+"""The ledger: what a search has found so far, as JSON in `RUN/search/SEARCH.json`. All methods use the same format.
 
-It is written after every step of the search. It holds no state of random generators: what is drawn is a function of
-the seed and the place in the search, and scores are kept on disk, so a search that was killed is run again from its
-beginning through the scores that it has.
+The file is written after every step of the search. It has no state of random generators: what is drawn is a function of
+the seed and the position in the search, and scores are kept on disk. So a killed search is resumed by running it again
+from the beginning with the scores that it already has.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ScoredNetwork(Strict):
-    """A network that a search has scored, or ends with.
+    """A network that a search scored, or ends with.
 
     Attributes:
-        key: names it in the space.
-        generation: in which it was scored, counted from 0.
-        score: by the supernet, 0 to 1; None: not scored, as it need not be of the space.
-        macs: of the network.
-        params: of the network.
-        latency_ms: predicted by the model as it was fitted last; None: latency is not limited.
-        measured_ms: the same, measured.
+        key: the network's name in the space.
+        generation: the generation in which it was scored, counted from 0.
+        score: with the supernet's weights, 0 to 1; None: not scored, since the network need not belong to the space.
+        macs: number of its MACs.
+        params: number of its parameters.
+        latency_ms: latency in milliseconds as the model that was fitted last predicts it; None: it is not limited.
+        measured_ms: measured latency in milliseconds; None: not measured.
     """
 
     key: str
@@ -47,7 +47,13 @@ class ScoredNetwork(Strict):
 
 
 class TimedNetwork(Strict):
-    """A network whose latency was predicted, then measured, both in milliseconds."""
+    """A network whose latency was predicted and then measured.
+
+    Attributes:
+        key: the network's name in the space.
+        predicted: predicted latency in milliseconds.
+        measured: measured latency in milliseconds.
+    """
 
     key: str
     predicted: float
@@ -55,29 +61,35 @@ class TimedNetwork(Strict):
 
 
 class LatencyRound(Strict):
-    """What was measured after some steps, before the model was fitted anew; rounds are counted from 1."""
+    """The measurements after some steps of the search, to which the latency model was then fitted again.
+
+    Attributes:
+        round: number of the round, counted from 1.
+        networks: the networks measured in it.
+    """
 
     round: Annotated[int, Field(ge=1)]
     networks: tuple[TimedNetwork, ...]
 
 
 class Ledger(Document):
-    """A search, so far or ended; a method may add to it.
+    """A search that has ended or is under way; a method may add fields.
 
     Attributes:
-        method: whose search it is: `scalenet`, `scalenas`.
-        search: the method's own, or one that it is compared with.
-        name: of what is found.
-        space: that is searched, and its hash.
-        settings: of the search, all that it depends on.
-        networks: in the order in which they were scored.
-        chosen: places in `networks` of those that the search ends with, or would end with now.
+        method: the method that the search belongs to: `scalenet` or `scalenas`.
+        search: the name of the search: the method's own, or a baseline's.
+        name: names the networks that are found.
+        space: the space that is searched.
+        space_hash: hash of the space.
+        settings: all settings that the search depends on.
+        networks: all networks, in the order in which they were scored.
+        chosen: positions in `networks` of those that the search ends with, or would end with now.
         latency_rounds: measurements, if latency is limited.
-        steps: times that this was written.
-        images: that passed forward to score the networks.
-        seconds: of search, scoring included, over all sittings.
-        scoring_seconds: of scoring alone.
-        ended: whether there is nothing left to do.
+        steps: how often the ledger was written.
+        images: number of images in all forward passes that scored the networks.
+        seconds: time of the search, including scoring, over all sessions.
+        scoring_seconds: time of scoring alone.
+        ended: whether the search is complete.
     """
 
     most_bytes: ClassVar[int] = LEDGER_BYTES
@@ -105,7 +117,7 @@ class Ledger(Document):
     def _of_networks(cls, chosen: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         known = len(info.data.get("networks", ()))
         if any(not 0 <= place < known for place in chosen):
-            raise ValueError(f"expected places among {known:,} networks")
+            raise ValueError(f"expected positions among {known:,} networks")
         return chosen
 
     @property
@@ -120,22 +132,22 @@ class Ledger(Document):
 
     @property
     def evaluations(self) -> int:
-        """Networks that this search asked a score for, each counted once."""
+        """How many networks this search requested a score for; each counts once."""
         return sum(network.score is not None for network in self.networks)
 
     @property
     def times(self) -> dict[str, float]:
-        """Milliseconds measured, by the networks' keys."""
+        """Measured latencies in milliseconds, by the networks' keys."""
         times = {network.key: network.measured for each in self.latency_rounds for network in each.networks}
         return times | {each.key: each.measured_ms for each in self.networks if each.measured_ms is not None}
 
     @property
     def asked(self) -> dict[str, Any]:
-        """Which search it is: what a search that goes on must have the same."""
+        """The fields that identify a search; a resumed search must have the same."""
         return self.model_dump(include={"method", "search", "name", "space", "space_hash", "settings"})
 
     def to_json(self) -> str:
-        """The file's text: a network a line, written fast, since there may be many."""
+        """The text of the file, with one line per network; it is written fast, since there may be many networks."""
         head = format_json(self.model_dump(mode="json", exclude_none=True, exclude={"networks"}))
         networks = ",\n".join(f"    {network.model_dump_json(exclude_none=True)}" for network in self.networks)
         return head.removesuffix("\n}") + f',\n  "networks": [\n{networks}\n  ]\n}}\n'
@@ -145,7 +157,7 @@ class Ledger(Document):
         """See `Document.from_dict`.
 
         Raises:
-            SpecError: also that version 0.1 wrote it.
+            SpecError: as there; also, as `OldLedgerError`, if version 0.1 wrote the file.
         """
         if isinstance(data, dict) and data.get("format") in _OLD_FORMATS and data.get("version") == 1:
             raise OldLedgerError(source, data)
@@ -162,18 +174,21 @@ class OldLedgerError(SpecError):
 
     def __init__(self, source: str, data: dict[str, Any]) -> None:
         super().__init__(
-            f"{source}: version: found 1, as scalenet-zoo 0.1 writes it, expected 2; run `scalenet-zoo search` with"
-            " this folder as --output again: it writes the file anew from the scores that there are"
+            f"{source}: version: found 1, written by scalenet-zoo 0.1, expected 2; run `scalenet-zoo search` again with"
+            " this folder as --output to convert the file, using the scores that there are"
         )
         self.data = data
 
 
 def load_earlier(path: Path, first: AnyLedger) -> AnyLedger | None:
-    """What an earlier sitting of a search has written; of one by version 0.1, its times and what it measured.
+    """Load the ledger of an earlier session; of one by version 0.1, only its times and measurements are used.
 
     Args:
-        path: of the file.
-        first: of the search, before anything is done.
+        path: the ledger's file.
+        first: the ledger of the search before anything is done.
+
+    Returns:
+        The ledger; None: there is no file, or nothing in it can be used.
 
     Raises:
         SpecError: the file is damaged.
@@ -197,12 +212,12 @@ def load_earlier(path: Path, first: AnyLedger) -> AnyLedger | None:
         )
         seconds = {name: float(data.get(name, 0.0)) for name in ("seconds", "scoring_seconds")}
     except (KeyError, TypeError, ValueError):
-        return None  # nothing can be taken over: the search is done again through its scores
+        return None  # nothing can be used: the search runs again with its scores
     return first.model_copy(update={"latency_rounds": rounds, **seconds})
 
 
 def _old_key(network: Mapping[str, Any]) -> str:
-    """Version 0.1 wrote ScaleNet's networks as base models and strategies."""
+    """The key of a network that version 0.1 wrote; it wrote ScaleNet's networks as base models with strategies."""
     if "key" in network:
         return str(network["key"])
     scaling = network["scaling"]
@@ -213,7 +228,7 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     """Refuse a file of another search.
 
     Raises:
-        TrainingError: what was searched `before`, as the file says, is not what is to be searched `now`.
+        TrainingError: the file's values, `before`, differ from those of the present search, `now`.
     """
     if difference := first_difference(before, now):
         field, found, expected = difference
@@ -221,7 +236,11 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
 
 
 def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first name (nested ones joined by dots) with other values before than now, and both; None: all are equal."""
+    """Find the first name whose values before and now differ.
+
+    Returns:
+        The name (nested names are joined by dots), the value before and the value now; None: all values are equal.
+    """
     then, since = flatten(before), flatten(now)
     for name in {**then, **since}:
         if then.get(name) != since.get(name):
@@ -230,7 +249,7 @@ def first_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested objects as one: names joined by dots."""
+    """Flatten nested objects into one, joining their names by dots."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}

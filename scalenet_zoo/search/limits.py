@@ -1,4 +1,4 @@
-"""What the networks of a search may cost, whichever they are."""
+"""Limits on the cost of the networks of a search, common to all methods."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class SearchLimits(Strict):
     """Limits of the networks of a search.
 
     Attributes:
-        backend: that latency is of; YAML would read `on` as a truth value.
-        threads: that it may use; None: its own choice.
+        backend: the back end that latency is measured on (not called `on`, which YAML reads as a truth value).
+        threads: CPU threads that the back end may use; None: as many as torch uses.
     """
 
     backend: str | None = None
@@ -33,7 +33,7 @@ class SearchLimits(Strict):
     @property
     @abstractmethod
     def given(self) -> dict[str, tuple[str | None, ...]]:
-        """The quantities asked for, as they are written, by what they are of: `macs`, `params`, `latency`."""
+        """The limits as they are written in the configuration, by quantity: `macs`, `params`, `latency`."""
 
     @property
     def on_latency(self) -> bool:
@@ -55,7 +55,13 @@ class SearchLimits(Strict):
 
 @dataclass(frozen=True)
 class Costs:
-    """What n networks cost, (n,) each; latency in milliseconds as a model predicts it, None without one."""
+    """The costs of n networks, as arrays of shape (n,).
+
+    Attributes:
+        macs: number of MACs.
+        params: number of parameters.
+        latency_ms: latency in milliseconds as a model predicts it; None: there is no model.
+    """
 
     macs: Integers
     params: Integers
@@ -63,22 +69,25 @@ class Costs:
 
 
 class SearchBounds(Protocol):
-    """What networks of a space cost, by their keys, and the limits on that."""
+    """The costs of the networks of a space, by their keys, and the limits on these costs."""
 
     def costs(self, keys: Sequence[str]) -> Costs:
-        """What each network costs."""
+        """Give the costs of networks."""
         ...
 
     def with_model(self, model: LatencyModel) -> Self:
-        """The same limits, judged with another model of latency."""
+        """The same limits, with another latency model."""
         ...
 
 
 def parse_amount(name: str, amount: str) -> float:
-    """A limit on `macs`, `params` or `latency` (milliseconds).
+    """Parse a limit on `macs`, `params` or `latency`.
+
+    Returns:
+        A number of MACs or of parameters, or milliseconds.
 
     Raises:
-        QuantityError: it cannot be read.
+        QuantityError: the limit cannot be read.
     """
     return parse_ms(amount, name) if name == "latency" else parse_count(amount, name)
 
@@ -88,12 +97,12 @@ def check_within(constraint: Constraint, smallest: Floats, largest: Floats, wher
 
     Args:
         constraint: the limit.
-        smallest, largest: what the smallest and the largest networks of the space have of what it limits.
-        where: what it is a limit of, for messages.
+        smallest, largest: the limited quantity of the smallest and of the largest networks of the space.
+        where: what is limited, as messages put it after the limit.
         space: the name of the space.
 
     Raises:
-        BudgetError: the smallest exceed it, or the largest fall short of it.
+        BudgetError: the smallest networks exceed the limit, or the largest fall short of its floor.
     """
     name, write = constraint.measure_name, constraint.format
     least, most = float(smallest.min()), float(largest.max())

@@ -1,11 +1,11 @@
-"""Latency in the loop of a search: predicted by a model, measured on the back end, the model fitted anew.
+"""Latency in the loop of a search: a model predicts it, the back end measures it, and the model is fitted again.
 
     space --items--> measurements --fit--> latency model --bounds--> search --its best networks--> exported, measured
                           ^                                                                              |
                           +------------------------------ one round -------------------------------------+
 
-The model is a function of the profile of the space, measured once, and of the rounds' figures, which the search's
-ledger keeps: a resumed search gets the same models.
+The model is a function of the profile of the space, which is measured once, and of the measurements of the rounds,
+which the search's ledger keeps. So a resumed search gets the same models.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class LatencyMeter:
-    """Measures networks of a space on a back end, and predicts what it has not measured.
+    """Measures networks of a space on a back end, and makes models that predict the latency of the others.
 
-    Of several processes the first one measures.
+    If there are several processes, the first one measures.
 
     Attributes:
-        method: whose networks these are; its configuration says how, and on which back end.
-        folder: that keeps the profile.
-        on_progress: told of every measurement.
-        measured: milliseconds of networks by their keys.
+        method: the method that the networks belong to; its configuration has the back end and the settings.
+        folder: the folder where the profile is kept.
+        on_progress: called for every measurement.
+        measured: latencies of networks in milliseconds, by their keys.
     """
 
     method: Method[Any]
@@ -59,7 +59,7 @@ class LatencyMeter:
 
     @cached_property
     def profile_settings(self) -> Settings:
-        """What the profile is for."""
+        """The settings that the profile is made for."""
         method, settings, limits = self.method, self.method.config.latency, self.method.config.limits
         return Settings(
             family=f"{method.space.name[:80]}-{method.space.hash[:12]}",
@@ -72,16 +72,16 @@ class LatencyMeter:
 
     @property
     def told(self) -> str:
-        """What the latencies are of: back end, threads, machine."""
+        """The conditions that the latencies hold for: back end, threads, machine."""
         return self.profile_settings.conditions
 
     @cached_property
     def profile(self) -> Profile:
-        """Layers and networks of the space, measured now or by an earlier sitting.
+        """Layers and networks of the space, measured now or in an earlier session.
 
         Raises:
             BackendError: the back end cannot run here.
-            InputError: an earlier sitting had another machine, or other settings.
+            InputError: an earlier session had another machine or other settings.
             OutputError: the file cannot be written.
         """
         return on_main_rank(self._measure_profile)
@@ -94,7 +94,7 @@ class LatencyMeter:
         return measure_items(items, self.method.yardstick, settings, plan, path, self.on_progress)
 
     def model(self, rounds: Sequence[LatencyRound] = ()) -> LatencyModel:
-        """The latency model fitted to the profile and to what was measured in rounds; the same gives the same."""
+        """Fit a latency model to the profile and to the measurements of rounds; equal inputs give equal models."""
         profile = self.profile
         for network in (network for each in rounds for network in each.networks):
             item, visit = network_item(self.method.spec(network.key)), Visit(network.measured, *[profile.yardstick] * 2)
@@ -103,10 +103,13 @@ class LatencyMeter:
         return fit_latency_model(profile)
 
     def measure(self, keys: Sequence[str]) -> list[float]:
-        """Milliseconds of each on the undisturbed machine; what was measured before is not measured again.
+        """Measure networks on the undisturbed machine; networks that were measured before are not measured again.
+
+        Returns:
+            Milliseconds of each network.
 
         Raises:
-            BackendError: the back end cannot run here, or not this network.
+            BackendError: the back end cannot run here, or cannot run one of the networks.
         """
         new = {key: self.method.spec(key) for key in keys if key not in self.measured}
         if new:

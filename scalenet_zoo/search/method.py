@@ -1,9 +1,9 @@
-"""What a search method is to the engine: everything in which one differs from another.
+"""The interface between the engine and a search method: everything in which methods differ.
 
     configuration, labels --> Method --spec, costs, judge--> Record, Scorer, LatencyMeter --search, write--> specs
 
-Networks go by their keys, names in the method's space. Everything else (resuming, timing, saving, scoring with a cache,
-measuring and refitting latency, provenance) is done by the engine, for all methods alike.
+Networks are identified by their keys, which are names in the method's space. Everything else (resuming, timing, saving,
+scoring with a cache, measuring and refitting latency, provenance) is done by the engine, in the same way for all.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from scalenet_zoo.core.files import replacing_folder
 from scalenet_zoo.core.quantities import format_count
+from scalenet_zoo.data.digits import drawing_of
 from scalenet_zoo.search.config import SearchConfig
 from scalenet_zoo.search.ledger import Ledger
 from scalenet_zoo.supernet.loop import interface_of
@@ -48,8 +49,8 @@ class Origin:
     """Where the networks of a search come from, for their specs.
 
     Attributes:
-        provenance: of all of them.
-        results: measured of one.
+        provenance: what all of them have in common.
+        results: gives the measured results of one of them.
     """
 
     provenance: Provenance
@@ -58,13 +59,13 @@ class Origin:
 
 @dataclass(frozen=True)
 class Written:
-    """What a search has written, and how it is told.
+    """The files that a search wrote, with a table of its networks to print.
 
     Attributes:
         paths: files and folders.
-        columns: of a table of its networks.
-        rows: of the table, a network each.
-        values: the same as JSON.
+        columns: headings of the table.
+        rows: rows of the table, one per network.
+        values: the content of the table as JSON values.
     """
 
     paths: Sequence[Path]
@@ -74,18 +75,19 @@ class Written:
 
 
 class Method(ABC, Generic[AnyConfig]):
-    """A way to search, for data with these labels.
+    """A search method, for data with the given labels.
 
     Args:
-        config: what is asked for.
-        labels: of the data.
+        config: the configuration of the search.
+        labels: labels of the data.
 
     Attributes:
-        name: of the method, as a configuration has it.
-        searches: the method's own, and those that it is compared with, each with what provenance says of it.
-        paper: that describes it.
-        may_change: fields of the configuration that what was done does not depend on.
-        ledger: what its searches write.
+        name: the method's name, as in a configuration.
+        searches: names of the method's own search and, after it, of its baselines, each with its description for
+            provenance.
+        paper: the paper that describes the method.
+        may_change: fields of the configuration that finished work does not depend on.
+        ledger: the type of the ledger that its searches write.
     """
 
     name: ClassVar[str]
@@ -103,48 +105,51 @@ class Method(ABC, Generic[AnyConfig]):
 
     @abstractmethod
     def spec(self, key: str, name: str = "candidate") -> ArchSpec:
-        """A network of the space."""
+        """Make the spec of a network of the space from its key."""
 
     def score_name(self, key: str) -> tuple[str, int] | None:
-        """The name, with the resolution, that a network's score is kept under.
+        """The name and the resolution under which a network's score is kept.
 
-        None stands for the hash of its spec: two keys of the same network share a score.
+        None stands for the hash of its spec, so that two keys of the same network share a score.
         """
         return None
 
     @property
     @abstractmethod
     def largest(self) -> ArchSpec:
-        """The largest network, with the images that networks are judged by in any case."""
+        """The largest network of the space, at an image size at which some networks are always judged."""
 
     @property
     @abstractmethod
     def yardstick(self) -> ArchSpec:
-        """A network that is always the same, and takes little time."""
+        """A network that is always the same and takes little time; see `latency.yardstick`."""
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> ArchSpec:
-        """Any network of the space."""
+        """Draw a random network of the space."""
 
     @property
     def divisor(self) -> int:
-        """What channels of the space's networks are multiples of."""
+        """The number that channels of the space's networks are multiples of."""
         return 1
 
     @abstractmethod
     def bounds(self, model: LatencyModel | None = None) -> SearchBounds:
-        """What networks cost and may cost, latency as a model predicts it.
+        """Make the bounds of a search: the costs of networks, and the limits on them.
+
+        Args:
+            model: predicts latency; None: a limit on latency is not applied.
 
         Raises:
-            BudgetError: the limits cannot be kept by any network of the space.
+            BudgetError: no network of the space can keep the limits.
         """
 
     @abstractmethod
     def check_limits(self, model: LatencyModel | None = None) -> None:
-        """Find out before the long work whether there is anything to search for; arguments are those of `bounds`.
+        """Check before the long work that some network can keep the limits; the arguments are those of `bounds`.
 
         Raises:
-            BudgetError: there is not.
+            BudgetError: no network can.
         """
 
     # --- its supernet --------------------------------------------------------------------------------
@@ -152,74 +157,79 @@ class Method(ABC, Generic[AnyConfig]):
     @property
     @abstractmethod
     def metric(self) -> str:
-        """What networks are judged by."""
+        """The name of the metric that networks are judged by."""
 
     def interface(self, spec: ArchSpec) -> Interface:
         """How images are prepared for a network of the space; see `supernet.loop.interface_of`."""
         if self._interface is None:
-            self._interface = interface_of(self.config.supernet, spec)
+            drawing = drawing_of(self.config.data)
+            self._interface = interface_of(self.config.supernet, spec).model_copy(update={"drawing": drawing})
         return self._interface
 
     @property
     def passes(self) -> int:
-        """Forward passes of each image to judge a network."""
+        """The number of forward passes of each image that it takes to judge a network."""
         return 1
 
     @abstractmethod
     def train(
         self, training: Examples, validation: Examples, folder: Path, options: LoopOptions, on_step: OnProgress
     ) -> SupernetSummary:
-        """Train the supernet, or go on with it.
+        """Train the supernet, or resume its training.
 
         Args:
-            training: images to learn from.
-            validation: images to choose by, if there is something to choose.
-            folder: of the supernet.
-            options: where, and how often to save and to tell.
-            on_step: told of every step: what is being done, how many are done, and of how many.
+            training: images to train on.
+            validation: images to choose by, if the method has something to choose.
+            folder: the supernet's folder.
+            options: options that do not change the result, such as how often to save.
+            on_step: called for every step with what is being done, how many steps are done, and of how many.
+
+        Raises:
+            TrainingError: the training cannot begin or be resumed, or diverged.
+            OutputError: a file cannot be written.
         """
 
     @abstractmethod
     def load(self, folder: Path, device: torch.device) -> SupernetSummary:
-        """Load the supernet from its folder, onto a device.
+        """Load the supernet from its folder onto a device.
 
         Raises:
-            WeightsError: it is damaged, or of another space.
+            WeightsError: the file of weights is damaged, or is of another space.
         """
 
     @abstractmethod
     def judge(self, spec: ArchSpec, training: CachedImages, validation: CachedImages) -> float:
-        """The score, 0 to 1, of a network with the supernet's weights.
+        """Score a network, 0 to 1, with the supernet's weights.
 
         Args:
-            spec: of the network.
+            spec: the network's spec.
             training: images that its batch-norm statistics are estimated from.
             validation: images that it is judged by.
 
         Raises:
-            WeightsError: outputs are not finite.
+            WeightsError: its outputs are not finite.
         """
 
     @abstractmethod
     def extract(self, spec: ArchSpec) -> nn.Module:
-        """A network of its own with copies of the weights and statistics that `spec` has in the supernet.
+        """Copy a network out of the supernet, with its weights and batch-norm statistics.
 
         Raises:
-            InputError: the network is not one of the space's.
+            InputError: the network does not belong to the space.
         """
 
     @abstractmethod
     def measure(self, network: Calibrated, spec: ArchSpec, validation: CachedImages) -> float:
-        """The score, 0 to 1, of a network that was extracted, alone; see `judge`."""
+        """Score an extracted network, 0 to 1, by itself; see `judge`."""
 
     # --- its searches --------------------------------------------------------------------------------
 
     def settings(self, search: str, ledgers: Mapping[str, Ledger]) -> dict[str, Any]:
-        """What a search depends on, as JSON values; how networks are scored and measured is added to it.
+        """The settings that a search depends on, as JSON values; the engine adds those of scoring and measuring.
 
         Args:
             search: one of `searches`.
-            ledgers: of the searches before it.
+            ledgers: the ledgers of the searches before it, by name.
         """
         return {
             "search": self.config.search.model_dump(mode="json", exclude_none=True),
@@ -229,41 +239,48 @@ class Method(ABC, Generic[AnyConfig]):
 
     @abstractmethod
     def search(self, search: str, record: Record[Any, Any], ledgers: Mapping[str, Ledger]) -> Sequence[str]:
-        """Search to the end, or from the beginning through what the record has.
+        """Search to the end; a resumed search begins again with the scores and measurements that the record has.
 
         Args:
             search: one of `searches`.
-            record: that scores networks, has them measured, and writes the ledger.
-            ledgers: of the searches before it.
+            record: scores networks, has them measured, and writes the ledger.
+            ledgers: the ledgers of the searches before it, by name.
 
         Returns:
-            The keys of the networks that it ends with.
+            The keys of the networks that the search ends with.
+
+        Raises:
+            BudgetError: no network keeps the limits.
         """
 
     @abstractmethod
     def tell(self, ledger: Any) -> tuple[str, int, int]:  # noqa: ANN401 - the method's own
-        """What an unfinished search is doing, how much of it is done, and how much there is."""
+        """Tell what an unfinished search is doing, how much of it is done, and how much there is."""
 
     # --- what it writes ------------------------------------------------------------------------------
 
     def names(self, ledger: Ledger) -> list[str]:
-        """Names of the networks that a search found."""
+        """The names of the networks that a search found."""
         suffix = "" if ledger.search == next(iter(self.searches)) else f"_{ledger.search}"
         return [f"{ledger.name}{suffix}_{number}" for number in range(len(ledger.chosen))]
 
     def details(self, network: ScoredNetwork) -> dict[str, Any]:
-        """What provenance says of a network beside what holds for all that were found."""
+        """Details for the provenance of one network, in addition to those that all networks share."""
         return {}
 
     def write(self, ledger: Ledger, folder: Path, origin: Origin | None) -> Written:
         """Write the specs of the networks that a search found.
 
         Args:
-            ledger: of the search.
-            folder: for its specs.
-            origin: of the networks; None: they are of the space, and no more is said.
+            ledger: the search's ledger.
+            folder: the folder to write or to replace.
+            origin: where the networks come from; None: their specs get no provenance.
+
+        Raises:
+            OutputError: the folder cannot be written.
         """
         rows, values = [], []
+        timed = any(network.measured_ms is not None for network in ledger.found)
         with replacing_folder(folder) as new:
             for name, network in zip(self.names(ledger), ledger.found, strict=True):
                 spec = self.spec(network.key, name)
@@ -276,9 +293,10 @@ class Method(ABC, Generic[AnyConfig]):
                 values.append({"name": name, **network.model_dump(mode="json")})
                 rows.append(
                     (
-                        *(name, format_count(network.macs), format_count(network.params)),
-                        "-" if network.measured_ms is None else f"{network.measured_ms:.3f}",
-                        "-" if network.score is None else f"{network.score:.4f}",
+                        *(name, "-" if network.score is None else f"{network.score:.4f}"),
+                        *(format_count(network.macs), format_count(network.params)),
+                        *(("-" if network.measured_ms is None else f"{network.measured_ms:.3f}",) if timed else ()),
                     )
                 )
-        return Written([folder], ("network", "MACs", "params", "latency (ms)", "score"), rows, {"networks": values})
+        columns = ("network", "score", "MACs", "params", *(("latency (ms)",) if timed else ()))
+        return Written([folder], columns, rows, {"networks": values})

@@ -1,4 +1,4 @@
-"""The search methods, by the names that a configuration has for them; the engine knows none of them."""
+"""The search methods by their names in a configuration; the engine itself imports none of them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CONFIGS: Mapping[object, type[SearchConfig]] = {"scalenet": ScaleNetConfig, "sca
 
 
 def load_config(source: str | Path, changes: Mapping[str, Any] | None = None) -> SearchConfig:
-    """A configuration of any method; see `SearchConfig.load`.
+    """Load a configuration of any method; see `SearchConfig.load`.
 
     Raises:
-        InputError: there is no such file, it is no YAML, or its method is unknown.
+        InputError: there is no such file, it is not YAML, or its method is unknown.
         SpecError: a field is missing, unknown or out of range.
     """
     values = read_config(source, changes or {})
@@ -34,7 +34,7 @@ def load_config(source: str | Path, changes: Mapping[str, Any] | None = None) ->
 
 
 def open_run(config: SearchConfig, folder: str | Path | None, options: RunOptions) -> Run:
-    """A run of the configuration's method in a folder, runs/NAME if none is given; see `Run`."""
+    """Open a run of the configuration's method in a folder, by default runs/NAME; see `Run`, also for errors."""
     from scalenet_zoo.search.driver import Run
     from scalenet_zoo.search.scalenas.method import ScaleNASMethod
     from scalenet_zoo.search.scalenet.method import ScaleNetMethod

@@ -1,4 +1,4 @@
-"""The record of a search: its ledger on disk, the scores that it has asked for, the latencies measured for it."""
+"""The record of a search: its ledger on disk, its scores, and the latencies measured for it."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ if TYPE_CHECKING:
 
 AnyBounds = TypeVar("AnyBounds", bound=SearchBounds)
 OnSave = Callable[[AnyLedger], None]
-"""Told of a search's ledger whenever it is written."""
+"""Called with a search's ledger whenever it is written."""
 
 
 class NetworkScores(Protocol):
-    """What scores networks and remembers the scores on disk: `scoring.Scorer`.
+    """Scores networks and keeps the scores on disk; `scoring.Scorer` does.
 
     Attributes:
-        seconds: spent scoring, in this sitting.
+        seconds: time spent scoring in this session.
     """
 
     seconds: float
 
     @property
     def images_each(self) -> int:
-        """Images that pass forward to score one network: along all paths, and to estimate batch-norm statistics."""
+        """How many images pass forward to score one network, through all paths and for batch-norm statistics."""
         ...
 
     def score(self, keys: Sequence[str]) -> list[float]:
-        """The figure, 0 to 1, of each; they may repeat, and those that have a score cost nothing."""
+        """Score networks, 0 to 1 each; keys may repeat, and networks that have a score already cost nothing."""
         ...
 
 
 class Record(Generic[AnyLedger, AnyBounds]):
-    """Writes down what a search does.
+    """Records what a search does.
 
-    A search that was killed is run again from its beginning: it does the same again, with the scores and measurements
-    that it has. Until it is past the point where it was killed, the file of the earlier sitting is left as it is.
+    A killed search runs again from its beginning and does the same, with the scores and measurements that it already
+    has. The file of the earlier session stays as it is until the search has passed the point where it was killed.
 
     Args:
-        path: of the ledger.
-        first: the ledger before anything was done.
+        path: the ledger's file.
+        first: the ledger before anything is done.
         scorer: scores networks.
-        bounds: what networks cost; with a model of latency, if that is limited.
-        latency: measures and predicts, if latency is limited.
-        on_save: told of every new ledger.
+        bounds: the costs of networks and the limits on them; with a latency model, if latency is limited.
+        latency: measures and predicts latency; None: latency is not limited.
+        on_save: called with every new ledger.
 
     Attributes:
-        ledger: as of now.
-        bounds: as judged by the model of latency that was fitted last.
-        times: milliseconds that this search measured, by key.
+        ledger: the present ledger.
+        bounds: the bounds with the latency model that was fitted last.
+        times: latencies that this search measured, in milliseconds, by key.
 
     Raises:
-        TrainingError: the file holds a search with other settings.
+        TrainingError: the file has a search with other settings.
         SpecError: the file is damaged.
     """
 
@@ -87,13 +87,17 @@ class Record(Generic[AnyLedger, AnyBounds]):
         self._began, self._scored_before = time.monotonic(), scorer.seconds
 
     def run(self, search: Callable[[], Sequence[str]]) -> AnyLedger:
-        """Search to the end; what was ended before is given as it is.
+        """Search to the end; a search that ended in an earlier session is not run again.
 
         Args:
-            search: does it, and gives the keys of the networks that it ends with.
+            search: searches, and returns the keys of the networks that it ends with.
+
+        Returns:
+            The final ledger.
 
         Raises:
             BackendError: latency is limited, and the back end cannot run here.
+            OutputError: the ledger cannot be written.
         """
         if self.earlier and self.earlier.ended:
             self.ledger = self.earlier
@@ -107,15 +111,15 @@ class Record(Generic[AnyLedger, AnyBounds]):
 
     @property
     def evaluations(self) -> int:
-        """Networks scored so far, each counted once."""
+        """How many networks are scored so far; each counts once."""
         return len(self._scores)
 
     def score(self, keys: Sequence[str], generation: int | None = None) -> list[float]:
-        """Scores, 0 to 1; the scorer is asked once for each network.
+        """Score networks, 0 to 1 each; the scorer is called only once for each network.
 
         Args:
-            keys: of the networks.
-            generation: of the new ones; None: times that the ledger was written.
+            keys: the networks' keys.
+            generation: the generation of new networks; None: the number of times that the ledger was written.
         """
         new = [key for key in dict.fromkeys(keys) if key not in self._scores]
         if new:
@@ -124,7 +128,7 @@ class Record(Generic[AnyLedger, AnyBounds]):
         return [self._scores[key] for key in keys]
 
     def affordable(self, keys: Sequence[str], budget: int) -> int:
-        """How many of the networks, from the first on, can be scored before there are `budget` evaluations."""
+        """Count how many of the networks, from the first on, can be scored within `budget` evaluations in all."""
         new: set[str] = set()
         for i, key in enumerate(keys):
             if key not in self._scores:
@@ -134,10 +138,10 @@ class Record(Generic[AnyLedger, AnyBounds]):
         return len(keys)
 
     def measure(self, number: int, keys: Sequence[str]) -> None:
-        """Measure networks as a round of this number, and judge latency anew by all that was measured.
+        """Measure networks as the round `number`, and fit the latency model again to all measurements.
 
         Raises:
-            BackendError: the back end cannot run here, or not one of the networks.
+            BackendError: the back end cannot run here, or cannot run one of the networks.
         """
         assert self.latency is not None
         predicted = self.bounds.costs(keys).latency_ms
@@ -151,7 +155,7 @@ class Record(Generic[AnyLedger, AnyBounds]):
         self._cost(self._networks)
 
     def note(self, **changes: object) -> None:
-        """Change fields of the ledger, which is written later."""
+        """Change fields of the ledger without writing it."""
         self.ledger = self.ledger.model_copy(update=changes)
 
     def save(self, found: Sequence[str] = (), **changes: object) -> None:
@@ -159,7 +163,10 @@ class Record(Generic[AnyLedger, AnyBounds]):
 
         Args:
             found: keys of the networks that the search would end with now.
-            changes: of fields that the method adds.
+            changes: new values of fields that the method adds to the ledger.
+
+        Raises:
+            OutputError: the file cannot be written.
         """
         earlier, number = self.earlier, {key: place for place, key in enumerate(self._networks)} if found else {}
         scoring = self.scorer.seconds - self._scored_before
@@ -177,7 +184,7 @@ class Record(Generic[AnyLedger, AnyBounds]):
         self.on_save(self.ledger)
 
     def _cost(self, networks: Mapping[str, ScoredNetwork | None], generation: int | None = None) -> None:
-        """Write down what networks cost, those that are known and new ones."""
+        """Record the costs of networks, known ones and new ones."""
         if not networks:
             return
         costs = self.bounds.costs(list(networks))
@@ -197,5 +204,5 @@ class Record(Generic[AnyLedger, AnyBounds]):
 
 
 def rng_at(seed: int, *place: int) -> np.random.Generator:
-    """The generator for what is drawn at a place of a search."""
+    """Make the random generator for what is drawn at a position in a search."""
     return np.random.default_rng([seed, *place])

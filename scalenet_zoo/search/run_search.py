@@ -1,8 +1,8 @@
-"""Searching as functions: what the commands `search` and `supernet` do besides printing."""
+"""The functions behind the commands `search` and `supernet`, which only print their results."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,21 +22,24 @@ from scalenet_zoo.supernet.summary import SupernetSummary, trained_supernet
 if TYPE_CHECKING:
     from scalenet_zoo.search.extract import Extracted
     from scalenet_zoo.search.method import Written
+    from scalenet_zoo.search.report.next_commands import NextCommand
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search has ended with.
+    """The result of a search.
 
     Attributes:
-        folder: of the run.
-        written: specs, and of ScaleNet the family, with a table of them.
-        report: the page about it.
+        folder: the run's folder.
+        written: the files written (specs and, for ScaleNet, the family), and a table of the networks.
+        report: the page that reports on the search.
+        commands: the commands for using what was found.
     """
 
     folder: Path
     written: Written
     report: Path
+    commands: Sequence[NextCommand]
 
 
 def run_search(
@@ -54,28 +57,29 @@ def run_search(
     about: Mapping[str, Any] | None = None,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> SearchResult:
-    """Train the supernet, search it, write specs and a report; what is in the folder already is not done again.
+    """Train a supernet, search it, and write specs and a report. Work that is already in the folder is not repeated.
 
     Args:
-        config: what is searched: a YAML file, the name of one of the package, or the configuration itself.
-        output: the folder to write to, or to go on in; None: runs/NAME.
-        data: the data, if not the configuration's.
-        limits: what networks may cost, where it is not what the configuration says: `macs`, `params`, `latency`,
-            `backend`, `threads`.
-        precision: of the networks whose latency is limited, if not the configuration's: fp32, fp16 or int8.
-        supernet: another run, whose supernet is taken instead of training one.
+        config: a YAML file, the name of a packaged configuration, or the configuration itself.
+        output: the folder to write to, or whose run to resume; None: runs/NAME.
+        data: replaces the configuration's data.
+        limits: replace those of the configuration's limits that are named: `macs`, `params`, `latency`, `backend`,
+            `threads`.
+        precision: the precision in which latency is limited: fp32, fp16 or int8; None: the configuration's.
+        supernet: another run whose supernet is used instead of training one.
         workers: processes that load images, for each process that trains.
-        save_every: steps between checkpoints of the supernet, besides those after each epoch.
+        save_every: steps between checkpoints of the supernet, in addition to those after each epoch.
         log_interval: steps between lines of the supernet's log.
-        cpu: stay on the CPU, GPU or not.
-        about: what else to say in the provenance of what is found.
-        on_progress: told what is being done, how much of it is done, and how much there is.
+        cpu: stay on the CPU, even if there is a GPU.
+        about: details to add to the provenance of the networks that are found.
+        on_progress: called with what is being done, how much of it is done, and how much there is.
 
     Raises:
-        InputError: configuration, data and space do not fit, or there is no supernet to be taken.
+        InputError: configuration, data and space do not fit each other, or the other run has no trained supernet.
+        UsageError: networks do not run in this precision on the back end.
         SpecError: a file is damaged.
-        BudgetError: the limits cannot be kept.
-        TrainingError: another run is at work in the folder, or it holds one with another configuration.
+        BudgetError: no network can keep the limits.
+        TrainingError: another run is working in the folder, or the folder has a run with another configuration.
         BackendError: the back end whose latency is limited cannot run here.
         OutputError: a file cannot be written.
     """
@@ -99,9 +103,10 @@ def run_search(
     run = open_run(chosen, output, options)
     written = run.search()
 
-    from scalenet_zoo.search.report.page import write_report
+    from scalenet_zoo.search.report.page import next_commands, write_report
 
-    return SearchResult(run.folder, written, on_main_rank(lambda: write_report(run.folder)))
+    report, commands = on_main_rank(lambda: (write_report(run.folder), next_commands(run.folder)))
+    return SearchResult(run.folder, written, report, commands)
 
 
 def train_supernet(
@@ -111,10 +116,10 @@ def train_supernet(
     data: str | None = None,
     **options: Any,  # noqa: ANN401 - as `RunOptions` has them
 ) -> tuple[Path, SupernetSummary]:
-    """Train the supernet of a search, or go on with it; arguments and errors are those of `run_search`.
+    """Train the supernet of a search, or resume its training; arguments and errors are those of `run_search`.
 
     Returns:
-        The folder of the run, and what the training came to.
+        The folder of the run, and a summary of the training.
     """
     chosen = _check(config, {"data": data})
 
@@ -138,36 +143,36 @@ def extract_found(
     cpu: bool = False,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Extracted:
-    """Write a network of a run's space with the supernet's weights as a model folder: usable without training it.
+    """Write a network of a run's space as a model folder with the supernet's weights, usable without training.
 
-    Batch-norm statistics are estimated anew, and the network is scored.
+    The network's batch-norm statistics are estimated again, and it is scored.
 
     Args:
         run: the folder of a search, or of `train_supernet`.
-        network: that was found, such as NAME_0, or a spec's file; None: a budget is given.
+        network: the name of a network that was found, such as NAME_0, or the file of a spec; None: a budget is given.
         output: the model folder to write; None: the network's name.
-        flops: at most so many MACs, as `"20M"` or a number.
-        latency: at most so long, as `"2ms"` or milliseconds; needs `on`.
-        on: the back end of the latency.
-        threads: CPU threads of the latency; None: as many as torch uses.
-        precision: of the network whose latency it is: fp32, fp16 or int8; None: fp32.
+        flops: a budget of MACs, as `"20M"` or a number.
+        latency: a latency budget, as `"2ms"` or in milliseconds; requires `on`.
+        on: the back end of the latency budget.
+        threads: CPU threads of the latency budget; None: as many as torch uses.
+        precision: the precision of the latency budget: fp32, fp16 or int8; None: fp32.
         workers: processes that load images.
-        cpu: stay on the CPU, GPU or not.
-        on_progress: told what is being done, how much of it is done, and how much there is.
+        cpu: stay on the CPU, even if there is a GPU.
+        on_progress: called with what is being done, how much of it is done, and how much there is.
 
     Raises:
         UsageError: not exactly one of `network`, `flops` and `latency` is given.
-        QuantityError, BudgetError: the budget cannot be read, or is out of the space's range.
+        QuantityError, BudgetError: the budget cannot be read, or is outside the space's range.
         InputError: the run has no trained supernet or no such network, or the data are unfit.
         BackendError: the back end cannot run here.
         SpecError: a file is damaged.
-        TrainingError: the folder holds a run with another configuration.
+        TrainingError: the folder has a run with another configuration.
         OutputError: the model folder cannot be written.
     """
     if [network, flops, latency].count(None) != 2:
-        raise UsageError("found none or several of `network`, `flops` and `latency`, expected one of them")
+        raise UsageError("found none or several of `network`, `flops` and `latency`, expected exactly one")
     if (latency is None) != (on is None) or (latency is None and (threads is not None or precision is not None)):
-        raise UsageError("found `latency`, `on`, `threads` or `precision` alone, expected `latency` with `on`")
+        raise UsageError("found `latency`, `on`, `threads` or `precision`, expected `latency` and `on` together")
     macs = parse_count(flops, "--flops") if isinstance(flops, str) else flops
     budget = parse_ms(latency, "--latency") if isinstance(latency, str) else latency
     timed = check_precision(precision or "fp32", on or "ort-cpu")
@@ -199,10 +204,10 @@ def extract_found(
 
 
 def find_spec(run: Path, name: str) -> ArchSpec:
-    """The spec of a network that a run found, by its name, or of a file.
+    """Load the spec of a network that a run found, by its name, or the spec in a file.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such network and no such file.
         SpecError: the file is damaged.
     """
     folders = [run / "specs", *sorted((run / "baselines").glob("*"))]
@@ -215,7 +220,7 @@ def find_spec(run: Path, name: str) -> ArchSpec:
 
 
 def _check(config: str | Path | SearchConfig, changes: Mapping[str, Any]) -> SearchConfig:
-    """A configuration with changes; what can be seen to be wrong is told before torch is imported."""
+    """Load a configuration with changes, and check what can be checked before torch is imported."""
     given = {name: value for name, value in changes.items() if value}
     chosen = config.changed(given) if isinstance(config, SearchConfig) else load_config(config, given)
     chosen.check()

@@ -1,8 +1,8 @@
-"""Scores: the figure that a supernet's weights give a network, batch-norm statistics estimated anew.
+"""Scores of networks with a supernet's weights, after their batch-norm statistics are estimated again.
 
-key --spec--> network --Method.judge: batch norm of training images--> validation images --> figure
+key --spec--> network --Method.judge: batch norm of training images--> validation images --> score
 |
-scores.jsonl, one line a network: what was scored once costs nothing any more <-----------------+
+scores.jsonl, one line per network: a network is scored only once <-----------------------------+
 """
 
 import json
@@ -39,18 +39,18 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Calibrated:
-    """A network with batch-norm statistics of training images, ready for images as bytes.
+    """A network with batch-norm statistics of training images; it takes images as bytes.
 
     Args:
-        network: on its device; its statistics are estimated anew.
-        spec: of the network.
+        network: a network on its device; its batch-norm statistics are estimated again.
+        spec: the network's spec.
         training: images for the statistics.
-        settings: size of batches, type.
-        fold: whether batch norms become part of the convolutions, which is faster.
+        settings: batch size and number type.
+        fold: whether batch norms are folded into the convolutions, which is faster.
         interface: how images are normalised; None: as for any network of the spec.
 
     Attributes:
-        device: that it computes on.
+        device: the device it computes on.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class Calibrated:
             for values in normalisation(spec, interface or Interface.of(spec))
         )
         parts = -(-len(training) // settings.batch_size)
-        with self._computing():  # every so many images: data lie sorted by class, and a batch should have them all
+        with self._computing():  # strided batches: data are sorted by class, and each batch should have all classes
             reestimate_batch_norm(network, (self._ready(training.images[part::parts]) for part in range(parts)))
             if fold:
                 fold_batch_norm(network)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """What the network gives for images, uint8 (n, channels, height, width)."""
+        """Compute the network's outputs for images, uint8 (n, channels, height, width)."""
         with self._computing():
             output: Tensor = self.network(self._ready(images))
         return output
@@ -92,7 +92,7 @@ class Calibrated:
 
 
 def validation_images(validation: Examples, settings: ScoringSettings) -> Examples:
-    """Those that networks are judged by."""
+    """The validation images that networks are judged by: all of them, or `settings.val_images`."""
     return validation if settings.val_images is None else Part(validation, settings.val_images)
 
 
@@ -102,7 +102,7 @@ class Score(Strict):
     Attributes:
         network: the hash of its architecture, or its key in the space.
         resolution: pixels of its input's height.
-        score: accuracy, or another figure of 0 to 1.
+        score: accuracy, or another metric from 0 to 1.
     """
 
     network: str
@@ -119,10 +119,10 @@ class ScoredWith(Strict):
     """What scores depend on: the first line of `scores.jsonl`.
 
     Attributes:
-        supernet: identity of its weights.
-        space: its hash.
-        training: source, split and number of the images.
-        validation: the same.
+        supernet: identity of the supernet's weights.
+        space: hash of the space.
+        training: source, split and number of the training images.
+        validation: source, split and number of the validation images.
         settings: how networks are scored.
     """
 
@@ -139,27 +139,28 @@ Line = TypeVar("Line", bound=Strict)
 
 
 class Scorer:
-    """Scores networks by a method's supernet: images kept on disk, scores kept on disk, work divided among processes.
+    """Scores networks with a method's supernet, and keeps scores and prepared images on disk.
 
     Processes of torch.distributed share the work: each calls `score` with the same networks, and gets all scores.
 
     Args:
-        method: whose networks these are; its supernet is trained, on the device to compute on.
+        method: the method that the networks belong to; its supernet is trained, and on the device to compute on.
         training: images for batch-norm statistics.
         validation: images to judge by.
-        folder: that keeps scores (`scores.jsonl`) and images (`images`).
-        identity: says which weights the supernet has: a hash of them, say.
+        folder: the folder where scores (`scores.jsonl`) and images (`images`) are kept.
+        identity: identifies the supernet's weights, such as a hash of them.
         workers: processes that read images.
-        broken_limit: images of a split that may be unreadable.
-        on_progress: told of every network.
+        broken_limit: how many images of a split may be unreadable.
+        on_progress: called for every network.
 
     Attributes:
         identity: as given.
-        seconds: spent scoring, in this sitting.
+        seconds: time spent scoring in this session.
 
     Raises:
         InputError: the data are unfit.
-        TrainingError: the folder holds scores of other weights, data or settings.
+        TrainingError: the folder has scores of other weights, data or settings.
+        SpecError: the file of scores is damaged.
         OutputError: the folder cannot be written.
     """
 
@@ -195,15 +196,15 @@ class Scorer:
 
     @property
     def images_each(self) -> int:
-        """Images that pass forward to score one network."""
+        """How many images pass forward to score one network."""
         return self.method.passes * (len(self.training) + len(self.validation))
 
     def score(self, keys: Sequence[str]) -> list[float]:
-        """The figure, 0 to 1, of each network.
+        """Score networks, 0 to 1 each.
 
         Raises:
             InputError: too many images are broken, or the data are unfit.
-            WeightsError: outputs are not finite.
+            WeightsError: a network's outputs are not finite.
             OutputError: scores or images cannot be written.
         """
         start = time.monotonic()
@@ -223,7 +224,7 @@ class Scorer:
         return [self.scores[self._names[key]] for key in keys]
 
     def _score_new(self, networks: Mapping[tuple[str, int], ArchSpec]) -> None:
-        """Score networks by turns of one a process; sorted by cost, those of a turn take about as long."""
+        """Score networks in turns, one network per process; sorted by cost, those of a turn take about equally long."""
         _, world = rank_and_world()
         order = sorted(networks.items(), key=lambda network: network[1].cost.macs)
         for first in range(0, len(order), world):
@@ -246,7 +247,7 @@ class Scorer:
         return Score(network=name, resolution=resolution, score=self.method.judge(spec, *sets[rank]))
 
     def _prepared(self, spec: ArchSpec) -> tuple[CachedImages, CachedImages]:
-        """Training and validation images of a network's resolution; the first process writes them."""
+        """Training and validation images at a network's resolution; the first process writes them."""
         if spec.input.height not in self._sets:
             on_main_rank(lambda: bool(self._read(spec)))
             self._sets[spec.input.height] = self._read(spec)
@@ -263,30 +264,31 @@ class Scorer:
 
 
 def open_scores(path: Path, about: ScoredWith) -> list[Score]:
-    """The scores in a file, which is begun if there is none; a last line that was cut off by a kill is dropped.
+    """Read the scores of a file, or begin the file; a last line that was cut off by a kill is dropped.
 
     Args:
         path: the file.
         about: what the scores depend on.
 
     Raises:
-        TrainingError: the file's scores depend on something else.
+        TrainingError: the scores in the file depend on other weights, data or settings.
         SpecError: a line is damaged.
         OutputError: the file cannot be written.
     """
     try:
         first, *rows = (read_json_lines(path) if path.exists() else []) or [about.model_dump(mode="json")]
     except ValueError as error:
-        raise SpecError(f"{path}: {error}; delete the file to score anew") from None
+        raise SpecError(f"{path}: {error}; delete the file to score all networks again") from None
     found = _line(path, 1, ScoredWith, first)
     if difference := first_difference(found.model_dump(mode="json"), about.model_dump(mode="json")):
         name, theirs, ours = difference
         raise TrainingError(
-            f"{path}: {name}: found scores for {_told(theirs)}, expected {_told(ours)}; delete the file to score anew"
+            f"{path}: {name}: found scores for {_told(theirs)}, expected {_told(ours)};"
+            " delete the file to score all networks again"
         )
     scores = [_line(path, number, Score, row) for number, row in enumerate(rows, 2)]
     whole = "".join(f"{line.model_dump_json()}\n" for line in (found, *scores))
-    if not path.exists() or path.read_bytes() != whole.encode():  # what is added begins on a line of its own
+    if not path.exists() or path.read_bytes() != whole.encode():  # so that new scores begin on a new line
         with replacing(path) as temporary:
             temporary.write_text(whole, encoding="utf-8")
     return scores
@@ -302,10 +304,10 @@ def _line(path: Path, number: int, kind: type[Line], row: dict[str, Any]) -> Lin
 
 
 def append_scores(path: Path, scores: Sequence[Score]) -> None:
-    """Add lines to a file.
+    """Add lines to a file of scores.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     try:
         with path.open("a", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
-"""How networks are scored and timed: sections of a configuration, apart from what uses them.
+"""How networks are scored and timed: sections of a configuration.
 
-So a configuration is read, and what is wrong in it told, before torch is imported.
+They have a module of their own so that a configuration can be read and checked before torch is imported.
 """
 
 from typing import Annotated, Literal
@@ -15,13 +15,15 @@ Whole = Annotated[int, Field(ge=1)]
 
 
 class ScoringSettings(Strict):
-    """How networks are scored, whichever they are.
+    """How networks are scored, whatever the method.
 
     Attributes:
-        bn_images: training images that batch-norm statistics are estimated from, spread evenly over their split.
-        val_images: validation images, spread evenly; null: all.
-        batch_size: images at once, about; batches that statistics are estimated from are of one size, as far as can be.
-        amp: the type that networks compute in where that is safe; no: float32.
+        bn_images: number of training images that batch-norm statistics are estimated from, spread evenly over the
+            split.
+        val_images: number of validation images, spread evenly over the split; null: all.
+        batch_size: approximate number of images per batch; batches that statistics are estimated from are as equal in
+            size as possible.
+        amp: the number type that networks compute in where that is safe; no: float32 throughout.
     """
 
     bn_images: Annotated[int, Field(ge=2)] = 2000
@@ -31,23 +33,23 @@ class ScoringSettings(Strict):
 
 
 class SearchSettings(Strict):
-    """How is searched, by whichever method.
+    """Settings of the search that all methods share.
 
     Attributes:
-        seed: of all that is random.
+        seed: determines everything that is random.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
 
 
 class LatencySettings(Strict):
-    """How latency is modelled and measured, where it is limited.
+    """How latency is modelled and measured, if it is limited.
 
     Attributes:
-        profile: how much of the space is measured before the search.
-        measured: networks that are measured after a round; of ScaleNet's search, of each limited stage.
-        batch: images at once.
-        precision: of the networks; int8 on ort-cpu and openvino.
+        profile: how many layers and networks of the space are measured before the search.
+        measured: number of networks that are measured after each round; for ScaleNet, at each limited stage.
+        batch: images per batch.
+        precision: precision of the networks; int8 only on ort-cpu and openvino.
     """
 
     profile: Plan = Plan(layers=40, networks=40, held_out=12)

@@ -1,6 +1,6 @@
-"""What networks reach that were trained alone, as JSON: `RUN/standalone.json`.
+"""Results of networks that were trained alone, as JSON in `RUN/standalone.json`.
 
-A network may stand there several times, once a seed. They tell how good a found family really is, and whether the
+A network may appear several times, once per seed. The results tell how good a family really is, and whether the
 supernet's scores rank networks as training them alone does.
 """
 
@@ -18,20 +18,20 @@ StandaloneGroup = Literal["found", "compound", "random", "ageing", "known", "ran
 
 
 class StandaloneRow(Strict):
-    """A network that was trained alone, once.
+    """One training of a network alone.
 
     Attributes:
-        group: `found`: of what the search found; `compound`, `random`, `ageing`: of a baseline's; `known`: published,
-            HRNet say; `rank`: drawn to compare rankings.
+        group: `found`: the search found the network; `compound`, `random`, `ageing`: a baseline did; `known`: it is
+            published, like HRNet; `rank`: it was drawn to compare rankings.
         name: the same for all seeds of a network.
-        stage: its scaling stage; multipath networks have none.
-        seed: of this training.
-        macs: of the network.
-        params: of the network.
-        reached: its top-1 accuracy, or mIoU, AP or PCK: what networks of its task are judged by.
-        epochs: that it was trained for.
-        score: by the supernet.
-        latency_ms: measured.
+        stage: its scaling stage; 0 for multipath networks, which have none.
+        seed: the training's seed.
+        macs: number of MACs of the network.
+        params: number of its parameters.
+        reached: the metric of its task: top-1 accuracy, mIoU, AP or PCK, 0 to 1.
+        epochs: length of the training.
+        score: with the supernet's weights, 0 to 1; None: not scored.
+        latency_ms: measured latency in milliseconds; None: not measured.
     """
 
     group: StandaloneGroup
@@ -59,10 +59,10 @@ class TrainedAlone:
     """A network over its seeds.
 
     Attributes:
-        first: one of its rows.
-        reached: the mean.
-        spread: the seeds' standard deviation; 0 of a single one.
-        seeds: how many.
+        first: the first of its rows.
+        reached: mean of the metric over the seeds.
+        spread: standard deviation over the seeds; 0 for a single seed.
+        seeds: number of seeds.
     """
 
     first: StandaloneRow
@@ -72,7 +72,7 @@ class TrainedAlone:
 
 
 def over_seeds(rows: Iterable[StandaloneRow]) -> list[TrainedAlone]:
-    """The networks of some rows, in their order."""
+    """Combine the rows of each network over its seeds; networks keep the order of the rows."""
     networks: dict[tuple[str, str, int], list[StandaloneRow]] = {}
     for row in rows:
         networks.setdefault((row.group, row.name, row.stage), []).append(row)

@@ -1,1 +1,1 @@
-"""Search spaces, as YAML."""
+"""Search spaces, written as YAML files."""

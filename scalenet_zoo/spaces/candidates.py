@@ -1,4 +1,4 @@
-"""A network of ScaleNet's space: a base model under a scaling strategy."""
+"""Candidates of ScaleNet's search: base models under scaling strategies, and their names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.spaces.scalenet import Space
 
 Kernels = tuple[tuple[int, ...], ...]
-"""A base model: the kernels of each stage's layers, as many as there are."""
+"""A base model: the kernels of each stage's layers, without zeros."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class Candidate:
     """A base model under a scaling strategy.
 
     Attributes:
-        kernels: of the base model's layers, (stages, layers), 0 where there is no such layer.
+        kernels: kernels of the base model's layers, (stages, layers); 0 where there is no such layer.
         scaling: the strategy.
     """
 
@@ -31,15 +31,15 @@ class Candidate:
 
     @cached_property
     def key(self) -> str:
-        """Names the network: kernels of each stage, depth, width and resolution, such as `3-5.7-3@1.1x1.2x40`.
+        """The network's name: kernels of each stage, depth, width and resolution, such as `3-5.7-3@1.1x1.2x40`.
 
-        The stage is left out: two stages that share a strategy share its scores.
+        It leaves out the scaling stage, so two stages that share a strategy share its scores.
         """
         return candidate_key(to_kernels(self.kernels), self.scaling.depth, self.scaling.width, self.scaling.resolution)
 
     @classmethod
     def from_key(cls, space: Space, key: str) -> Candidate:
-        """The candidate of a name; its stage is the first that offers its strategy, or 0 where none does."""
+        """Make the candidate of a name; its stage is the first that offers its strategy, or 0 if none does."""
         stages, _, scaling = key.partition("@")
         depth, width, resolution = scaling.split("x")
         figures = float(depth), float(width), int(resolution)
@@ -53,11 +53,11 @@ class Candidate:
 
 
 def candidate_key(kernels: Sequence[Sequence[int]], depth: float, width: float, resolution: int) -> str:
-    """The name of a base model under a strategy; see `Candidate.key`."""
+    """Make the name of a base model under a strategy; see `Candidate.key`."""
     stages = "-".join(".".join(map(str, stage)) for stage in kernels)
     return f"{stages}@{float(depth)!r}x{float(width)!r}x{int(resolution)}"
 
 
 def to_kernels(base: Integers) -> Kernels:
-    """A base model (stages, layers) without the layers that are not there."""
+    """Convert a base model (stages, layers) to tuples of kernels, without the zeros of absent layers."""
     return tuple(tuple(int(kernel) for kernel in row if kernel) for row in base)

@@ -8,12 +8,12 @@
     depths: [2, 3, 4, 5]
     groups: {depths: [[2, 3], [3, 4], [4, 5]], fusion: [0.2, 0.5, 0.8]}
 
-A topology is what is searched: the blocks of every branch of every module, and which branches feed which after each
-step. It is valid if every branch of every module has a way to the output, besides what `spec.Module` demands. With a
-segmentation head, which reads all branches, that is so by itself, since a branch always keeps itself; with a pose head,
-which reads the highest-resolution branch alone, the other branches of the last module must feed it, directly or
-through each other. Where one does not, it is switched on after that branch's last step. Single blocks and paths that
-nobody reads are allowed, as in two published networks.
+The search varies the topology: the blocks of every branch of every module, and which branches feed which after each
+step. In addition to what `spec.Module` requires, a topology is valid if every branch of every module leads to the
+output. A segmentation head reads all branches, and a branch always keeps itself, so all topologies are valid. A pose
+head reads only the highest-resolution branch, so the other branches of the last module must feed it, directly or
+through each other. A branch that does not gets a path to it after the highest-resolution branch's last step. Single
+blocks and paths whose output nothing reads are allowed, as in two published networks.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Topologies:
     """Topologies of multipath networks: n of them, or one without the first axis.
 
     Attributes:
-        depth: blocks of each branch, (n, modules, 4), 0 where there is no branch.
-        fusion: which branches feed which, (n, modules, to, step, from); true at to = from while the branch goes on.
+        depth: blocks of each branch, (n, modules, 4); 0 where there is no branch.
+        fusion: which branches feed which, (n, modules, to, step, from); true at to = from in the steps of the branch.
     """
 
     depth: Integers
@@ -67,22 +67,22 @@ class Topologies:
         return len(self.depth)
 
     def __getitem__(self, which: int | slice | list[int] | Integers | Bools | None) -> Topologies:
-        """Some of n, one of them, or, by None, one as the only one of n."""
+        """Select some topologies or one; None adds the first axis to a single topology."""
         return Topologies(self.depth[which], self.fusion[which])
 
     @classmethod
     def joined(cls, parts: Sequence[Topologies]) -> Topologies:
-        """All of several, in order."""
+        """Join several sets of topologies, in order."""
         return cls(np.concatenate([part.depth for part in parts]), np.concatenate([part.fusion for part in parts]))
 
 
 @dataclass(frozen=True)
 class Group:
-    """A part of the space to draw from.
+    """A group of topologies, for grouped sampling (ScaleNAS, AutoML-Conf 2022).
 
     Attributes:
-        depths: that each branch draws from.
-        fusion: the probability of a path.
+        depths: the depths that each branch is drawn from.
+        fusion: the probability of each path.
     """
 
     depths: tuple[int, ...]
@@ -90,7 +90,7 @@ class Group:
 
 
 class Groups(Strict):
-    """Depth ranges times probabilities of a path; the defaults are the paper's nine, for its depths."""
+    """All groups: each range of depths with each probability of a path; the defaults are the paper's nine groups."""
 
     depths: Annotated[tuple[Annotated[tuple[Depth, ...], Field(min_length=1)], ...], Field(min_length=1)] = (
         (2, 3),
@@ -106,15 +106,15 @@ class Groups(Strict):
 
 
 class MultipathSpace(SpaceFile):
-    """Multipath networks to choose from.
+    """A search space of multipath networks.
 
     Attributes:
         width: channels of the highest-resolution branch.
-        head: what the networks are for.
-        modules: with 2, 3 and 4 branches.
-        input: the image that costs are stated for.
-        depths: blocks that a branch may have.
-        groups: to sample from.
+        head: the networks' head, which is also their task.
+        modules: the numbers of modules with 2, 3 and 4 branches.
+        input: the image for which costs are computed.
+        depths: the numbers of blocks that a branch may have.
+        groups: the groups to sample from.
     """
 
     packaged: ClassVar[str] = "scalenas"
@@ -129,7 +129,7 @@ class MultipathSpace(SpaceFile):
     @classmethod
     def _three(cls, modules: tuple[int, ...]) -> tuple[int, ...]:
         if len(modules) != BRANCHES - 1:
-            raise ValueError("expected three numbers, of modules with 2, 3 and 4 branches")
+            raise ValueError("expected three numbers: of modules with 2, with 3 and with 4 branches")
         return modules
 
     @field_validator("depths")
@@ -142,8 +142,8 @@ class MultipathSpace(SpaceFile):
     @field_validator("groups")
     @classmethod
     def _of_its_depths(cls, groups: Groups, info: ValidationInfo) -> Groups:
-        """Where nothing is said, each group has two neighbouring depths."""
-        if "depths" in groups.model_fields_set or "depths" not in info.data:  # the depths are wrong, as will be said
+        """By default, each group has two neighbouring depths."""
+        if "depths" in groups.model_fields_set or "depths" not in info.data:  # invalid depths are reported elsewhere
             return groups
         depths = info.data["depths"]
         return groups.model_copy(update={"depths": tuple(pairwise(depths)) or (depths,)})
@@ -155,44 +155,44 @@ class MultipathSpace(SpaceFile):
                 raise ValueError(f"groups.depths: found {list(depths)}, expected some of {list(self.depths)}")
         return self
 
-    # --- what is there ------------------------------------------------------------------------------
+    # --- branches and paths -------------------------------------------------------------------------
 
     @cached_property
     def branches(self) -> tuple[int, ...]:
-        """Branches of each module."""
+        """The number of branches of each module."""
         return tuple(branches for branches, count in enumerate(self.modules, start=2) for _ in range(count))
 
     @cached_property
     def _there(self) -> Bools:
-        """Whether a module has a branch, (modules, 4)."""
+        """Which branches each module has, (modules, 4)."""
         there: Bools = np.arange(BRANCHES) < np.array(self.branches)[:, None]
         return there
 
     @cached_property
     def connections(self) -> Bools:
-        """Which paths there may be, (modules, to, step, from)."""
+        """Which paths a topology may have, (modules, to, step, from)."""
         both = self._there[:, :, None] & self._there[:, None, :] & ~np.eye(BRANCHES, dtype=bool)
         steps = np.arange(FUSION_STEPS) < self.depths[-1]
         return both[:, :, None, :] & steps[:, None]
 
     @property
     def largest(self) -> Topologies:
-        """The one with all blocks and paths: every network of the space is a part of it."""
+        """The topology with all blocks and paths; every network of the space is a part of it."""
         return self.canonical(np.full_like(self._there, self.depths[-1], dtype=np.int64), self.connections)
 
     @property
     def smallest(self) -> Topologies:
-        """The one with the fewest blocks and no path that can be left out."""
+        """The topology with the fewest blocks and only the paths that validity requires."""
         return self.canonical(
             np.full_like(self._there, self.depths[0], dtype=np.int64), np.zeros_like(self.connections)
         )
 
     def canonical(self, depth: Integers, fusion: Bools) -> Topologies:
-        """Any arrays as valid topologies; what is valid already stays as it is.
+        """Turn any arrays into valid topologies; valid topologies stay as they are.
 
         Args:
-            depth: (..., modules, 4), values where there is no branch do not matter.
-            fusion: (..., modules, to, step, from), values at to = from and where there is no path do not matter.
+            depth: (..., modules, 4); values where there is no branch do not matter.
+            fusion: (..., modules, to, step, from); values at to = from and where no path can be do not matter.
         """
         depth = np.where(self._there, depth, 0)
         goes_on = np.arange(FUSION_STEPS) < depth[..., None]
@@ -207,13 +207,13 @@ class MultipathSpace(SpaceFile):
     # --- sampling -----------------------------------------------------------------------------------
 
     def sample_group(self, rng: np.random.Generator, group: Group, count: int) -> Topologies:
-        """Topologies of a group: depths uniformly, each path with the group's probability."""
+        """Draw topologies of a group: depths uniformly, each path with the group's probability."""
         shape = (count, len(self.branches), BRANCHES)
         depth = rng.choice(group.depths, shape)
         return self.canonical(depth, rng.random((*shape, FUSION_STEPS, BRANCHES)) < group.fusion)
 
     def sample(self, rng: np.random.Generator, count: int) -> Topologies:
-        """Topologies, each of a group of its own, which are equally likely."""
+        """Draw topologies, each from a group that is drawn for it; all groups are equally likely."""
         groups = self.groups.all
         chosen = rng.integers(len(groups), size=count)
         by_group = Topologies.joined(
@@ -225,16 +225,16 @@ class MultipathSpace(SpaceFile):
 
     @cached_property
     def gene_options(self) -> tuple[int, ...]:
-        """How many values each gene of a genome may take: those of depths, then those of paths."""
+        """The number of values that each gene of a genome may take: genes of depths, then genes of paths."""
         return (len(self.depths),) * int(self._there.sum()) + (2,) * int(self.connections.sum())
 
     def encode(self, topologies: Topologies) -> Integers:
-        """Topologies as genomes (n, genes): the places of depths among `depths`, then 1 for a path, else 0."""
+        """Encode topologies as genomes (n, genes): indices in `depths`, then 1 for each path that exists, else 0."""
         places = np.searchsorted(self.depths, topologies.depth[:, self._there])
         return np.concatenate([places, topologies.fusion[:, self.connections]], axis=1, dtype=np.int64)
 
     def decode(self, genomes: Integers) -> Topologies:
-        """Genomes (n, genes) as topologies; genes of paths past a branch's depth do not matter."""
+        """Decode genomes (n, genes) to topologies; genes of paths past a branch's depth do not matter."""
         shape = (len(genomes), len(self.branches), BRANCHES)
         depth, fusion = np.zeros(shape, dtype=np.int64), np.zeros((*shape, FUSION_STEPS, BRANCHES), dtype=bool)
         places, paths = np.split(genomes, [self._there.sum()], axis=1)
@@ -243,16 +243,16 @@ class MultipathSpace(SpaceFile):
         return self.canonical(depth, fusion)
 
     def keys(self, topologies: Topologies) -> list[str]:
-        """A name for each, the same for the same topology: digits of the depths, paths as bits in hexadecimal."""
+        """Name each topology: the digits of its depths, then its paths as bits in hexadecimal."""
         depths = topologies.depth[:, self._there]
         paths = np.packbits(topologies.fusion[:, self.connections], axis=1)
         return [f"{''.join(map(str, row))}-{bits.tobytes().hex()}" for row, bits in zip(depths, paths, strict=True)]
 
     def from_keys(self, keys: Sequence[str]) -> Topologies:
-        """The topologies that `keys` gave names to.
+        """Make topologies from the names that `keys` gave them.
 
         Raises:
-            InputError: a name is not one of the space's.
+            InputError: a name is not valid, or names a topology outside of the space.
         """
         branches, paths = int(self._there.sum()), int(self.connections.sum())
         depth = np.zeros((len(keys), *self._there.shape), dtype=np.int64)
@@ -265,21 +265,21 @@ class MultipathSpace(SpaceFile):
                 fusion[n][self.connections] = np.unpackbits(packed)[:paths]
             except ValueError:  # not digits, or too few or too many
                 raise InputError(
-                    f"{key!r}: found no name of a topology, expected {branches} depths and {paths} paths"
-                    f" as the space {self.name} has"
+                    f"{key!r}: found no name of a topology, expected {branches} depths and {paths} paths,"
+                    f" as in the space {self.name}"
                 ) from None
         topologies = self.canonical(depth, fusion)
         for key, again, chosen in zip(keys, self.keys(topologies), depth[:, self._there], strict=True):
             if key != again or not set(chosen.tolist()) <= set(self.depths):
                 raise InputError(
-                    f"{key!r}: found a topology that is not of the space {self.name}, expected one that is"
+                    f"{key!r}: found a topology outside of the space {self.name}, expected one of its topologies"
                 )
         return topologies
 
     # --- networks -----------------------------------------------------------------------------------
 
     def to_modules(self, topology: Topologies) -> tuple[Module, ...]:
-        """One topology as a spec's modules."""
+        """Convert one topology to the modules of a spec."""
         return tuple(
             Module(
                 depth=tuple(depth[:branches].tolist()),
@@ -292,14 +292,14 @@ class MultipathSpace(SpaceFile):
         )
 
     def from_modules(self, modules: Sequence[Module]) -> Topologies:
-        """The topology of a spec's modules.
+        """Convert the modules of a spec to a topology.
 
         Raises:
-            InputError: it is not one of the space.
+            InputError: it is not a topology of the space.
         """
         if (found := tuple(len(module.depth) for module in modules)) != self.branches:
             raise InputError(
-                f"modules: found {list(found)} branches, expected {list(self.branches)} as the space {self.name} has"
+                f"modules: found {list(found)} branches, expected {list(self.branches)}, as in the space {self.name}"
             )
         depth = np.zeros((len(modules), BRANCHES), dtype=np.int64)
         fusion = np.zeros((len(modules), BRANCHES, FUSION_STEPS, BRANCHES), dtype=bool)
@@ -307,34 +307,38 @@ class MultipathSpace(SpaceFile):
             if not set(module.depth) <= set(self.depths):
                 raise InputError(
                     f"modules.{m}.depth: found {list(module.depth)},"
-                    f" expected some of {list(self.depths)} as the space {self.name} has"
+                    f" expected some of {list(self.depths)}, as in the space {self.name}"
                 )
             depth[m, :branches] = module.depth
             fusion[m, :branches, :, :branches] = module.fusion
         topology = self.canonical(depth, fusion)
         if (topology.fusion != fusion).any():  # a spec's module is canonical otherwise
             raise InputError(
-                f"modules.{len(modules) - 1}.fusion: found a branch that feeds no output,"
-                " expected a way to the highest-resolution branch, which the pose head reads, from every other"
+                f"modules.{len(modules) - 1}.fusion: found a branch that feeds no output, expected every branch to lead"
+                " to the highest-resolution branch, which the pose head reads"
             )
         return topology
 
     def network(self, topology: Topologies) -> MultipathNetwork:
-        """One topology, as a network."""
+        """Convert one topology to the network part of a spec."""
         return MultipathNetwork(width=self.width, head=self.head, modules=self.to_modules(topology))
 
     def spec(self, topology: Topologies, classes: int, name: str = "candidate", image: Input | None = None) -> ArchSpec:
-        """One topology, as a spec, for images of the space's size or of another."""
+        """Make the spec of one topology, for images of the space's size or for `image`."""
         provenance = Provenance(source=f"the space {self.name}")
         return ArchSpec.create(name, self.head, image or self.input, classes, self.network(topology), provenance)
 
     def cost(self, topologies: Topologies, classes: int) -> MultipathCost:
-        """What the networks of n topologies cost."""
+        """Compute the cost of the networks of n topologies.
+
+        Raises:
+            BudgetError: a cost does not fit in 64 bits.
+        """
         return multipath_cost(topologies.depth, topologies.fusion, self.width, self.head, self.input, classes)
 
 
 def _read_by_first(fusion: Bools) -> Bools:
-    """Which branches' inputs the first branch's output depends on, (..., 4), in a module (..., to, step, from)."""
+    """Mark the branches whose inputs the first branch's output depends on, (..., 4), in (..., to, step, from)."""
     read = np.zeros((*fusion.shape[:-3], BRANCHES), dtype=bool)
     read[..., 0] = True
     for step in reversed(range(FUSION_STEPS)):

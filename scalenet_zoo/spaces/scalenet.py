@@ -9,9 +9,9 @@
       - {stage: 0, depth: [1.0], width: [1.0], resolution: [224]}
       - {stage: 1, depth: [1.04, 1.08], width: [1.04, 1.08], resolution: [224, 240, 256]}
 
-A base model is an integer array of its kernels, (stages, layers), 0 where a stage has no such layer: what
-`Population` takes. A genome is the same as a vector of choices: for each stage the place of its depth among
-`depths`, then for each layer the place of its kernel among `kernels`, 0 where there is no such layer.
+A base model is an integer array of its kernels, (stages, layers), with 0 where a stage has no such layer; `Population`
+takes it in this form. A genome holds the same as a vector of choices: for each stage, the index of its depth in
+`depths`, then for each layer the index of its kernel in `kernels`, with 0 where there is no such layer.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True, order=True)
 class Scaling:
-    """A scaling strategy: what a base model becomes at a scaling stage.
+    """A scaling strategy: how a base model is scaled at a scaling stage.
 
     Attributes:
         stage: s; the network should cost 2^s times the base model.
@@ -74,21 +74,21 @@ class Scaling:
     resolution: int
 
     def to_strategy(self, name: str) -> Strategy:
-        """The same for a family file."""
+        """Convert to the form that a family file holds."""
         return Strategy(
             name=name, stage=float(self.stage), depth=self.depth, width=self.width, resolution=self.resolution
         )
 
 
 class Stage(Strict):
-    """What a stage of the base model may be.
+    """The choices for a stage of the base model.
 
     Attributes:
-        channels: of all its layers.
-        stride: of its first layer.
+        channels: channels of all its layers.
+        stride: stride of its first layer.
         expand: hidden channels per input channel of a layer.
-        depths: how many layers it may have.
-        kernels: that each layer chooses from.
+        depths: the numbers of layers that it may have.
+        kernels: the kernels that each layer may have.
         scales_depth: whether depth applies to it.
     """
 
@@ -106,7 +106,7 @@ class Stage(Strict):
 
 
 class ScalingStage(Strict):
-    """The multipliers and resolutions of a scaling stage."""
+    """The multipliers and resolutions that a scaling stage may combine."""
 
     stage: Annotated[int, Field(ge=0, le=20)]
     depth: Annotated[tuple[Multiplier, ...], Field(min_length=1)]
@@ -128,13 +128,13 @@ class ScalingStage(Strict):
 
 
 class Space(SpaceFile):
-    """Base models and scaling strategies to choose from.
+    """A search space of base models and scaling strategies.
 
     Attributes:
-        stem, head, activation, gate, padding, norm_eps, squeeze: of every network, as in a family file.
-        stages: of the base model.
-        scaling: the first is stage 0, the base model itself; each later one is larger.
-        divisor: channels are multiples of it; 1: rounded up, as in the paper.
+        stem, head, activation, gate, padding, norm_eps, squeeze: the same for every network, as in a family file.
+        stages: the choices for each stage of the base model.
+        scaling: the choices for each scaling stage; the first is stage 0, the base model itself.
+        divisor: channels are multiples of it; 1: channels are rounded up, as in the paper.
         scales_head: whether width applies to the head as well.
         scales_stem: whether width applies to the stem.
     """
@@ -165,26 +165,26 @@ class Space(SpaceFile):
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
-        """The largest network is one that can be: so are all others."""
+        """Check that the largest network is valid; then all others are."""
         if (layers := sum(self.positions(stage) for stage in range(len(self.stages)))) > LAYERS:
             raise ValueError(
-                f"found {layers:,} layers, all stages' largest depths times the depth {self.deepest:g},"
+                f"found {layers:,} layers in the largest network (depth multiplier {self.deepest:g}),"
                 f" expected at most {LAYERS:,}"
             )
         try:
             self.largest_spec(classes=1)
         except SpecError as error:
-            raise ValueError(f"found that the largest network cannot be: {error}") from None
+            raise ValueError(f"found that the largest network is not valid: {error}") from None
         return self
 
     @property
     def resolution(self) -> int:
-        """Pixels of the base model's input."""
+        """The base model's resolution, in pixels."""
         return self.scaling[0].resolution[0]
 
     @property
     def longest(self) -> int:
-        """Layers that a stage of a base model has at most."""
+        """The most layers that a stage of a base model may have."""
         return max(max(stage.depths) for stage in self.stages)
 
     @property
@@ -199,16 +199,16 @@ class Space(SpaceFile):
 
     @property
     def resolutions(self) -> tuple[int, ...]:
-        """All resolutions, from the smallest."""
+        """All resolutions, in rising order."""
         return tuple(sorted({resolution for stage in self.scaling for resolution in stage.resolution}))
 
     def positions(self, stage: int) -> int:
-        """Layers that a stage has at most in a scaled network."""
+        """The most layers that a stage may have in a scaled network."""
         most = max(self.stages[stage].depths)
         return int(scale_depth(most, self.deepest)) if self.stages[stage].scales_depth else most
 
     def scalings(self, stage: int) -> list[Scaling]:
-        """All strategies of a scaling stage.
+        """List all strategies of a scaling stage.
 
         Raises:
             InputError: the space has no such stage.
@@ -218,12 +218,12 @@ class Space(SpaceFile):
                 return [Scaling(stage, *values) for values in product(each.depth, each.width, each.resolution)]
         raise InputError(
             f"stage: found {stage}, expected one of {', '.join(str(each.stage) for each in self.scaling)},"
-            f" which the space {self.name} has"
+            f" the stages of the space {self.name}"
         )
 
     @property
     def unscaled(self) -> Scaling:
-        """The base model as it is."""
+        """The strategy of stage 0, which leaves the base model as it is."""
         return self.scalings(0)[0]
 
     @property
@@ -244,15 +244,19 @@ class Space(SpaceFile):
 
     @property
     def largest_scaling(self) -> Scaling:
-        """The largest multipliers and resolution of all stages, together."""
+        """The largest depth, width and resolution of all stages, combined."""
         return Scaling(self.scaling[-1].stage, self.deepest, self.widest, self.resolutions[-1])
 
     def largest_spec(self, classes: int, in_channels: int = 3) -> ArchSpec:
-        """The largest base model under the largest multipliers: every network of the space is a part of it."""
+        """Make the largest base model under the largest multipliers; every network of the space is a part of it.
+
+        Raises:
+            SpecError: the network exceeds the bounds of a spec.
+        """
         return self.spec(self.largest, self.largest_scaling, classes, self.name, in_channels)
 
     def sample(self, rng: np.random.Generator, count: int) -> Integers:
-        """Base models, (count, stages, layers): the depths, then the kernels of each stage uniformly."""
+        """Draw base models, (count, stages, layers): for each stage a depth, then kernels, all uniformly."""
         kernels = np.zeros((count, len(self.stages), self.longest), dtype=np.int64)
         for s, stage in enumerate(self.stages):
             layers = rng.choice(stage.depths, count)
@@ -262,7 +266,7 @@ class Space(SpaceFile):
 
     @cached_property
     def gene_options(self) -> tuple[int, ...]:
-        """How many values each gene of a genome may take, in order."""
+        """The number of values that each gene of a genome may take, in order."""
         return tuple(
             options
             for stage in self.stages
@@ -270,7 +274,7 @@ class Space(SpaceFile):
         )
 
     def encode(self, kernels: Integers) -> Integers:
-        """Base models (n, stages, layers) as genomes (n, genes)."""
+        """Encode base models (n, stages, layers) as genomes (n, genes)."""
         columns = []
         for s, stage in enumerate(self.stages):
             layers = np.count_nonzero(kernels[:, s], axis=1)
@@ -280,7 +284,7 @@ class Space(SpaceFile):
         return np.stack(columns, axis=1)
 
     def decode(self, genomes: Integers) -> Integers:
-        """Genomes (n, genes) as base models (n, stages, layers); genes of layers that are not there do not matter."""
+        """Decode genomes (n, genes) to base models (n, stages, layers); genes of absent layers do not matter."""
         kernels = np.zeros((len(genomes), len(self.stages), self.longest), dtype=np.int64)
         at = 0
         for s, stage in enumerate(self.stages):
@@ -292,14 +296,14 @@ class Space(SpaceFile):
         return kernels
 
     def to_array(self, kernels: Sequence[Sequence[int]]) -> Integers:
-        """A base model (stages, layers) from the kernels of each stage's layers, as many as there are."""
+        """Make a base model (stages, layers) from lists of the kernels of each stage's layers."""
         array = np.zeros((len(self.stages), self.longest), dtype=np.int64)
         for row, chosen in zip(array, kernels, strict=True):
             row[: len(chosen)] = chosen
         return array
 
     def base_model(self, kernels: Integers) -> FamilyBase:
-        """A base model (stages, layers), for a family file."""
+        """Convert a base model (stages, layers) to the form that a family file holds."""
         stages = (
             BaseStage(
                 channels=stage.channels,
@@ -323,7 +327,7 @@ class Space(SpaceFile):
         )
 
     def network(self, kernels: Integers, scaling: Scaling) -> MBConvNetwork:
-        """A base model (stages, layers), scaled."""
+        """Scale a base model (stages, layers) to the network part of a spec."""
         return scale_network(
             self.base_model(kernels), scaling.depth, scaling.width, self.divisor, self.scales_head, self.scales_stem
         )
@@ -331,7 +335,7 @@ class Space(SpaceFile):
     def family(
         self, kernels: Integers, scalings: Sequence[Scaling], classes: int, name: str, provenance: Provenance
     ) -> Family:
-        """A base model (stages, layers) with a strategy a stage, as a family; its networks are called NAME_s0, ..."""
+        """Make a family of a base model (stages, layers) and one strategy per stage; its networks are NAME_s0, ..."""
         return Family(
             name=name,
             classes=classes,
@@ -346,14 +350,18 @@ class Space(SpaceFile):
     def spec(
         self, kernels: Integers, scaling: Scaling, classes: int, name: str = "candidate", in_channels: int = 3
     ) -> ArchSpec:
-        """A base model (stages, layers), scaled, as a spec."""
+        """Scale a base model (stages, layers) to a spec.
+
+        Raises:
+            SpecError: the network exceeds the bounds of a spec.
+        """
         family = self.family(kernels, [scaling], classes, name, Provenance(source=f"the space {self.name}"))
         return apply_strategy(family, scaling.to_strategy(name), in_channels=in_channels)
 
     def population(
         self, bases: Integers, scalings: Sequence[Scaling], classes: int, in_channels: int = 3
     ) -> Population:
-        """N base models (N, stages, layers) under M strategies, to be costed."""
+        """Combine N base models (N, stages, layers) with M strategies, to compute their costs."""
         family = self.family(bases[0], [self.unscaled], classes, self.name, Provenance(source=""))
         depth, width, resolution = np.array([(s.depth, s.width, s.resolution) for s in scalings]).T
         return Population(family, bases, depth, width, resolution, in_channels=in_channels)

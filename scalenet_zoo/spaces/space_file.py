@@ -1,4 +1,4 @@
-"""Search spaces as YAML files."""
+"""The YAML files that hold search spaces."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ from scalenet_zoo.core.packaged import read_packaged
 
 
 class SpaceFile(Strict):
-    """A search space as a YAML file.
+    """Base of search spaces, which are read from YAML files.
 
     Attributes:
-        packaged: the folder with the spaces of this kind that come with the package.
-        name: of the space.
+        packaged: the folder of the spaces of this kind that come with the package.
+        name: the space's name.
     """
 
     packaged: ClassVar[str]
@@ -24,10 +24,10 @@ class SpaceFile(Strict):
 
     @classmethod
     def load(cls, source: str | Path) -> Self:
-        """A space of the package by its name, or a YAML file of one.
+        """Load a space of the package by its name, or any space by the path of its YAML file.
 
         Raises:
-            InputError: there is no such space or file, or it is no YAML.
+            InputError: there is no such space or file, or it is not valid YAML.
             SpecError: a field is missing, unknown or out of range.
         """
         _, values = read_packaged(Path(str(files("scalenet_zoo.spaces"))) / "packaged" / cls.packaged, source, "space")
@@ -35,7 +35,7 @@ class SpaceFile(Strict):
 
     @classmethod
     def from_values(cls, values: object, source: str) -> Self:
-        """A space from what a YAML file holds; `source` names it in errors.
+        """Make a space from the content of a YAML file; `source` names it in errors.
 
         Raises:
             SpecError: a field is missing, unknown or out of range.
@@ -45,5 +45,5 @@ class SpaceFile(Strict):
 
     @cached_property
     def hash(self) -> str:
-        """The sha256 of all but the name."""
+        """The sha256 of all fields but the name."""
         return hashlib.sha256(self.model_dump_json(exclude={"name"}).encode()).hexdigest()

@@ -1,1 +1,1 @@
-"""Weight-sharing networks: elastic layers, the super-supernet, samplers, training, batch-norm re-estimation."""
+"""Supernets, whose networks share weights: elastic layers, samplers, training and inheritance."""

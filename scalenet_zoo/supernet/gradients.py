@@ -1,4 +1,4 @@
-"""The parts of a supernet's weights that are in use, and the sum of the gradients of a step's networks."""
+"""Windows, the parts of a supernet's weights in use, and the sum of gradients over a step's networks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Slices = tuple[slice, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """A part of a parameter that is in use.
+    """The part of a parameter that the active network uses.
 
     Attributes:
-        full: the parameter.
-        index: of the part.
-        view: the part, a leaf that gradients are collected in.
+        full: the whole parameter.
+        index: the slices of the part.
+        view: the part, a leaf tensor that collects gradients.
     """
 
     full: nn.Parameter
@@ -31,26 +31,26 @@ class Window:
 
 @dataclass
 class Gradients:
-    """The sum of the gradients of a step's networks.
+    """The sum of gradients over the networks of a step.
 
-    Its networks all take their windows from the same side, so of two windows of a weight the larger holds the smaller:
-    each weight has one window, the largest, and what lies outside is not touched.
+    All networks of a step take their windows from the same side, so of two windows of a weight the larger contains the
+    smaller. Thus each weight has one window, the largest, and weights outside of it do not change.
 
     Attributes:
-        parts: by parameter, the largest window, and its gradient.
+        parts: by parameter, the largest window and its gradient.
     """
 
     parts: dict[nn.Parameter, tuple[Slices, Tensor]] = field(default_factory=dict)
 
     def add(self, windows: Iterable[Window]) -> None:
-        """Take what the backward pass left in the windows' views, which last longer than a step."""
+        """Add the gradients that a backward pass left in the windows' views, and clear them there."""
         for window in windows:
             gradient, window.view.grad = window.view.grad, None
             if gradient is not None:
                 self._add(window.full, window.index, gradient)
 
     def cover(self, windows: Iterable[Window]) -> None:
-        """Make room for the windows of networks that run in other processes."""
+        """Add zero gradients for the windows of networks that run in other processes."""
         for window in windows:
             if not self._holds(window.full, window.index):
                 self._add(window.full, window.index, torch.zeros_like(window.view))
@@ -73,14 +73,14 @@ class Gradients:
         self.parts[full] = known, total
 
     def clip(self, norm: float) -> None:
-        """Shorten them to a norm that is at most this."""
+        """Scale the gradients down so that their joint norm is at most `norm`."""
         gradients = [gradient for _, gradient in self.parts.values()]
         total = torch.nn.utils.get_total_norm(gradients)
         for gradient in gradients:
             gradient *= (norm / (total + 1e-6)).clamp(max=1.0)
 
     def average(self) -> None:
-        """Take the mean over all processes, which hold the same windows in the same order: one exchange for all."""
+        """Take the mean over all processes, in one exchange; they must hold the same windows in the same order."""
         gradients = [gradient for _, gradient in self.parts.values()]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         torch.distributed.all_reduce(flat)
@@ -90,7 +90,7 @@ class Gradients:
 
 
 def step_along(optimizer: torch.optim.Optimizer, gradients: Gradients) -> None:
-    """Take a step of any optimiser along gradients of whole parameters; those that have none stay as they are."""
+    """Take a step of any optimiser along gradients of whole parameters; parameters without a gradient do not change."""
     for parameter, (_, gradient) in gradients.parts.items():
         parameter.grad = gradient
     optimizer.step()

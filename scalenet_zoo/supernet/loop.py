@@ -1,10 +1,10 @@
-"""Training of a supernet: the loop of `training/loop.py`, with what ScaleNet's and ScaleNAS's have in common.
+"""Training of a supernet: the loop of `training/loop.py`, with what ScaleNet's and ScaleNAS's supernets share.
 
     batch --> the step's networks, one after another --losses--> windows' gradients --> optimiser --> shared weights
                    ^
                 sampler (seed, step)
 
-Every process works on the same architectures in a step, each on its share of the images, or each on its own.
+In a step, all processes train the same architectures on their shares of the images, or each process trains its own.
 """
 
 from __future__ import annotations
@@ -46,16 +46,21 @@ if TYPE_CHECKING:
 
 
 def load_supernet(supernet: ScaleNetSupernet | ScaleNASSupernet, run: Path) -> SupernetSummary:
-    """Load a trained supernet from its folder.
+    """Load the weights of a trained supernet from its folder.
+
+    Args:
+        supernet: gets the weights, in place.
+        run: the folder of the supernet, RUN/supernet.
 
     Raises:
-        WeightsError: it is damaged, or of another space.
+        SpecError: the summary cannot be read.
+        WeightsError: the weights are damaged, or the supernet is of another space.
     """
     summary = SupernetSummary.load(run / SUMMARY)
     if summary.space_hash != supernet.space.hash:
         raise WeightsError(f"{run}: found a supernet of another space, expected {supernet.space.name}")
     if not (run / SUPERNET_WEIGHTS).is_file() or file_sha256(run / SUPERNET_WEIGHTS) != summary.weights_sha256:
-        raise WeightsError(f"{run / SUPERNET_WEIGHTS}: is damaged or missing, expected what {SUMMARY} was written with")
+        raise WeightsError(f"{run / SUPERNET_WEIGHTS}: is damaged or missing, expected the file that {SUMMARY} names")
     weights, _ = read_weights(run / SUPERNET_WEIGHTS)
     try:
         supernet.load_state_dict(weights)
@@ -66,11 +71,11 @@ def load_supernet(supernet: ScaleNetSupernet | ScaleNASSupernet, run: Path) -> S
 
 
 def interface_of(settings: LoopSettings, spec: ArchSpec) -> Interface:
-    """How images are prepared for a supernet's networks: as for the network that it inherits from, if there is one.
+    """Say how to prepare images for a supernet's networks: as for the network that it inherits from, if there is one.
 
     Args:
-        settings: of the supernet.
-        spec: of any of its networks.
+        settings: the supernet's settings.
+        spec: the spec of any of its networks.
 
     Raises:
         ModelNotFoundError, SpecError, WeightsError: the network that it inherits from cannot be opened.
@@ -79,19 +84,19 @@ def interface_of(settings: LoopSettings, spec: ArchSpec) -> Interface:
 
 
 class SupernetLoop(TrainingLoop[SupernetSummary]):
-    """One run; a kind of supernet says which networks a step works on, how they learn, and with which optimiser.
+    """One training run. Subclasses choose the networks of a step, their losses and the optimiser.
 
     Args:
-        supernet: to train.
-        settings: how.
-        recipe: the whole recipe, checked.
-        largest: the supernet's largest network.
+        supernet: the supernet to train.
+        settings: how to train it.
+        recipe: the complete, checked recipe.
+        largest: the spec of the supernet's largest network.
         training: images to learn from.
-        run: the folder: checkpoints, log.jsonl, in the end supernet.safetensors and summary.json.
-        options: where, and how often to save and to tell.
+        run: the folder of the run: checkpoints and log.jsonl, in the end supernet.safetensors and summary.json.
+        options: where to train, and how often to save and to log.
 
     Raises:
-        InputError: recipe, data and supernet do not fit.
+        InputError: recipe, data and supernet do not fit together.
     """
 
     record = "settings.json"
@@ -116,38 +121,38 @@ class SupernetLoop(TrainingLoop[SupernetSummary]):
         self.optimizer = self.new_optimizer()
         self.scheduler = make_scheduler(self.optimizer, recipe, self.steps_per_epoch)
 
-    # --- what kinds of supernets differ in -----------------------------------------------------------
+    # --- what subclasses define ----------------------------------------------------------------------
 
     @abstractmethod
     def new_optimizer(self) -> torch.optim.Optimizer:
-        """An optimiser of the supernet's weights."""
+        """Make an optimiser of the supernet's weights."""
 
     @abstractmethod
     def update(self, gradients: Gradients) -> None:
-        """Take a step of the optimiser along these gradients; other weights stay as they are."""
+        """Take an optimiser step along the gradients; weights without a gradient stay as they are."""
 
     @abstractmethod
     def draw_networks(self, rng: np.random.Generator) -> list[ArchSpec]:
-        """The networks of a step in one process."""
+        """Draw the networks of a step in one process."""
 
     @abstractmethod
     def activate(self, spec: ArchSpec) -> None:
-        """Let a network run, in the way of this step."""
+        """Make a network the active one of this step."""
 
     @abstractmethod
     def losses(self, images: Tensor, target: Any, networks: Sequence[ArchSpec]) -> Iterator[Tensor]:  # noqa: ANN401 - each task has its own
-        """Run one network after the other (`enter`); the loss of each, whose backward pass is taken before the next.
+        """Enter and run one network after the other; yield each loss, whose backward pass runs before the next network.
 
         Args:
-            images: of a batch, as the loader gives them.
-            target: of the batch.
-            networks: of this process.
+            images: the batch's images (n, channels, h, w), as the loader gives them.
+            target: the batch's targets.
+            networks: the networks of this process.
         """
 
-    # --- what they have in common --------------------------------------------------------------------
+    # --- what all supernets share --------------------------------------------------------------------
 
     def facts(self) -> dict[str, Any]:
-        """Settings, recipe, space and data."""
+        """Describe the run: settings, recipe, space and data; they must be the same when it resumes."""
         return {
             **super().facts(),
             "space": self.supernet.space.model_dump(mode="json", exclude={"name"}),
@@ -172,7 +177,7 @@ class SupernetLoop(TrainingLoop[SupernetSummary]):
         save_state(self.folder, self.supernet.space.hash, states, progress, self.options.keep)
 
     def finish(self) -> SupernetSummary:
-        """Write the supernet."""
+        """Write the supernet's weights and summary, in the main process; return the summary."""
         if self.accelerator.is_main_process and not (self.folder / SUMMARY).exists():
             state = {name: tensor.cpu().contiguous() for name, tensor in self.supernet.state_dict().items()}
             with replacing(self.folder / SUPERNET_WEIGHTS) as temporary:
@@ -189,13 +194,13 @@ class SupernetLoop(TrainingLoop[SupernetSummary]):
         return SupernetSummary.load(self.folder / SUMMARY)
 
     def draw(self, step: int) -> list[list[ArchSpec]]:
-        """The networks of a step, for each process: a function of the seed and the step alone."""
+        """Draw the networks of a step for each process: a function of the seed and the step only."""
         if self.settings.processes == "same":
             return [self._draw(step, 0)] * self.processes
         return [self._draw(step, rank) for rank in range(self.processes)]
 
     def enter(self, spec: ArchSpec) -> None:
-        """Let a network run, with batch norms of all processes' images where they all run it."""
+        """Activate a network; if all processes run it, its batch norms see the images of all processes."""
         self.activate(spec)
         if self.processes > 1 and self.settings.processes == "same":
             share_statistics(self.supernet.active)
@@ -209,11 +214,11 @@ class SupernetLoop(TrainingLoop[SupernetSummary]):
         return self._train_step(batch, networks), batch["broken"]
 
     def _train_step(self, batch: Mapping[str, Any], networks: Sequence[Sequence[ArchSpec]]) -> Tensor:
-        """One optimiser step; the loss of the first network in this process."""
+        """Take one optimiser step; return the loss of the first network in this process."""
         images, target, mine = batch["image"], batch["target"], networks[self.rank]
         seed_step(self.recipe.seed, self.step, self.rank)
         gradients, losses = Gradients(), []
-        if self.settings.processes == "different":  # first, so that all processes have the windows in one order
+        if self.settings.processes == "different":  # comes first, so that all processes order the windows alike
             for spec in chain.from_iterable(networks):
                 self.enter(spec)
                 gradients.cover(self.supernet.windows)

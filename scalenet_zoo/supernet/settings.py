@@ -1,4 +1,4 @@
-"""How any supernet is trained: what the sections `supernet` of both searches' configurations share; needs no torch."""
+"""Settings for training any supernet: what the section `supernet` has in both searches' configurations. No torch."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _FIXED = {
     "drop": 0.0,
     "drop_path": 0.0,
 }
-"""What a supernet's recipe cannot change."""
+"""Values that no supernet's recipe can change."""
 
 
 class LoopSettings(Strict):
-    """How any supernet is trained.
+    """Settings for training any supernet.
 
     Attributes:
-        processes: whether all processes work on the `same` architectures in a step, or on `different` ones.
-        inherit: the network whose weights the supernet begins with, as `create_model` takes it, with its published
-            weights; None: it begins with weights drawn at random.
-        recipe: values that differ from the recipe of the supernet's kind.
+        processes: whether all processes train the `same` architectures in a step, or `different` ones.
+        inherit: the network, as `create_model` takes it, with whose published weights the supernet begins; None: it
+            begins with random weights.
+        recipe: values that differ from the recipe for this kind of supernet.
     """
 
     inherit: Annotated[str | None, Field(exclude_if=lambda source: source is None)] = None
@@ -38,17 +38,17 @@ class LoopSettings(Strict):
 
 
 def check_recipe(recipe: Recipe, fixed: Mapping[str, object]) -> Recipe:
-    """Refuse what has no meaning for a supernet.
+    """Refuse values of a recipe that have no meaning for a supernet.
 
     Args:
-        recipe: how to train.
-        fixed: what the supernet's kind cannot change besides what none can.
+        recipe: the recipe to check.
+        fixed: values that this kind of supernet cannot change, in addition to those that no supernet can.
 
     Returns:
-        The same.
+        The same recipe.
 
     Raises:
-        InputError: a value is such.
+        InputError: a value has no meaning for the supernet.
     """
     for name, expected in {**fixed, **_FIXED}.items():
         if (found := getattr(recipe, name)) != expected:

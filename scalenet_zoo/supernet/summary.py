@@ -1,4 +1,4 @@
-"""What training a supernet leaves in its folder, RUN/supernet, and what that came to."""
+"""The files that training leaves in a supernet's folder, RUN/supernet, and the summary of the training."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,15 +13,16 @@ SUPERNET_WEIGHTS, SUMMARY = "supernet.safetensors", "summary.json"
 
 
 class SupernetSummary(Document):
-    """What training a supernet came to: RUN/supernet/summary.json.
+    """The summary of a supernet's training: RUN/supernet/summary.json.
 
     Attributes:
-        space_hash: of the space.
-        weights_sha256: of the file with its weights.
-        steps: optimiser steps.
-        images: forward and backward, over all processes; one that several networks of a step see counts for each.
+        space_hash: hash of the space.
+        weights_sha256: sha256 of the file with the weights.
+        steps: the number of optimiser steps.
+        images: images that passed forward and backward, over all processes; an image counts once for each network of a
+            step that sees it.
         image_macs: multiply-adds of these forward passes.
-        seconds: training took.
+        seconds: the time that training took.
     """
 
     format: Literal["scalenet-zoo/supernet"] = "scalenet-zoo/supernet"
@@ -35,10 +36,10 @@ class SupernetSummary(Document):
 
 
 def trained_supernet(run: Path) -> Path:
-    """The folder of a run's supernet.
+    """Find the folder of a run's trained supernet.
 
     Raises:
-        InputError: none is trained there.
+        InputError: the run has no trained supernet.
     """
     folder = run / "supernet"
     if not (folder / SUMMARY).is_file():

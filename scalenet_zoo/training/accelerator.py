@@ -1,4 +1,4 @@
-"""What every training loop sets up alike: processes, precision, seeds, and a folder that is its own."""
+"""The set-up of every training loop: processes, precision, seeds, and a locked folder."""
 
 import random
 from collections.abc import Iterator
@@ -18,24 +18,24 @@ from scalenet_zoo.core.run_folder import hold
 from scalenet_zoo.training.recipe import Recipe
 
 PROCESS_TIMEOUT = timedelta(hours=12)
-"""How long processes wait for each other: for hours the first one alone may decode images or measure latencies."""
+"""How long processes wait for one another: the first may decode images or measure latencies for hours."""
 
 
 def make_accelerator(recipe: Recipe, cpu: bool, has_dead_ends: bool = False) -> Accelerator:
-    """Accelerate, for a run of its own.
+    """Set up Accelerate for a new run.
 
     Args:
-        recipe: its precision and seed.
-        cpu: stay on the CPU, GPU or not.
+        recipe: the recipe, which sets the precision and the seed.
+        cpu: use the CPU, even if there is a GPU.
         has_dead_ends: whether some weights get no gradient.
 
     Raises:
-        InputError: fp16 is asked for without a GPU.
+        InputError: fp16 is requested without a GPU.
     """
     cpu = cpu or not torch.cuda.is_available()
     if recipe.amp == "fp16" and cpu:
         raise InputError("amp: found fp16 without a GPU, expected bf16 or no")
-    AcceleratorState._reset_state()  # of an earlier run in this process, whose precision may have been another
+    AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
     return Accelerator(
         mixed_precision=recipe.amp,
         cpu=cpu,
@@ -49,10 +49,10 @@ def make_accelerator(recipe: Recipe, cpu: bool, has_dead_ends: bool = False) -> 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Let this run, all its processes together, be the only one at work in a folder; see `run_folder.hold`.
+    """Lock a folder for this run and all its processes; see `run_folder.hold`.
 
     Raises:
-        TrainingError: another run is at work in it; all processes of this one say so.
+        TrainingError: another run is working in the folder; all processes of this run raise the error.
         OutputError: the folder cannot be written.
     """
     with ExitStack() as held:
@@ -61,7 +61,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def seed_step(*values: int) -> None:
-    """Seed everything that draws numbers in a step."""
+    """Seed every random generator that a step uses, from a hash of the values."""
     number = int(np.random.SeedSequence(values).generate_state(1)[0])
     random.seed(number)
     np.random.seed(number)

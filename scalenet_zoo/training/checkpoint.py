@@ -1,9 +1,9 @@
-"""Checkpoints of a training run: all that the next step depends on, in files that are whole or are not used.
+"""Checkpoints of a training run: everything that the next step depends on. Damaged files are never used.
 
 RUN/checkpoints/00000240/
-  config.json, spec.json, model.safetensors   the network as one would use it; see `model_folder.py` (not of a supernet)
-  training.safetensors                        the weights as they are trained, the optimiser's tensors
-  training.json                               the step, the rest of the optimiser, each file's sha256, and its own
+  config.json, spec.json, model.safetensors   the network, ready for use (supernets have none); see `model_folder.py`
+  training.safetensors                        the weights being trained, and the optimiser's tensors
+  training.json                               the step, the rest of the states, and the sha256 of every file
 """
 
 import hashlib
@@ -33,13 +33,13 @@ STATE, TENSORS = "training.json", "training.safetensors"
 
 
 class Progress(Strict):
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         step: optimiser steps done.
-        seconds: spent training, evaluation included.
+        seconds: time spent training, including evaluation.
         best: the best value of the task's metric on the validation images, and its step; None: not yet evaluated.
-        broken: images that could not be read, by name.
+        broken: the names of the images that could not be read.
     """
 
     step: Annotated[int, Field(ge=0)] = 0
@@ -49,7 +49,7 @@ class Progress(Strict):
 
 
 class _State(Strict):
-    """What training.json says; since version 2 with its digest, the sha256 of all the rest."""
+    """The content of training.json; since version 2 it has a digest, the sha256 of all other fields."""
 
     format: Literal["scalenet-zoo/checkpoint"] = "scalenet-zoo/checkpoint"
     version: Annotated[int, Field(ge=1, le=2)] = 2
@@ -61,11 +61,11 @@ class _State(Strict):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint, read.
+    """A checkpoint that was read.
 
     Attributes:
-        progress: how far the run was.
-        states: what `write_state` was given, by name.
+        progress: the progress of the run.
+        states: the states that `write_state` was given, by name.
     """
 
     progress: Progress
@@ -84,14 +84,14 @@ def save_checkpoint(
 
     Args:
         run: the run's folder.
-        network: as it is trained.
-        states: state dicts of the optimiser and the like: dicts and lists of tensors, numbers, texts and None.
-        progress: how far the run is.
-        average: the moving average of the network, if there is one: what `model.safetensors` then holds.
-        keep: at least 1.
+        network: the network that is being trained.
+        states: state dicts by name, such as the optimiser's: dicts and lists of tensors, numbers, strings and None.
+        progress: the progress of the run.
+        average: the moving average of the network; if it is given, `model.safetensors` holds its weights.
+        keep: the number of checkpoints to keep, at least 1.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the checkpoint cannot be written.
     """
     trained: Mapping[str, Tensor] = network.state_dict() if average is not None else {}
     with _new_checkpoint(run, progress, keep) as folder:
@@ -100,10 +100,10 @@ def save_checkpoint(
 
 
 def save_state(run: Path, trained: str, states: Mapping[str, Any], progress: Progress, keep: int = 2) -> None:
-    """Write a checkpoint of what is no network of ours, then remove all but the newest `keep`; see `write_state`.
+    """Write a checkpoint of something other than a network, then remove all but the newest `keep`; see `write_state`.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the checkpoint cannot be written.
     """
     with _new_checkpoint(run, progress, keep) as folder:
         write_state(folder, trained, states, progress)
@@ -114,7 +114,7 @@ def _new_checkpoint(run: Path, progress: Progress, keep: int) -> Iterator[Path]:
     with replacing_folder(run / "checkpoints" / f"{progress.step:08d}") as folder:
         yield folder
     before = [path for path in checkpoints(run) if int(path.name) <= progress.step]
-    for path in set(checkpoints(run)).difference(before[:keep]):  # one of a later step is damaged, or not in use
+    for path in set(checkpoints(run)).difference(before[:keep]):  # checkpoints of later steps are damaged or unused
         shutil.rmtree(path)
 
 
@@ -122,10 +122,10 @@ def write_state(folder: Path, trained: str, states: Mapping[str, Any], progress:
     """Write the trainer's state, and the hashes of all files in the folder.
 
     Args:
-        folder: of the checkpoint.
-        trained: the hash of the architecture, or of the space, that is trained.
-        states: state dicts: dicts and lists of tensors, numbers, texts and None.
-        progress: how far the run is.
+        folder: the folder of the checkpoint.
+        trained: the hash of the architecture or space that is trained.
+        states: state dicts by name: dicts and lists of tensors, numbers, strings and None.
+        progress: the progress of the run.
     """
     tensors: dict[str, Tensor] = {}
     rest = {name: _split(state, name, tensors) for name, state in states.items()}
@@ -136,13 +136,18 @@ def write_state(folder: Path, trained: str, states: Mapping[str, Any], progress:
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a run, the newest first."""
+    """List the checkpoints of a run, the newest first."""
     paths = (path for path in (run / "checkpoints").glob("*") if path.name.isdecimal() and path.is_dir())
     return sorted(paths, key=lambda path: int(path.name), reverse=True)
 
 
 def load_newest(run: Path, network: nn.Module, average: nn.Module | None = None) -> Checkpoint | None:
-    """Load the newest whole checkpoint of a run into a network; a damaged one is named, and the one before is taken.
+    """Load the newest intact checkpoint of a run into a network; a warning names each damaged one.
+
+    Args:
+        run: the run's folder.
+        network: the network that receives the trained weights.
+        average: the network that receives their moving average, if the run has one.
 
     Returns:
         The checkpoint, or None if the run has none.
@@ -154,7 +159,11 @@ def load_newest(run: Path, network: nn.Module, average: nn.Module | None = None)
 
 
 def newest(run: Path, read: Callable[[Path], Checkpoint]) -> Checkpoint | None:
-    """The newest whole checkpoint of a run, as `read` reads it; a damaged one is named, and the one before is taken.
+    """Read the newest intact checkpoint of a run; a warning names each damaged one.
+
+    Args:
+        run: the run's folder.
+        read: reads the folder of one checkpoint, as `load_checkpoint` and `read_state` do.
 
     Returns:
         The checkpoint, or None if the run has none.
@@ -170,10 +179,10 @@ def newest(run: Path, read: Callable[[Path], Checkpoint]) -> Checkpoint | None:
             damaged.append(str(error))
             continue
         for complaint in damaged:
-            _logger.warning("%s; the checkpoint before it is used", complaint)
+            _logger.warning("%s; an older checkpoint is used instead", complaint)
         return checkpoint
     if damaged:
-        raise WeightsError(f"{run}: found no whole checkpoint among {len(damaged)}: {damaged[0]}")
+        raise WeightsError(f"{run}: found no intact checkpoint among {len(damaged)}, expected one: {damaged[0]}")
     return None
 
 
@@ -182,10 +191,10 @@ class _DamagedError(WeightsError):
 
 
 def load_checkpoint(path: Path, network: nn.Module, average: nn.Module | None = None) -> Checkpoint:
-    """Check a checkpoint's files; load the weights as they are trained into `network`, their average into `average`.
+    """Check the files of a checkpoint; load the trained weights into `network` and their average into `average`.
 
     Raises:
-        WeightsError: it is damaged, or of another architecture.
+        WeightsError: the checkpoint is damaged, or of another architecture.
     """
     spec = spec_of(network)
     checkpoint = read_state(path, spec.hash, spec.name)
@@ -201,15 +210,15 @@ def load_checkpoint(path: Path, network: nn.Module, average: nn.Module | None = 
 
 
 def read_state(path: Path, trained: str, name: str) -> Checkpoint:
-    """Check a checkpoint's files, and read what `write_state` wrote.
+    """Check the files of a checkpoint, and read what `write_state` wrote.
 
     Args:
-        path: of the checkpoint.
-        trained: the hash that it should have been written with.
-        name: what that is the hash of, in messages.
+        path: the folder of the checkpoint.
+        trained: the expected hash of the architecture or space.
+        name: the name of this architecture or space, for messages.
 
     Raises:
-        WeightsError: it is damaged, or of something else.
+        WeightsError: the checkpoint is damaged, or of another architecture or space.
     """
     state = _read_state(path / STATE)
     if state.trained != trained:
@@ -226,7 +235,7 @@ def read_state(path: Path, trained: str, name: str) -> Checkpoint:
     try:
         tensors, _ = read_weights(path / TENSORS)
         states = {name: _join(rest, tensors) for name, rest in state.rest.items()}
-    except (WeightsError, KeyError, TypeError, ValueError):  # of version 1, whose training.json has no digest
+    except (WeightsError, KeyError, TypeError, ValueError):  # possible in version 1, whose training.json has no digest
         raise _DamagedError(f"{path / STATE}: is damaged: its states are not those of {TENSORS}") from None
     return Checkpoint(state.progress, states)
 
@@ -235,10 +244,10 @@ def _read_state(path: Path) -> _State:
     try:
         fields = read_json(path, CHECKPOINT_BYTES)
         if not isinstance(fields, dict):
-            raise ValueError("found no fields with values")
+            raise ValueError("found no fields with values, expected those of a checkpoint")
         digest = fields.pop("digest", None)
         if digest != _digest(fields) and (digest is not None or fields.get("version") != 1):
-            raise ValueError("its digest is not that of the rest")
+            raise ValueError("found a digest of other values, expected that of the file's values")
         return _State.model_validate_json(json.dumps(fields))
     except ValidationError as error:
         raise _DamagedError(f"{path}: is damaged: {first_complaint(error)}") from None
@@ -251,7 +260,7 @@ def _digest(fields: Mapping[str, Any]) -> str:
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401 - any state dict
-    """A tree without its tensors, which go into `tensors`; dicts become lists of pairs: keys keep their types."""
+    """Move the tensors of a tree to `tensors`; dicts become lists of pairs, so that keys keep their types."""
     if isinstance(value, Tensor):
         tensors[name] = value.detach().cpu().contiguous()
         return {"tensor": name}

@@ -1,7 +1,7 @@
-"""What speaks against a network that was just trained, and what helps: told, since figures alone may look like success.
+"""Doubts about a newly trained network, with remedies. Its figures alone may look like success.
 
-Few steps leave batch norm's running statistics, which evaluation uses, near where they began; a network whose answer is
-the same whatever it sees may still score as well as guessing does.
+After few steps, batch norm's running statistics, which evaluation uses, are still near their initial values. A network
+that gives the same answer for every image may still score as well as guessing does.
 """
 
 from collections.abc import Iterator
@@ -16,36 +16,36 @@ from scalenet_zoo.data.loaders import evaluation_loader
 from scalenet_zoo.inference.prepare import prepare_inference
 
 FEW_STEPS = 100
-"""Steps after which batch norm's statistics have long settled: 0.003% of them are what they began with."""
+"""Steps after which batch norm's statistics have settled: their initial values then have a weight of 0.003%."""
 _MOMENTUM = 0.1
-"""Share of a step's own statistics in the running ones; torch's and all networks' of the zoo."""
+"""The weight of one step's statistics in the running statistics: the default of torch and of all zoo networks."""
 _SAMPLE = 16
-"""Images whose predictions are compared."""
+"""The number of images whose predictions are compared."""
 
 _REMEDY = (
-    "more epochs, another lr or a trained network to begin with may help, or statistics of batch norm estimated anew"
-    " (scalenet_zoo.networks.batch_norm)"
+    "more epochs, another lr, pretrained weights or re-estimated batch-norm statistics"
+    " (scalenet_zoo.networks.batch_norm) may help"
 )
 
 
 def doubts(network: nn.Module, validation: Examples | Stream, metric: str, best: float, steps: int) -> Iterator[str]:
-    """What speaks against a network, one line each.
+    """Yield each doubt about a network, as one line.
 
     Args:
-        network: as training left it.
-        validation: what it was evaluated on.
-        metric: the task's.
-        best: its best value.
-        steps: of training.
+        network: the trained network.
+        validation: the examples that it was evaluated on.
+        metric: the name of the task's metric.
+        best: the best value of the metric.
+        steps: the number of training steps.
     """
     if steps < FEW_STEPS:
         left = (1 - _MOMENTUM) ** steps
         settled = (
-            f", and {left:.0%} of batch norm's running statistics are what they began with" if left > 0.005 else ""
+            f", and {left:.0%} of batch norm's running statistics are still initial values" if left > 0.005 else ""
         )
         yield (
-            f"found {steps} step{'s' if steps > 1 else ''} of training, expected some {FEW_STEPS} or more{settled}:"
-            " more epochs, smaller batches or a trained network to begin with may help"
+            f"found {steps} step{'s' if steps > 1 else ''} of training, expected about {FEW_STEPS} or more{settled}:"
+            " more epochs, smaller batches or pretrained weights may help"
         )
     level = guessing(validation)
     if best <= level:
@@ -55,10 +55,11 @@ def doubts(network: nn.Module, validation: Examples | Stream, metric: str, best:
 
 
 def guessing(validation: Examples | Stream) -> float:
-    """The value of the task's metric that whoever does not look at the images reaches.
+    """Return the value of the task's metric that guessing reaches, without looking at the images.
 
-    Of classification: the share of the most frequent class, where it is known, and twice the deviation that so many
-    images have by chance. Of segmentation: one class everywhere. Of pose: none.
+    For classification, this is the share of the most frequent class plus twice its standard error. If the targets are
+    not known, the share is 1 / classes. For segmentation and for streams, the value is 1 / classes. For pose, it is 0,
+    and so it is if the number of classes is unknown or all images have the same class.
     """
     classes = len(validation.labels.names)
     if validation.task == "pose" or not classes:
@@ -71,7 +72,10 @@ def guessing(validation: Examples | Stream) -> float:
 
 
 def is_blind(network: nn.Module, validation: Examples | Stream) -> bool:
-    """Whether a network answers the same to different images: the same class, map of classes, or places of joints."""
+    """Tell whether a network gives different images the same class, the same map of classes, or the same joints.
+
+    Streams are not checked: for them, the answer is False.
+    """
     if isinstance(validation, Stream):
         return False
     training = network.training

@@ -1,7 +1,7 @@
-"""Training by name: from a network's and a data set's names to a folder with the trained network."""
+"""Training by name: from the names of a network and a data set to a folder with the trained network."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.arch.spec import ArchSpec
     from scalenet_zoo.data.classification import Stream
     from scalenet_zoo.data.examples import Examples
-    from scalenet_zoo.training.trainer import Fitted
+    from scalenet_zoo.training.trainer import EpochReport, Fitted
 
 _log = logging.getLogger(__name__)
 
@@ -57,52 +57,59 @@ def fit(
     cpu: bool = False,
     about: Mapping[str, Any] | None = None,
     on_progress: OnProgress = lambda what, done, total: None,
+    on_epoch: "Callable[[EpochReport], None]" = lambda report: None,
     **values: Any,  # noqa: ANN401 - the recipe's
 ) -> "Fitted":
     """Train a network: `fit("scalenet_s0", "imagefolder:pets", output="runs/pets", recipe="finetune", epochs=20)`.
 
-    The network gets the classes or joints of the data, with their names. What its last layer knows of them stays; where
-    it knows others, the layer begins anew. `create_model(output)` builds the best network of the run. On several
-    processes (torchrun, accelerate launch) each calls this.
+    The network gets the classes or joints of the data, with their names. If its last layer knows the same names, it
+    keeps their weights; if it knows other names, it starts from scratch. `create_model(output)` builds the best network
+    of the run. If torchrun or accelerate launch starts several processes, each of them calls this function.
 
     Args:
-        model: what `create_model` takes; or a network, which is trained in place, without the recipe's dropout, and
-            whose last layer begins anew in place if the data have another number of classes.
-        data: as the commands take it, `imagefolder:PATH` say; or examples of `open_data` to learn from.
-        validation: examples to choose the best epoch by, if `data` are examples.
+        model: what `create_model` takes, or a network. A network is trained in place, without the recipe's dropout. If
+            the data have another number of classes, an untrained layer replaces its last layer, in place.
+        data: the data, named as in the commands, such as `imagefolder:PATH`; or the training examples, from
+            `open_data`.
+        validation: the examples that choose the best epoch, if `data` are examples.
         output: the folder to write to; None: runs/NAME.
-        recipe: how to train: the name of a recipe of the package, a YAML file, or a recipe.
-        train_split: the part of the data to learn from.
-        val_split: the part to choose the best epoch by.
-        img_size: the network's input: pixels of its sides, or height and width; None: the spec's.
-        num_classes: classes, where the data do not tell how many there are.
-        pretrained: begin with published weights.
-        weights: begin with the weights in this file.
-        inherit: begin with what another architecture knows, as `scalenet_zoo.inherit` gives it: an entry with published
-            weights, `hf-hub:org/name` or a folder. Classes and joints that it knows by name are taken over, too.
-        teacher: a network to learn from, too; or `hf-hub:org/name`, or a folder of `fit`.
-        resume: go on from the newest checkpoint in the folder.
-        ignore_index: pixels of this value in masks count for nothing; None: 255, or as `classes.json` says.
-        joints: a YAML file about the joints of persons.
-        limit: use so many images of each part.
+        recipe: the name of a packaged recipe, a YAML file, or a `Recipe`.
+        train_split: the split to learn from.
+        val_split: the split that chooses the best epoch.
+        img_size: the size of the network's input in pixels: one side, or height and width; None: the spec's.
+        num_classes: the number of classes, if the data do not state it.
+        pretrained: start from published weights.
+        weights: start from the weights in this file.
+        inherit: start from the weights of another architecture, as `scalenet_zoo.inherit` does: an entry with published
+            weights, `hf-hub:org/name` or a folder. Weights of classes and joints that both know are kept, too.
+        teacher: a network whose outputs the network also learns from; or `hf-hub:org/name`, or a folder that `fit`
+            wrote.
+        resume: continue from the newest intact checkpoint in the folder.
+        ignore_index: ignore pixels with this value in masks; None: 255, or the value in `classes.json`.
+        joints: for pose: a YAML file about the joints, see `data.joints`.
+        limit: use at most this many images of each split.
         workers: processes that load images.
-        keep: checkpoints to keep.
-        save_every: steps between checkpoints, besides those after each epoch.
+        keep: the number of checkpoints to keep.
+        save_every: steps between checkpoints, in addition to those after each epoch.
         log_interval: steps between lines of the log.
         val_interval: epochs between evaluations.
-        cpu: train on the CPU, GPU or not.
-        about: what else to say of the run in its spec's provenance.
-        on_progress: told what is being done, how many steps are done, and of how many.
-        **values: fields of `Recipe`, which the recipe's give way to.
+        cpu: train on the CPU, even if there is a GPU.
+        about: details to add to the provenance in the spec.
+        on_progress: called with what is being done, the number of steps done, and the total.
+        on_epoch: called after each epoch with its figures.
+        **values: values of `Recipe` fields, which override those of `recipe`.
+
+    Returns:
+        The outcome: the folder of the run, the metrics, and the epoch with the best value.
 
     Raises:
-        UsageError: arguments do not go together, or not with the data.
-        InputError: recipe, data and network do not fit, or too many images cannot be read.
+        UsageError: arguments do not fit together, or do not fit the data.
+        InputError: recipe, data and network do not fit together, or too many images cannot be read.
         ModelNotFoundError, SpecError, WeightsError: a network cannot be opened, or a checkpoint is damaged.
-        TrainingError: the loss is not finite, the folder holds another run, or another process is at work in it.
+        TrainingError: the loss is not finite, the folder holds another run, or another process works in it.
         OutputError: a file cannot be written.
     """
-    # What takes no time is looked at first, in this order: quantities, names, paths, where the files go.
+    # Checks that take no time come first, in this order: quantities, names, paths, outputs.
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     chosen = chosen.replace(values, "flags")
     if not isinstance(model, NetworkSource):
@@ -111,17 +118,17 @@ def fit(
             if given:
                 raise UsageError(f"`{argument}`: found it with a network that is built, expected it with a name")
     if isinstance(teacher, str | Path) and (is_exported(teacher) or not has_weights(teacher)):
-        raise UsageError(f"`teacher`: found {teacher}, expected hf-hub:org/name or a folder, which have weights")
+        raise UsageError(f"`teacher`: found {teacher}, expected hf-hub:org/name or a folder with weights")
     if isinstance(data, str):
         check_source(data)
         if validation is not None:
             raise UsageError(f"`validation`: found it with the data {data}, expected `val_split`")
     elif validation is None:
-        raise UsageError("`validation`: found none with examples to learn from, expected some to choose an epoch by")
+        raise UsageError("`validation`: found none with examples as `data`, expected some to choose the best epoch")
     opened = check_model(model, weights=weights)
     if inherit is not None:
         if pretrained or weights or has_weights(opened):
-            raise UsageError("`inherit`: found it with other weights to begin with, expected one or the other")
+            raise UsageError("`inherit`: found it with other initial weights, expected one or the other")
         check_inheritance(inherit, _spec(opened))
     taught_by = None if teacher is None else check_model(teacher)
     named = isinstance(model, str | Path)
@@ -172,6 +179,7 @@ def fit(
         val_interval=val_interval,
         cpu=cpu,
         about=about or {},
+        on_epoch=on_epoch,
     )
     if isinstance(taught_by, NetworkSource):
         taught_by = create_model(taught_by)
@@ -183,7 +191,7 @@ def _spec(model: "NetworkSource | nn.Module") -> "ArchSpec":
 
 
 def _inherit(network: "nn.Module", source: NetworkSource, labels: "Labels", seed: int) -> None:
-    """Begin with what a source knows, of classes or joints of these names, too."""
+    """Load the weights of a source, including those of the classes or joints that both know by name."""
     from scalenet_zoo.zoo.create import with_seed
     from scalenet_zoo.zoo.inherit import inherit
 
@@ -193,16 +201,20 @@ def _inherit(network: "nn.Module", source: NetworkSource, labels: "Labels", seed
     with with_seed(seed):
         inherited = inherit(network, source)
     if rank_and_world()[0] == 0:
-        _log.warning("%s: begins with weights from %s", spec.name, inherited)
+        _log.warning("%s: starts from weights of %s", spec.name, inherited)
 
 
 def _fit_class_count(network: "nn.Module", classes: int | None, source: str) -> None:
-    """Give a network of another number of classes a new last layer."""
+    """Replace the last layer of a network that has another number of classes."""
     spec = spec_of(network)
     if classes in (None, spec.classes):
         return
     unwrapped(network).reset_classifier(classes)  # type: ignore[operator]
     if rank_and_world()[0] == 0:
         _log.warning(
-            "%s: has %d classes, not the %d of %s: its last layer begins anew", spec.name, spec.classes, classes, source
+            "%s: has %d classes, not the %d of %s: its last layer starts from scratch",
+            spec.name,
+            spec.classes,
+            classes,
+            source,
         )

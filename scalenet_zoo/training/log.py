@@ -1,4 +1,4 @@
-"""What a training run tells: a JSON-lines file, TensorBoard, and a picture of the curves; and where: its folder."""
+"""The log of a training run in its folder: a JSON-lines file, TensorBoard, and a plot of the curves."""
 
 import json
 from collections.abc import Mapping
@@ -11,41 +11,41 @@ from scalenet_zoo.core.quoting import quoted
 
 LOG, RUN_FILE = "log.jsonl", "run.json"
 _FIGURES = {"train": ("epoch", "loss", "lr"), "val": ("epoch",)}
-"""What a line of each kind has besides its step, all of them numbers."""
+"""The numeric fields that a line of each kind has in addition to its step."""
 
 
 def holds_run(folder: Path, resume: bool, record: str = RUN_FILE) -> bool:
-    """Whether a folder holds a training run, to go on with.
+    """Tell whether a folder holds a training run to resume.
 
     Args:
-        folder: to look at.
-        resume: whether somebody wants to go on with one.
-        record: the file that says what the run is.
+        folder: the folder of the run.
+        resume: whether to resume a run.
+        record: the file that describes the run.
 
     Raises:
-        TrainingError: it does, and nobody wants to go on with it; or something of one is left that has no record.
-        OutputError: it is no folder.
+        TrainingError: the folder holds a run and `resume` is False, or it holds checkpoints without their run's record.
+        OutputError: the path is not a folder.
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is a file, expected a folder to write")
     exists = (folder / record).exists()
     if exists and not resume:
-        raise TrainingError(f"{folder}: found a run, expected a new folder, or --resume to go on with it")
+        raise TrainingError(f"{folder}: found a run, expected a new folder, or --resume to continue it")
     if not exists and any((folder / "checkpoints").glob("*")):
         raise TrainingError(f"{folder}: found checkpoints without {record}, expected a run, or a new folder")
     return exists
 
 
 class TrainingLog:
-    """Writes lines of figures to RUN/log.jsonl and RUN/tensorboard.
+    """A writer of figures to RUN/log.jsonl and RUN/tensorboard.
 
     Args:
         run: the run's folder.
-        step: of the checkpoint that the run goes on from: later lines are dropped.
+        step: the step of the checkpoint that the run resumes from; later lines are dropped.
 
     Raises:
-        TrainingError: the file is there, and is no such log.
-        OutputError: it cannot be written.
+        TrainingError: the file exists but is not a log.
+        OutputError: the log cannot be written.
     """
 
     def __init__(self, run: Path, step: int = 0) -> None:
@@ -61,7 +61,7 @@ class TrainingLog:
         board = run / "tensorboard"
         try:
             self.board = SummaryWriter(str(board), purge_step=step + 1 if step else None)
-        except Exception as error:  # where TensorFlow is installed, one of its own
+        except Exception as error:  # TensorFlow, if installed, raises errors of its own
             raise OutputError(f"{board}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
     def write(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
@@ -70,7 +70,7 @@ class TrainingLog:
         Args:
             step: optimiser steps done.
             kind: train or val.
-            values: by name; what is no number goes to the file alone.
+            values: the figures by name; values that are not numbers go to the file only.
         """
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
@@ -80,15 +80,15 @@ class TrainingLog:
         self.board.flush()
 
     def close(self) -> None:
-        """Finish TensorBoard's file."""
+        """Close TensorBoard's file."""
         self.board.close()
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The lines of RUN/log.jsonl; a last one that was cut off by a kill is left out.
+    """Read the lines of RUN/log.jsonl; drop an incomplete last line, which a killed run leaves.
 
     Raises:
-        TrainingError: a line is none of a log.
+        TrainingError: a line is not valid in a log.
     """
     path = run / LOG
     if not path.exists():
@@ -116,11 +116,18 @@ def _is_number(value: object) -> bool:
 
 
 def plot_curves(run: Path, metric: str) -> Path:
-    """Draw loss, learning rate and the validation metric over epochs: RUN/curves.png.
+    """Plot the loss, the learning rate and the validation metric over epochs to RUN/curves.png.
+
+    Args:
+        run: the run's folder.
+        metric: the name of the task's metric in the log.
+
+    Returns:
+        The path of the plot.
 
     Raises:
         TrainingError: the log is damaged.
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     from matplotlib.figure import Figure
 

@@ -1,19 +1,20 @@
-"""What training a network and training a supernet have in common: one run in a folder of its own, step by step.
+"""The loop that trains networks and supernets: one run in its own folder, step by step.
 
     images --training_loader--> batches --take_step--> loss --reduce--> RUN/log.jsonl, RUN/tensorboard, progress
        |                           |          ^   |                                |
     RUN/<record>, compared      broken        |   +--> optimiser <-- schedule      +--> not finite: the run ends
-    with what is now given      images        |            |
-                                   RUN/checkpoints <-- every so many steps, and after each epoch
+    with the current facts      images        |            |
+                                   RUN/checkpoints <-- every `save_every` steps, and after each epoch
 
-Nothing random outlives a step: what is drawn in one (dropout, mixup, a supernet's networks) is a function of the seed,
-the step and the process, what is drawn for an image of the seed, the epoch and the image. So a run that is resumed goes
-on as if it had never stopped.
+No random state outlives a step. The random numbers of a step (dropout, mixup, a supernet's networks) depend only on
+the seed, the step and the process. Those of an image (augmentation) depend only on the seed, the epoch and the image.
+So a resumed run continues as if it had never stopped.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from scalenet_zoo.arch.labels import Labels
 from scalenet_zoo.core.backends import machine
 from scalenet_zoo.core.errors import InputError, TrainingError
 from scalenet_zoo.core.files import read_json, replacing
-from scalenet_zoo.core.quantities import format_count, format_duration
+from scalenet_zoo.core.quantities import format_count
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data.broken import BrokenImages
 from scalenet_zoo.data.classification import Stream
@@ -55,19 +56,19 @@ if TYPE_CHECKING:
     from scalenet_zoo.zoo.interface import Interface
 
 Outcome = TypeVar("Outcome")
-"""What a run comes to."""
+"""The result of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopOptions:
-    """What does not change the result of a run, or only where it is looked at.
+    """Options that do not change the result of a run.
 
     Attributes:
         workers: processes that load images, for each process that trains.
-        keep: checkpoints kept.
+        keep: the number of checkpoints to keep.
         save_every: optimiser steps between checkpoints within an epoch; None: one at the end of each epoch.
         log_interval: optimiser steps between lines of the log.
-        cpu: train on the CPU, GPU or not.
+        cpu: train on the CPU, even if there is a GPU.
     """
 
     workers: int = 2
@@ -78,30 +79,31 @@ class LoopOptions:
 
 
 class TrainingLoop(ABC, Generic[Outcome]):
-    """One run; a kind of run says what a step does, what is saved and written down, and what comes of it.
+    """One run. Subclasses define what a step does, what is saved and recorded, and what the run returns.
 
     Args:
-        spec: of the network; of a supernet, of its largest one.
-        interface: of the network: how images are prepared.
-        recipe: how to train.
-        training: images to learn from.
-        folder: of the run.
-        options: where, and how often to save and to tell.
+        spec: the spec of the network; for a supernet, the spec of its largest network.
+        interface: the interface of the network, which says how to prepare images.
+        recipe: the recipe to train with.
+        training: the examples to learn from.
+        folder: the folder of the run.
+        options: where to train, and how often to save and to log.
 
     Attributes:
-        record: the file in the folder that says what the run is.
-        kind: what begins each line of progress.
-        model: what learns; a kind of run sets it, its optimiser and its schedule.
-        rank: of this process among `processes`.
-        parts: batches of an optimiser step.
+        record: the name of the file that describes the run.
+        kind: the first words of each line of progress.
+        model: the model that is trained; subclasses set it, its optimiser and its schedule.
+        rank: the rank of this process among `processes`.
+        parts: the number of batches per optimiser step.
         step: optimiser steps done, of `total_steps`.
-        steps_per_epoch: optimiser steps of an epoch.
-        macs: of the network that the last step worked on, if it is another in each.
+        steps_per_epoch: optimiser steps per epoch.
+        macs: the MACs of the network that the last step trained, if every step trains a different one; otherwise None.
         best: the best value of the task's metric so far, and its step.
-        began: when, by the monotonic clock; earlier sittings of the run count as if they had come right before.
+        epoch_loss, epoch_rate: the mean loss and the images per second of the last epoch; None before its end.
+        began: the start on the monotonic clock, in seconds, as if earlier sessions had ended right before this one.
 
     Raises:
-        InputError: recipe, data and network do not fit.
+        InputError: recipe, data and network do not fit together.
     """
 
     record: ClassVar[str]
@@ -132,14 +134,14 @@ class TrainingLoop(ABC, Generic[Outcome]):
             )
         check_batch_norm(spec, recipe)
         check_labels(spec, Labels(), training)
-        is_stream = isinstance(training, Stream)  # which divides itself among processes
+        is_stream = isinstance(training, Stream)  # a stream is already divided among processes
         at_once = share if is_stream else share * self.processes
         loader: Any = training_loader(training, spec, interface, recipe, at_once, options.workers)
         self.loader: Any = loader if is_stream else self.accelerator.prepare(loader)
         self.steps_per_epoch = len(loader) // self.parts
         if not self.steps_per_epoch:
             raise InputError(
-                f"{training.source}: found fewer images than a batch has, expected {recipe.batch_size} or more"
+                f"{training.source}: found fewer images than one batch needs, expected {recipe.batch_size} or more"
             )
         self.total_steps = self.steps_per_epoch * recipe.epochs
         self.memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -149,24 +151,31 @@ class TrainingLoop(ABC, Generic[Outcome]):
             self.mixup = Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.smoothing, num_classes=spec.classes)
             if share % 2:
                 raise InputError(
-                    f"batch_size: found {recipe.batch_size}, expected an even share of it, to mix images in pairs"
+                    f"batch_size: found {recipe.batch_size}, expected an even number of images per process and"
+                    " accumulation step, to mix them in pairs"
                 )
         self.step, self.macs = 0, None
         self.best: tuple[float, int] | None = None
         self.broken = BrokenImages(recipe.broken_limit)
         self.log: TrainingLog | None = None
         self.began = time.monotonic()
-        self.doing = f"{self.kind}epoch 0 of {recipe.epochs}"
+        self.epoch_loss: float | None = None
+        self.epoch_rate: float | None = None
+        self.doing = f"{self.kind}epoch 1/{recipe.epochs}"
 
-    # --- what kinds of runs differ in ----------------------------------------------------------------
+    # --- what subclasses define ------------------------------------------------------------------------
 
     @abstractmethod
     def take_step(self, batches: Iterator[dict[str, Any]]) -> tuple[Tensor, list[str]]:
-        """One optimiser step, on the next `parts` batches; its loss in this process, and images that are broken."""
+        """Take an optimiser step on the next `parts` batches.
+
+        Returns:
+            The loss in this process, a scalar, and the names of the broken images.
+        """
 
     @abstractmethod
     def load(self) -> Checkpoint | None:
-        """Load the newest whole checkpoint, all but the optimiser's state."""
+        """Load the newest intact checkpoint, except for the state of the optimiser."""
 
     @abstractmethod
     def save(self, progress: Progress) -> None:
@@ -174,20 +183,20 @@ class TrainingLoop(ABC, Generic[Outcome]):
 
     @abstractmethod
     def finish(self) -> Outcome:
-        """Write what is left to be written; say what the run came to."""
+        """Write the last files, and return the run's outcome."""
 
     def end_epoch(self, epoch: int, on_step: OnProgress) -> None:
-        """Do what is due after so many epochs, before they are saved."""
+        """Do the work that is due after an epoch, before the checkpoint is saved; epochs count from 1."""
 
     def facts(self) -> dict[str, Any]:
-        """What must be the same when a run is gone on with."""
+        """Return the facts that must be the same when a run resumes."""
         return {"classes": self.spec.classes, "training": identity(self.training)}
 
     def recorded(self) -> dict[str, Any]:
-        """The facts of an earlier sitting.
+        """Read the facts of an earlier session.
 
         Raises:
-            TrainingError: they cannot be read.
+            TrainingError: the record cannot be read.
         """
         path = self.folder / self.record
         try:
@@ -200,26 +209,29 @@ class TrainingLoop(ABC, Generic[Outcome]):
 
     @cached_property
     def machine(self) -> dict[str, Any]:
-        """What trains."""
+        """The machine that this run trains on."""
         return machine()
 
     def write_record(self, path: Path, facts: Mapping[str, Any]) -> None:
-        """Write the facts down, and the machine."""
+        """Write the facts and the machine to a file."""
         path.write_text(json.dumps({**facts, "machine": self.machine}, indent=2) + "\n", encoding="utf-8")
 
-    # --- what they have in common --------------------------------------------------------------------
+    # --- what all runs share -------------------------------------------------------------------------
 
     def run(self, on_step: OnProgress, resume: bool = True) -> Outcome:
-        """Train from where the run is to its end, alone in its folder.
+        """Train from the run's current step to its end, and lock its folder meanwhile.
 
         Args:
-            on_step: told of every step: what is being done, how many are done, and of how many.
-            resume: go on from the newest whole checkpoint in the folder, if there is one.
+            on_step: called at every step with what is being done, the number of steps done, and the total.
+            resume: continue from the newest intact checkpoint in the folder, if there is one.
+
+        Returns:
+            The result of the run, from `finish`.
 
         Raises:
             InputError: too many images cannot be read.
             WeightsError: a checkpoint is damaged, or of another architecture.
-            TrainingError: the loss is not finite, the folder holds another run, or another process is at work in it.
+            TrainingError: the loss is not finite, the folder holds another run, or another process works in it.
             OutputError: a file cannot be written.
         """
         with alone_in(self.folder):
@@ -233,9 +245,15 @@ class TrainingLoop(ABC, Generic[Outcome]):
             return self.finish()
 
     def take_up(self, resume: bool) -> None:
-        """Take up the folder: a new run, or one that was stopped."""
+        """Begin a new run in the folder, or resume a stopped one.
+
+        Raises:
+            WeightsError: a checkpoint is damaged, or of another architecture.
+            TrainingError: the folder holds another run, or a run that is not resumed.
+            OutputError: a file cannot be written.
+        """
         exists = holds_run(self.folder, resume, self.record)
-        self.accelerator.wait_for_everyone()  # before one of them writes it
+        self.accelerator.wait_for_everyone()  # all of them look before one writes the record
         self._compare_or_write(exists)
         checkpoint = self.load()
         if checkpoint is not None:
@@ -252,6 +270,7 @@ class TrainingLoop(ABC, Generic[Outcome]):
         batches = self._batches(epoch, done * self.parts)
         self.model.train()
         losses: list[Tensor] = []
+        parts: list[tuple[int, float, float]] = []  # number of steps, their mean loss, seconds
         since = time.monotonic()
         for _ in range(done, self.steps_per_epoch):
             if self.scheduler is not None:
@@ -262,14 +281,18 @@ class TrainingLoop(ABC, Generic[Outcome]):
             self.step += 1
             is_last = self.step % self.steps_per_epoch == 0
             if is_last or self.step % self.options.log_interval == 0:
-                self._tell(losses, len(losses) * self.recipe.batch_size / (time.monotonic() - since))
+                seconds = time.monotonic() - since
+                parts.append((len(losses), self._tell(losses, seconds), seconds))
                 losses, since = [], time.monotonic()
             on_step(self.doing, self.step, self.total_steps)
             if self.options.save_every and self.step % self.options.save_every == 0 and not is_last:
                 self._save()
+        if steps := sum(count for count, _, _ in parts):
+            self.epoch_loss = sum(count * loss for count, loss, _ in parts) / steps
+            self.epoch_rate = steps * self.recipe.batch_size / sum(seconds for _, _, seconds in parts)
 
     def _batches(self, epoch: int, skip: int) -> Iterator[dict[str, Any]]:
-        """The epoch's batches, from the one after `skip`, on the device."""
+        """Yield the batches of an epoch on the device, without the first `skip`."""
         self.loader.dataset.set_epoch(epoch)
         if isinstance(self.training, Stream):
             for batch in islice(self._rounds(self.training), skip, None):
@@ -279,7 +302,7 @@ class TrainingLoop(ABC, Generic[Outcome]):
             yield from self.accelerator.skip_first_batches(self.loader, skip) if skip else self.loader
 
     def _rounds(self, stream: Stream) -> Iterator[dict[str, Any]]:
-        """A stream's batches, from its beginning after its end: it may have fewer than its description says."""
+        """Yield batches of a stream without end; a stream that is shorter than its description says starts again."""
         while True:
             batch = None
             for batch in self.loader:
@@ -293,8 +316,9 @@ class TrainingLoop(ABC, Generic[Outcome]):
         mean: Tensor = self.accelerator.reduce(count.float(), "mean")
         return mean
 
-    def _tell(self, losses: list[Tensor], rate: float) -> None:
-        """Log the mean loss and the rate in images a second."""
+    def _tell(self, losses: list[Tensor], seconds: float) -> float:
+        """Log the mean loss of some steps and the images per second; return the loss."""
+        rate = len(losses) * self.recipe.batch_size / seconds
         loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean").item())
         if not np.isfinite(loss):
             raise TrainingError(
@@ -303,16 +327,18 @@ class TrainingLoop(ABC, Generic[Outcome]):
             )
         epoch, lr = self.step / self.steps_per_epoch, max(group["lr"] for group in self.optimizer.param_groups)
         values = {"epoch": epoch, "loss": loss, "lr": lr, "images_per_second": round(rate, 1)}
-        now = ""
+        size = ""
         if self.macs is not None:
-            values["macs"], now = self.macs, f" now {format_count(self.macs)} MACs,"
+            values["macs"], size = self.macs, f", {format_count(self.macs)} MACs"
         if self.log is not None:
             self.log.write(self.step, "train", values)
-        left = (self.total_steps - self.step) * self.recipe.batch_size / rate
-        self.doing = (
-            f"{self.kind}epoch {epoch:.2f} of {self.recipe.epochs}, loss {loss:.4g},{now} {rate:,.0f} images/s,"
-            f" {format_duration(left)} left"
-        )
+        self.doing = self._describe(f"loss {loss:.4g}{size}, {rate:,.0f} images/s")
+        return loss
+
+    def _describe(self, figures: str) -> str:
+        """Describe what the run is doing, in words that fit beside a progress bar."""
+        epoch = max(1, math.ceil(self.step / self.steps_per_epoch))
+        return f"{self.kind}epoch {epoch}/{self.recipe.epochs}, {figures}"
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
@@ -321,7 +347,7 @@ class TrainingLoop(ABC, Generic[Outcome]):
         self.accelerator.wait_for_everyone()
 
     def _compare_or_write(self, exists: bool) -> None:
-        """Refuse to go on where a fact is another one; of a new run, write the facts down."""
+        """Refuse to resume a run whose facts differ; write the facts of a new run."""
         facts = self.facts()
         if exists:
             before = self.recorded()
@@ -337,5 +363,5 @@ class TrainingLoop(ABC, Generic[Outcome]):
 
 
 def identity(examples: Examples | Stream) -> list[Any]:
-    """Which images these are, as far as it is written down: their source, split and number, of a stream unknown."""
+    """Identify examples by source, split and number of images; the number of a stream is None."""
     return [examples.source, examples.split, None if isinstance(examples, Stream) else len(examples)]

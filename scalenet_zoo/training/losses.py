@@ -1,4 +1,4 @@
-"""What training minimises: one function a task, and what a teacher adds."""
+"""Losses: one function per task, and the loss that a teacher adds."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,27 +14,27 @@ from scalenet_zoo.inference.grouping import split_output
 from scalenet_zoo.training.recipe import Recipe
 
 Loss = Callable[[Tensor, Any], Tensor]
-"""A network's output and a batch's target to a scalar."""
+"""A function of a network's output and a batch's target; returns a scalar."""
 MeanCount = Callable[[Tensor], Tensor]
-"""A count in this process to its mean over all processes."""
+"""A function from a count in this process to its mean over all processes."""
 
 TAG_WEIGHT = 0.001
-"""Of the tags' loss beside that of the heatmaps (HigherHRNet, CVPR 2020)."""
+"""The weight of the tags' loss, relative to that of the heatmaps (HigherHRNet, CVPR 2020)."""
 
 
 def task_loss(task: Task, recipe: Recipe, mean_count: MeanCount = lambda count: count, bottom_up: bool = False) -> Loss:
-    """The loss of a task.
+    """Make the loss of a task.
 
     Args:
-        task: what the network is for.
-        recipe: label smoothing, mixup and OHEM.
-        mean_count: averages a count over processes, so that the mean of their losses is that of all pixels.
-        bottom_up: whether the network finds several people in a picture.
+        task: the task of the network.
+        recipe: the recipe, for label smoothing, mixup and OHEM.
+        mean_count: averages a count over processes, so that the mean of their losses is the loss of all pixels.
+        bottom_up: whether the network is a bottom-up one, which finds several people in a picture.
 
     Returns:
         Classification: cross entropy of logits (n, classes) with classes (n,) or, after mixup, shares (n, classes).
-        Segmentation: `pixel_loss`, of the hard pixels alone if the recipe says so. Pose: `heatmap_loss`, of
-        several people `people_loss`.
+        Segmentation: `pixel_loss`, with the recipe's OHEM. Pose: `heatmap_loss`, or `people_loss` for bottom-up
+        networks.
     """
     if task == "classification":
         if recipe.mixup or recipe.cutmix:
@@ -54,16 +54,16 @@ def pixel_loss(
     ohem_keep: float = 0.0,
     mean_count: MeanCount = lambda count: count,
 ) -> Tensor:
-    """Mean cross entropy over labelled pixels; with a threshold, over the hard ones among them (OHEM).
+    """Compute the mean cross entropy of labelled pixels; with a threshold, of the hard ones among them (OHEM).
 
-    Online hard example mining as HRNet trains with (TPAMI 2020): a pixel is hard if its true class has a probability
-    below the threshold; the threshold rises until a share `ohem_keep` of all pixels is hard, if so many are labelled.
+    This is the online hard example mining of HRNet (TPAMI 2020): a pixel is hard if the probability of its true class
+    is below the threshold. The threshold rises until a share `ohem_keep` of all pixels is hard, if enough are labelled.
 
     Args:
-        logits: (n, classes, h, w); resized to the mask's size.
-        mask: (n, H, W), classes or `IGNORE`.
-        ohem_threshold: None: every labelled pixel counts.
-        ohem_keep: a share of the pixels.
+        logits: (n, classes, h, w), which are resized to the mask's size.
+        mask: int64 (n, H, W), classes or `IGNORE`.
+        ohem_threshold: the threshold; None: every labelled pixel counts.
+        ohem_keep: the least share of pixels to keep.
         mean_count: averages a count over processes.
     """
     logits = F.interpolate(logits.float(), size=mask.shape[-2:], mode="bilinear", align_corners=False)
@@ -80,10 +80,10 @@ def pixel_loss(
 
 
 def heatmap_loss(heatmaps: Tensor, target: dict[str, Tensor]) -> Tensor:
-    """Half the mean squared difference of heatmaps (n, joints, h, w), unlabelled joints left out (HRNet, TPAMI 2020).
+    """Compute half the mean squared error of heatmaps, without unlabelled joints (HRNet, TPAMI 2020).
 
     Args:
-        heatmaps: the network's.
+        heatmaps: the network's output (n, joints, h, w).
         target: "heatmaps", of the same shape, and "weights" (n, joints), 0 or 1.
     """
     difference = (heatmaps.float() - target["heatmaps"]) * target["weights"][:, :, None, None]
@@ -91,12 +91,12 @@ def heatmap_loss(heatmaps: Tensor, target: dict[str, Tensor]) -> Tensor:
 
 
 def people_loss(output: Tensor, target: dict[str, Tensor]) -> Tensor:
-    """The mean squared difference of coarse and of fine heatmaps, and a little of `tag_loss` (HigherHRNet, CVPR 2020).
+    """Compute the mean squared error of coarse and fine heatmaps plus weighted `tag_loss` (HigherHRNet, CVPR 2020).
 
     Args:
-        output: of a network with the head bottom_up, (n, 3 joints, h, w).
+        output: the output of a bottom-up network, (n, 3 joints, h, w).
         target: "fine" and "coarse", heatmaps (n, joints, h, w) and (n, joints, h / 2, w / 2); "fine_weights" and
-            "coarse_weights", (n, h, w) and (n, h / 2, w / 2), 0 where nothing is known; "places", as `tag_loss` has it.
+            "coarse_weights", (n, h, w) and (n, h / 2, w / 2), 0 where nothing is known; "places", as for `tag_loss`.
     """
     fine, coarse, tags = split_output(output.float(), target["fine"].shape[1])
     difference = sum(
@@ -107,18 +107,18 @@ def people_loss(output: Tensor, target: dict[str, Tensor]) -> Tensor:
 
 
 def tag_loss(tags: Tensor, places: Tensor) -> Tensor:
-    """Associative embedding: a person's tags are pulled together, those of different people pushed apart.
+    """Compute the loss of associative embedding, which pulls a person's tags together and pushes people's tags apart.
 
-    For N people with mean tags h_n: the mean over people and their joints of (tag - h_n)^2, and half the mean of
-    exp(-(h_n - h_m)^2) over ordered pairs of different people (Newell et al., NeurIPS 2017, as HigherHRNet weighs it).
+    For N people with mean tags h_n, it is the mean over people and their joints of (tag - h_n)^2, plus half the mean of
+    exp(-(h_n - h_m)^2) over ordered pairs of different people (Newell et al., NeurIPS 2017; weights of HigherHRNet).
 
     Args:
-        tags: (n, joints, h, w).
-        places: int64 (n, people, joints): where a person's joints are, as numbers from 0 to joints x h x w - 1 of
-            elements of `tags`; -1 for a joint, or all those of a person, that is not there.
+        tags: the tags, (n, joints, h, w).
+        places: int64 (n, people, joints): the position of each joint, as an index from 0 to joints x h x w - 1 into
+            `tags`; -1 for a missing joint, and for all joints of a missing person.
 
     Returns:
-        (n,).
+        The loss of each image, (n,).
     """
     there = places >= 0
     values = tags.flatten(1).gather(1, places.clamp(min=0).flatten(1)).view(places.shape)
@@ -135,7 +135,7 @@ def tag_loss(tags: Tensor, places: Tensor) -> Tensor:
 
 
 def teacher_loss(task: Task, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """How far a network's output is from its teacher's.
+    """Make the loss that measures how far a network's output is from its teacher's.
 
     Classification: the Kullback-Leibler divergence of probabilities at a temperature T, times T^2 (Hinton, 2015).
     Segmentation and pose: the mean squared difference (ScaleNAS, AutoML-Conf 2022, section 3).

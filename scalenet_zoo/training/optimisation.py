@@ -1,4 +1,4 @@
-"""Optimisers and schedules, timm's, and what a step needs to work."""
+"""timm's optimisers and schedules, and a check that batch norms can learn from a step."""
 
 import logging
 from typing import Any
@@ -19,10 +19,10 @@ _logger = logging.getLogger(__name__)
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Timm's optimiser for a network; biases and norms have no weight decay.
+    """Make timm's optimiser for a network; biases and norms have no weight decay.
 
     Raises:
-        InputError: timm has none of this name.
+        InputError: timm has no optimiser of this name.
     """
     more = {"eps": recipe.opt_eps} if recipe.opt_eps is not None else {}
     try:
@@ -41,15 +41,15 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Any:  # noqa: ANN401 - timm's
-    """Timm's schedule, a function of the optimiser's steps alone; None for the schedule `none`.
+    """Make timm's schedule, a function of the optimiser steps only; return None for the schedule `none`.
 
-    A warm-up that training ends before is told.
+    A warning is logged if training ends before the warm-up.
 
     Raises:
-        InputError: timm has none of this name, or it depends on metrics.
+        InputError: timm has no schedule of this name, or the schedule depends on metrics.
     """
     if recipe.sched == "plateau":
-        raise InputError("sched: found plateau, expected a schedule of steps alone")
+        raise InputError("sched: found plateau, expected a schedule that depends on steps alone")
     try:
         scheduler, _ = create_scheduler_v2(
             optimizer,
@@ -65,11 +65,12 @@ def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_e
             updates_per_epoch=steps_per_epoch,
         )
     except (ValueError, AssertionError) as error:
-        raise InputError(f"sched: found {quoted(recipe.sched)}: {error}") from None
+        raise InputError(f"sched: found {quoted(recipe.sched)}, expected one of timm's schedules: {error}") from None
     if scheduler is not None and recipe.warmup_epochs >= recipe.epochs and rank_and_world()[0] == 0:
         share = recipe.epochs / recipe.warmup_epochs
         _logger.warning(
-            "warmup_epochs: found %g, expected fewer than the %d epochs: the learning rate ends at %.2g, never at %g",
+            "warmup_epochs: found %g, expected fewer than the %d epochs:"
+            " the learning rate ends at %.2g and never reaches %g",
             recipe.warmup_epochs,
             recipe.epochs,
             recipe.warmup_lr + share * (recipe.lr - recipe.warmup_lr),
@@ -79,14 +80,14 @@ def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_e
 
 
 def check_batch_norm(spec: ArchSpec, recipe: Recipe) -> None:
-    """See that each batch norm gets more than one value a channel in a step: of one there is no deviation.
+    """Check that each batch norm gets more than one value per channel in a step: one value has no variance.
 
     Args:
-        spec: of the network.
-        recipe: the images worked on at once, over all processes, and their size.
+        spec: the spec of the network.
+        recipe: the recipe, which sets how many images all processes handle at once, and their size.
 
     Raises:
-        InputError: one image alone is worked on at once, and shrinks to 1x1 before a batch norm.
+        InputError: images are processed one at a time, and shrink to 1x1 before a batch norm.
     """
     if recipe.batch_size > recipe.grad_accum_steps:
         return
@@ -100,13 +101,13 @@ def check_batch_norm(spec: ArchSpec, recipe: Recipe) -> None:
 
 
 def _is_normalised(op: Op, shapes: list[tuple[int, int, int]]) -> bool:
-    """Whether a batch norm follows an operation: its weight and bias then count among the operation's parameters."""
+    """Tell whether a batch norm follows an operation, whose parameters then include its weight and bias."""
     before, after = shapes[op.inputs[0]][0], shapes[op.output][0]
     return op.kind == "conv" and op.params - before // op.groups * after * op.kernel**2 >= 2 * after
 
 
 def restore_layout(optimizer: torch.optim.Optimizer) -> None:
-    """Lay an optimiser's tensors out in memory as its weights are: sums over them are then taken in the same order."""
+    """Give the optimiser's tensors the memory layout of its weights, so that sums run in the same order as before."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

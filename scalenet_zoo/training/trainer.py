@@ -5,13 +5,13 @@
                           |        teacher's output                                            v
                   RUN/checkpoints: network, average, optimiser                 evaluate, after an epoch: RUN/best
 
-The network is trained in place; how its own `spec` and `pretrained_cfg` describe it stays as it was. What is written
-describes it as the run knows it: the data's labels, what was measured, how it was trained.
+The network is trained in place, and its own `spec` and `pretrained_cfg` do not change. The files of the run describe it
+with the labels of the data, the measured results and the details of its training.
 """
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ from scalenet_zoo.core.errors import InputError, TrainingError
 from scalenet_zoo.core.files import replacing_folder
 from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.data.classification import Stream
+from scalenet_zoo.data.digits import drawing_of
 from scalenet_zoo.data.examples import Examples
 from scalenet_zoo.inference.evaluate import check_labels, evaluate_network, match_data
 from scalenet_zoo.inference.metrics import PRIMARY
@@ -50,34 +51,61 @@ from scalenet_zoo.zoo.model_folder import save_model
 _logger = logging.getLogger(__name__)
 
 RECIPE_FILE = "recipe.yaml"
-"""How the network is trained, beside RUN/run.json."""
+"""The file with the recipe, beside RUN/run.json."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """The figures of a finished epoch.
+
+    Attributes:
+        epoch: the number of the epoch, from 1.
+        epochs: the number of epochs of the run.
+        loss: the mean training loss of the epoch; None: this session of the run took no step of it.
+        metric: the name of the task's metric.
+        value: the metric on the validation images; None: this epoch was not evaluated.
+        best: the best value so far; None: no epoch has been evaluated yet.
+        lr: the learning rate at the end of the epoch.
+        images_per_second: the speed of training, without evaluation; None in the same case as `loss`.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float | None
+    metric: str
+    value: float | None
+    best: float | None
+    lr: float
+    images_per_second: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(LoopOptions):
-    """What does not change the result of a run, or only where it is looked at; more than `LoopOptions` has.
+    """Options that do not change the result of a run, in addition to those of `LoopOptions`.
 
     Attributes:
         val_interval: epochs between evaluations; the last epoch is always evaluated.
-        about: what else to say of the run in its spec's provenance: its command, say.
+        about: details to add to the provenance in the spec, such as the command.
+        on_epoch: called after each epoch, in every process.
     """
 
     val_interval: int = 1
     about: Mapping[str, Any] = field(default_factory=dict)
+    on_epoch: Callable[[EpochReport], None] = lambda report: None
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a run came to.
+    """The outcome of a run.
 
     Attributes:
-        run: its folder; `best` in it holds the best network.
-        metric: the task's metric.
-        best: its best value on the validation images.
-        epoch: after which it was reached, counted from 1.
-        last: all metrics at the end, with step and epoch.
-        seconds: the run took, evaluation included.
-        broken: images that could not be read.
+        run: the folder of the run; `best` in it holds the best network.
+        metric: the name of the task's metric.
+        best: the best value of the metric on the validation images.
+        epoch: the epoch, from 1, after which the best value was reached.
+        last: all metrics at the end, with the step and the epoch.
+        seconds: the duration of the run, including evaluation.
+        broken: the names of the images that could not be read.
     """
 
     run: Path
@@ -103,28 +131,31 @@ def train_network(
     """Train a network; write checkpoints, the best network, figures and curves to a folder.
 
     Args:
-        network: of `create_model`, for as many classes or joints as the data have; it is trained in place, and keeps
-            its own `spec` and `pretrained_cfg`.
-        recipe: how.
-        training: images to learn from.
-        validation: images to choose the best epoch by.
-        run: the folder.
-        options: where, and how often to save and to tell.
+        network: a network from `create_model`, with as many classes or joints as the data have. It is trained in place
+            and keeps its own `spec` and `pretrained_cfg`.
+        recipe: the recipe to train with.
+        training: the examples to learn from.
+        validation: the examples that choose the best epoch.
+        run: the folder to write to.
+        options: where to train, and how often to save and to log.
         teacher: a network whose outputs the network also learns from.
-        resume: go on from the newest whole checkpoint in the folder, if there is one.
-        on_step: told of every step: what is being done, how many are done, and of how many.
+        resume: continue from the newest intact checkpoint in the folder, if there is one.
+        on_step: called at every step with what is being done, the number of steps done, and the total.
+
+    Returns:
+        The outcome: the folder of the run, the metrics, and the epoch with the best value.
 
     Raises:
-        InputError: recipe, data and network do not fit, or too many images cannot be read.
+        InputError: recipe, data and network do not fit together, or too many images cannot be read.
         WeightsError: a checkpoint is damaged, or of another architecture.
-        TrainingError: the loss is not finite, the folder holds another run, or another process is at work in it.
+        TrainingError: the loss is not finite, the folder holds another run, or another process works in it.
         OutputError: a file cannot be written.
     """
     return Trainer(network, recipe, training, validation, run, options or Options(), teacher).run(on_step, resume)
 
 
 class Trainer(TrainingLoop[Fitted]):
-    """One run; arguments as `train_network`."""
+    """The run that trains one network; it takes the arguments of `train_network`."""
 
     record = RUN_FILE
     options: Options
@@ -141,7 +172,9 @@ class Trainer(TrainingLoop[Fitted]):
     ) -> None:
         network = unwrapped(network)
         _fit_head(network, training)
-        self.interface = Interface.of_network(network).model_copy(update={"labels": training.labels})
+        self.interface = Interface.of_network(network).model_copy(
+            update={"labels": training.labels, "drawing": drawing_of(training.source)}
+        )
         self.validation = validation
         super().__init__(spec_of(network), self.interface, recipe, training, run, options)
         match_data(self.spec, training.labels, validation)
@@ -164,20 +197,20 @@ class Trainer(TrainingLoop[Fitted]):
 
     @property
     def result(self) -> nn.Module:
-        """The network that is judged and kept: the moving average, or the one that is trained."""
+        """The network that is evaluated and kept: the moving average, or the trained network itself."""
         return self.average.module if self.average is not None else self.network
 
     def take_step(self, batches: Iterator[dict[str, Any]]) -> tuple[Tensor, list[str]]:  # noqa: D102
         total, broken = torch.zeros((), device=self.device), []
         for part in range(self.parts):
             batch = next(batches)
-            seed_step(self.recipe.seed, self.step, part, self.rank)  # loaders draw numbers, too
+            seed_step(self.recipe.seed, self.step, part, self.rank)  # loaders draw random numbers, too
             broken += batch["broken"]
             apart = self.accelerator.no_sync(self.model) if part + 1 < self.parts else nullcontext()
             with apart:
                 loss = self._loss(batch["image"], batch["target"]) / self.parts
                 if part == 0:
-                    self.optimizer.zero_grad()  # here, the backward pass takes the memory again at once
+                    self.optimizer.zero_grad()  # here, so that the backward pass reuses the memory at once
                 self.accelerator.backward(loss)
             total += loss.detach()
         if self.recipe.clip_grad is not None:
@@ -200,9 +233,25 @@ class Trainer(TrainingLoop[Fitted]):
         return loss
 
     def end_epoch(self, epoch: int, on_step: OnProgress) -> None:
-        """Evaluate the network, or its moving average, if it is due; keep it if it is the best so far."""
-        if epoch % self.options.val_interval and epoch != self.recipe.epochs:
-            return
+        """Evaluate the network or its moving average if that is due, save it if it is the best so far, and report."""
+        is_due = epoch % self.options.val_interval == 0 or epoch == self.recipe.epochs
+        value = self._evaluate(epoch, on_step) if is_due else None
+        self.options.on_epoch(
+            EpochReport(
+                epoch=epoch,
+                epochs=self.recipe.epochs,
+                loss=self.epoch_loss,
+                metric=self.metric,
+                value=value,
+                best=None if self.best is None else self.best[0],
+                lr=max(group["lr"] for group in self.optimizer.param_groups),
+                images_per_second=self.epoch_rate,
+            )
+        )
+
+    def _evaluate(self, epoch: int, on_step: OnProgress) -> float:
+        """Evaluate the network, save it if it is the best so far, and return the task's metric."""
+        on_step(self._describe("evaluating"), self.step, self.total_steps)
         found = evaluate_network(
             self._described(),
             self.validation,
@@ -212,7 +261,7 @@ class Trainer(TrainingLoop[Fitted]):
             rank=self.rank,
             world=self.processes,
         )
-        value = float(found.metrics[self.metric])  # type: ignore[arg-type] # it is no dict
+        value = float(found.metrics[self.metric])  # type: ignore[arg-type] # it is not a dict
         if self.best is None or value > self.best[0]:
             self.best = value, self.step
             if self.accelerator.is_main_process:
@@ -220,8 +269,9 @@ class Trainer(TrainingLoop[Fitted]):
                     save_model(self._described(metrics=found.metrics), folder)
         if self.log is not None:
             self.log.write(self.step, "val", {"epoch": epoch, **found.metrics})
-        self.doing = f"epoch {epoch} of {self.recipe.epochs}, {self.metric} {value:.4g}"
+        self.doing = self._describe(f"{self.metric} {value:.4g}")
         on_step(self.doing, self.step, self.total_steps)
+        return value
 
     def load(self) -> Checkpoint | None:  # noqa: D102
         checkpoint = load_newest(self.folder, self.network, self.average.module if self.average else None)
@@ -238,7 +288,7 @@ class Trainer(TrainingLoop[Fitted]):
         save_checkpoint(self.folder, self._described(self.network), states, progress, average, self.options.keep)
 
     def finish(self) -> Fitted:
-        """Draw the curves; say what speaks against the network, and what the run came to."""
+        """Draw the curves, log doubts about the network, and return the run's outcome."""
         if self.best is None:
             raise TrainingError(f"{self.folder}: found no evaluation, expected one at the end of the run")
         best, step = self.best
@@ -249,7 +299,7 @@ class Trainer(TrainingLoop[Fitted]):
         self.accelerator.wait_for_everyone()
         last = next((line for line in reversed(read_log(self.folder)) if line["kind"] == "val"), None)
         if last is None:
-            raise TrainingError(f"{self.folder / LOG}: found no evaluation, expected that of the end of the run")
+            raise TrainingError(f"{self.folder / LOG}: found no evaluation, expected the one at the end of the run")
         return Fitted(
             run=self.folder,
             metric=self.metric,
@@ -261,7 +311,7 @@ class Trainer(TrainingLoop[Fitted]):
         )
 
     def facts(self) -> dict[str, Any]:
-        """Network, data, teacher and recipe."""
+        """Describe the network, the data, the teacher and the recipe."""
         return {
             **super().facts(),
             "spec_hash": self.spec.hash,
@@ -275,21 +325,21 @@ class Trainer(TrainingLoop[Fitted]):
     def recorded(self) -> dict[str, Any]:  # noqa: D102
         before = {**super().recorded(), **load_recipe(self.folder / RECIPE_FILE).to_dict()}
         if "spec_hash" in before:
-            before.setdefault("labels", self.facts()["labels"])  # runs of older versions do not say them
+            before.setdefault("labels", self.facts()["labels"])  # runs of older versions have no labels
         return before
 
     def write_record(self, path: Path, facts: Mapping[str, Any]) -> None:
-        """Write down the recipe, in a file of its own, and the other facts."""
+        """Write the recipe to its own file, and the other facts to `path`."""
         recipe = self.recipe.to_dict()
         path.with_name(RECIPE_FILE).write_text(yaml.safe_dump(recipe, sort_keys=False))
         super().write_record(path, {name: value for name, value in facts.items() if name not in recipe})
 
     def _described(self, of: nn.Module | None = None, metrics: Mapping[str, Any] | None = None) -> nn.Module:
-        """A network, described as this run knows it; its modules and weights are the very same.
+        """Return a copy of a network with the description of this run; modules and weights are shared.
 
         Args:
-            of: the network; None: the one that is judged.
-            metrics: what was measured of it.
+            of: the network; None: `result`, which is evaluated.
+            metrics: its measured results.
         """
         network = copy(self.result if of is None else of)
         network.pretrained_cfg = self.interface.to_timm(self.spec, network.pretrained_cfg)  # type: ignore[arg-type, assignment]
@@ -297,7 +347,7 @@ class Trainer(TrainingLoop[Fitted]):
         return network
 
     def _provenance(self, metrics: Mapping[str, Any]) -> Provenance:
-        """Where the network comes from, how it was trained, and what was measured of it."""
+        """Describe the origin of the network, its training and its measured results."""
         here, data = self.machine, f"{public_source(self.validation.source)} {self.validation.split}"
         if self.recipe.own_resolution:
             data += ", in tiles"
@@ -327,9 +377,10 @@ class Trainer(TrainingLoop[Fitted]):
 
 
 def _fit_head(network: nn.Module, training: Examples | Stream) -> None:
-    """Let a trained network's last layer begin with what it knows of the data's classes or joints, found by name.
+    """Match a trained network's last layer with the classes or joints of the data, by name.
 
-    The same in another order are put in the data's; where there are others, the layer begins anew. Both are told.
+    If the network knows the same names in another order, its last layer is put into the data's order. If it knows other
+    names, the layer starts from scratch. A warning reports either change.
     """
     spec, known = spec_of(network), Interface.of_network(network).labels
     if not len(known.names) == len(training.labels.names) == spec.classes or training.task != spec.task:
@@ -343,11 +394,11 @@ def _fit_head(network: nn.Module, training: Examples | Stream) -> None:
         with torch.no_grad():
             for parameter in head.parameters():
                 parameter.copy_(parameter[order])
-        done = f"knows the {noun} of {training.source} in another order: its last layer is put in theirs"
+        done = f"knows the {noun} of {training.source} in another order: its last layer is put into the data's order"
     else:
         network.reset_classifier(spec.classes)  # type: ignore[operator]
-        network.spec = spec  # type: ignore[assignment] # the caller's own, which says the same
-        done = f"knows other {noun} than {training.source} has: its last layer begins anew"
+        network.spec = spec  # type: ignore[assignment] # the caller's own spec, which is equal
+        done = f"knows other {noun} than {training.source} has: its last layer starts from scratch"
     if rank_and_world()[0] == 0:
         _logger.warning("%s: %s", spec.name, done)
 

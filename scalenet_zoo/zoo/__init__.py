@@ -1,1 +1,1 @@
-"""Names to specs, networks and weights; the Hugging Face Hub."""
+"""From names to specs, networks and weights; the Hugging Face Hub."""

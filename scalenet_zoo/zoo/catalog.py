@@ -1,4 +1,4 @@
-"""The zoo's entries and families: what comes with the package, by name. Nothing here needs torch."""
+"""The entries and families of the zoo, which come with the package, by name. Nothing here needs torch."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,16 @@ FAMILIES: Mapping[Task, tuple[str, ...]] = {
     "segmentation": ("scalenas", "hrnet"),
     "pose": ("scalenas", "hrnet", "higherscalenas", "higherhrnet"),
 }
-"""Families of each task, the default first; names of entries for dense tasks begin with theirs."""
+"""Families for each task, the default first; the names of entries for dense tasks begin with the family's name."""
 
 
 @dataclass(frozen=True)
 class Entries:
-    """Entries of the zoo for a dense task, to choose from; see `find_networks`.
+    """Entries of the zoo for a dense task, among which a budget chooses; see `find_networks`.
 
     Attributes:
-        name: of the choice, for messages and files.
-        specs: the cheapest first.
+        name: the name of this set of entries, for messages and files.
+        specs: the specs of the entries, those with the fewest MACs first.
     """
 
     name: str
@@ -48,24 +48,24 @@ def _entry(name: str) -> ArchSpec:
 
 
 def is_entry(name: str) -> bool:
-    """Whether there is an entry of this name; NAME.TAG is one if weights with this tag are published for it."""
+    """Return whether an entry has this name; NAME.TAG is a name if the entry has published weights with this tag."""
     return (name in _paths() and not name.endswith(".family")) or is_tagged(name)
 
 
 def find_entry(name: str) -> ArchSpec | None:
-    """An entry, whose file is read once, under the name that it was asked for; None: there is no such entry."""
+    """Return the entry with a name, which may be NAME.TAG; None: there is no such entry. Its file is read only once."""
     if is_tagged(name):
         return _entry(name.partition(".")[0]).replace(name=name)
     return _entry(name) if is_entry(name) else None
 
 
 def list_models(pattern: str = "*", task: Task | None = None, pretrained: bool = False) -> list[str]:
-    """Names of the zoo's entries, sorted.
+    """Return the sorted names of the zoo's entries.
 
     Args:
         pattern: a shell pattern, such as `scalenet_*`.
         task: only entries for this task.
-        pretrained: only entries with published weights; `published.published_entries()` has their tags.
+        pretrained: only entries with published weights; `published.published_entries()` lists their tags.
     """
     names = (name for name in _paths() if is_entry(name) and fnmatch(name, pattern))
     published = published_entries() if pretrained else _paths()
@@ -73,10 +73,10 @@ def list_models(pattern: str = "*", task: Task | None = None, pretrained: bool =
 
 
 def load_family(name: str) -> Family:
-    """A family: a base model and how it is scaled.
+    """Load a family: a base model and its scaling strategies.
 
     Args:
-        name: of the zoo's, such as `scalenet`, or a family's JSON file.
+        name: the name of a family in the zoo, such as `scalenet`, or a family's JSON file.
 
     Raises:
         ModelNotFoundError: there is no such family.
@@ -98,15 +98,15 @@ def find_networks(
     in_chans: int = 3,
     img_size: int | Sequence[int] | None = None,
 ) -> Family | Entries:
-    """What a budget chooses from: a family with a base model for classification, else the zoo's entries for a task.
+    """Return the networks that a budget chooses from: a family for classification, otherwise the entries for a task.
 
     Args:
-        task: what the networks are for.
-        family: one of `FAMILIES[task]`, or for classification a family's JSON file; None: the first, or for
-            segmentation and pose any; of those for pose that find one person in a crop.
-        num_classes: classes or joints of the entries; None: their own.
-        in_chans: channels of their image.
-        img_size: its height and width in pixels; None: their own.
+        task: the task of the networks.
+        family: one of `FAMILIES[task]`, or for classification a family's JSON file; None: for classification the first
+            family; for segmentation and pose all entries, but for pose only those that find one person in a crop.
+        num_classes: number of classes or joints of the entries; None: their own.
+        in_chans: channels of the image.
+        img_size: height and width of the image in pixels; None: the entries' own.
 
     Raises:
         ModelNotFoundError: there is no such task, or it has no such family.
@@ -120,7 +120,7 @@ def find_networks(
         raise ModelNotFoundError(f"{family}: found no such family for {task}, expected {' or '.join(FAMILIES[task])}")
     if task == "classification":
         if img_size is not None:
-            raise BudgetError(f"img_size: found {img_size}, expected none: the budget decides on a classifier's")
+            raise BudgetError(f"img_size: found {img_size}, expected none: the budget sets a classifier's image size")
         return load_family(family or FAMILIES[task][0])
     height, width = height_and_width(img_size)
     chosen = (
@@ -133,7 +133,7 @@ def find_networks(
 
 
 def latency_name(networks: Family | Entries) -> str:
-    """What latency models are kept under: the name, with a hash if a family is not the zoo's."""
+    """Return the name for stored latency models: the networks' name, with a hash if a family is not in the zoo."""
     if isinstance(networks, Entries):
         return networks.name
     if networks.name in FAMILIES["classification"] and networks == load_family(networks.name):
@@ -142,10 +142,10 @@ def latency_name(networks: Family | Entries) -> str:
 
 
 def height_and_width(img_size: int | Sequence[int] | None) -> tuple[int | None, int | None]:
-    """Height and width of an image in pixels, from one number or both; None: not given.
+    """Return the height and the width of an image in pixels, from one number or two; None: not given.
 
     Raises:
-        SpecError: there are not two of them.
+        SpecError: there are neither one nor two numbers.
     """
     if img_size is None or isinstance(img_size, int | str) or not hasattr(img_size, "__len__"):
         return img_size, img_size  # type: ignore[return-value] # a number, or what the spec refuses

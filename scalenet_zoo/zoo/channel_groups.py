@@ -1,9 +1,10 @@
-"""Which channels of a network must agree, and how much each of them matters.
+"""Groups of channels that must agree in all layers, and the importance of each channel.
 
-    spec --channel_groups--> modules, each with the groups that its tensors are about --importance--> scores
+    spec --channel_groups--> modules, each with the groups of its tensors' channels --importance--> scores
 
-A group is a residual stream, a layer's hidden channels, its squeezed ones, ...: all tensors that are about it have its
-channels in the same order. So they may be sorted, or fewer of them kept, if all of these tensors follow.
+A group is a residual stream, the hidden channels of a layer, its squeezed channels, and so on. All tensors of a group
+have its channels in the same order. The channels can be sorted, or some of them removed, if all of these tensors
+change together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,24 +18,25 @@ from scalenet_zoo.arch.trace import BOTTLENECK_CHANNELS, BOTTLENECKS, STEM_CHANN
 from scalenet_zoo.networks.layers import ACTIVATIONS
 
 ChannelGroup = tuple[str | int, ...]
-"""The name of channels that must agree."""
+"""The name of a group of channels that must agree."""
 IMAGE, CLASSES, TWICE = ("image",), ("classes",), ("classes", "twice")
-"""Groups at a network's ends; TWICE: a heatmap and a tag of each joint, as `layers.BottomUpHead` has them."""
+"""Groups at the ends of a network; TWICE: one heatmap and one tag per joint, as in `layers.BottomUpHead`."""
 BRANCH_GROUPS: tuple[ChannelGroup, ...] = tuple(("branch", j) for j in range(4))
 """The groups of a multipath network's branches."""
 TRANSPOSED = frozenset({"classifier.upscale.conv"})
-"""Modules whose weight has inputs before outputs."""
+"""Modules whose weight has its inputs in dimension 0 and its outputs in dimension 1."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A module with weights, and which channels its tensors are about.
+    """The channel groups of one module with weights.
 
     Attributes:
         out: the group of its outputs.
-        inputs: the groups of its inputs, joined in this order; none: of a batch norm or a depthwise convolution.
-        closes: whether it is the last one before a shortcut or a sum: silent, it leaves what it is added to.
-        activation: of a batch norm, what follows it; None: nothing, or a sum.
+        inputs: the groups of its inputs, concatenated in this order; empty for a batch norm or a depthwise convolution.
+        closes: whether it is the last module before a shortcut or a sum: if its outputs are zero, the sum is that of
+            the other terms.
+        activation: for a batch norm, the activation that follows; None: nothing follows, or a sum.
     """
 
     out: ChannelGroup
@@ -49,14 +51,14 @@ class ChannelGroups:
 
     Attributes:
         slots: its modules with weights, by name.
-        sizes: channels of each group.
+        sizes: the number of channels in each group.
     """
 
     slots: dict[str, Slot] = field(default_factory=dict)
     sizes: dict[ChannelGroup, int] = field(default_factory=dict)
 
     def add(self, name: str, out: ChannelGroup, inputs: tuple[ChannelGroup, ...], channels: int) -> None:
-        """A convolution or linear layer."""
+        """Add a convolution or linear layer with the groups of its outputs and inputs, and its number of outputs."""
         self.sizes[out] = channels
         self.slots[name] = Slot(out, inputs)
 
@@ -69,13 +71,13 @@ class ChannelGroups:
         activation: Activation | None = "relu",
         closes: bool = False,
     ) -> None:
-        """A convolution, its batch norm and maybe an activation."""
+        """Add a convolution with its batch norm, and an activation if there is one."""
         self.add(f"{name}.conv", out, inputs, channels)
         self.slots[f"{name}.norm"] = Slot(out, closes=closes, activation=activation)
 
 
 def channel_groups(spec: ArchSpec) -> ChannelGroups:
-    """The channel groups of a network, and the modules that are about them, in the order of execution."""
+    """Return the channel groups of a network, with its modules in the order of execution."""
     network = spec.network
     groups = ChannelGroups(sizes={IMAGE: spec.input.channels, CLASSES: spec.classes})
     if network.type == "mbconv":
@@ -159,7 +161,7 @@ def _add_multipath(groups: ChannelGroups, network: MultipathNetwork) -> None:
 
 
 def _add_path(groups: ChannelGroups, name: str, origin: int, to: int, width: Sequence[int]) -> None:
-    """The convolutions of a path between branches; those between have channels of their own."""
+    """Add the convolutions of a path between branches; all but the last write channel groups of their own."""
     convs = max(1, to - origin)
     before = BRANCH_GROUPS[origin]
     for i in range(convs - 1):
@@ -169,17 +171,17 @@ def _add_path(groups: ChannelGroups, name: str, origin: int, to: int, width: Seq
 
 
 def importance(groups: ChannelGroups, group: ChannelGroup, state: Mapping[str, Tensor]) -> Tensor:
-    """How much each channel of a group matters: how much it varies, times how much is made of it.
+    """Score each channel of a group: how much it varies, times the size of the weights that read it.
 
     Args:
-        groups: of the network.
+        groups: the groups of the network.
         group: one of them.
-        state: the network's tensors, on the CPU.
+        state: the network's tensors by name, on the CPU.
 
     Returns:
-        A score a channel, at least 0: the deviation that batch norms and the activations after them give it, or where
-        there are none, the length of the weights that write it; times the length of the weights that read it.
-        What does not vary does not matter, since the next batch norm takes it off.
+        float32 (channels,), at least 0: the standard deviation of the channel after batch norms and the activations
+        that follow them, or, without batch norms, the norm of the weights that write it; times the norm of the weights
+        that read it. A channel that does not vary has no importance, because the next batch norm removes a constant.
     """
     size = groups.sizes[group]
     varied, written, read = torch.zeros(size), torch.zeros(size), torch.zeros(size)
@@ -204,7 +206,7 @@ def importance(groups: ChannelGroups, group: ChannelGroup, state: Mapping[str, T
 
 
 def _variance(weight: Tensor, bias: Tensor, activation: Activation | None) -> Tensor:
-    """Of each channel after a batch norm with this weight and bias, whose input is normal, and an activation."""
+    """Return each channel's variance after a batch norm with normal inputs and an activation."""
     if activation is None:
         return weight.square()
     points = torch.linspace(-4, 4, 81)

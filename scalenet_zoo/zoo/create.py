@@ -1,4 +1,4 @@
-"""Networks made of specs, with or without weights."""
+"""Build networks from specs, with or without weights."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -40,32 +40,32 @@ def create_model(
     inherit: "NetworkSource | nn.Module | None" = None,
     **kwargs: Any,  # noqa: ANN401 - the network's own
 ) -> "nn.Module":
-    """Build a network; it has `.spec` and `.pretrained_cfg`, and timm's model interface.
+    """Build a network with timm's model interface, and the attributes `spec` and `pretrained_cfg`.
 
     Args:
         source: a name of the zoo, maybe with the tag of published weights (`efficientnet_b0.ra_in1k`), a spec, or a
             spec's file; or, with its weights, `hf-hub:org/name`, `local-dir:path`, or a folder of `train` or `pull`.
-        pretrained: load published weights, from the Hugging Face Hub or from an installed package that has them;
-            folders and repositories have their own.
-        num_classes: classes or joints; 0: no classifier; None: the spec's.
+        pretrained: load published weights, from the Hugging Face Hub or from an installed package; folders and
+            repositories have their own.
+        num_classes: number of classes or joints; 0: no classifier; None: the spec's.
         in_chans: channels of the image; None: the spec's.
         img_size: height and width in pixels that the cost is stated for; None: the spec's.
         features_only: return a network whose output is the list of features at several strides.
-        out_indices: which of them, in which order, -1 the last; a number: the last so many; None: all.
-        weights: a file with weights for this network, or for the same with another class count or other input channels:
-            the classifier then starts untrained, the first convolution is adapted. Safetensors, or of torch.save
-            (.pth), with our names, timm's, torchvision's, efficientnet_pytorch's or those of the official HRNets.
+        out_indices: the features to return, in this order, -1 for the last; a single number n: the last n; None: all.
+        weights: a file with weights for this network, in safetensors or from torch.save (.pth), with our names, timm's,
+            torchvision's, efficientnet_pytorch's or those of the official HRNets. If the file has another number of
+            classes, the classifier starts untrained; for other input channels the first convolution is adapted.
         revision: a branch, tag or commit of `hf-hub:org/name`.
-        inherit: another network, or what one with weights is made of as here: the network starts from what that one
-            knows, see `inherit.inherit`; a notice says whether its function is the same, or what was in the way.
+        inherit: another network, or a source of one with weights; the network starts from its weights, see
+            `inherit.inherit`. A notice says whether the function is the same, and otherwise why not.
         **kwargs: `drop_rate`, `drop_path_rate`, `global_pool`.
 
     Raises:
         ModelNotFoundError: no entry, file or folder has this name.
         SpecError: a file, a changed size or `out_indices` is not valid.
-        WeightsError: weights are not published, cannot be had, or do not fit.
-        UsageError: `inherit` is given for what has weights already, or is an exported file.
-        BackendError: the network, or what it inherits from, does not fit into memory.
+        WeightsError: weights are not published, are not available, or do not fit.
+        UsageError: `inherit` is given together with weights, or is an exported file.
+        BackendError: the network, or the one that it inherits from, does not fit into memory.
     """
     from timm.models._features import FeatureGetterNet
 
@@ -86,7 +86,7 @@ def create_model(
         spec = adapt(classes=num_classes, channels=in_chans, height=height, width=width)
     if inherit is not None:
         if pretrained or weights is not None or isinstance(opened, ModelFolder):
-            raise UsageError("`inherit`: found it with weights to load, expected a network without weights of its own")
+            raise UsageError("`inherit`: found weights to load as well, expected a network without weights of its own")
         if isinstance(inherit, NetworkSource):
             check_inheritance(inherit, spec)
     trained = _trained(opened, spec, weights, pretrained)
@@ -103,7 +103,7 @@ def create_model(
 
         _logger.warning("%s: weights from %s", spec.name, inherit_network(model, *source_network(inherit, spec)))
     if features_only:
-        whole, described = spec_of(model), model.pretrained_cfg  # of the network before it is cut
+        whole, described = spec_of(model), model.pretrained_cfg  # of the network before layers are removed
         indices = take_indices(len(model.feature_info), out_indices)  # type: ignore[arg-type]
         model = FeatureGetterNet(model, out_indices=indices)
         model.spec = whole  # type: ignore[assignment]
@@ -112,14 +112,14 @@ def create_model(
 
 
 def source_network(source: "NetworkSource | nn.Module", target: ArchSpec) -> "tuple[nn.Module, str]":
-    """The network, with weights, that another may inherit from, and its name for the record.
+    """Return the network with weights that another inherits from, and its name for the record.
 
     Args:
-        source: the network itself, or what `create_model` makes one of.
+        source: the network itself, or what `create_model` builds one from.
         target: the spec of the network that inherits.
 
     Raises:
-        ZooError: as `inherit.inherit`.
+        ZooError: as for `inherit.inherit`.
     """
     if not isinstance(source, NetworkSource):
         check_kind(target, spec_of(source))
@@ -131,7 +131,7 @@ def source_network(source: "NetworkSource | nn.Module", target: ArchSpec) -> "tu
 
 @contextmanager
 def with_seed(seed: int) -> Iterator[None]:
-    """Let torch's random numbers be a function of the seed; afterwards its random state is as before."""
+    """Seed torch's random numbers in a `with` block, and restore the random state afterwards."""
     import torch
 
     with torch.random.fork_rng(devices=()):
@@ -144,7 +144,11 @@ def create_seeded(
     seed: int = 0,
     **kwargs: Any,  # noqa: ANN401 - as `create_model`
 ) -> "nn.Module":
-    """`create_model` with initial weights that are a function of the seed."""
+    """Call `create_model`, with initial weights that depend on the seed only.
+
+    Raises:
+        ZooError: as for `create_model`.
+    """
     with with_seed(seed):
         return create_model(source, **kwargs)
 
@@ -152,7 +156,7 @@ def create_seeded(
 def _trained(
     opened: ArchSpec | ModelFolder, spec: ArchSpec, weights: str | Path | None, pretrained: bool
 ) -> "Weights | None":
-    """The weights for a network, checked before it is built; None: there are none."""
+    """Open the weights for a network and check them before it is built; None: there are none."""
     if weights is not None:
         from scalenet_zoo.zoo.weights import Weights
 
@@ -167,10 +171,10 @@ def _trained(
 
 
 def check_network_memory(spec: ArchSpec) -> None:
-    """Refuse to build a network that is larger than this machine's memory; on other devices torch does.
+    """Refuse to build a network that does not fit into this machine's memory; for other devices torch checks this.
 
     Raises:
-        BackendError: it does not fit; the message has its size.
+        BackendError: it does not fit; the message names its size.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""The Hugging Face Hub: model folders and weights fetched from its repositories; `publish` pushes them.
+"""The Hugging Face Hub: fetch model folders and weights from its repositories; `publish` pushes them.
 
-Its client finds the cache, the token and offline mode (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE). Every file of
-a repository is of one commit. Only JSON, safetensors and the card are fetched: nothing that could run code.
+The Hub's client determines the cache, the token and offline mode (HF_HOME, HF_TOKEN, HF_HUB_OFFLINE). All files of a
+repository come from one commit. Only JSON, safetensors and the card are fetched: nothing that could run code.
 """
 
 import textwrap
@@ -50,11 +50,11 @@ def fetch_folder(
     Args:
         repository: as `org/name`, or `org/name@revision`.
         revision: a branch, tag or commit; None: the main branch.
-        with_weights: whether the weights are fetched, too.
+        with_weights: whether the weights are fetched as well.
         cache_dir: the Hub's cache; None: the client's.
 
     Raises:
-        WeightsError: the Hub cannot be reached, or does not have the files, or they are larger than they may be.
+        WeightsError: the Hub cannot be reached, or does not have the files, or a file is larger than allowed.
         SpecError: a file is not valid.
     """
     name, revision = pinned(repository, revision)
@@ -68,7 +68,18 @@ def fetch_folder(
 
 
 def pinned(repository: str, revision: str | None) -> tuple[str, str | None]:
-    """Take `org/name@revision` apart."""
+    """Split `org/name@revision` into the repository and the revision.
+
+    Args:
+        repository: as `org/name`, or `org/name@revision`.
+        revision: a branch, tag or commit from elsewhere; None: not given.
+
+    Returns:
+        `org/name`, and the revision; None: the main branch.
+
+    Raises:
+        WeightsError: both revisions are given, and differ.
+    """
     name, _, pin = repository.partition("@")
     if pin and revision and pin != revision:
         raise WeightsError(f"{name}: found the revisions {pin} and {revision}, expected one")
@@ -76,7 +87,7 @@ def pinned(repository: str, revision: str | None) -> tuple[str, str | None]:
 
 
 def fetch_card(repository: str, commit: str) -> Path | None:
-    """Download the card of a repository at a commit; None: it has none.
+    """Download the card of a repository at a commit; None: there is no card.
 
     Raises:
         WeightsError: the Hub cannot be reached.
@@ -84,7 +95,7 @@ def fetch_card(repository: str, commit: str) -> Path | None:
     try:
         return _fetch(repository, CARD, commit, None, JSON_BYTES)
     except WeightsError as error:
-        if isinstance(error.__cause__, EntryNotFoundError):  # a repository without one, or offline
+        if isinstance(error.__cause__, EntryNotFoundError):  # the repository has no card, or the client is offline
             return None
         raise
 
@@ -92,7 +103,7 @@ def fetch_card(repository: str, commit: str) -> Path | None:
 def _fetch(
     repository: str, file: str, revision: str | None, cache_dir: str | Path | None, limit: int | None = None
 ) -> Path:
-    """A file of a repository, in the Hub's cache; `limit` are the bytes that it may have."""
+    """Return a file of a repository in the Hub's cache; `limit` is the largest size in bytes."""
     with hub_errors(f"{repository}: cannot fetch {file} from the Hugging Face Hub"):
         if limit is not None:
             size = hf_hub_download(repository, file, revision=revision, cache_dir=cache_dir, dry_run=True).file_size
@@ -103,7 +114,11 @@ def _fetch(
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Turn whatever the client, its HTTP library or the operating system raises into one line."""
+    """Turn whatever the client, its HTTP library or the operating system raises into one line.
+
+    Raises:
+        WeightsError: anything other than a `ZooError` is raised inside; the message begins with `what`.
+    """
     try:
         yield
     except ZooError:
@@ -115,13 +130,13 @@ def hub_errors(what: str) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     match error:
         case GatedRepoError():
-            return "access is gated; ask for it on the repository's page, then log in (`hf auth login`, or HF_TOKEN)"
+            return "access is gated; request it on the repository's page, then log in (`hf auth login`, or HF_TOKEN)"
         case RevisionNotFoundError():
             return "found no such revision"
         case RepositoryNotFoundError():
             return "found no such repository; if it is private, log in (`hf auth login`, or HF_TOKEN)"
         case RemoteEntryNotFoundError():
-            return "the repository has no such file, and no other is read in its place"
+            return "the repository has no such file, and no other file is read instead"
         case OfflineModeIsEnabled():
             return "offline mode is on (HF_HUB_OFFLINE)"
         case LocalEntryNotFoundError() if error.__cause__:

@@ -1,4 +1,4 @@
-"""`inherit`: a network starts from what another architecture knows; see `inheritance.py` for how."""
+"""`inherit`: start a network from the weights of another architecture; `inheritance.py` explains how."""
 
 import logging
 from collections.abc import Iterable
@@ -19,16 +19,19 @@ _log = logging.getLogger(__name__)
 
 
 def find_source(target: ArchSpec) -> str:
-    """The entry that a network had best start from (`kinship.best_source`), of those whose weights can be had.
+    """Return the best entry to start a network from (`kinship.best_source`), among those with available weights.
 
-    Where the Hub does not give the best one's, it is the best of those that are made of the same parts and that an
-    installed package has weights of, which is logged.
+    If the Hub does not provide the weights of the best entry, the result is the best entry that consists of the same
+    parts and whose weights come with an installed package. The log says so.
 
     Args:
         target: the spec of the network.
 
+    Returns:
+        The name of the entry.
+
     Raises:
-        WeightsError: no published weights are of its task and type, or none can be had.
+        WeightsError: no published weights fit its task and type, or none are available.
     """
     from scalenet_zoo.zoo.pretrained import open_pretrained
 
@@ -40,10 +43,10 @@ def find_source(target: ArchSpec) -> str:
             other = best_source(target, installed=True)
         except WeightsError:
             raise WeightsError(
-                f"{error} (of all published weights, those of {best} fit best; inherit=NAME, --inherit on the command"
-                " line, takes others)"
+                f"{error}; of all published weights, those of {best} fit best: choose others with inherit=NAME"
+                " (--inherit on the command line)"
             ) from None
-        _log.warning("%s: %s; an installed package has those of %s: they are taken", target.name, error, other)
+        _log.warning("%s: %s; an installed package has weights of %s: using them instead", target.name, error, other)
         return other
     return best
 
@@ -51,25 +54,28 @@ def find_source(target: ArchSpec) -> str:
 def inherit(
     model: "nn.Module", source: "nn.Module | NetworkSource", images: "Tensor | Iterable[Tensor] | None" = None
 ) -> "Inherited":
-    """Give a network what another one of its type knows: `inherit(model, "efficientnet_b0")`.
+    """Copy the weights of another network of the same type into a network: `inherit(model, "efficientnet_b0")`.
 
-    Every dimension may grow or shrink separately: layers, channels, hidden and squeeze channels, kernels, stem, head,
-    classes; of multipath networks blocks, paths, modules and width. Where everything grows, the network computes the
-    source's function (`exact`), which is checked by running both. Where something shrinks, the channels that matter
-    most are kept. What is in the way of the same function, such as another activation, is said in `hindrances`.
+    Each dimension may grow or shrink separately: layers, channels, hidden and squeeze channels, kernels, stem, head and
+    classes; in multipath networks blocks, paths, modules and width. If no dimension shrinks, the network computes the
+    source's function (`exact`); this is checked by running both networks. If a dimension shrinks, the most important
+    channels are kept. `hindrances` lists what prevents the same function, such as a different activation.
 
     Args:
-        model: one of ours, changed in place; where the source gives nothing, its weights stay. Images are then prepared
-            for it as for the source, and its spec's provenance says what came from where.
-        source: a network of ours, which stays as it is; or what `create_model` makes one of, with its published weights
-            or those of its folder or repository.
-        images: one batch or several, (n, channels, height, width), prepared for the source: where the function is
-            another one, the statistics of batch norm are estimated anew on them.
+        model: one of our networks, changed in place. Weights that the source does not provide stay unchanged. Images
+            are then prepared for it as for the source, and the provenance in its spec records what it inherited.
+        source: one of our networks, which is not changed; or what `create_model` builds one from, with its published
+            weights or those of its folder or repository.
+        images: one or several batches of float32 (n, channels, height, width), prepared for the source. If the function
+            is not the same, the statistics of batch norm are re-estimated on them.
+
+    Returns:
+        What the network inherited, and whether its function is the source's.
 
     Raises:
         ModelNotFoundError, SpecError: there is no such entry, file or folder, or it cannot be read.
         UsageError: the source is an exported file.
-        WeightsError: the source is of another type or task, or its weights do not exist or cannot be had.
+        WeightsError: the source is of another type or task, or its weights do not exist or are not available.
         BackendError: the source does not fit into memory.
         TypeError: a network is not one of ours.
     """

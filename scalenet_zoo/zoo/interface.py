@@ -1,9 +1,9 @@
-"""How images are prepared for a network, and what its outputs mean: what its spec does not say.
+"""How images are prepared for a network, and what its outputs mean: what the spec does not say.
 
     timm's dict --of_timm--> Interface --to_timm--> timm's dict
 
-Timm keeps this in a dict, `network.pretrained_cfg`; so do config.json of a model folder, and the metadata of an ONNX
-file. These are read and written here alone.
+Timm keeps this information in a dict, `network.pretrained_cfg`. The config.json of a model folder and the metadata of
+an ONNX file hold the same dict. Only this module reads and writes it.
 """
 
 import json
@@ -28,15 +28,15 @@ Deviation = Annotated[tuple[Annotated[float, Field(gt=0, le=1e6)], ...], Field(m
 
 INTERPOLATION: Interpolation = "bicubic"
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""ImageNet's."""
+"""Mean and standard deviation of ImageNet's channels, for pixels from 0 to 1."""
 CROP_MODES: Mapping[Task, Literal["center", "squash", "border"]] = {
     "classification": "center",
     "segmentation": "squash",
     "pose": "border",
 }
-"""Timm's words for how a whole picture is brought to the input's shape: cut, squeezed, or padded."""
+"""Timm's words for how a whole picture is fitted to the input's shape: cropped, squeezed, or padded."""
 BOTTOM_UP_CLASSIFIER = ("classifier.coarse", "classifier.upscale.conv", "classifier.fine")
-"""The layers whose shape the number of joints decides, where the classifier is more than one."""
+"""The layers of a bottom-up head whose shape depends on the number of joints."""
 
 
 class Interface(Strict):
@@ -44,10 +44,12 @@ class Interface(Strict):
 
     Attributes:
         crop_pct: share of an image's shorter side that a classifier sees; dense networks see the whole image.
-        interpolation: how images are resized; for dense networks bilinear.
-        mean: of each channel of pixels from 0 to 1; a network with one channel takes the mean of three.
-        std: deviation, in the same way.
-        labels: of the classes or joints.
+        interpolation: how images are resized; always bilinear for dense networks.
+        mean: mean of each channel, for pixels from 0 to 1; a network with one input channel uses the mean of the three.
+        std: standard deviation of each channel, in the same way.
+        labels: the labels of the classes or joints.
+        drawing: what is cut out of a picture before the network sees it; "digit": a digit, with
+            `data.drawings.frame_digit`; None: the picture is not changed.
     """
 
     crop_pct: CropShare = 0.875
@@ -55,36 +57,37 @@ class Interface(Strict):
     mean: Mean = MEAN
     std: Deviation = DEVIATION
     labels: Labels = Labels()
+    drawing: Annotated[Literal["digit"] | None, Field(exclude_if=lambda drawing: drawing is None)] = None
 
     @classmethod
     def of(cls, spec: ArchSpec) -> Self:
-        """Of a network without weights, or with published ones."""
+        """Return the interface of a network without weights, or with its published weights."""
         return cls.of_timm(_published(spec), spec)
 
     @classmethod
     def of_network(cls, network: "nn.Module") -> Self:
-        """Of one of our networks, wrapped or not, as its `pretrained_cfg` says.
+        """Return the interface of one of our networks, wrapped or not, from its `pretrained_cfg`.
 
         Raises:
-            SpecError: as `of_timm`.
+            SpecError: as for `of_timm`.
         """
         spec = spec_of(network)
         return cls.of_timm(_published(spec) | (getattr(unwrapped(network), "pretrained_cfg", None) or {}), spec)
 
     @classmethod
     def of_timm(cls, cfg: Mapping[str, Any], spec: ArchSpec, source: str | None = None) -> Self:
-        """From timm's dict.
+        """Return the interface that timm's dict describes.
 
-        Labels of another number of classes, which a new classifier leaves behind, are left out. Of a dense network the
-        dict's `crop_pct` and `interpolation` do not count.
+        Labels are dropped if their number is not the network's number of classes, which happens when the classifier is
+        replaced. For a dense network `crop_pct` and `interpolation` of the dict are ignored.
 
         Args:
-            cfg: what it does not say is as in ImageNet.
-            spec: of the network.
-            source: names the dict in errors; None: the network's `pretrained_cfg`.
+            cfg: timm's dict; missing fields have ImageNet's values.
+            spec: the spec of the network.
+            source: the name of the dict in errors; None: the network's `pretrained_cfg`.
 
         Raises:
-            SpecError: it says what cannot be done, such as a crop of 200%; one line that names the field.
+            SpecError: a value is not possible, such as a crop of 200%; the message names the field.
         """
         source = source or f"{spec.name}: pretrained_cfg"
         stated = {key: cfg[key] for key in cls.model_fields if key in cfg and key != "labels"}
@@ -100,11 +103,12 @@ class Interface(Strict):
         return interface.model_copy(update={"labels": labels}) if len(labels.names) == spec.classes else interface
 
     def to_timm(self, spec: ArchSpec, also: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """As timm's dict.
+        """Return the interface as timm's dict.
 
         Args:
-            spec: of the network, or of the same with more channels or another class count, which the labels do not fit.
-            also: a dict whose other entries go along, in its order.
+            spec: the spec of the network, or of a variant with other input channels or another number of classes; the
+                labels are left out if they do not fit it.
+            also: a dict whose other entries are kept, in their order.
         """
         mean, std = (one * 3 if len(one) == 1 < spec.input.channels else one for one in (self.mean, self.std))
         cfg = {
@@ -126,17 +130,20 @@ class Interface(Strict):
         }
         if not self.labels.names or len(self.labels.names) != spec.classes:
             del cfg["labels"]
+        cfg.pop("drawing", None)
+        if self.drawing is not None:
+            cfg["drawing"] = self.drawing
         return cfg
 
 
 def pretrained_cfg(spec: ArchSpec) -> dict[str, Any]:
-    """Timm's dict of a network of the zoo, with where its published weights are."""
+    """Return timm's dict for a network of the zoo, with the location of its published weights."""
     published = _published(spec)
     return Interface.of_timm(published, spec).to_timm(spec, published)
 
 
 def _pool_size(spec: ArchSpec) -> tuple[int, int] | None:
-    """Height and width of what a classifier takes the mean of; None: the network is dense."""
+    """Return height and width of the features that a classifier averages; None: the network is dense."""
     if spec.network.type != "mbconv":
         return None
     strides = [spec.network.stem.stride, *(layer.stride for stage in spec.network.stages for layer in stage)]
@@ -145,9 +152,9 @@ def _pool_size(spec: ArchSpec) -> tuple[int, int] | None:
 
 
 def _published(spec: ArchSpec) -> dict[str, Any]:
-    """What timm says of the published weights of an architecture, and where they are; empty if there are none.
+    """Return timm's fields for the published weights of an architecture, with their location; empty: there are none.
 
-    The crop is the one of the result that is quoted at the resolution nearest to the spec's.
+    The crop belongs to the quoted result whose resolution is nearest to the spec's.
     """
     published = published_weights(spec)
     if published is None:

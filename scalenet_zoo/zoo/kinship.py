@@ -1,7 +1,7 @@
-"""Which networks can take over what which others know, as their specs alone tell; nothing here needs torch.
+"""Decide from specs alone which networks can inherit from which others. Nothing here needs torch.
 
-target, source --hindrances--> why the target cannot compute the source's function; nothing, if it can
-target         --best_source--> the entry with published weights to start it from
+target, source --hindrances--> why the target cannot compute the source's function; empty if it can
+target         --best_source--> the entry whose published weights the target should start from
 """
 
 import math
@@ -17,20 +17,22 @@ from scalenet_zoo.zoo.published import published_entry
 from scalenet_zoo.zoo.sources import NetworkSource, check_model, is_exported, load_spec
 
 Found = Iterable[tuple[str, str]]
-"""What is in the way, and the module where it is."""
+"""Pairs of a hindrance and the module where it occurs."""
 
 
 def hindrances(target: ArchSpec, origin: ArchSpec) -> tuple[str, ...]:
-    """What keeps a network from computing another's function after `inherit`, as far as their specs tell.
+    """List what prevents a network from computing another's function after `inherit`, as far as their specs show.
 
-    The input size and the classes do not count, nor what batch norm adds to the variance, which `inherit` makes up for.
+    Three differences do not matter: the input size, the classes, and the constant that batch norm adds to the variance,
+    for which `inherit` compensates.
 
     Args:
-        target: of the network that takes over.
-        origin: of the network that gives, of the same type.
+        target: the spec of the network that inherits.
+        origin: the spec of the source.
 
     Returns:
-        A line a kind of hindrance, with the first place of it; none: the target has all that the source has.
+        One line per kind of hindrance, with the first module where it occurs; empty: the target has everything that the
+        source has.
     """
     ours, theirs = target.network, origin.network
     if ours.type == "mbconv" and theirs.type == "mbconv":
@@ -38,9 +40,9 @@ def hindrances(target: ArchSpec, origin: ArchSpec) -> tuple[str, ...]:
     elif ours.type == "multipath" and theirs.type == "multipath":
         found = _of_multipath(ours, theirs)
     else:
-        found = [(f"a network of type {ours.type}, of the source {theirs.type}", "the network")]
+        found = [(f"type {ours.type} instead of the source's {theirs.type}", "the network")]
     if target.input.channels != origin.input.channels:
-        found = chain(found, [("other input channels", "the image")])
+        found = chain(found, [("a different number of input channels", "the image")])
     places: dict[str, list[str]] = {}
     for kind, place in found:
         places.setdefault(kind, []).append(place)
@@ -52,12 +54,12 @@ def hindrances(target: ArchSpec, origin: ArchSpec) -> tuple[str, ...]:
 
 def _of_mbconv(ours: MBConvNetwork, theirs: MBConvNetwork) -> Iterator[tuple[str, str]]:
     if ours.activation != theirs.activation:
-        yield f"the activation {ours.activation}, of the source {theirs.activation}", "all layers"
+        yield f"activation {ours.activation} instead of the source's {theirs.activation}", "all layers"
     yield from ((kind, "stem") for kind in _of_kernels(ours, theirs, ours.stem, theirs.stem))
     if ours.stem.channels < theirs.stem.channels:
         yield "fewer channels", "stem"
     if len(ours.stages) != len(theirs.stages):
-        yield f"{len(ours.stages)} stages, of the source {len(theirs.stages)}", "the network"
+        yield f"{len(ours.stages)} stages instead of the source's {len(theirs.stages)}", "the network"
     before, their_before = ours.stem.channels, theirs.stem.channels
     for s, (stage, their_stage) in enumerate(zip(ours.stages, theirs.stages, strict=False)):
         if len(stage) < len(their_stage):
@@ -79,32 +81,32 @@ def _of_mbconv(ours: MBConvNetwork, theirs: MBConvNetwork) -> Iterator[tuple[str
 def _of_layers(
     ours: MBConvNetwork, theirs: MBConvNetwork, layer: Layer, other: Layer, before: int, their_before: int
 ) -> Iterator[str]:
-    """Of a layer and the source's, with so many channels before each of them."""
+    """Yield the hindrances in a layer; `before` and `their_before` are the channels of the inputs of both layers."""
     yield from _of_kernels(ours, theirs, layer, other)
     if _has_shortcut(layer, before) != _has_shortcut(other, their_before):
-        yield "a shortcut in one of both"
+        yield "a shortcut in only one of the networks"
     if layer.expands(before) != other.expands(their_before):
-        yield "an expansion in one of both"
+        yield "an expansion in only one of the networks"
     if bool(layer.squeeze) != bool(other.squeeze):
-        yield "squeeze-and-excite in one of both"
+        yield "squeeze-and-excite in only one of the networks"
     elif layer.squeeze and ours.gate != theirs.gate:
-        yield f"the gate {ours.gate}, of the source {theirs.gate}"
+        yield f"gate {ours.gate} instead of the source's {theirs.gate}"
     if layer.channels < other.channels or layer.hidden < other.hidden or 0 < layer.squeeze < other.squeeze:
         yield "fewer channels"
 
 
 def _of_kernels(ours: MBConvNetwork, theirs: MBConvNetwork, layer: Stem | Layer, other: Stem | Layer) -> Iterator[str]:
     if layer.stride != other.stride:
-        yield "another stride"
+        yield "a different stride"
     if layer.kernel < other.kernel:
         yield "smaller kernels"
-    # At stride 1 both paddings are the same. At stride 2, "same" depends on whether an image's size is odd; the larger
-    # of two kernels begins earlier by half their difference, but one of one pixel never begins before the image.
+    # At stride 1 both paddings are equal. At stride 2, "same" depends on whether the image's size is odd. The larger of
+    # two kernels begins earlier by half their difference, but a kernel of one pixel never begins before the image.
     wide = max(layer.kernel, other.kernel) > 1 and other.stride == 2
     if ours.padding != theirs.padding and wide:
-        yield f"the padding {ours.padding}, of the source {theirs.padding}"
+        yield f"padding {ours.padding} instead of the source's {theirs.padding}"
     elif ours.padding == "same" and wide and min(layer.kernel, other.kernel) == 1:
-        yield "a kernel of one pixel that grows at stride 2 with the padding same"
+        yield "a kernel of one pixel that grows at stride 2 with padding same"
 
 
 def _has_shortcut(layer: Layer, before: int) -> bool:
@@ -113,7 +115,7 @@ def _has_shortcut(layer: Layer, before: int) -> bool:
 
 def _of_multipath(ours: MultipathNetwork, theirs: MultipathNetwork) -> Iterator[tuple[str, str]]:
     if ours.head != theirs.head:
-        yield f"the head {ours.head}, of the source {theirs.head}", "the network"
+        yield f"head {ours.head} instead of the source's {theirs.head}", "the network"
     if ours.width < theirs.width:
         yield "fewer channels", "all branches"
     for stage in (2, 3, 4):
@@ -133,22 +135,26 @@ def _bits(fusion: tuple[tuple[tuple[int, ...], ...], ...]) -> Iterator[int]:
 
 
 def best_source(target: ArchSpec, installed: bool = False) -> str:
-    """The entry of the zoo whose published weights a network had best start from.
+    """Return the entry of the zoo whose published weights are the best start for a network.
 
-    The rule, which looks at specs alone:
+    The rule uses specs only:
 
-    1. If the target can be grown out of entries (`hindrances` finds none), it is the largest of them, by parameters.
-    2. Else it is the nearest, by the ratios of multiply-adds and of parameters, of those made of the same parts
-       (activation, gate, squeeze-and-excite, padding; or head), or if there are none, of the most of them.
+    1. If entries can grow into the target (`hindrances` is empty), choose the one with the most parameters.
+    2. Otherwise choose among the entries that share the most parts with the target (activation, gate,
+       squeeze-and-excite, padding; for multipath networks the head) the one that is nearest by the ratios of
+       multiply-adds and parameters.
 
-    Of equal ones, one whose weights an installed package has comes first. Nothing is fetched.
+    Among equal entries, those whose weights come with an installed package are preferred. Nothing is fetched.
 
     Args:
-        target: the spec of the network, of any input size and classes.
-        installed: look among those alone that are made of the same parts and whose weights an installed package has.
+        target: the spec of the network, of any input size and number of classes.
+        installed: consider only entries with the same parts whose weights come with an installed package.
+
+    Returns:
+        The name of the entry.
 
     Raises:
-        WeightsError: no published weights are of its task and type.
+        WeightsError: no published weights are for a network of its task and type.
     """
     plain = target.replace(classes=1)
     known = [load_spec(name) for name in list_models(task=target.task, pretrained=True)]
@@ -179,7 +185,7 @@ def _kind(spec: ArchSpec) -> tuple[str, str, bool]:
 
 
 def _parts(spec: ArchSpec) -> tuple[object, ...]:
-    """What a network is made of, but for how much of it."""
+    """Return the kinds of parts that a network consists of, without their sizes."""
     network = spec.network
     if network.type == "multipath":
         return (network.head,)
@@ -189,18 +195,18 @@ def _parts(spec: ArchSpec) -> tuple[object, ...]:
 
 
 def check_inheritance(source: NetworkSource, target: ArchSpec | None = None) -> None:
-    """See that a source has weights, and is of the target's kind, before torch is imported.
+    """Check that a source has weights and is of the target's kind, before torch is imported.
 
-    Of repositories of the Hub only the name's form is looked at.
+    For a repository of the Hub only the form of its name is checked.
 
     Args:
-        source: what `create_model` makes a network of.
-        target: the spec of the network that takes them; None: not known yet.
+        source: what `create_model` builds a network from.
+        target: the spec of the network that inherits; None: not known yet.
 
     Raises:
-        UsageError: it is an exported file.
+        UsageError: the source is an exported file.
         ModelNotFoundError, SpecError: there is no such entry, file or folder, or it cannot be read.
-        WeightsError: it has no weights, or is of another task or type.
+        WeightsError: the source has no weights, or is of another task or type.
     """
     if is_exported(source):
         raise UsageError(f"`inherit`: found the exported file {source}, expected an entry, a folder or hf-hub:org/name")
@@ -219,7 +225,11 @@ def check_inheritance(source: NetworkSource, target: ArchSpec | None = None) -> 
 
 
 def check_kind(target: ArchSpec, origin: ArchSpec) -> None:
-    """See that a network may take over what another knows.
+    """Check that a network may inherit from another.
+
+    Args:
+        target: the spec of the network that inherits.
+        origin: the spec of the source.
 
     Raises:
         WeightsError: they are of different tasks or types.

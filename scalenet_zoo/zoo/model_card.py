@@ -1,4 +1,4 @@
-"""Model cards: `model_card.md`, the template, filled in from a model folder. The Hub reads its header."""
+"""Model cards: the template `model_card.md`, filled in from a model folder. The Hub reads its header."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -19,23 +19,26 @@ PIPELINES: Mapping[Task, str] = {
     "segmentation": "image-segmentation",
     "pose": "keypoint-detection",
 }
-"""What the Hub calls the tasks."""
+"""The Hub's names of the tasks."""
 
 HUB_METRICS = {"top1": "accuracy", "miou": "mean_iou"}
-"""What the Hub calls metrics, where it has a name for them."""
+"""The Hub's names of our metrics, where it has one."""
 
 _SHARES = re.compile(r"(top\d|miou|iou|pixel_accuracy|accuracy|ece|ap|ar|pck)([._@]?\w+)*")
-"""Metrics of ours that are shares from 0 to 1, which people read in percent."""
+"""Names of our metrics whose values are shares from 0 to 1; the card shows them in percent."""
 
 
 def render_card(folder: ModelFolder, repository: str, license: str | None = None) -> str:  # noqa: A002 - the Hub's name
     """Fill in the template: README.md, with the YAML header that the Hub reads.
 
     Args:
-        folder: the network; its spec's provenance holds the figures and how it was trained. Of paths of this machine
-            in it the last names alone are shown.
+        folder: the network. The provenance in its spec holds the figures and how the network was trained. Paths on
+            this machine are shortened to their last name.
         repository: as `org/name`.
-        license: of the weights, by the Hub's name for it; None: the card says that none is stated.
+        license: the licence of the weights, by the Hub's name; None: the card says that none is stated.
+
+    Returns:
+        The whole text of the card.
     """
     spec = public_spec(folder.spec)
     provenance = spec.provenance
@@ -107,13 +110,13 @@ def render_card(folder: ModelFolder, repository: str, license: str | None = None
 
 
 def _chosen(training: Mapping[str, Any], measured: Iterable[Result]) -> str:
-    """The data of the figures that the best epoch was chosen by; empty where they are of other data, or none."""
+    """Return the data that the best epoch was chosen on; empty: no figure was measured on them."""
     source = training.get("data")
     return next((r.data for r in measured if "epochs" in training and r.data.startswith(f"{source} ")), "")
 
 
 def _hub_datasets(data: object) -> list[str] | None:
-    """The Hub's data set that was trained on, if it was one of the Hub's."""
+    """Return the training data set's name on the Hub, if it is one of the Hub's."""
     match = re.fullmatch(r"hf(?:ds|ids):([\w.-]+/[\w.-]+)", str(data))
     return [match[1]] if match else None
 
@@ -134,19 +137,19 @@ def _results(results: Iterable[Result]) -> list[tuple[str, str, str, str]]:
 
 
 def _value(result: Result) -> str:
-    """A figure as people read it; what others reported has the unit that they gave it."""
+    """Format a figure for people; a figure that others reported keeps their unit."""
     if result.origin == "measured" and _SHARES.fullmatch(result.metric) and 0 <= result.value <= 1:
         return f"{100 * result.value:.1f}%"
     return f"{result.value:.4g}"
 
 
 def _rows(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Fields and values that are there, as cells of a table."""
+    """Format the fields that have a value as rows of a table."""
     return [(_text(field), _text(value)) for field, value in values.items() if value not in (None, "")]
 
 
 def _text(value: object) -> str:
-    """A value as the text of a Markdown table: one line that is neither markup nor a second cell."""
+    """Format a value as the text of one Markdown table cell: one line, with all markup escaped."""
     if isinstance(value, Mapping):
         value = ", ".join(f"{key} {item}" for key, item in value.items())
     elif isinstance(value, (list, tuple)):
@@ -155,5 +158,5 @@ def _text(value: object) -> str:
 
 
 def _line(value: object) -> str:
-    """A value on one line, without what a terminal or a reader of the page would obey."""
+    """Format a value on one line, without control characters."""
     return printable(" ".join(str(value).split()))

@@ -1,11 +1,11 @@
-"""Model folders: a network with its weights, as a repository of the Hub and a checkpoint of training hold it.
+"""Model folders: a network with its weights, as stored in a repository of the Hub or in a training checkpoint.
 
-    config.json         what timm reads of a repository; labels; size and hash of the weights
+    config.json         what timm reads from a repository; labels; size and hash of the weights
     spec.json           the ArchSpec
     model.safetensors   the weights
     README.md           the model card, in repositories of the Hub
 
-A folder may come from anywhere: it is read strictly, and what is unknown or does not fit is refused.
+A folder may come from anywhere, so it is read strictly: unknown fields and values that do not fit are refused.
 """
 
 from dataclasses import dataclass
@@ -50,11 +50,11 @@ if TYPE_CHECKING:
 CONFIG, SPEC, WEIGHTS, CARD = "config.json", "spec.json", "model.safetensors", "README.md"
 HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"  # timm's
 TIMM_ENTRY = "scalenet_zoo"
-"""What timm calls the architecture of every model folder; see `timm_registry.py`."""
+"""The architecture of every model folder, by its name in timm; see `timm_registry.py`."""
 
 
 class TimmFields(Strict):
-    """What config.json says in timm's terms: how images are prepared, for which layers."""
+    """The fields of config.json in timm's terms: preparation of images, input size, first and last layers."""
 
     input_size: tuple[Channels, Pixels, Pixels]
     num_classes: Classes
@@ -67,7 +67,7 @@ class TimmFields(Strict):
 
 
 class WeightsFile(Strict):
-    """The file of weights that belongs to a config.json."""
+    """The name, size and hash of the file of weights that belongs to a config.json."""
 
     name: Literal["model.safetensors"] = "model.safetensors"
     bytes: Annotated[int, Field(ge=0, le=10**12)]
@@ -75,13 +75,14 @@ class WeightsFile(Strict):
 
 
 class Extras(Strict):
-    """What timm has no place for."""
+    """The fields of config.json that timm has no place for."""
 
     format: Literal["scalenet-zoo/model"] = "scalenet-zoo/model"
     version: Annotated[int, Field(ge=1, le=1)] = 1
     spec_hash: Sha256
     weights: WeightsFile
     labels: Labels = Labels()
+    drawing: Annotated[Literal["digit"] | None, Field(exclude_if=lambda drawing: drawing is None)] = None
 
 
 class FolderConfig(Document):
@@ -95,19 +96,21 @@ class FolderConfig(Document):
     scalenet_zoo: Extras
 
     def interface(self, spec: ArchSpec, source: str) -> Interface:
-        """How images are prepared for the network of a spec, and what its outputs mean.
+        """Return how images are prepared for the network of a spec, and what its outputs mean.
 
         Raises:
-            SpecError: it does not fit the spec; `source` names this file in the message.
+            SpecError: this file does not fit the spec; `source` names it in the message.
         """
         cfg = self.pretrained_cfg.model_dump() | {"labels": self.scalenet_zoo.labels}
+        if self.scalenet_zoo.drawing is not None:
+            cfg["drawing"] = self.scalenet_zoo.drawing
         return Interface.of_timm(cfg, spec, f"{source}: pretrained_cfg")
 
     def check(self, spec: ArchSpec, source: str) -> None:
-        """Compare with the spec beside it.
+        """Check that this file belongs to the spec in the same folder.
 
         Raises:
-            SpecError: they do not belong together; `source` names this file in the message.
+            SpecError: it does not; `source` names this file in the message.
         """
         size = (spec.input.channels, spec.input.height, spec.input.width)
         stated, labels = self.pretrained_cfg, self.scalenet_zoo.labels
@@ -122,26 +125,26 @@ class FolderConfig(Document):
             if found != expected:
                 raise SpecError(f"{source}: {field}: found {found}, expected {expected}, as {SPEC} has")
         stated_bytes, most = self.scalenet_zoo.weights.bytes, 16 * spec.cost.params + 2**24
-        if stated_bytes > most:  # fp64, statistics of batch norms, names and the spec
+        if stated_bytes > most:  # room for fp64, batch-norm statistics, names and the spec
             raise SpecError(
                 f"{source}: scalenet_zoo.weights.bytes: found {stated_bytes:,}, expected at most {most:,}"
                 f" for {spec.cost.params:,} parameters"
             )
         self.interface(spec, source)
         if self.label_names != labels.names:
-            raise SpecError(f"{source}: label_names: found other names than in scalenet_zoo.labels, expected the same")
+            raise SpecError(f"{source}: label_names: found names unlike scalenet_zoo.labels, expected the same")
         if len(labels.names) not in (0, spec.classes):
-            raise SpecError(f"{source}: label_names: found {len(labels.names)}, expected {spec.classes}, one a class")
+            raise SpecError(f"{source}: label_names: found {len(labels.names)}, expected {spec.classes}, one per class")
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder, its JSON files read and checked.
+    """A model folder whose JSON files were read and checked.
 
     Attributes:
         path: the folder.
-        spec: of its network.
-        config: what else config.json says, and what file the weights should be.
+        spec: the spec of its network.
+        config: the content of config.json, with the expected size and hash of the weights.
     """
 
     path: Path
@@ -150,12 +153,12 @@ class ModelFolder:
 
     @property
     def weights(self) -> Path:
-        """The file of weights."""
+        """The path of the file of weights."""
         return self.path / WEIGHTS
 
     @property
     def interface(self) -> Interface:
-        """How images are prepared, and what outputs mean."""
+        """How images are prepared, and what the outputs mean."""
         return self.config.interface(self.spec, str(self.path / CONFIG))
 
     def adapted(
@@ -165,10 +168,16 @@ class ModelFolder:
         height: int | None = None,
         width: int | None = None,
     ) -> ArchSpec:
-        """The spec for other classes, input channels or an input size in pixels.
+        """Return the spec for another number of classes or input channels, or another input size.
 
-        With other classes or channels the figures measured of these weights do not hold: they are left out, and their
-        training becomes pretraining.
+        For other classes or channels the figures that were measured with these weights no longer hold: they are left
+        out, and the recorded training becomes pretraining.
+
+        Args:
+            classes: number of classes or joints; None: unchanged.
+            channels: channels of the input; None: unchanged.
+            height: height of the input in pixels; None: unchanged.
+            width: width of the input in pixels; None: unchanged.
 
         Raises:
             SpecError: a value is out of range.
@@ -184,16 +193,14 @@ class ModelFolder:
         return spec.model_copy(update={"provenance": provenance})
 
     def check_weights(self) -> None:
-        """Compare the file of weights with what config.json says of it.
+        """Compare the file of weights with its description in config.json.
 
         Raises:
-            WeightsError: it is missing, truncated, or another file.
+            WeightsError: the file is missing or truncated, or is another file.
         """
         expected = self.config.scalenet_zoo.weights
         if not self.weights.is_file():
-            raise WeightsError(
-                f"{self.path}: found no {WEIGHTS}; weights are read from safetensors alone, never pickle"
-            )
+            raise WeightsError(f"{self.path}: found no {WEIGHTS}, expected one: pickled weights are never read here")
         if (found := self.weights.stat().st_size) != expected.bytes:
             raise WeightsError(f"{self.weights}: found {found:,} bytes, expected {expected.bytes:,}, as {CONFIG} says")
         if (found_hash := file_sha256(self.weights)) != expected.sha256:
@@ -203,10 +210,13 @@ class ModelFolder:
             )
 
     def open_weights(self, spec: ArchSpec) -> "Weights":
-        """Check the weights, for a network of this architecture, maybe with another class count or input channels.
+        """Open and check the weights for a network of this architecture.
+
+        Args:
+            spec: the spec of the network; its number of classes and its input channels may differ from this folder's.
 
         Raises:
-            WeightsError: the file is not the one of config.json, or does not fit spec.json.
+            WeightsError: the file is not the one that config.json describes, or does not fit spec.json.
         """
         from scalenet_zoo.zoo.weights import Weights
 
@@ -215,10 +225,10 @@ class ModelFolder:
 
 
 def read_folder(path: str | Path) -> ModelFolder:
-    """Read and check a model folder's JSON files; the weights are checked when they are loaded.
+    """Read and check the JSON files of a model folder; the weights are checked when they are loaded.
 
     Raises:
-        SpecError: a file is missing or not valid, or the two do not belong together.
+        SpecError: a file is missing or not valid, or the two files do not belong together.
     """
     path = Path(path)
     spec, config = ArchSpec.load(path / SPEC), FolderConfig.load(path / CONFIG)
@@ -227,10 +237,10 @@ def read_folder(path: str | Path) -> ModelFolder:
 
 
 def find_folder(path: str | Path) -> Path:
-    """A model folder, or a run of `train`, which stands for its best network.
+    """Return the model folder at a path; for a run of `train`, the folder of its best network.
 
     Raises:
-        ModelNotFoundError: it is neither.
+        ModelNotFoundError: there is neither at this path.
     """
     path = user_path(path)
     for folder in (path, path / "best"):
@@ -241,17 +251,18 @@ def find_folder(path: str | Path) -> Path:
 
 
 def save_model(model: "nn.Module", folder: str | Path, state: "Mapping[str, Tensor] | None" = None) -> None:
-    """Write a network's config.json, spec.json and model.safetensors into a folder that exists.
+    """Write a network's config.json, spec.json and model.safetensors into an existing folder.
 
-    How images are prepared, and the labels, are as its `pretrained_cfg` says.
+    The preparation of images and the labels come from the network's `pretrained_cfg`.
 
     Args:
-        model: one of ours, wrapped or not.
-        folder: where to; `replacing_folder` makes it appear whole.
-        state: other weights for this network, their moving average say; None: its own.
+        model: one of our networks, wrapped or not.
+        folder: the folder; call this within `replacing_folder` to write all files or none.
+        state: other weights for this network, such as their moving average; None: its own weights.
 
     Raises:
-        SpecError: its `pretrained_cfg` holds what a folder cannot, such as a crop of 200%.
+        SpecError: its `pretrained_cfg` has a value that a folder cannot hold, such as a crop of 200%.
+        WeightsError: the tensors are not those of the network.
         OutputError: a file cannot be written.
     """
     from scalenet_zoo.zoo.weights import save_weights
@@ -266,12 +277,13 @@ def save_model(model: "nn.Module", folder: str | Path, state: "Mapping[str, Tens
         num_features=model.num_features,  # type: ignore[arg-type]
         label_names=interface.labels.names,
         pretrained_cfg=TimmFields.model_validate(
-            {name: cfg[name] for name in TimmFields.model_fields if name != "classifier"}  # whole, of whatever layers
+            {name: cfg[name] for name in TimmFields.model_fields if name != "classifier"}  # always the default here
         ),
         scalenet_zoo=Extras(
             spec_hash=spec.hash,
             weights=WeightsFile(bytes=weights.stat().st_size, sha256=file_sha256(weights)),
             labels=interface.labels,
+            drawing=interface.drawing,
         ),
     )
     config.check(spec, f"{spec.name}: {CONFIG}")

@@ -1,9 +1,9 @@
-"""What others call the tensors of our networks: one table a naming.
+"""Names that other libraries give the tensors of our networks: one table per naming.
 
-    tensors under their names --Naming.renamed--> under ours
+    tensors by the other library's names --Naming.renamed--> tensors by our names
 
-Nothing is computed: every tensor is taken over as it is. A table gives, for each of our modules, the module of theirs
-that holds the same tensors; which naming a file has, `Weights.open` finds by looking.
+Tensors are copied unchanged. A table gives, for each of our modules, the other library's module with the same tensors.
+`Weights.open` finds out which naming a file has.
 """
 
 import re
@@ -16,22 +16,24 @@ from scalenet_zoo.arch.trace import BOTTLENECKS, UPSCALED_BLOCKS
 
 _T = TypeVar("_T")
 _COUNTER = "num_batches_tracked"
-"""Of batch norms: how many batches they saw; files of torch before 0.4.1 have none."""
+"""The tensor in which a batch norm counts its batches; files of torch before 0.4.1 do not have it."""
 Kind = Literal["classification", "segmentation", "pose", "bottom_up"]
 
 
 @dataclass(frozen=True)
 class Naming:
-    """Whose names they are.
+    """The names that one library, ours or another, gives tensors.
 
     Attributes:
-        whose: for messages, as in "weights of ...".
-        kinds: of networks of ours that may take their weights.
-        signs: tensors that only files of this naming have, all of them.
-        modules: our modules and theirs, for a spec; None: they are the same.
-        beside: patterns of tensors, whole names, that such files have and our networks do not need.
-        head: whether they have what a network for dense tasks ends in.
-        doubt: says why outputs differ from those of their network, of a spec for which they do.
+        whose: the library or network in messages, as in "weights of ...".
+        kinds: the kinds of our networks that can use its weights.
+        signs: tensors that together identify a file of this naming.
+        modules: a function from a spec to our modules and theirs; None: the names are the same.
+        beside: a function from a spec to patterns for the whole names of tensors that such files have and our networks
+            do not need.
+        head: whether the weights cover the head of a network for a dense task.
+        doubt: a function from a spec to the reason why its outputs differ from those of the other library's network;
+            None: they do not differ.
     """
 
     whose: str
@@ -43,12 +45,12 @@ class Naming:
     doubt: Callable[[ArchSpec], str | None] = field(default=lambda spec: None, repr=False)
 
     def renamed(self, state: Mapping[str, _T], spec: ArchSpec, zero: _T) -> dict[str, _T]:
-        """Tensors under our names; those that have none are left out.
+        """Return tensors by our names; tensors without a name of ours are left out.
 
         Args:
             state: tensors, or anything else, by the names of this naming.
-            spec: of our network.
-            zero: for batch norms' counters of batches, if the file has none at all.
+            spec: the spec of our network.
+            zero: the value of the batch norms' counters, if the file has no such counters.
         """
         if self.modules is None:
             return dict(state)
@@ -62,7 +64,7 @@ class Naming:
         return renamed
 
     def strangers(self, names: Iterable[str], spec: ArchSpec) -> list[str]:
-        """Tensors of a file, under its names, that neither a network of ours needs nor this naming has beside."""
+        """Return the names of tensors in a file that our network does not need and that this naming does not expect."""
         if self.modules is None:
             return []
         theirs = set(self.modules(spec).values())
@@ -74,13 +76,13 @@ class Naming:
         ]
 
     def their_name(self, key: str, spec: ArchSpec) -> str | None:
-        """What they call a tensor of ours; None: they have no place for it, or this naming is ours."""
+        """Return their name of our tensor; None: they do not have it, or this naming is ours."""
         module, _, tensor = key.rpartition(".")
         theirs = self.modules(spec).get(module) if self.modules else None
         return f"{theirs}.{tensor}" if theirs else None
 
     def signed(self, names: Mapping[str, object]) -> bool:
-        """Whether a file with tensors of these names has this naming's signs."""
+        """Return whether a file with tensors of these names has all signs of this naming."""
         return all(sign in names for sign in self.signs)
 
 
@@ -89,17 +91,18 @@ class Naming:
 
 @dataclass(frozen=True)
 class _MBConvNames:
-    """A table for networks of type mbconv.
+    """A table for networks of type mbconv, from our modules to theirs.
 
-    Braces stand for numbers: `stage` and `index` (of the layer within it) count from 0, `next_stage` from 1, `number`
-    is the layer's among all, `stages` how many stages there are; `expand`, `depthwise`, `squeeze` and `project` are
-    the places of these among those that the layer has.
+    Names in braces stand for numbers: `stage` and `index` (of the layer in its stage) count from 0; `next_stage` counts
+    from 1; `number` is the layer's place in the whole network, from 0; `stages` is the number of stages, and `last` is
+    one more; `expand`, `depthwise`, `squeeze` and `project` are the places of these parts among the parts that the
+    layer has.
 
     Attributes:
-        ends: what comes before the layers and after them.
-        layer: the layer.
-        parts: of a layer with an expansion convolution.
-        plain: parts of a layer without one; None: as the others.
+        ends: the modules before and after the layers.
+        layer: their name of a layer.
+        parts: the parts of a layer with an expansion convolution.
+        plain: the parts of a layer without one; None: the same as `parts`.
     """
 
     ends: Mapping[str, str]
@@ -214,7 +217,7 @@ def _not_tensorflows(spec: ArchSpec) -> str | None:
     if network.type != "mbconv" or (network.padding, network.norm_eps) == ("same", 1e-3):
         return None
     return (
-        f"whose networks have padding same and norm_eps 0.001, where {spec.name} has {network.padding} and"
+        f"whose networks have padding same and norm_eps 0.001, while {spec.name} has {network.padding} and"
         f" {network.norm_eps:g}"
     )
 
@@ -223,14 +226,17 @@ def _not_torchvisions(spec: ArchSpec) -> str | None:
     network = spec.network
     if network.type != "mbconv" or network.padding == "symmetric":
         return None
-    return f"whose networks have padding symmetric, where {spec.name} has {network.padding}"
+    return f"whose networks have padding symmetric, while {spec.name} has {network.padding}"
 
 
 # --- networks of type multipath -------------------------------------------------------------------
 
 
 def _trunk(spec: ArchSpec) -> Iterator[tuple[str, str]]:
-    """HRNet's names of what all its networks have: stem, stages, transitions; fusion follows a module's last blocks."""
+    """Yield HRNet's names of the parts of all its networks: stem, stages, transitions.
+
+    In HRNet a module's fusion follows the last block of its deepest branch.
+    """
     network = spec.network
     if network.type != "multipath":
         return
@@ -303,13 +309,13 @@ def _hrnet(head: Mapping[str, str]) -> Callable[[ArchSpec], dict[str, str]]:
 
 
 def _of_classifiers(spec: ArchSpec) -> tuple[str, ...]:
-    """What HRNet's classifiers have, and networks for dense tasks do not."""
+    """Return patterns of the tensors that HRNet's classifiers have and its networks for dense tasks do not."""
     network = spec.network
     heads = (r"(incre_modules|downsamp_modules|classifier)\..*", r"final_layer\.[01]\..*")
     if network.type != "multipath" or network.head == "segmentation":
         return heads
     last = sum(len(module.depth) == 4 for module in network.modules) - 1
-    return (*heads, rf"stage4\.{last}\.fuse_layers\.[123]\..*")  # poses are read off the first branch alone
+    return (*heads, rf"stage4\.{last}\.fuse_layers\.[123]\..*")  # poses are read from the first branch only
 
 
 # --- all of them ----------------------------------------------------------------------------------
@@ -359,7 +365,7 @@ NAMINGS = (
         ("layer1.0.conv1.weight", "last_layer.3.weight"),
         _hrnet(_SEGMENTATION_HEAD),
         beside=lambda spec: (r"loss\..*",),
-        doubt=lambda spec: "which enlarges branches bilinearly when it fuses them, where ours repeats pixels",
+        doubt=lambda spec: "which upsamples branches bilinearly when it fuses them, while ours repeats pixels",
     ),
     Naming(
         "the official HRNet for pose",
@@ -374,21 +380,21 @@ NAMINGS = (
         _hrnet(_BOTTOM_UP_HEAD),
     ),
 )
-"""All of them, in the order in which they are looked for."""
+"""All namings, in the order in which `Weights.open` tries them."""
 
 
 def kind_of_network(spec: ArchSpec) -> Kind:
-    """What a network gives, the two ways of finding poses told apart."""
+    """Return the kind of a network: its task, with top-down and bottom-up pose estimation as two kinds."""
     return "bottom_up" if spec.bottom_up else spec.task
 
 
 def namings_for(spec: ArchSpec) -> tuple[Naming, ...]:
-    """The namings that a file for a network may have, ours first."""
+    """Return the namings that a file for a network may have, ours first."""
     return tuple(naming for naming in NAMINGS if kind_of_network(spec) in naming.kinds)
 
 
 def naming_of_other_task(names: Mapping[str, object], spec: ArchSpec) -> Naming | None:
-    """The naming by whose signs a file is of another task's network than this; None: there is no such sign."""
+    """Return the naming whose signs show that a file is for a network of another task; None: no signs are found."""
     own = namings_for(spec)
     if any(naming.signed(names) for naming in own):
         return None

@@ -1,7 +1,7 @@
-"""Published weights for our networks: timm's on the Hub, or a file that an installed package brings.
+"""Published weights for our networks: timm's weights on the Hub, or a file in an installed package.
 
-EfficientNet and its like come whole. HRNet's weights are of ImageNet classifiers, so a segmentation or pose network
-gets all but its head. Nothing is computed: every tensor is taken over as it is.
+EfficientNets and similar networks get all their weights. HRNet's weights come from ImageNet classifiers, so a
+segmentation or pose network gets all weights except those of its head. Tensors are copied unchanged.
 """
 
 import logging
@@ -24,14 +24,15 @@ _logger = logging.getLogger(__name__)
 
 
 def from_timm(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Take a timm EfficientNet's or HRNet's tensors over into our network.
+    """Rename the tensors of a timm EfficientNet or HRNet for our network.
 
     Args:
         state: the state dict of a timm model.
         model: our network of the same architecture.
 
     Returns:
-        What `model` can load: of an EfficientNet everything, of a multipath network all but its head.
+        Tensors by our names, for `model.load_state_dict`: all of them for an EfficientNet, all except those of the head
+            for a multipath network.
 
     Raises:
         WeightsError: a tensor is missing from `state`.
@@ -43,20 +44,20 @@ def from_timm(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor
         if source is None:
             continue
         if source not in state:
-            raise WeightsError(f"{source}: found no such tensor in timm's weights, expected it for our {key}")
+            raise WeightsError(f"{source}: found no such tensor in timm's weights, expected one for our {key}")
         renamed[key] = state[source]
     return renamed
 
 
 def open_pretrained(spec: ArchSpec, tag: str | None = None) -> Weights:
-    """Find the published weights of an architecture, and look at them, before a network is built.
+    """Find and check the published weights of an architecture, before a network is built.
 
-    They are fetched from the Hub, or found in its cache. Where an installed package has some, its file is
-    taken instead, which is logged, unless a tag asks for others.
+    The weights come from the Hub or its cache. If an installed package has weights for the architecture, its file is
+    used instead, unless a tag selects other weights; the log says so.
 
     Args:
-        spec: of the network that they are for; NAME.TAG as its name asks for a tag, too.
-        tag: which of them; None: as `published.published_weights` says.
+        spec: the spec of the network; a name of the form NAME.TAG also selects a tag.
+        tag: which weights; None: the choice of `published.published_weights`.
 
     Raises:
         WeightsError: the architecture has no published weights, or they cannot be fetched or do not fit.
@@ -77,16 +78,17 @@ def open_pretrained(spec: ArchSpec, tag: str | None = None) -> Weights:
 
 
 def load_pretrained(model: nn.Module, tag: str | None = None) -> None:
-    """Find the published weights of a network's architecture, and load them.
+    """Load the published weights of a network's architecture.
 
-    Other input channels adapt the first convolution (repeated or summed, as timm does); another class count, and the
-    head of a multipath network, keep their initial weights, which is logged.
+    For another number of input channels the weights of the first convolution are repeated or summed, as in timm. A
+    classifier with another number of classes and the head of a multipath network keep their initial weights. Both are
+    logged.
 
     Args:
-        model: one of ours.
-        tag: which of them; None: as `open_pretrained` says.
+        model: one of our networks, changed in place.
+        tag: which weights; None: as for `open_pretrained`.
 
     Raises:
-        WeightsError: as `open_pretrained`.
+        WeightsError: as for `open_pretrained`.
     """
     open_pretrained(spec_of(model), tag).load_into(model)

@@ -1,4 +1,4 @@
-"""Model folders copied from the Hugging Face Hub to a folder of one's own, and published there."""
+"""Copy model folders from the Hugging Face Hub to a local folder, and publish them there."""
 
 import shutil
 from pathlib import Path
@@ -30,21 +30,21 @@ FILES = (CONFIG, SPEC, WEIGHTS, CARD)
 
 
 def pull(repository: str, folder: str | Path | None = None, revision: str | None = None) -> ModelFolder:
-    """Download a repository's model folder and card into a folder, and check that its network can be built.
+    """Download a repository's model folder and card into a local folder, and check that its network can be built.
 
     Args:
         repository: as `org/name`, `hf-hub:org/name`, or either with `@revision`.
-        folder: new, empty, or a model folder, which is replaced; None: NAME in this folder.
+        folder: a new or empty folder, or a model folder, which is replaced; None: NAME in the current folder.
         revision: a branch, tag or commit; None: the main branch.
 
     Raises:
-        WeightsError, SpecError: as `fetch_folder`; or the weights do not fit.
+        WeightsError, SpecError: as for `fetch_folder`, or the weights do not fit the spec.
         OutputError: the folder holds other files, or cannot be written.
     """
     name, revision = pinned(repository.removeprefix(HUB_PREFIX), revision)
     path = user_path(folder) if folder else Path(name.rpartition("/")[2])
     if path.is_dir() and (others := sorted({file.name for file in path.iterdir()} - set(FILES))):
-        raise OutputError(f"{path}: found {others[0]} in it, expected a new folder, or one with a network alone")
+        raise OutputError(f"{path}: found {others[0]}, expected a new folder, or a model folder without other files")
     fetched = fetch_folder(name, revision)
     create_model(fetched)
     with replacing_folder(path) as new:
@@ -64,26 +64,26 @@ def push(
     license: str | None = None,  # noqa: A002 - the Hub's name
     token: str | None = None,
 ) -> CommitInfo:
-    """Upload a network as a model folder with its card, in one commit; the repository is made if there is none.
+    """Upload a network as a model folder with its card, in one commit; create the repository if there is none.
 
-    A folder's own README.md is its card; where there is none, it is generated. Of the paths of this machine that its
-    provenance names (data, the command), the last names alone are published.
+    A README.md in the folder is the card; otherwise the card is generated. Paths on this machine in the provenance
+    (the data, the command) are shortened to their last name.
 
     Args:
-        source: a network of ours, wrapped or not, a model folder, or a run of `train`, for its best network.
+        source: one of our networks, wrapped or not; a model folder; or a run of `train`, for its best network.
         repository: as `org/name`.
-        private: a new repository is private; an existing one must be.
-        revision: a branch, made if there is none; None: the main branch.
-        message: of the commit.
-        license: of the weights, by the Hub's name for it, such as `apache-2.0`.
-        token: None: the one that the client finds.
+        private: create a private repository; an existing repository must be private.
+        revision: a branch, created if there is none; None: the main branch.
+        message: the commit message; None: "Add NAME".
+        license: the licence of the weights, by the Hub's name, such as `apache-2.0`.
+        token: an access token of the Hub; None: the one that the client finds.
 
     Returns:
-        What the client says of the commit: `oid`, `commit_url`.
+        The client's description of the commit, with `oid` and `commit_url`.
 
     Raises:
-        ModelNotFoundError, SpecError, WeightsError: there is no such folder, or it is not whole.
-        WeightsError: the Hub cannot be reached, or refuses.
+        ModelNotFoundError, SpecError, WeightsError: there is no such folder, or it is incomplete.
+        WeightsError: the Hub cannot be reached, or refuses the upload; or a licence is given for a folder with a card.
     """
     if isinstance(source, nn.Module):
         with scratch_folder() as scratch:
@@ -112,13 +112,13 @@ def push(
 
 
 def _save_public(folder: ModelFolder, to: Path) -> None:
-    """Write a model folder anew, without paths of this machine; what had none has the same bytes.
+    """Write a copy of a model folder without paths on this machine; files without such paths keep their bytes.
 
-    The spec is in the weights' metadata as well.
+    The file of weights is written too, because its metadata hold the spec.
     """
     model = create_model(folder)
     model.spec = public_spec(folder.spec)  # type: ignore[assignment]
-    save_model(model, to, read_weights(folder.weights)[0])  # as they are: maybe in half precision
+    save_model(model, to, read_weights(folder.weights)[0])  # unchanged: they may be in half precision
 
 
 def _card(folder: ModelFolder, repository: str, license: str | None) -> bytes:  # noqa: A002 - as push
@@ -126,7 +126,7 @@ def _card(folder: ModelFolder, repository: str, license: str | None) -> bytes:  
     if not path.exists() and not path.is_symlink():
         return render_card(folder, repository, license).encode()
     if license:
-        raise WeightsError(f"{path}: found a card and a licence, expected the card to name it, or no card")
-    if path.is_symlink() or not path.is_file():  # a folder from elsewhere must not publish other files of the user's
+        raise WeightsError(f"{path}: found a model card and a licence, expected the licence in the card, or no card")
+    if path.is_symlink() or not path.is_file():  # a link from elsewhere must not publish a file of the user's
         raise WeightsError(f"{path}: is not a regular file, expected a model card")
     return path.read_bytes()

@@ -1,10 +1,10 @@
-"""Published weights: for which architectures there are some, of which training, and what they were found to score.
+"""Published weights: which architectures have them, how they were trained, and their reported accuracy.
 
-    searched_archs/published.json --Published--> by name, by NAME.TAG, or by the architecture's hash
+    searched_archs/published.json --Published--> entries, found by name, by NAME.TAG, or by the architecture's hash
 
-Weights are timm's, on the Hugging Face Hub. Timm's tags tell trainings of one architecture apart:
-`efficientnet_b0.ra_in1k`. Nothing here needs torch or timm: `python -m tools.timm_entries` asked timm and wrote the
-file.
+The weights are timm's, on the Hugging Face Hub. Timm's tags distinguish several trainings of one architecture:
+`efficientnet_b0.ra_in1k`. Nothing here needs torch or timm: `python -m tools.timm_entries` writes the file from timm's
+registry.
 """
 
 import math
@@ -18,19 +18,19 @@ from pydantic import Field
 from scalenet_zoo.arch.spec import ArchSpec, Document, Name, Pixels, Result, Sha256, Strict
 
 MORE_DATA = frozenset({"in12k", "in21k", "in22k", "jft"})
-"""Parts of timm's tags that name data beyond ImageNet-1k."""
+"""Parts of timm's tags that stand for training data beyond ImageNet-1k."""
 _TIMM = "timm, "
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class QuotedResult(Strict):
-    """What timm reports of weights on ImageNet-1k's validation images.
+    """The accuracy that timm reports for weights on the validation images of ImageNet-1k.
 
     Attributes:
         pixels: height and width of the images.
         top1, top5: accuracy in percent.
-        crop_pct: share of an image's shorter side that the network saw.
-        interpolation: how images were resized.
+        crop_pct: share of an image's shorter side that the network saw, above 0 and at most 1.
+        interpolation: how images were resized, by timm's name.
     """
 
     pixels: Pixels
@@ -41,14 +41,16 @@ class QuotedResult(Strict):
 
 
 class PublishedWeights(Strict):
-    """Weights of one training.
+    """The published weights of one training.
 
     Attributes:
         timm: the name of timm's model, with its tag: `efficientnet_b0.ra_in1k`.
-        repository: where the Hub has them.
-        mean, std: of each channel of pixels from 0 to 1, as images must be prepared for them.
-        license: of the weights.
-        results: none if they are of another task's network, whose backbone alone is taken.
+        repository: their repository on the Hub.
+        mean, std: mean and standard deviation of each channel, for pixels from 0 to 1; images must be normalised with
+            them.
+        license: the licence of the weights.
+        results: the reported accuracy; empty if the weights belong to a network for another task, of which only the
+            backbone is used.
     """
 
     timm: Name
@@ -65,21 +67,21 @@ class PublishedWeights(Strict):
 
     @property
     def saw_imagenet_alone(self) -> bool:
-        """Whether the network was trained on ImageNet-1k and nothing else, as the tag tells."""
+        """Whether the network was trained on ImageNet-1k only, according to the tag."""
         return not MORE_DATA & set(self.tag.split("_"))
 
     def result_at(self, pixels: int) -> QuotedResult | None:
-        """The result at the resolution nearest, as a ratio, to a number of pixels; None: nobody reports any."""
+        """Return the result at the resolution nearest to `pixels`, compared by ratio; None: no result is reported."""
         return min(self.results, key=lambda result: abs(math.log(result.pixels / pixels)), default=None)
 
 
 def origin_of(weights: PublishedWeights, result: QuotedResult) -> str:
-    """Whose figure this is, as a spec's provenance says it."""
+    """Return the origin of a quoted figure, as a spec's provenance states it."""
     return f"{_TIMM}{weights.timm} at {result.pixels} pixels"
 
 
 def is_of_weights(result: Result) -> bool:
-    """Whether a figure in a spec's provenance is of published weights, not of the architecture's paper."""
+    """Return whether a figure in a spec's provenance belongs to published weights, not to the architecture's paper."""
     return result.origin.startswith(_TIMM)
 
 
@@ -87,10 +89,10 @@ class PublishedEntry(Strict):
     """All published weights for one architecture.
 
     Attributes:
-        name: of the zoo's entry.
-        hash: of its architecture; no two entries of the file share it.
+        name: the name of the zoo's entry.
+        hash: the hash of its architecture; no two entries of the file share it.
         pixels: height of the images that the entry's cost is stated for.
-        weights: one a tag.
+        weights: the weights, one item per tag.
     """
 
     name: Name
@@ -100,33 +102,34 @@ class PublishedEntry(Strict):
 
     @property
     def default(self) -> PublishedWeights:
-        """What `pretrained` takes without a tag.
+        """The weights that `pretrained` loads if no tag is given.
 
-        Of the weights that were trained on ImageNet-1k alone those with the best top-1 near the entry's resolution;
-        where all of them saw more data, the best of all. More data is never a silent default, since its licence or its
-        overlap with the user's images may matter; its tag asks for it.
+        These are the weights with the best top-1 accuracy near the entry's resolution among those trained on
+        ImageNet-1k only, or among all if every training used more data. Weights trained on more data are never a
+        silent default, because the licence of the data or their overlap with the user's images may matter; select them
+        by their tag.
         """
         alone = [each for each in self.weights if each.saw_imagenet_alone]
         return max(alone or self.weights, key=self.top1)
 
     def top1(self, weights: PublishedWeights) -> float:
-        """The quoted top-1 of weights near the entry's resolution; -1: nobody reports any."""
+        """Return the quoted top-1 accuracy in percent near the entry's resolution; -1: no result is reported."""
         result = weights.result_at(self.pixels)
         return result.top1 if result else -1.0
 
     def find(self, tag: str) -> PublishedWeights | None:
-        """The weights with this tag; None: there are none."""
+        """Return the weights with this tag; None: there are none."""
         return next((each for each in self.weights if each.tag == tag), None)
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """The tags there are, the default first, then by top-1."""
+        """All tags: the default first, then by falling top-1 accuracy."""
         order = sorted(self.weights, key=lambda each: (each != self.default, -self.top1(each), each.tag))
         return tuple(each.tag for each in order)
 
 
 class Published(Document):
-    """The file `searched_archs/published.json`."""
+    """The content of the file `searched_archs/published.json`."""
 
     format: Literal["scalenet-zoo/published"] = "scalenet-zoo/published"
     version: Annotated[int, Field(ge=1, le=1)] = 1
@@ -134,13 +137,13 @@ class Published(Document):
 
 
 def published_path() -> Path:
-    """Where the file is."""
+    """Return the path of `searched_archs/published.json`."""
     return Path(str(files("scalenet_zoo.searched_archs"))) / "published.json"
 
 
 @cache
 def published_entries() -> dict[str, PublishedEntry]:
-    """The zoo's entries that have published weights, by name."""
+    """Return the zoo's entries that have published weights, by name."""
     return {entry.name: entry for entry in Published.load(published_path()).entries}
 
 
@@ -150,34 +153,36 @@ def _by_hash() -> dict[str, PublishedEntry]:
 
 
 def split_tag(name: str) -> tuple[PublishedEntry, str] | None:
-    """What NAME.TAG is made of: an entry that has published weights, and what may be one of its tags.
+    """Split NAME.TAG into an entry with published weights and a tag, which the entry may or may not have.
 
-    None: it has no dot, or there is no such entry.
+    Returns:
+        The entry and the tag; None: the name has no dot, or there is no such entry.
     """
     entry, dot, tag = name.partition(".")
     return (published_entries()[entry], tag) if dot and entry in published_entries() else None
 
 
 def is_tagged(name: str) -> bool:
-    """Whether this is NAME.TAG of published weights."""
+    """Return whether a name is NAME.TAG of published weights."""
     found = split_tag(name)
     return found is not None and found[0].find(found[1]) is not None
 
 
 def published_entry(spec: ArchSpec) -> PublishedEntry | None:
-    """All published weights for this very architecture, whatever its name is; None: there are none."""
+    """Return all published weights for exactly this architecture, whatever its name; None: there are none."""
     return _by_hash().get(spec.hash)
 
 
 def published_weights(spec: ArchSpec, tag: str | None = None) -> PublishedWeights | None:
-    """The published weights for this very architecture.
+    """Return the published weights for exactly this architecture.
 
     Args:
-        spec: of the network; if its name is NAME.TAG, as `load_spec` of such a name gives it, of that tag.
-        tag: of timm; None: the one of the name, else the default.
+        spec: the spec of the network. A name of the form NAME.TAG, as in the specs of `load_spec("NAME.TAG")`, selects
+            the weights with this tag.
+        tag: timm's tag; None: the tag in the name, or the default.
 
     Returns:
-        None: there are none, or none with this tag.
+        The weights; None: there are none, or none with this tag.
     """
     entry = published_entry(spec)
     if entry is None:

@@ -1,4 +1,4 @@
-"""What names a network: an entry, a file, a folder, a repository of the Hub."""
+"""Names of networks: entries of the zoo, files, folders, and repositories of the Hub."""
 
 import difflib
 import os
@@ -18,31 +18,31 @@ from scalenet_zoo.zoo.model_folder import FOLDER_PREFIX, HUB_PREFIX, ModelFolder
 from scalenet_zoo.zoo.published import is_tagged, split_tag
 
 NetworkSource = str | Path | ArchSpec | ModelFolder
-"""What `create_model` makes a network of: a name of the zoo, a spec or its file, `hf-hub:org/name`, a model folder.
+"""What `create_model` builds a network from: a name of the zoo, a spec or its file, `hf-hub:org/name`, a model folder.
 
 A name of the zoo may have the tag of published weights: `efficientnet_b0.ra_in1k`.
 """
 _Model = TypeVar("_Model")
 
 UNTRAINED = "the weights are initial, not trained: predictions mean nothing yet"
-"""What is said of a network that nobody trained."""
+"""The warning about a network without trained weights."""
 _REPOSITORY = re.compile(r"([\w.-]+/)?[\w.-]+(@[\w./-]+)?", re.ASCII)
 
 
 def is_exported(model: object) -> bool:
-    """Whether a name is of a file of `export`: ONNX, OpenVINO's IR, an engine; names of the zoo come before files."""
+    """Return whether this is an exported file: ONNX, OpenVINO IR, or an engine. Names of the zoo come before files."""
     return isinstance(model, str | Path) and not is_entry(str(model)) and exported_kind(user_path(model)) is not None
 
 
 def file_stem(model: str | Path) -> str:
-    """What is made of a name of the zoo or of a file is called so, unless somebody names it."""
+    """Return the default name of what is built from a name of the zoo or from a file."""
     return str(model) if is_tagged(str(model)) else Path(model).stem
 
 
 def has_weights(model: object) -> bool:
-    """Whether what somebody names as a model has weights of its own: names of the zoo and specs have none.
+    """Return whether a model, as a user names it, has its own weights.
 
-    Networks, opened or not, exported files, folders and repositories do.
+    Networks, exported files, folders and repositories have their own weights; names of the zoo and specs have none.
     """
     if isinstance(model, ArchSpec):
         return False
@@ -55,33 +55,33 @@ def has_weights(model: object) -> bool:
 def check_model(
     model: _Model, pretrained: bool = False, weights: str | Path | None = None
 ) -> _Model | ArchSpec | ModelFolder:
-    """Look whether there is what has this name, and the file of weights; without torch, so that it takes no time.
+    """Check that a model and a file of weights exist. This does not import torch, so it is fast.
 
-    Of repositories of the Hub only the name's form is looked at.
+    For a repository of the Hub only the form of its name is checked.
 
     Args:
-        model: a name of the zoo, a spec, a file, a folder or a repository; a network is what it is.
-        pretrained: published weights are asked for.
-        weights: this file of weights is asked for.
+        model: a name of the zoo, a spec, a file, a folder, a repository, or a network.
+        pretrained: whether published weights are requested.
+        weights: the file of weights that is requested.
 
     Returns:
-        The spec or the folder that was opened, so that its files are read once; else the model as it was given.
+        The opened spec or folder, so that its files are read only once; otherwise the model as given.
 
     Raises:
-        UsageError: weights are asked for what has its own.
+        UsageError: weights are requested for a model that has its own.
         ZooError: there is no such entry, file or folder, or it cannot be read.
     """
     opened: _Model | ArchSpec | ModelFolder = model
     if is_exported(model):
         if pretrained or weights:
-            raise UsageError("found `pretrained` or `weights`, expected neither: an exported file has its weights")
+            raise UsageError("found `pretrained` or `weights`, expected neither: an exported file has its own weights")
         try:
             regular_file(user_path(str(model)))
         except ValueError as error:
             raise InputError(f"{model}: {error}") from None
     elif not isinstance(model, NetworkSource):
         if pretrained or weights:
-            raise UsageError("found `pretrained` or `weights`, expected neither: a network has its weights")
+            raise UsageError("found `pretrained` or `weights`, expected neither: a network has its own weights")
     elif isinstance(model, str) and model.startswith(HUB_PREFIX):
         if not _REPOSITORY.fullmatch(name := model.removeprefix(HUB_PREFIX)):
             raise ModelNotFoundError(
@@ -98,15 +98,15 @@ def check_model(
 
 
 def load_spec(source: NetworkSource, revision: str | None = None) -> ArchSpec:
-    """The spec of a network: `load_spec("scalenet_s0")`.
+    """Return the spec of a network: `load_spec("scalenet_s0")`.
 
     Args:
         source: a name of the zoo, a spec or its JSON file, `hf-hub:org/name`, `local-dir:path` or a folder of `train`.
-            The spec of NAME.TAG has this name, by which `pretrained` finds the weights with the tag.
+            The spec of NAME.TAG keeps this name, so that `pretrained` finds the weights with the tag.
         revision: a branch, tag or commit of `hf-hub:org/name`.
 
     Raises:
-        ModelNotFoundError: no entry and no file has this name; the message suggests the nearest.
+        ModelNotFoundError: no entry and no file has this name; the message suggests the nearest names.
         SpecError: the file is not a valid spec.
         WeightsError: the Hub cannot be reached, or does not have the file.
     """
@@ -115,10 +115,10 @@ def load_spec(source: NetworkSource, revision: str | None = None) -> ArchSpec:
 
 
 def open_interface(source: NetworkSource) -> Interface:
-    """How images are prepared for a network, as its folder, its repository or its published weights say.
+    """Return how images are prepared for a network, according to its folder, repository or published weights.
 
     Raises:
-        ModelNotFoundError, SpecError, WeightsError: as `load_spec`.
+        ModelNotFoundError, SpecError, WeightsError: as for `load_spec`.
     """
     opened = open_source(source, with_weights=False)
     return opened.interface if isinstance(opened, ModelFolder) else pretrained_interface(opened)
@@ -127,7 +127,7 @@ def open_interface(source: NetworkSource) -> Interface:
 def open_source(
     source: NetworkSource, revision: str | None = None, with_weights: bool = True
 ) -> ArchSpec | ModelFolder:
-    """What a source stands for, as `create_model` takes it.
+    """Open the spec or the model folder that a source of `create_model` stands for.
 
     Args:
         source: a name of the zoo, a spec's file, `hf-hub:org/name`, `local-dir:path`, or a folder's path.
@@ -135,13 +135,13 @@ def open_source(
         with_weights: whether the weights are fetched from the Hub.
 
     Raises:
-        ModelNotFoundError, SpecError, WeightsError: as `load_spec`.
+        ModelNotFoundError, SpecError, WeightsError: as for `load_spec`.
     """
     if isinstance(source, (ArchSpec, ModelFolder)):
         return source
     name = str(source)
     if revision is not None and not name.startswith(HUB_PREFIX):
-        raise ModelNotFoundError(f"{name}: found the revision {revision} for it, expected it for hf-hub:org/name")
+        raise ModelNotFoundError(f"{name}: found the revision {revision}, expected one for hf-hub:org/name only")
     if spec := find_entry(name):
         return spec
     if folder := open_folder(name, revision, with_weights):
@@ -163,10 +163,10 @@ def open_source(
 
 
 def open_folder(source: str | Path, revision: str | None = None, with_weights: bool = True) -> ModelFolder | None:
-    """What `hf-hub:org/name`, `local-dir:path` or a folder's path stands for; None for anything else.
+    """Open the model folder of `hf-hub:org/name`, `local-dir:path` or a folder's path; None for anything else.
 
     Args:
-        source: `hf-hub:org/name@revision` pins a revision, too.
+        source: one of these three; `hf-hub:org/name@revision` also selects a revision.
         revision: a branch, tag or commit of a repository of the Hub.
         with_weights: whether the weights are fetched from the Hub.
 
@@ -181,7 +181,7 @@ def open_folder(source: str | Path, revision: str | None = None, with_weights: b
 
         return fetch_folder(name.removeprefix(HUB_PREFIX), revision, with_weights)
     if revision is not None:
-        raise ModelNotFoundError(f"{name}: found the revision {revision} for it, expected it for hf-hub:org/name")
+        raise ModelNotFoundError(f"{name}: found the revision {revision}, expected one for hf-hub:org/name only")
     if name.startswith(FOLDER_PREFIX):
         return read_folder(find_folder(name.removeprefix(FOLDER_PREFIX)))
     return read_folder(find_folder(name)) if is_folder(user_path(name)) else None

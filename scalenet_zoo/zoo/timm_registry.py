@@ -1,10 +1,11 @@
-"""The zoo's names in timm's registry; `scalenet_zoo/__init__.py` has `register` called once timm is imported.
+"""The zoo's names in timm's registry; `scalenet_zoo/__init__.py` arranges that `register` runs once timm is imported.
 
-One more name, `scalenet_zoo`, is the architecture of every model folder: `timm.create_model("hf-hub:org/name")` and
-`"local-dir:path"` read it from config.json. The folder is then read by us, from the same place, and not by timm, which
-would take weights from pickles.
+The registry has one more name, `scalenet_zoo`: the architecture of every model folder, which
+`timm.create_model("hf-hub:org/name")` and `"local-dir:path"` find in config.json. This module then reads the folder
+itself, because timm would also load weights from pickles.
 
-Timm's words for features (`feature_cls`, `feature_cfg`) are known here alone; elsewhere `features_only` is enough.
+Only this module knows timm's arguments for features, `feature_cls` and `feature_cfg`; elsewhere `features_only` is
+enough.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,21 +36,21 @@ FEATURE_CLASSES: Mapping[str, type[nn.Module]] = {
     "dict": FeatureDictNet,
     "fx": FeatureGraphNet,
 }
-"""Timm's ways to take features out of a network, by its names for them; the first calls `forward_intermediates`."""
+"""Timm's ways to extract features from a network, by timm's names; the first calls `forward_intermediates`."""
 
 
 def timm_name(name: str) -> str:
-    """A zoo entry's name in timm: its own, with `zoo_` before it where timm has a model of that name."""
+    """Return an entry's name in timm: its own name, with the prefix `zoo_` if timm has a model of that name."""
     return f"zoo_{name}" if is_model(name) else name
 
 
 def register() -> None:
-    """Register every entry of the zoo, with the tags of its published weights, and the name that model folders have."""
+    """Register every entry of the zoo with the tags of its published weights, and the architecture of model folders."""
     names = {timm_name(name): name for name in list_models()}
     cfgs: dict[str, PretrainedCfg] = {}
     for ours, name in names.items():
         entry = published_entries().get(name)
-        tags = [f".{tag}" for tag in entry.tags] if entry else [""]  # timm takes the first as the default, as we do
+        tags = [f".{tag}" for tag in entry.tags] if entry else [""]  # the first is the default, for timm and for us
         cfgs |= {f"{ours}{tag}": PretrainedCfg(**pretrained_cfg(load_spec(f"{name}{tag}"))) for tag in tags}
     default_cfgs.update(generate_default_cfgs(cfgs))
     for ours, name in names.items():
@@ -64,7 +65,19 @@ def scalenet_zoo(
     cache_dir: str | Path | None = None,
     **kwargs: Any,  # noqa: ANN401 - timm's protocol
 ) -> nn.Module:
-    """Build the network of a model folder, for timm, which says in `pretrained_cfg` where it is."""
+    """Build the network of a model folder, whose location timm passes in `pretrained_cfg`.
+
+    Args:
+        pretrained: load the weights of the folder.
+        pretrained_cfg: timm's description of the folder: `source` and `hf_hub_id` or `file`.
+        pretrained_cfg_overlay: not supported.
+        cache_dir: the Hub's cache; None: the client's.
+        **kwargs: further arguments of `create_model`.
+
+    Raises:
+        TypeError: no folder is given, or an argument is not supported.
+        ZooError: as for `create_model`.
+    """
     _refuse(TIMM_ENTRY, pretrained_cfg_overlay=pretrained_cfg_overlay, model_args=kwargs.get("pretrained_model_args"))
     place = pretrained_cfg or {}
     if place.get("source") == "hf-hub":
@@ -113,17 +126,17 @@ def _create(
     feature_cfg: Mapping[str, Any] | None = None,
     **kwargs: Any,  # noqa: ANN401 - as `create_model`
 ) -> nn.Module:
-    """`create_model` for those who ask for features in timm's words.
+    """Call `create_model`, with timm's arguments for features.
 
     Args:
-        source: as there.
-        features_only: as there.
-        feature_cls: which of timm's classes takes the features out; None: the one of `feature_cfg`, else "getter".
-        feature_cfg: further arguments for that class.
-        **kwargs: as there.
+        source: as for `create_model`.
+        features_only: as for `create_model`.
+        feature_cls: the class of timm that extracts the features; None: the one in `feature_cfg`, or "getter".
+        feature_cfg: further arguments of that class.
+        **kwargs: further arguments of `create_model`.
 
     Raises:
-        SpecError: timm has no such class, or it cannot take the network apart.
+        SpecError: timm has no such class, or the class cannot split the network.
     """
     if not features_only:
         return create_model(source, **kwargs)
@@ -140,7 +153,7 @@ def _create(
         raise SpecError(f"feature_cls: found {wrapper.__name__}, expected getter: no module of {spec.name} is a branch")
     options["out_indices"] = take_indices(len(model.feature_info), options.get("out_indices"))
     if issubclass(wrapper, FeatureDictNet):
-        options.setdefault("flatten_sequential", True)  # stage by stage; timm's default sees all of them as one
+        options.setdefault("flatten_sequential", True)  # one module per stage; timm's default joins all stages
     features: nn.Module = wrapper(model, **options)
     features.spec = spec
     features.pretrained_cfg = features.default_cfg = cfg
@@ -148,7 +161,7 @@ def _create(
 
 
 def _feature_class(wanted: str | type[nn.Module]) -> type[nn.Module]:
-    """The class of a name, or the class itself."""
+    """Return the class with a name, or the class itself."""
     found = FEATURE_CLASSES.get(wanted.lower()) if isinstance(wanted, str) else wanted
     if found is None or found not in FEATURE_CLASSES.values():
         raise SpecError(f"feature_cls: found {quoted(wanted)}, expected one of {', '.join(FEATURE_CLASSES)}")

@@ -1,10 +1,10 @@
-"""Files of weights, from anywhere: what tensors they have, then the tensors themselves, without what wraps them.
+"""Read files of weights from any source: first the list of their tensors, then the tensors, without their containers.
 
     file --open_weights_file--> OpenedWeights: names, shapes, metadata --read--> tensors
 
-Two kinds of file are told apart by how they begin: safetensors, and what torch.save writes (.pth, .pt, .bin). Of the
-latter tensors and plain data are taken (`weights_only`); one that names anything else, which could run code, is
-refused. Its tensors stay in the file until they are read, unless it is in torch's format before 1.6.
+There are two kinds of file, distinguished by their first bytes: safetensors, and files of torch.save (.pth, .pt, .bin).
+From the latter only tensors and plain data are loaded (`weights_only`); a file that names anything else could run code
+and is refused. The tensors stay on disk until they are read, unless the file is in torch's format before 1.6.
 """
 
 import re
@@ -30,30 +30,35 @@ from scalenet_zoo.core.memory import check_memory
 from scalenet_zoo.core.quoting import elide, quoted
 
 AVERAGES = ("state_dict_ema", "model_ema")
-"""Under which names timm's and torchvision's trainers keep the moving average of the weights."""
+"""Names under which timm's and torchvision's trainers store the moving average of the weights."""
 _CONTAINERS = (*AVERAGES, "state_dict", "model_state_dict", "model")
-"""Under which names trainers keep weights, in the order in which they are looked for."""
+"""Names under which trainers store weights, in the order of the search."""
 _LEVELS = 4
-"""Containers within one another."""
+"""Largest depth of nested containers."""
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _INTEGERS = {"I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8"}
 _OF_WRAPPERS = {"n_averaged"}
-"""Tensors that wrappers (torch's AveragedModel) keep beside the network's."""
+"""Tensors that wrappers, such as torch's AveragedModel, add to those of the network."""
 _PREFIX = "model."
-"""What trainers that join a network and its loss in one module call the network."""
+"""The network's name in trainers that join a network and its loss in one module."""
 _T = TypeVar("_T")
 
 
 class Form(NamedTuple):
-    """What is known of a tensor before it is read."""
+    """What is known about a tensor before it is read.
+
+    Attributes:
+        shape: its size in each dimension.
+        numbers: the kind of its values, in words, such as "integers".
+    """
 
     shape: tuple[int, ...]
     numbers: str
 
     @classmethod
     def of(cls, tensor: Tensor) -> "Form":
-        """The form of a tensor."""
+        """Return the form of a tensor."""
         if tensor.is_floating_point():
             return cls(tuple(tensor.shape), _numbers("F32"))
         integers = not tensor.is_complex() and tensor.dtype is not torch.bool
@@ -62,13 +67,13 @@ class Form(NamedTuple):
 
 @dataclass(frozen=True)
 class OpenedWeights:
-    """A file of weights, opened.
+    """An opened file of weights.
 
     Attributes:
         path: the file.
-        forms: of its tensors, under their names in the file.
-        metadata: of a safetensors file.
-        taken_from: the container within the file that the tensors are in, such as `state_dict_ema`; "": none.
+        forms: the forms of its tensors, by their names in the file.
+        metadata: the metadata of a safetensors file; empty for a file of torch.save.
+        taken_from: the container in the file that holds the tensors, such as `state_dict_ema`; "": no container.
         mapped: the tensors of a file of torch.save; None: the file is a safetensors file.
     """
 
@@ -79,24 +84,24 @@ class OpenedWeights:
     mapped: Mapping[str, Tensor] | None = None
 
     def read(self) -> dict[str, Tensor]:
-        """The tensors, under their names in the file.
+        """Read the tensors, by their names in the file.
 
         Raises:
-            WeightsError: the file cannot be read any more.
-            BackendError: they do not fit into memory.
+            WeightsError: the file can no longer be read.
+            BackendError: the tensors do not fit into memory.
         """
         return read_weights(self.path)[0] if self.mapped is None else dict(self.mapped)
 
 
 def open_weights_file(path: str | Path) -> OpenedWeights:
-    """Look at a file of weights, either kind.
+    """Open a file of weights of either kind.
 
-    Of a checkpoint with a moving average and the weights that were trained, the average is taken, since it is what
-    trainers evaluate; so does timm.
+    If a checkpoint holds both the trained weights and their moving average, the average is used, because trainers
+    evaluate it; timm does the same.
 
     Raises:
-        WeightsError: the file is missing, is neither kind, or names what could run code.
-        BackendError: it is in torch's format before 1.6, and does not fit into memory.
+        WeightsError: the file is missing, is of neither kind, or could run code.
+        BackendError: the file is in torch's format before 1.6 and does not fit into memory.
     """
     path = Path(path)
     try:
@@ -109,7 +114,7 @@ def open_weights_file(path: str | Path) -> OpenedWeights:
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor) and isinstance(key, str)}
     if not tensors:
         containers = ", ".join(_CONTAINERS)
-        raise WeightsError(f"{path}: found no tensors, expected a state dict, as it is or as one of {containers}")
+        raise WeightsError(f"{path}: found no tensors, expected a state dict, by itself or under one of {containers}")
     for key, value in tensors.items():
         plain = type(value) in (Tensor, nn.Parameter) and value.layout is torch.strided
         if not plain or value.is_quantized or value.device.type != "cpu":
@@ -118,11 +123,14 @@ def open_weights_file(path: str | Path) -> OpenedWeights:
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and metadata of a safetensors file.
+    """Read the tensors and the metadata of a safetensors file.
+
+    Returns:
+        The tensors by name, and the metadata.
 
     Raises:
-        WeightsError: the file is missing or is no safetensors file.
-        BackendError: it does not fit into memory.
+        WeightsError: the file is missing or is not a safetensors file.
+        BackendError: the tensors do not fit into memory.
     """
     check_memory(_check_file(path), f"{path}: reading it")
     try:
@@ -133,10 +141,10 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_header(path: str | Path) -> tuple[dict[str, Form], dict[str, str]]:
-    """Read what tensors a safetensors file has, and its metadata, but no tensor.
+    """Read the names and forms of the tensors in a safetensors file, and its metadata, without reading the tensors.
 
     Raises:
-        WeightsError: as `read_weights`.
+        WeightsError: as for `read_weights`.
     """
     _check_file(path)
     try:
@@ -149,7 +157,11 @@ def read_header(path: str | Path) -> tuple[dict[str, Form], dict[str, str]]:
 
 
 def plain_names(state: Mapping[str, _T], source: str = "weights") -> dict[str, _T]:
-    """Tensors under the network's own names: what wrappers of it, or of parts of it, put into them is taken out.
+    """Return tensors by the network's own names, without the parts that wrappers of modules add to names.
+
+    Args:
+        state: tensors, or anything else, by name.
+        source: the name of the tensors in messages.
 
     Raises:
         WeightsError: a tensor is there twice.
@@ -158,14 +170,14 @@ def plain_names(state: Mapping[str, _T], source: str = "weights") -> dict[str, _
     for key, value in state.items():
         name = ".".join(part for part in key.split(".") if part not in WRAPPERS).removeprefix(_PREFIX)
         if name in plain:
-            raise WeightsError(f"{source}: found {name} twice, with names of a wrapper and without, expected it once")
+            raise WeightsError(f"{source}: found {name} twice, with and without a wrapper's name, expected it once")
         if name not in _OF_WRAPPERS:
             plain[name] = value
     return plain
 
 
 def _check_file(path: str | Path) -> int:
-    """Look at what kind of file it is, and how long its header, which the library would read whole; its bytes."""
+    """Check the kind of a file and the size of its header, which the library reads whole; return the size in bytes."""
     path = Path(path)
     try:
         size = regular_file(path)
@@ -174,7 +186,7 @@ def _check_file(path: str | Path) -> int:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     if size < 8 + header <= 8 + WEIGHTS_HEADER_BYTES:
-        raise WeightsError(f"{path}: found {size:,} bytes, expected more: it is empty, or was cut off")
+        raise WeightsError(f"{path}: found {size:,} bytes, expected more: the file is empty or was cut off")
     if header > WEIGHTS_HEADER_BYTES:
         about = no_weights(path) or f"found a header of {header:,} bytes, expected at most {WEIGHTS_HEADER_BYTES:,}"
         raise WeightsError(f"{path}: expected a safetensors file: {about}")
@@ -184,7 +196,7 @@ def _check_file(path: str | Path) -> int:
 def _unreadable(path: str | Path, error: Exception) -> WeightsError:
     said = str(error).removeprefix("Error while deserializing header: ")
     if "not fully covered" in said:
-        said = "its tensors do not end where the file does: it was cut off, or has more at its end"
+        said = "the file is damaged: its tensors do not end where the file ends"
     return WeightsError(f"{path}: expected a safetensors file: {said}")
 
 
@@ -193,24 +205,24 @@ def _numbers(dtype: str) -> str:
 
 
 def _read_pickle(path: Path) -> object:
-    """What torch.save wrote; tensors stay in the file where its format allows that."""
+    """Read what torch.save wrote; the tensors stay on disk if the format of the file allows that."""
     try:
         mapped = _is_mappable(path)
     except ZooError:
         raise
-    except Exception as error:  # zipfile raises many of its own
+    except Exception as error:  # zipfile raises errors of many types
         raise WeightsError(f"{path}: expected a file of torch.save: {error}") from None
     try:
-        # Trainers keep their arguments beside the weights, as a namespace: a class without code of its own.
+        # Trainers store their arguments with the weights, as a namespace: a class without code of its own.
         with torch.serialization.safe_globals([Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # of damaged files any
+    except Exception as error:  # damaged files lead to errors of any type
         said = str(error)
         if found := re.search(r"GLOBAL:? ([\w.]+)", said):
             raise WeightsError(
                 f"{path}: found a pickle that names {found[1]}, which could run code, expected tensors and plain data;"
-                " where you trust the file, save its state dict alone"
+                " if you trust the file, save its state dict alone"
             ) from None
         if found := re.search(r"WeightsUnpickler error:\s*(.+)", said):
             raise WeightsError(
@@ -222,7 +234,7 @@ def _read_pickle(path: Path) -> object:
 
 
 def _is_mappable(path: Path) -> bool:
-    """Whether a file of torch.save is a zip file; one that is none is read whole, so it has to fit into memory."""
+    """Return whether a file of torch.save is a zip file. Any other file is read whole, so it must fit into memory."""
     size = regular_file(path)
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
@@ -232,7 +244,7 @@ def _is_mappable(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"found {entry.filename} compressed, expected files as they are")
+                raise ValueError(f"found {entry.filename} compressed, expected uncompressed files")
             if entry.filename.endswith(".pkl") and entry.file_size > WEIGHTS_HEADER_BYTES:
                 raise ValueError(
                     f"{entry.filename}: found {entry.file_size:,} bytes, expected at most {WEIGHTS_HEADER_BYTES:,}"
@@ -241,7 +253,7 @@ def _is_mappable(path: Path) -> bool:
 
 
 def _unpacked(state: object) -> tuple[Mapping[object, object], str]:
-    """The mapping of tensors within what a trainer saved, and the names of the containers around it."""
+    """Return the mapping of tensors in what a trainer saved, and the names of the containers around it."""
     names: list[str] = []
     while isinstance(state, Mapping) and len(names) < _LEVELS:
         inner = next((name for name in _CONTAINERS if isinstance(state.get(name), Mapping) and state[name]), None)

@@ -154,7 +154,7 @@ def test_growth_law_of_efficientnet_is_its_compound_rule() -> None:
 
 
 def test_growth_law_needs_a_strategy() -> None:
-    with pytest.raises(ValueError, match="expected one or more to fit a growth law"):
+    with pytest.raises(ValueError, match="expected at least one to fit a growth law"):
         fit_growth_law(load_family("scalenet").strategies[:1], 224)
 
 
@@ -202,7 +202,7 @@ def test_later_stages_follow_the_law_within_their_budget(family: Family, unit: i
         assert 0.8 * budget <= apply_strategy(family, strategy).cost.macs <= budget
 
 
-def test_strategies_slide_back_no_farther_than_the_budget_asks() -> None:
+def test_strategies_slide_back_no_farther_than_the_budget_requires() -> None:
     family = load_family("scalenet")
     law = fit_growth_law(family.strategies, 224)
     base = family.base.resolution
@@ -224,7 +224,7 @@ def test_strategies_slide_back_no_farther_than_the_budget_asks() -> None:
 
 def test_no_law_can_be_fitted_to_the_base_model_alone() -> None:
     family = found_family()
-    with pytest.raises(ValueError, match="expected one or more to fit a growth law"):
+    with pytest.raises(ValueError, match="expected at least one to fit a growth law"):
         extrapolate(family.model_copy(update={"strategies": family.strategies[:1]}))
 
 
@@ -266,7 +266,7 @@ def test_networks_at_a_budget_of_parameters(amount: float, family: str, classes:
 
 @pytest.mark.parametrize("family", ["efficientnet", "efficientnet_lite"])
 @pytest.mark.parametrize("flops", ["390M", "500M", "550M", "1G", "6G"])
-def test_networks_that_shall_inherit_can_be_grown(family: str, flops: str) -> None:
+def test_networks_that_are_to_inherit_can_be_grown(family: str, flops: str) -> None:
     """At 500M the law's networks are narrower than the base model: nothing published could be grown into them."""
     budget, plain = parse_count(flops, "--flops"), spec_for(flops=flops, family=family)
     spec = spec_for(flops=flops, family=family, pretrained=True)
@@ -337,8 +337,8 @@ def test_dense_tasks_by_family_parameters_and_classes() -> None:
         ({"flops": "1T", "task": "segmentation"}, "expected 147.5G to 747.5G for the zoo's segmentation networks"),
         ({"flops": "100M", "divisor": 256}, r"macs: found 100M, expected 1\.\d+G to 20G for the family scalenet"),
         ({"flops": "8G", "divisor": 640}, "found no network of the family scalenet between 97% and 100% of 8G"),
-        ({}, "found no budget or two, expected either flops or params"),
-        ({"flops": "1G", "params": "5M"}, "found no budget or two"),
+        ({}, "found neither or both of flops and params, expected exactly one"),
+        ({"flops": "1G", "params": "5M"}, "found neither or both of flops and params"),
     ],
 )
 def test_budgets_out_of_range_state_the_range(arguments: dict[str, str], message: str) -> None:
@@ -399,7 +399,7 @@ def test_strategies_out_of_bounds_are_one_line() -> None:
     huge = Strategy(name="huge", stage=1.0, depth=1.0, width=100.0, resolution=224)
     with pytest.raises(SpecError, match=r"huge: hidden: found \d+, expected less than or equal to 65536"):
         apply_strategy(load_family("scalenet"), huge)
-    with pytest.raises(SpecError, match="huge: depth: found 100, with which the network has 1,400 layers"):
+    with pytest.raises(SpecError, match="huge: depth: found 100, which gives 1,400 layers"):
         apply_strategy(load_family("scalenet"), huge.model_copy(update={"depth": 100.0}))
 
 
@@ -417,7 +417,7 @@ def family_of(**changes: object) -> Family:
         ({"width": 1e9}, "file.json: strategies.0.width: found 1000000000.0, expected less than or equal to 100"),
         (
             {"stage": 1e-9},
-            r"scalenet: strategies: found a growth by a factor of about 1e\d+ a stage, expected at most 100",
+            r"scalenet: strategies: found growth by a factor of about 1e\d+ per stage, expected at most 100",
         ),
         ({"stage": 0.0}, "scalenet: strategies: found none with a stage above 0"),
     ],
@@ -506,11 +506,11 @@ def test_a_network_may_have_as_many_layers_as_specs_allow() -> None:
     allowed = Strategy(name="deep", stage=0.0, depth=2.0, width=1.0, resolution=32)
     network: Any = apply_strategy(family, allowed).network
     assert sum(len(layers) for layers in network.stages) == LAYERS
-    with pytest.raises(SpecError, match=r"deep: depth: found 2.01, with which the network has 1,032 layers, expected"):
+    with pytest.raises(SpecError, match=r"deep: depth: found 2.01, which gives 1,032 layers, expected"):
         apply_strategy(family, allowed.model_copy(update={"depth": 2.01}))
 
 
-def test_what_is_within_bounds_is_what_a_strategy_may_have() -> None:
+def test_the_bounds_are_those_of_strategies() -> None:
     ones = np.ones(4)
     pixels = np.array([0.99, 1.0, LARGEST_RESOLUTION, LARGEST_RESOLUTION + 1])
     assert _within(ones, ones, pixels).tolist() == [False, True, True, False]
@@ -528,7 +528,7 @@ def test_a_network_without_a_classifier_can_be_scaled() -> None:
     assert whole.cost.params - headless.cost.params == 1000 * (headless.trace.shapes[-1][0] + 1)
 
 
-def test_constraints_say_by_which_share_of_the_budget_they_are_missed() -> None:
+def test_constraints_give_the_excess_as_a_share_of_the_budget() -> None:
     constraint = Macs(200.0, floor=100.0)
     found = constraint.excess(np.array([50.0, 100.0, 150.0, 200.0, 300.0]))
     np.testing.assert_array_equal(found, [0.25, 0.0, 0.0, 0.0, 0.5])

@@ -78,8 +78,8 @@ def test_hash_is_the_one_that_files_carry(name: str, digest: str) -> None:
     assert load_spec(name).hash == digest
 
 
-def test_what_is_as_usual_is_left_out_of_files_and_hashes() -> None:
-    """So specs that were written before there was padding, and so on, are the same as ever."""
+def test_defaults_are_left_out_of_files_and_hashes() -> None:
+    """So specs that were written before padding and the like existed keep their hashes."""
     spec = load_spec("scalenet_s0")
     text = as_json(spec)
     assert text["network"].keys() == {"type", "stem", "stages", "head", "activation", "gate"}
@@ -103,8 +103,8 @@ def test_what_is_as_usual_is_left_out_of_files_and_hashes() -> None:
     assert all("scales_depth" not in stage for stage in family["base"]["stages"])
 
 
-def test_an_expansion_of_as_many_channels_is_said(tmp_path: Path) -> None:
-    """One where hidden channels are more or fewer needs no word; it may be said, and is another file all the same."""
+def test_an_expansion_to_equal_channels_is_written(tmp_path: Path) -> None:
+    """An expansion to more or fewer channels goes without saying; writing it gives another file."""
     text = as_json(load_spec("scalenet_s0"))
     layer = text["network"]["stages"][0][0]
     assert layer["hidden"] == text["network"]["stem"]["channels"]
@@ -127,7 +127,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["spec.json"]
 
 
-def test_replace_works_the_cost_out_anew() -> None:
+def test_replace_recomputes_the_cost() -> None:
     spec = load_spec("scalenet_s0")
     smaller = spec.replace(name="tiny", classes=10, height=112, width=112)
     assert smaller.cost.params == spec.cost.params - 990 * 1281
@@ -179,7 +179,7 @@ def test_long_lines_are_broken_and_short_ones_are_not() -> None:
     text = format_json(value)
     assert json.loads(text) == value
     assert '"short": [1, 2, 3]' in text
-    assert max(map(len, text.splitlines())) <= 170  # an array of 40 numbers does not fit and goes one a line
+    assert max(map(len, text.splitlines())) <= 170  # an array of 40 numbers has one number per line
     assert format_json([list(range(60))]).count("\n") > 60
 
 
@@ -355,12 +355,12 @@ def test_every_entry_loads_by_name() -> None:
 def test_files_of_too_many_values_are_refused_at_once(old: str, new: str, tmp_path: Path) -> None:
     (tmp_path / "spec.json").write_text(load_spec("scalenet_s0").to_json().replace(old, new, 1))
     start = time.process_time()
-    with pytest.raises(SpecError, match=r"spec.json: found some \d+,\d+ values, expected at most 200,000"):
+    with pytest.raises(SpecError, match=r"spec.json: found about \d+,\d+ values, expected at most 200,000"):
         ArchSpec.load(tmp_path / "spec.json")
     assert time.process_time() - start < 2
 
 
-def test_the_first_of_many_complaints_is_the_only_one_worked_out() -> None:
+def test_only_the_first_of_many_complaints_is_computed() -> None:
     data = load_spec("scalenet_s0").model_dump(mode="json")
     data["network"]["stages"] = [[{}] * 60_000]  # five fields are missing in each
     with pytest.raises(SpecError, match=r"network.stages.0.0.kernel: is missing \(and \d more\)"):

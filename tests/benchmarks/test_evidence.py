@@ -474,12 +474,14 @@ def test_a_run_that_was_stopped_goes_on_to_the_end(tmp_path: Path) -> None:
         rows = {row["job"]: row for row in map(json.loads, path.read_text().splitlines())}
         assert path.read_text().count("\n") == len(rows)  # the second time nothing is done again
         searches = {f"search/hss-0/{method}" for method in ("joint", "compound", "random")}
-        scores = {"score/hss-0", "score/hss-0/averaged", "score/hss-0/statistics"}
+        halves = ("score/hss-0/drawn", "score/hss-0/chosen")
+        scores = {f"{half}{way}" for half in halves for way in ("", "/averaged", "/statistics")}
         assert {"rate", "supernet/hss-0", "pool/0", "pool/1", "pool/2"} | searches | scores <= set(rows)
         trained = {tuple(name.split("/")[1:]) for name in rows if name.startswith("alone/")}
-        wanted = {key for name in searches for key in rows[name]["found"][1:]} | set(rows["score/hss-0"]["scores"])
+        wanted = {key for name in searches for key in rows[name]["found"][1:]}
+        wanted |= {key for half in halves for key in rows[half]["scores"]}
         assert trained == {(key, seed) for key in wanted for seed in "01"}
-        assert len(rows["score/hss-0"]["scores"]) == 6
+        assert all(len(rows[half]["scores"]) == 3 for half in halves)
 
 
 @pytest.mark.gpu

@@ -65,7 +65,12 @@ def test_a_figure_that_is_edited_is_seen(printed: list[str], committed: Answers,
 
 def test_what_was_trained_is_what_the_protocol_draws(committed: Answers) -> None:
     wanted = {f"alone/{key}/{seed}" for keys in committed.drawn.values() for key in keys for seed in (0, 1)}
-    assert wanted == set(committed.rows)
+    assert wanted <= set(committed.rows)
+    plan, ways = Plan.load(), {way.name for way in Plan.load().study.supernets}
+    known = {key for stage in STAGES for key in plan.draw(stage, plan.study.drawn, 100)}
+    for job in set(committed.rows) - wanted:  # what a CPU has added
+        kind, *names = job.split("/")
+        assert kind in ("rate", "pool") or names[0] in (known if kind == "alone" else ways), job
     assert {f"supernet/{way.name}" for way in committed.plan.study.supernets} == set(committed.facts["no_answer"])
     plan = Plan.load()
     assert plan.alone == committed.plan.alone  # what is trained later can be compared

@@ -340,7 +340,7 @@ def test_a_spec_that_lies_about_its_cost_is_refused(run: Run, tmp_path: Path) ->
     path.write_text(load_spec("scalenet_s0").to_json().replace("352691328", "300000000"))
     assert run.error("show", path) == (
         1,
-        f"{path}: cost.macs: found 300000000, expected 352691328, which this network costs",
+        f"{path}: cost.macs: found 300000000, expected 352691328, the cost of this network",
     )
 
 
@@ -413,7 +413,8 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
 def test_what_files_say_does_nothing_to_a_terminal(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from scalenet_zoo.cli.console import print_table, progress, progress_bar
+    from scalenet_zoo.cli.console import print_table
+    from scalenet_zoo.cli.progress import progress, progress_bar
 
     name = "a\x1b[31m\nb [/red] [bold]"
     with monkeypatch.context() as watched:
@@ -428,4 +429,4 @@ def test_what_files_say_does_nothing_to_a_terminal(
     spec = json.loads(load_spec("scalenet_s0").to_json())
     spec["provenance"]["source"] = name
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    assert r"source            a\x1b[31m\nb" in run("show", "spec.json")[1]
+    assert r"source    a\x1b[31m\nb" in run("show", "spec.json")[1]

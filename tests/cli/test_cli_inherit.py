@@ -60,7 +60,7 @@ def test_weights_that_cannot_be_had_are_named_with_why_they_were_chosen(run: Run
     code, out, err = run(*LITE, "--flops", "6G")
     assert (code, out) == (1, "")
     assert "timm/tf_efficientnet_lite4.in1k" in err
-    assert "those of tf_efficientnet_lite4 fit best; inherit=NAME, --inherit" in err
+    assert "those of tf_efficientnet_lite4 fit best: choose others with inherit=NAME (--inherit" in err
 
 
 @needs_package
@@ -75,7 +75,7 @@ def test_without_a_hub_an_installed_package_gives_what_it_has(
     assert code == 0, err
     assert "weights from tf_efficientnet_lite0 (exact: outputs equal" in out
     assert "cannot fetch model.safetensors" in err
-    assert "an installed package has those of tf_efficientnet_lite0: they are taken" in err
+    assert "an installed package has weights of tf_efficientnet_lite0: using them instead" in err
     _, line = run.error("build", "--flops", "700M", "--family", "efficientnet", "--pretrained", "--output", tmp_path)
     assert "those of efficientnet_b1 fit best" in line  # a network of other parts is no substitute
 
@@ -91,7 +91,7 @@ def test_what_build_refuses(run: Run, tmp_path: Path) -> None:
         assert (code != 0, out) == (True, ""), arguments
         assert complaint in " ".join(err.split())
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UsageError, match="`pretrained`: found it with `inherit`"):
+    with pytest.raises(UsageError, match="found `pretrained` with `inherit`"):
         build(flops="300M", pretrained=True, inherit="efficientnet_b0")
 
 
@@ -112,4 +112,4 @@ def test_training_starts_from_another_architecture(run: Run, grown: Path, tmp_pa
     assert record["exact"] is True  # type: ignore[index, call-overload]
     code, _, err = run("train", grown, *fast, "--inherit", tmp_path / "source", "--weights", grown, "--output", "other")
     assert code != 0
-    assert "--inherit: found it with other weights to begin with" in " ".join(err.split())
+    assert "--inherit: found it with other initial weights" in " ".join(err.split())

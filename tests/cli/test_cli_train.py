@@ -1,6 +1,7 @@
 """From `train` to the evaluated export on the command line, as README's tour goes, and what `train` refuses."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from scalenet_zoo import create_model
@@ -53,6 +55,52 @@ def test_from_training_to_the_evaluated_export(run: Run, spec: Path, tmp_path: P
     exported = run.json("evaluate", onnx, "--data", "digits", "--workers", "0")
     assert exported["metrics"]["top1"] == pytest.approx(trained["best"], abs=1e-6)
     assert run.json("predict", picture, "--model", onnx)[str(picture)][0]["name"] == predicted[str(picture)][0]["name"]
+
+
+def test_train_prints_a_line_per_epoch_and_the_next_commands(run: Run, spec: Path, tmp_path: Path) -> None:
+    arguments = ("train", spec, *FAST, "--limit", 64, "--batch-size", 32, "--epochs", 3, "--output", "runs/my run")
+    code, out, err = run(*arguments, "--val-interval", 2)
+    assert code == 0, err
+    folder = Path("runs/my run")
+    epochs = [line for line in err.splitlines() if line.startswith("epoch ")]
+    assert [line.split()[1] for line in epochs] == ["1/3", "2/3", "3/3"]
+    assert ["top1" in line for line in epochs] == [False, True, True]
+    means = {n: [x["loss"] for x in log(folder) if x["kind"] == "train" and n - 1 < x["epoch"] <= n] for n in (1, 2, 3)}
+    for number, line in enumerate(epochs, 1):
+        assert f"loss {sum(means[number]) / len(means[number]):.3g}" in line
+        assert line.endswith(" images/s")
+    best = max(line["top1"] for line in log(folder) if line["kind"] == "val")
+    assert f"best {best:.4f}" in epochs[-1]
+    assert out.startswith(f"best top1 {best:.4g} after epoch ")
+    assert f"weights   {folder / 'best' / 'model.safetensors'}\n" in out
+    assert (folder / "best" / "model.safetensors").is_file()
+    following = [shlex.split(line)[1:] for line in out.split("next:\n")[1].splitlines()]
+    assert [words[0] for words in following] == ["evaluate", "export", "predict"]
+    Image.new("RGB", (20, 20), "white").save("IMAGE", "PNG")
+    for words in following:
+        code, _, err = run(*words)
+        assert code == 0, err
+    assert Path("drawn/IMAGE.png").is_file()
+
+
+def test_the_export_of_a_trained_network_is_checked_on_its_data(run: Run, spec: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert run("train", spec, *FAST, "--limit", 64, "--epochs", 1, "--output", folder)[0] == 0
+    exported = run.json("export", folder, "--output", tmp_path / "a.onnx")
+    assert exported["verification"]["photograph"] == "val_0.png"
+    (folder / "run.json").unlink()  # the spec still says that the data were the digits
+    exported = run.json("export", folder / "best", "--output", tmp_path / "b.onnx")
+    assert exported["verification"]["photograph"] == "val_0.png"
+    pictures = write_image_folder(tmp_path / "pictures")
+    source = f"imagefolder:{pictures}"
+    command = ("train", spec, "--data", source, "--workers", 0, "--cpu", "--epochs", 1, "--batch-size", 2)
+    code, _, err = run(*command, "--output", tmp_path / "own")
+    assert code == 0, err
+    exported = run.json("export", tmp_path / "own", "--output", tmp_path / "c.onnx")
+    assert exported["verification"]["photograph"] == "val_0.png"
+    pictures.rename(tmp_path / "elsewhere")
+    exported = run.json("export", tmp_path / "own", "--output", tmp_path / "d.onnx")
+    assert exported["verification"]["photograph"] == "china.jpg"  # the data are gone
 
 
 def log(folder: Path) -> list[dict[str, Any]]:
@@ -122,7 +170,7 @@ def test_a_run_teaches_another_and_is_not_overwritten(run: Run, spec: Path, tmp_
     assert json.loads((tmp_path / "taught" / "run.json").read_text())["teacher"]
     code, err = run.error(*arguments)
     assert code == 1
-    assert "found a run, expected a new folder, or --resume to go on with it" in err
+    assert "found a run, expected a new folder, or --resume to continue it" in err
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not
         else:
             with replacing(folder / "other.txt") as temporary:
                 temporary.write_text("whole")
-        assert len(list(folder.glob(f"{SCRATCH}*"))) == 1  # of the live one
+        assert len(list(folder.glob(f"{SCRATCH}*"))) == 1  # the folder of the live process
     clear_leftovers(tmp_path)
     assert not list(folder.glob(f"{SCRATCH}*"))
 
@@ -190,7 +190,7 @@ def test_a_writer_within_a_writer(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["weights"]
 
 
-def test_what_fails_within_a_new_folder_is_told_as_of_the_folder(tmp_path: Path) -> None:
+def test_errors_within_a_new_folder_name_the_folder(tmp_path: Path) -> None:
     def fail(path: Path, folder: Path) -> None:
         with replacing_folder(folder) as new, replacing(new / path):
             raise OSError(28, "No space left on device")
@@ -201,7 +201,7 @@ def test_what_fails_within_a_new_folder_is_told_as_of_the_folder(tmp_path: Path)
 
 
 def laughs(value: str) -> str:
-    """YAML of 9^9 values in some 400 bytes, by anchors."""
+    """YAML of 9^9 values in about 400 bytes, through anchors."""
     lines = [f"a0: &a0 [{', '.join([value] * 9)}]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
     return "\n".join(lines)
@@ -220,11 +220,11 @@ def laughs(value: str) -> str:
         (read_json, b"[" * 100_000, "is nested too deeply to be read"),
         (read_json, b"[" * (NESTING + 1) + b"]" * (NESTING + 1), "is nested too deeply to be read, expected at most"),
         (read_json, b" " * (JSON_BYTES + 1), "bytes, expected at most 8,388,608"),
-        (read_yaml, b"name: &a [*a]", "found a value within itself"),
-        (read_yaml, laughs("lr").encode(), "values, those of anchors each time, expected at most 100,000"),
+        (read_yaml, b"name: &a [*a]", "found an anchor that contains itself"),
+        (read_yaml, laughs("lr").encode(), "values with anchors expanded, expected at most 100,000"),
         (read_yaml, b"[" * 5000, "is nested too deeply to be read"),
         (read_yaml, b"a: 1\na: 2", "found the name 'a' twice"),
-        (read_yaml, b"2024: 1", "found 2024 as the name of a value, expected a text"),
+        (read_yaml, b"2024: 1", "found 2024 as the name of a value, expected text"),
         (read_yaml, b"a: 1\nepochs: " + b"9" * 400, "line 2: found '999"),
         (read_yaml, b"a: !!python/name:os.system", "is not valid YAML: could not determine a constructor"),
         (read_yaml, b"a: !!bool maybe", "is not valid YAML"),
@@ -249,7 +249,7 @@ def test_files_that_readers_refuse_in_one_line(
 
 
 @pytest.mark.parametrize("read", [read_json, read_yaml, read_json_lines, read_lines])
-def test_what_is_no_file_is_not_opened(read: Callable[[Path], Any], tmp_path: Path) -> None:
+def test_devices_and_pipes_are_not_opened(read: Callable[[Path], Any], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for a writer, for ever
     for path, complaint in (
         (tmp_path / "pipe", "is not a regular file, expected one"),

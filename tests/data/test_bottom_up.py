@@ -1,4 +1,4 @@
-"""Bottom-up pose: tags' loss, grouping, whole images with several people, and all of it together."""
+"""Bottom-up pose: the loss of tags, grouping, whole images with several people, and the whole pipeline."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,7 @@ PEOPLE = st.integers(1, 4)
 
 
 def plain_tag_loss(tags: Tensor, places: Tensor) -> float:
-    """The definition, person by person."""
+    """The loss by its definition, person by person."""
     means, pull = [], 0.0
     for row in places.tolist():
         own = [float(tags.flatten()[place]) for place in row if place >= 0]
@@ -80,7 +80,7 @@ def test_tag_loss_is_what_its_definition_says(seed: int, people: int) -> None:
 
 
 def test_tag_loss_pulls_persons_together_and_pushes_them_apart() -> None:
-    for places, signs in (([[[0, 2]]], (-1, 0, 1, 0)), ([[[0, -1], [-1, 3]]], (1, 0, 0, -1))):  # of the gradient
+    for places, signs in (([[[0, 2]]], (-1, 0, 1, 0)), ([[[0, -1], [-1, 3]]], (1, 0, 0, -1))):  # signs of the gradient
         tags = torch.tensor([0.0, 1.0, 0.5, 0.6]).reshape(1, 2, 1, 2).requires_grad_()
         tag_loss(tags, torch.tensor(places)).sum().backward()  # type: ignore[no-untyped-call]
         assert tags.grad is not None
@@ -92,7 +92,7 @@ def target_of(people: People, to_image: np.ndarray, size: tuple[int, int] = (64,
 
 
 def output_of(target: dict[str, Tensor], tags: list[float], noise: float = 0.0) -> Tensor:
-    """What a network that has learned everything would say: the target's heatmaps, and a tag for each person."""
+    """The outputs of a perfect network: the target's heatmaps, and one tag per person."""
     batch, joints, height, width = target["coarse"].shape
     maps = torch.zeros(batch, joints, height, width)
     grid = torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), 2)
@@ -114,7 +114,7 @@ def somebody(joints: list[tuple[float, float]], image_id: int = 0, number: int =
     return Person(keypoints, box, box[2] * box[3], image_id, number)
 
 
-WHOLE = np.array([[64.0, 0, -0.5], [0, 64.0, -0.5]])  # an image of 64 x 64 pixels, as it is
+WHOLE = np.array([[64.0, 0, -0.5], [0, 64.0, -0.5]])  # an image of 64 x 64 pixels, unchanged
 TWO = People(0, (somebody([(15, 10), (10, 40), (21, 40)]), somebody([(45, 20), (40, 52), (52, 50)])))
 
 
@@ -139,7 +139,7 @@ def test_people_loss_is_heatmaps_at_both_scales_and_a_little_of_the_tags() -> No
 
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """Joints of some people on a grid wide enough that those of a kind do not touch; who lacks which; tags."""
+    """Joints of some people on a grid so wide that joints of one kind do not touch, the missing joints, and tags."""
     people, joints = draw(PEOPLE), draw(st.integers(1, 4))
     cells = [draw(st.permutations(range(16)))[:people] for _ in range(joints)]
     shifts = draw(st.lists(st.floats(-8, 8), min_size=2 * people * joints, max_size=2 * people * joints))
@@ -187,7 +187,7 @@ def test_a_missing_joint_is_where_the_heatmap_is_weak_and_the_tag_right() -> Non
     output = output_of(target, [0.0, 3.0])
     faint = output.clone()
     faint[:, [2, 5], :, :22] *= 0.09  # too weak for a peak
-    faint[:, [2, 5], 2:6, 2:6] = 0.095  # and elsewhere something stronger, of the other person
+    faint[:, [2, 5], 2:6, 2:6] = 0.095  # and a stronger peak elsewhere, from the other person
     faint[:, 8, 2:6, 2:6] = 3.0
     (whole,), (found,) = group_people(output, 3), group_people(faint, 3)
     np.testing.assert_allclose(sorted(found.joints[:, 2, 0]), sorted(whole.joints[:, 2, 0]), atol=0.02)
@@ -200,9 +200,9 @@ def test_matching_gives_every_peak_to_one_person() -> None:
     tags = np.array([[0.0, 5.0, 9.0], [5.1, 0.1, 9.0]])[..., None]
     assert match_tags(scores, tags).tolist() == [[0, 1], [1, 0], [-1, 2]]
     assert match_tags(0 * scores, tags).shape == (0, 2)
-    # The peak at 2.5 is the first person's, whoever would then be left with one at 0.
+    # The peak at 2.5 belongs to the first person, even if another person is then left with the peak at 0.
     assert match_tags(np.ones((2, 2)), np.array([[2.5, 5], [0, 2.5]])[..., None]).tolist() == [[0, 1], [1, -1], [-1, 0]]
-    # As far in whole steps: the nearest, whatever the heights.
+    # At equal distances in whole steps the nearest peak wins, whatever its height.
     assert match_tags(np.array([[0.9, 0.2], [0.3, 0.9]]), np.array([[0, 0.6], [0.4, 0.2]])[..., None]).tolist() == [
         [0, 1],
         [1, 0],
@@ -360,7 +360,7 @@ def test_evaluation_sees_whole_images_and_boxes_are_refused(tmp_path: Path) -> N
         evaluation_loader(persons, np.array, COCO_SPEC, 4, 0)
 
 
-# --- all of it ------------------------------------------------------------------------------------
+# --- the whole pipeline ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

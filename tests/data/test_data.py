@@ -108,7 +108,7 @@ def test_classes_are_those_of_training_even_if_a_split_lacks_one(tmp_path: Path)
     with pytest.raises(InputError, match="found no split test, expected one of train, val$"):
         open_data(f"imagefolder:{tmp_path}", "classification", "test")
     (tmp_path / "test").mkdir()
-    with pytest.raises(InputError, match="test: found no images, expected some, in a folder for each class"):
+    with pytest.raises(InputError, match="test: found no images, expected some in one folder per class"):
         open_data(f"imagefolder:{tmp_path}", "classification", "test")
 
 
@@ -124,9 +124,9 @@ def test_synsets_of_imagenet_become_words(tmp_path: Path) -> None:
     [
         (["dog", "cat"], [1, 0]),
         ([" DOG ", "Cat"], [1, 0]),
-        (["cat", "Cat"], [0, None]),  # two classes, of which the network has one
+        (["cat", "Cat"], [0, None]),  # two classes; the network has one of them
         (["Polish", "polish"], [2, 3]),
-        (["POLISH"], [None]),  # either
+        (["POLISH"], [None]),  # it may be either of two classes
         (["Cafe\u0301", "ant"], [4, None]),
     ],
 )
@@ -228,7 +228,7 @@ def test_what_is_an_image_and_what_a_class(pack: Any, tmp_path: Path, caplog: py
     assert not isinstance(examples, Stream)
     assert examples.labels.names == ("cat", "dog")
     assert [target for _, target in pixels(examples)] == [0] * 9 + [1] * 3
-    assert "images lie in folders of folders (dog/2020): the outer ones are the classes" in caplog.text
+    assert "found images in nested folders (dog/2020): the outer folders are the classes" in caplog.text
     assert list(image_files(folder / "train" / "cat")) == [folder / "train" / "cat" / name for name in images["cat"]]
 
 
@@ -236,8 +236,8 @@ def test_what_is_an_image_and_what_a_class(pack: Any, tmp_path: Path, caplog: py
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [
-        (["cat/a.png", "b.png"], "found b.png outside of any class folder, expected a folder for each class"),
-        (["all/cat/a.png", "all/dog/a.png"], r"found folders in the one folder all \(all/cat\): which of"),
+        (["cat/a.png", "b.png"], "found b.png outside of any class folder, expected one folder per class"),
+        (["all/cat/a.png", "all/dog/a.png"], r"found one folder all with folders in it \(all/cat\), expected one per"),
         (["Caf\u00e9/a.png", "Cafe\u0301/a.png", "dog/a.png"], "both 'Cafe\u0301' and 'Caf\u00e9', expected one"),
         (["c\udcff/a.png", "dog/a.png"], r"found the folder 'c\\udcff', expected a name in UTF-8"),
         ([f"{'x' * 220}/a.png", "dog/a.png"], "names.*: .*200"),
@@ -256,7 +256,7 @@ def test_folders_that_cannot_be_classes(pack: Any, files: list[str], complaint: 
 
 
 def test_tar_files_in_a_split(tmp_path: Path) -> None:
-    """Of a class if images lie in them, parts of the whole if they are numbered, else it is not clear."""
+    """A tar file with images is a class, numbered tar files are parts of one data set, all others are refused."""
     folder = write_image_folder(tmp_path / "folder", ("cat", "dog"), count=2)
 
     def opened(name: str, **tars: str) -> tuple[tuple[str, ...], list[int]]:
@@ -272,11 +272,11 @@ def test_tar_files_in_a_split(tmp_path: Path) -> None:
     assert opened("named", cat="cat:cat/", dog="dog:dog/") == (("cat", "dog"), [0, 0, 1, 1])
     assert opened("mixed", cat="cat:", dog="dog:dog/") == (("cat", "dog"), [0, 0, 1, 1])
     assert opened("parts", part0="cat:cat/", part1="dog:dog/") == (("cat", "dog"), [0, 0, 1, 1])
-    with pytest.raises(InputError, match=r"no image beside the folder 2020 in cat.tar: which of the two is a class\?"):
+    with pytest.raises(InputError, match=r"found only the folder 2020 in cat.tar, expected images directly in"):
         opened("unclear", cat="cat:2020/", dog="dog:2020/")
     (tmp_path / "classes" / "train" / "cat").mkdir()
     picture(0).save(tmp_path / "classes" / "train" / "cat" / "0.png")
-    with pytest.raises(InputError, match=r"train: found both 'cat' and 'cat.tar', expected one for each class"):
+    with pytest.raises(InputError, match=r"train: found both 'cat' and 'cat.tar', expected one folder per class"):
         opened("classes")
 
 
@@ -314,9 +314,9 @@ def test_folders_without_splits_are_told_what_to_write(tmp_path: Path, monkeypat
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert open_data("imagefolder:~/pets", "classification", "val").labels.names == ("cat", "dog")
     assert open_data("~/pets", "classification", "val").labels.names == ("cat", "dog")
-    look = "found cat, dog, which look like classes, expected folders train and val with such in them"
+    look = "found cat, dog, which look like classes, expected train and val with class folders in them"
     source = f"imagefolder:{tmp_path}/home/pets"
-    with pytest.raises(InputError, match=f"^{source}/train: {look}: write {source}$"):
+    with pytest.raises(InputError, match=f"^{source}/train: {look}: use {source}$"):
         open_data(f"{source}/train", "classification", "train")
     (tmp_path / "home" / "pets" / "train").rename(tmp_path / "home" / "loose")
     with pytest.raises(InputError, match=f"{look}$"):
@@ -386,7 +386,7 @@ def test_webdatasets_stream(shards: Path, workers: int) -> None:
 def test_streams_keep_the_rules_of_files(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names tell classes apart, other formats are read, pictures are turned, and what is left out is told."""
+    """Classes are matched by name, other formats are read, pictures are turned, and skipped images are reported."""
     webdataset = pytest.importorskip("webdataset")
     exif = Image.Exif()
     exif[0x0112] = 6  # turned
@@ -409,7 +409,7 @@ def test_streams_keep_the_rules_of_files(
     network.pretrained_cfg["labels"] = {"names": ["steep", "other", "flat"]}
 
     def forward(images: Tensor) -> Tensor:
-        """Steep pictures grow brighter from above, flat ones from one side to the other."""
+        """Steep pictures grow brighter from top to bottom, flat ones from left to right."""
         down, across = (images.mean(1).std(axis).mean(1) for axis in (1, 2))
         return torch.stack([down, torch.zeros(len(images)), across], dim=1)
 
@@ -417,14 +417,14 @@ def test_streams_keep_the_rules_of_files(
     found = evaluate_network(network, opened(), workers=0)
     assert (found.images, found.metrics["top1"]) == (2, 1.0)
     assert ["found pixels of mode I;16" in broken for broken in found.broken] == [True]
-    assert "found 2 of 4 images that its description tells of: the others cannot be read" in caplog.text
-    with pytest.raises(InputError, match="found 2 of 4 images .*, expected at most 1 to be missing or broken"):
+    assert "found 2 of the 4 images in its description: the others cannot be read" in caplog.text
+    with pytest.raises(InputError, match="found 2 of the 4 images .*, expected at most 1 to be missing or broken"):
         evaluate_network(network, opened(), workers=0, broken_limit=1)
     for classes, names in (({"0": "steep", "1": "flat"}, ("steep", "flat")), ({"flat": 0, "a": 1}, ("flat", "a"))):
         info["class_names"] = classes
         assert opened().labels.names == names
     info["class_names"] = [1, 2]
-    with pytest.raises(InputError, match=r"classes: found \[1, 2\] in _info.json, expected a name for each number"):
+    with pytest.raises(InputError, match=r"classes: found \[1, 2\] in _info.json, expected one name per number"):
         opened()
     del info["class_names"]
     spec = SPECS["classification"].replace(classes=1)
@@ -452,8 +452,11 @@ BAD_DESCRIPTIONS: dict[str, tuple[Any, str]] = {
     ),
     "no files": ({"filenames": []}, r"_info.json: splits.val: filenames: found \[\], expected at least 1 item"),
     "another file": ({"filenames": ["val-7.tar"]}, "val-7.tar: found no such file, expected a part of wds:"),
-    "a name for no number": ({"class_names": "cat"}, "classes: found 'cat' in _info.json, expected a name for each"),
-    "one name for two": ({"class_names": {"a": 0, "b": 0}}, r"classes: found \['b', None\] in _info.json, expected a"),
+    "a name for no number": ({"class_names": "cat"}, "classes: found 'cat' in _info.json, expected one name per"),
+    "one name for two": (
+        {"class_names": {"a": 0, "b": 0}},
+        r"classes: found \['b', None\] in _info.json, expected one name",
+    ),
 }
 
 
@@ -489,7 +492,7 @@ def test_bad_webdatasets_are_named(shards: Path) -> None:
     with pytest.raises(InputError, match=r"_info.json: splits.train: shard_lengths: is missing"):
         open_data(f"wds:{shards}", "classification", "train")
     path.unlink()
-    with pytest.raises(InputError, match="found no _info.json in it, expected one that describes its splits"):
+    with pytest.raises(InputError, match="found no _info.json, expected one that describes the splits"):
         open_data(f"wds:{shards}", "classification", "val")
     with pytest.raises(InputError, match=r"found no folder .*, expected one with tar files and _info.json"):
         open_data(f"wds:{shards}/nothing", "classification", "val")
@@ -501,7 +504,7 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 24 20\n%%EndComments\
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset's
 @pytest.mark.parametrize("kind", ["wds", "torch:image_folder"])
 def test_no_library_runs_postscript(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever its file is called: Pillow goes by what is in it, and would run Ghostscript."""
+    """Pillow detects PostScript by content, not by name, and would run Ghostscript."""
     import webdataset
 
     ran: list[Any] = []
@@ -539,7 +542,7 @@ def test_hugging_face_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         open_data(f"hfds:{tmp_path / 'animals'}", "classification", "train")
     (tmp_path / "numbers").mkdir()
     datasets.Dataset.from_dict({"number": [1]}).to_parquet(tmp_path / "numbers" / "train.parquet")
-    with pytest.raises(InputError, match=r"found 0 columns of images, expected one, in \['number'\]"):
+    with pytest.raises(InputError, match=r"found 0 columns of images in \['number'\], expected one"):
         open_data(f"hfds:{tmp_path / 'numbers'}", "classification", "train")
     with pytest.raises(InputError, match="nowhere: cannot be loaded: [^\n]+$"):
         open_data(f"hfds:{tmp_path / 'nowhere'}", "classification", "train")
@@ -551,7 +554,7 @@ def test_hugging_face_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     table = datasets.Dataset.from_dict({"image": [png(picture(i)) for i in range(8)], "label": [0, 1] * 4})
     (tmp_path / "animals").mkdir()
     table.to_parquet(tmp_path / "animals" / "train.parquet")
-    with pytest.raises(InputError, match="hfids:.*: found no number of images of the split train in its desc"):
+    with pytest.raises(InputError, match="hfids:.*: found no number of images for the split train in its desc"):
         open_data(f"hfids:{tmp_path / 'animals'}", "classification", "train")
     label = {"name": "label", "dtype": {"class_label": {"names": {"0": "cat", "1": "dog"}}}}
     info = {
@@ -572,9 +575,7 @@ def test_hugging_face_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_packages_that_are_not_here_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scalenet_zoo.data.classification.find_spec", lambda name: None)
-    with pytest.raises(
-        InputError, match=r"wds:/x: needs the package webdataset, .* pip install 'scalenet-zoo\[data\]'"
-    ):
+    with pytest.raises(InputError, match=r"wds:/x: found no package webdataset, .* pip install 'scalenet-zoo\[data\]'"):
         open_data("wds:/x", "classification", "val")
 
 
@@ -625,7 +626,7 @@ def test_data_sets_of_torchvision(tmp_path: Path) -> None:
         ),
         ("masks:nowhere", "segmentation", {}, "found no lists of names"),
         ("cityscapes:nowhere", "segmentation", {}, "cannot be opened: Dataset not found or incomplete"),
-        ("coco:nowhere", "pose", {}, "found no split val, expected one of train, val, test: it holds nothing"),
+        ("coco:nowhere", "pose", {}, "found no split val, expected one of train, val, test: it is empty"),
     ],
 )
 def test_sources_that_cannot_be(source: str, task: Task, kwargs: Any, complaint: str) -> None:
@@ -654,7 +655,7 @@ def test_randomness_is_a_function_of_seed_epoch_and_index(seed: int, epoch: int,
     with seeded(1, 2, 3):
         with seeded(seed, epoch, index):
             first = draw()
-        assert draw() == before  # the state outside is as it was
+        assert draw() == before  # the outer random state is unchanged
         with seeded(seed, epoch, index):
             assert draw() == first
         for other in ((seed + 1, epoch, index), (seed, epoch + 1, index), (seed, epoch, index + 1)):
@@ -683,7 +684,7 @@ def test_pictures_do_not_depend_on_workers(task: Task, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["classification", "segmentation", "pose"])
 def test_workers_may_be_started_anew(task: Task, tmp_path: Path) -> None:
-    """Where processes are not forked (Windows, macOS), a loader's parts are pickled on their way to workers."""
+    """Without fork (Windows, macOS) the parts of a loader are pickled for its workers."""
     examples = examples_of(task, tmp_path)
     spec = spec_of(examples)
     for loader in (
@@ -785,7 +786,7 @@ def test_broken_images_are_named_and_replaced_or_left_out(task: Task, workers: i
     assert broken.names[0].startswith(f"{files.pop()}: cannot be read as an image: ")
     dataset = loader.dataset
     assert isinstance(dataset, TrainingSet)
-    assert [len(dataset[i][2]) > 0 for i in range(len(examples))].count(True) in (1, 2)  # two persons share a file
+    assert [len(dataset[i][2]) > 0 for i in range(len(examples))].count(True) in (1, 2)  # two persons are in one file
 
     batches = list(evaluation_loader(examples, preprocessing(spec, INTERFACE), spec, 1, workers))
     lost = [len(batch["image"]) == 0 for batch in batches]
@@ -803,14 +804,14 @@ def test_too_many_broken_images_are_an_error_of_one_line(workers: int, tmp_path:
         spoil(examples.name(i))
     loader = training_loader(examples, spec_of(examples), INTERFACE, STRONG, 1, workers)
     with pytest.raises(
-        LoadingError, match=r"^found 4 images that cannot be used, expected at most 3: .*png: .* \(and 3 more\)$"
+        LoadingError, match=r"^data: found 4 images that cannot be used, expected at most 3: .*png: .* \(and 3 more\)$"
     ):
         next(iter(loader))
     broken = BrokenImages(1)
     broken.add(["a.jpg: is no image"])
     broken.add(["a.jpg: is no image"])
     with pytest.raises(
-        InputError, match=r"^found 2 images that .*, expected at most 1: a.jpg: is no image \(and 1 more\)$"
+        InputError, match=r"^data: found 2 images that .*, expected at most 1: a.jpg: is no image \(and 1 more\)$"
     ):
         broken.add(["b.jpg: is missing"])
 
@@ -819,14 +820,16 @@ def test_too_many_broken_images_are_an_error_of_one_line(workers: int, tmp_path:
 def test_files_that_are_no_tar_files_are_told_apart(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x" * 2000)
     with pytest.raises(
-        InputError, match=rf"{name}: found a file, expected a folder, or a tar .* not compressed \(.tar\)"
+        InputError, match=rf"{name}: found a file, expected a folder, or an uncompressed tar file \(.tar\)"
     ):
         open_data(f"imagefolder:{tmp_path / name}", "classification", "val")
 
 
 def test_images_without_folders_are_told_what_to_make(tmp_path: Path) -> None:
     picture(0).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"found images outside of any class folder, expected .*/train and /val with"):
+    with pytest.raises(
+        InputError, match=r"found images outside of class folders, expected class folders in .*/train and /val"
+    ):
         open_data(f"imagefolder:{tmp_path}", "classification", "val")
 
 

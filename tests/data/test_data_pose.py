@@ -1,4 +1,4 @@
-"""Persons: read from COCO files, cut out, augmented; their joints as heatmaps and back."""
+"""Persons: reading COCO files, crops, augmentation; from joints to heatmaps and back."""
 
 import json
 import logging
@@ -97,7 +97,7 @@ def test_names_of_coco_itself_are_understood(folder: str, tmp_path: Path) -> Non
 def test_sigmas_are_found_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert persons(write_coco(tmp_path / "usual")).labels.sigmas == (0.026, 0.025, 0.025, 0.079)
-    assert "no sigmas are known for tail: taken to be 0.079" in caplog.text
+    assert "the sigmas of tail are unknown: using 0.079" in caplog.text
     caplog.clear()
     for field in ("sigmas", "keypoint_sigmas"):
         category = {field: [0.1, 0.2, 0.3, 0.4]}
@@ -133,16 +133,16 @@ def test_a_yaml_file_says_otherwise(tmp_path: Path) -> None:
         ("[", "is not valid YAML"),
         ("3", "found no fields, expected some of names, flip_pairs, skeleton, sigmas"),
         ("colour: red", "found 'colour', expected some of names"),
-        ("names: [a]", r"names: found \['a'\], expected 4 names, one a joint"),
-        ("names: [a, a, b, c]", "names: found .*, expected different ones"),
-        ("flip_pairs: [[1, 2], [2, 3]]", "flip_pairs: found .*, expected every joint once at most"),
-        ("flip_pairs: [[1, 1]]", "flip_pairs: found .*, expected every joint once at most"),
+        ("names: [a]", r"names: found \['a'\], expected 4 names, one per joint"),
+        ("names: [a, a, b, c]", "names: found .*, expected different names"),
+        ("flip_pairs: [[1, 2], [2, 3]]", "flip_pairs: found .*, expected each joint at most once"),
+        ("flip_pairs: [[1, 1]]", "flip_pairs: found .*, expected each joint at most once"),
         ("flip_pairs: [1, 2]", "flip_pairs: found .*, expected a list of pairs"),
         ("skeleton: [[0, 4]]", "skeleton: found 4, expected the name of a joint, or 0 to 3"),
         ("skeleton: [[nose, wing]]", "skeleton: found 'wing', expected the name of a joint"),
         ("skeleton: [[true, 1]]", "skeleton: found True, expected the name of a joint"),
-        ("sigmas: [0.1]", "sigmas: found 1, expected 4, one a joint"),
-        ("names: [a, b, c, 3]", "names: found .*, expected 4 names, one a joint"),
+        ("sigmas: [0.1]", "sigmas: found 1, expected 4, one per joint"),
+        ("names: [a, b, c, 3]", "names: found .*, expected 4 names, one per joint"),
         ("sigmas: [0.1, 0.1, 0.1, little]", "sigmas: found 'little', expected numbers"),
         ("sigmas: {nose: true}", "sigmas: found True, expected numbers"),
         ("sigmas: {wing: 0.1}", "sigmas: found 'wing', expected names among nose"),
@@ -217,28 +217,28 @@ def test_bad_annotations_are_named(change: dict[str, Any], complaint: str, tmp_p
         (
             {"keypoints": [95, 12, 2, 9, 10, 2, 7, 11, 1, 0, 0, 0]},
             [1, 2, 3],
-            "joints outside of their images, taken",
+            "joints outside of their images, treated",
         ),
         (
             {"keypoints": [1e300, 12, 2, 9, 10, 2, 7, 11, 1, 0, 0, 0]},
             [1, 2, 3],
-            "joints outside of their images, taken",
+            "joints outside of their images, treated",
         ),
         (
             {"keypoints": [-1e18, 12, 2, *[0] * 9]},
             [2, 3],
-            "joints outside of their images, taken",
+            "joints outside of their images, treated",
         ),
-        ({"bbox": [5, 8, 0, 40]}, [2, 3], "persons left out for their boxes: 1, first"),
-        ({"bbox": [5, 8, -20, 40]}, [2, 3], "persons left out for their boxes: 1, first"),
-        ({"bbox": [500, 8, 20, 40]}, [2, 3], "persons left out for their boxes: 1, first"),
-        ({"bbox": [60, 8, 20, 40]}, [2, 3], "persons left out for their boxes: 1, first"),
+        ({"bbox": [5, 8, 0, 40]}, [2, 3], "persons left out because of their boxes: 1, first"),
+        ({"bbox": [5, 8, -20, 40]}, [2, 3], "persons left out because of their boxes: 1, first"),
+        ({"bbox": [500, 8, 20, 40]}, [2, 3], "persons left out because of their boxes: 1, first"),
+        ({"bbox": [60, 8, 20, 40]}, [2, 3], "persons left out because of their boxes: 1, first"),
     ],
 )
 def test_what_is_amiss_with_one_is_told_and_the_others_stay(
     change: dict[str, Any], left: list[int], told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And in the truth for a detector's finds the one counts neither way, as a person without joints."""
+    """Single faults are logged, and the person counts as one without joints in the truth for a detector's boxes."""
     write_coco(tmp_path, people=[person(1, 10) | change, person(2, 10, x=30), person(3, 11)], category=SIGMAS)
     examples = persons(tmp_path)
     assert examples.ids.tolist() == left
@@ -270,7 +270,7 @@ def test_what_is_amiss_with_many_is_refused(tmp_path: Path) -> None:
 def test_areas_that_do_not_fit_the_boxes_are_taken_from_them(
     area: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Or a network that is right would have an average precision of 0, or one that is wrong of 1."""
+    """Otherwise a perfect network would have an average precision of 0, or a wrong one of 1."""
     people = [person(1, 10, area=area), person(2, 10, x=40, area=area), person(3, 11, area=area)]
     people.append(person(4, 11, keypoints=[], area=area))
     if area is None:
@@ -278,7 +278,7 @@ def test_areas_that_do_not_fit_the_boxes_are_taken_from_them(
     examples = persons(write_coco(tmp_path, people=people, category=SIGMAS))
     assert examples.areas.tolist() == pytest.approx([424.0] * 3)
     assert examples.unlabelled[11][0].area == pytest.approx(424.0)
-    assert "val.json: areas taken to be 0.53 of the boxes: 4, first annotation 1: area" in caplog.text
+    assert "val.json: areas replaced by 0.53 of the boxes: 4, first annotation 1: area" in caplog.text
     assert len(caplog.records) == 1
     (tmp_path / "boxes.json").write_text(json.dumps([{"image_id": 10, "category_id": 1, "bbox": [1, 2, 30, 40]}]))
     truth = persons(tmp_path, boxes=tmp_path / "boxes.json").truth
@@ -336,7 +336,7 @@ def test_persons_are_of_all_categories_that_have_the_same_joints(tmp_path: Path)
 
 
 def test_what_is_not_said_is_the_usual(tmp_path: Path) -> None:
-    """Nobody is a crowd, whoever has no keypoints is not labelled; numbers may be texts, files begin with a mark."""
+    """iscrowd defaults to 0, keypoints to not labelled; numbers may be strings, and files may begin with a BOM."""
     people = [person(1, 10), person(2, 10, x=30), person(3, 11)]
     del people[2]["keypoints"]
     for one in people:
@@ -367,11 +367,11 @@ HOLE = {"counts": [600, 5700], "size": [70, 90]}
         ("mask", "expected polygons"),
         ([[0, 0, 89, 69] * 10_000], "found outlines 2.* pixels long, expected at most 2,000,000"),
         (HOLE | {"size": [90, 70]}, r"found the size \[90, 70\], expected \[70, 90\], height and width"),
-        (HOLE | {"counts": [600, 5699]}, "found counts of 6299 pixels together, expected 6300"),
+        (HOLE | {"counts": [600, 5699]}, "found counts of 6299 pixels in total, expected 6300"),
         (HOLE | {"counts": [-600, 6900]}, "found the counts .*, expected lengths of runs, 0 or more"),
         (HOLE | {"counts": [600, 5700.0]}, "found the counts .*, expected lengths of runs, 0 or more"),
         (HOLE | {"counts": None}, "found the counts None, expected lengths of runs, 0 or more"),
-        (HOLE | {"counts": "hb0"}, "found counts of .* together, expected 6300"),
+        (HOLE | {"counts": "hb0"}, "found counts of .* in total, expected 6300"),
         (HOLE | {"counts": "o" * 50}, "found 'o' in the counts, expected COCO's compressed"),
         (HOLE | {"counts": "o"}, "found counts that are cut off"),
         (HOLE | {"counts": "\u2603"}, "found '\u2603' in the counts, expected COCO's compressed"),
@@ -478,7 +478,7 @@ def test_nobody_is_mirrored_whose_left_and_right_are_not_known(
         order = mirror_order(examples.labels).tolist()
         assert order == [0, 2, 1, 3]
     assert torch.equal(target[maps], still[maps]) != mirrored
-    assert ("images are not mirrored, though hflip is 1" in caplog.text) != mirrored
+    assert ("images are not mirrored although hflip is 1" in caplog.text) != mirrored
     assert len(caplog.records) == (not mirrored)
 
 
@@ -487,7 +487,7 @@ def test_nobody_is_mirrored_whose_left_and_right_are_not_known(
 def test_joints_lie_where_they_are_seen_or_the_picture_is_refused(
     orientation: int, size: tuple[int, int], tmp_path: Path
 ) -> None:
-    """A camera's picture that is turned by EXIF, labelled as stored or as seen."""
+    """A picture that EXIF turns, with labels for the stored or the upright image."""
     stored = Image.new("RGB", size)
     exif = stored.getexif()
     exif[ExifTags.Base.Orientation] = orientation
@@ -496,15 +496,15 @@ def test_joints_lie_where_they_are_seen_or_the_picture_is_refused(
     if orientation == 1 or seen != size:
         assert read_sized(tmp_path / "a.png", seen).size == seen
     else:
-        with pytest.raises(InputError, match=f"a.png: found an EXIF orientation of {orientation}, expected none: lab"):
+        with pytest.raises(InputError, match=f"a.png: found the EXIF orientation {orientation}, expected none: lab"):
             read_sized(tmp_path / "a.png", seen)
     if seen != size:
-        with pytest.raises(InputError, match=f"a.png: found an EXIF orientation of {orientation}, expected none: lab"):
+        with pytest.raises(InputError, match=f"a.png: found the EXIF orientation {orientation}, expected none: lab"):
             read_sized(tmp_path / "a.png", size)
 
 
 def test_joints_at_the_edge_and_joints_without_a_label_may_lie_outside(tmp_path: Path) -> None:
-    """By a pixel at most; training leaves out those outside the crop."""
+    """Joints may be outside of an image by a pixel at most; training ignores joints outside of the crop."""
     keypoints = [-1, 70, 2, 90, -1, 1, 500, -500, 0, 45, 35, 2]
     whole = person(1, 10, keypoints=keypoints, bbox=[0, 0, 90, 70])
     examples = persons(write_coco(tmp_path, people=[whole, person(2, 10, keypoints=keypoints, bbox=[30, 20, 30, 30])]))
@@ -546,7 +546,7 @@ def test_joints_at_the_edge_and_joints_without_a_label_may_lie_outside(tmp_path:
         (lambda data: data["categories"][0].pop("keypoints"), "found no category with keypoints"),
         (
             lambda data: data["images"][0].update(file_name="../secret.png"),
-            "found the image ../secret.png, expected one in",
+            "found the path ../secret.png, expected one in",
         ),
         (
             lambda data: data["categories"][0].update(skeleton=[[0, 1]]),
@@ -578,7 +578,7 @@ def test_images_that_annotations_do_not_fit_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".png", "\ud800.png", "a\0.png", "", "\x1b[31mred.png"])
 def test_images_that_cannot_be_are_broken_ones(name: str, tmp_path: Path) -> None:
-    """One of them may be left out, as a damaged one."""
+    """Single faulty boxes are left out."""
     edited(write_coco(tmp_path), lambda data: data["images"][0].update(file_name=name))
     examples = persons(tmp_path)
     assert examples.read(2)[0].size == (60, 80)
@@ -654,7 +654,7 @@ def test_joints_that_count_for_nothing() -> None:
 
 @given(seed=st.integers(0, 2**31 - 1), index=st.integers(0, 2))
 def test_augmented_joints_are_found_again_in_the_image(seed: int, index: int, tmp_path_factory: Any) -> None:
-    """Heatmaps, decoded and taken back through the crop's matrix, are the joints; left and right change places."""
+    """Decoded heatmaps, mapped back with the crop's matrix, give the joints; left and right change places."""
     root = tmp_path_factory.getbasetemp() / "persons"
     examples = persons(root if root.exists() else write_coco(root))
     image, someone = examples.read(index)
@@ -669,7 +669,7 @@ def test_augmented_joints_are_found_again_in_the_image(seed: int, index: int, tm
     found = place_joints(find_joints(target["heatmaps"][None])[0].numpy(), matrix)
     order = [0, 2, 1, 3] if mirrored else [0, 1, 2, 3]
     expected = someone.keypoints[order]
-    pixel = np.abs(np.linalg.det(matrix[:, :2])) ** 0.5 / 12  # of a heatmap, in the image's
+    pixel = np.abs(np.linalg.det(matrix[:, :2])) ** 0.5 / 12  # a heatmap's pixel, in pixels of the image
     assert target["weights"][3] == 0
     for joint in np.flatnonzero(target["weights"].numpy()):
         assert np.linalg.norm(found[joint, :2] - expected[joint, :2]) < pixel
@@ -701,7 +701,7 @@ def test_mirroring_twice_is_identity(drawn: tuple[int, list[int]]) -> None:
 
 @given(points=st.lists(shares, min_size=4, max_size=4), width=st.integers(8, 40))
 def test_a_mirrored_crops_heatmaps_are_mirrored_to_the_pixel(points: Any, width: int) -> None:
-    """So a flip test needs no shift by a pixel, as HRNet's own geometry does."""
+    """A flip test therefore needs no shift by a pixel, unlike in HRNet's geometry."""
     labels = Labels(names=tuple("abcd"), flip_pairs=((0, 2),))
     joints, seen = np.array(points), np.full(4, True)
     plain, _ = draw_heatmaps(joints, seen, (16, width), 2.0)

@@ -1,4 +1,4 @@
-"""Masks: read as classes, and augmented together with their images."""
+"""Masks: reading them as classes, and augmenting them together with their images."""
 
 import json
 import re
@@ -88,8 +88,8 @@ def test_without_names_values_are_classes(tmp_path: Path) -> None:
     ("rows", "complaint"),
     [
         ("{", "classes.json: is not valid JSON"),
-        ("{}", "classes.json: found no list of objects, expected one for each class"),
-        ("[]", "classes.json: found no classes to count"),
+        ("{}", "classes.json: found no list of objects, expected one object per class"),
+        ("[]", "classes.json: found no classes that count"),
         ('[{"index": 256, "name": "sky"}]', "classes.json: 0.index: found 256, expected a number up to 255, each once"),
         ('[{"index": 0, "name": "a"}, {"index": 0, "name": "b"}]', "classes.json: 1.index: found 0, expected"),
         ('[{"name": "sky"}]', "classes.json: 0.index: found None"),
@@ -101,7 +101,7 @@ def test_without_names_values_are_classes(tmp_path: Path) -> None:
         ),
         (
             json.dumps([{"index": i, "name": str(i)} for i in range(256)]),
-            "classes.json: found 256 classes to count, expected at least one, and at most 255",
+            "classes.json: found 256 classes that count, expected 1 to 255",
         ),
         (
             '[{"index": 0, "name": "sky", "colour": [1, 2, 300]}]',
@@ -127,7 +127,7 @@ def test_bad_masks_are_named(tmp_path: Path) -> None:
     (path / "4.png").write_text("no picture")
     for index, complaint in enumerate(
         (
-            "0.png: found a mask of mode RGB, expected a number of 8 bits a pixel",
+            "0.png: found a mask of mode RGB, expected one number of 8 bits per pixel",
             r"1.png: found a mask of \(40, 31\) pixels, expected the image's \(40, 30\)",
             "2.png: found the value 77, expected those of classes.json",
             "3.png: found no such file, expected the mask of .*images.3.png",
@@ -159,14 +159,14 @@ def test_where_everything_is_broken_the_first_reason_is_told(tmp_path: Path) -> 
     examples = masks(write_masks(tmp_path, size=(60, 80)))
     for i in range(3):
         Image.new("RGB", (80, 60)).save(tmp_path / "masks" / f"{i}.png")
-    complaint = r"^found no image that can be used: .*.png: found a mask of mode RGB, expected .* \(and 2 more\)$"
+    complaint = r"^data: found no image that can be used: .*.png: found a mask of mode RGB, expected .* \(and 2 more\)$"
     with pytest.raises(InputError, match=complaint):
         next(iter(training_loader(examples, SPEC, INTERFACE, STILL, 3, 0)))
     model = create_model(SPEC, num_classes=3)
     with pytest.raises(InputError, match=complaint):
         evaluate_network(model, examples)
     with pytest.raises(
-        InputError, match=r"^found 3 images that cannot be used, expected at most 2: .*0.png: found a m"
+        InputError, match=r"^data: found 3 images that cannot be used, expected at most 2: .*0.png: found a m"
     ):
         evaluate_network(model, examples, broken_limit=2)
 
@@ -208,7 +208,7 @@ def test_what_classes_json_says_wins_over_what_is_void_by_default(
     _, mask = masks(tmp_path, ignore_index=ignored).read(0)
     assert np.array_equal(mask, np.vectorize(classes.get)(values))
     told = listed is not None and ignored is not None
-    assert ("counts for nothing, as its value" in caplog.text) == told
+    assert ("is ignored, because its value" in caplog.text) == told
 
 
 def test_what_says_two_things_of_a_value_is_refused(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_one_class_alone_is_nothing_to_learn(listed: bool, tmp_path: Path) -> No
 
 
 def write_named(root: Path, images: Sequence[str], masks: Sequence[str], names: str) -> Path:
-    """An image's colour, and its mask's value, tell its place in the list."""
+    """The colour of an image and the value of its mask show its place in the list."""
     for folder, files in (("images", images), ("masks", masks)):
         for number, name in enumerate(files):
             path = root / folder / name
@@ -284,7 +284,7 @@ def test_lists_name_images_as_people_write_them(
     rows = [examples.read(index) for index in range(len(examples))]
     assert [round(image.getpixel((0, 0))[0] / 60) for image, _ in rows] == found  # type: ignore[index]
     assert [int(mask[0, 0]) for _, mask in rows] == found
-    assert ("val.txt: found a more than once: each counts once" in caplog.text) == (
+    assert ("val.txt: found a more than once: each is used once" in caplog.text) == (
         found == [0, 1] and "a.png" in names
     )
 
@@ -292,9 +292,14 @@ def test_lists_name_images_as_people_write_them(
 @pytest.mark.parametrize(
     ("images", "masked", "names", "complaint"),
     [
-        (["a.png", "a.jpg"], ["a.png"], "a", r"images: found a.jpg and a.png, expected one image of a name"),
-        (["a.png"], ["a.png", "a.tif"], "a", r"masks: found a.png and a.tif, expected one mask of a name"),
-        (["a.png"], ["a.jpg"], "a", r"masks/a.png: found no such file, nor any other mask, expected that of .*a.png"),
+        (["a.png", "a.jpg"], ["a.png"], "a", r"images: found a.jpg and a.png, expected one image per name"),
+        (["a.png"], ["a.png", "a.tif"], "a", r"masks: found a.png and a.tif, expected one mask per name"),
+        (
+            ["a.png"],
+            ["a.jpg"],
+            "a",
+            r"masks/a.png: found no such file, and no other mask, expected the mask of .*a.png",
+        ),
         (["a.png"], ["a.png"], "../images/a", r"val.txt: found the name ../images/a, expected an image of this name"),
         (["a.png"], ["a.png"], "a\nb\nc", r"val.txt: found the name b \(and 1 more\), expected an image of this"),
         (["a.xml"], ["a.png"], "a", r"images: found no image files"),
@@ -312,7 +317,7 @@ def test_lists_that_do_not_fit_are_refused(
 
 
 def save(array: np.ndarray, path: Path, orientation: int) -> None:
-    """A file that is stored so, and says by EXIF how it is to be turned."""
+    """A file with the given stored pixels and an EXIF orientation."""
     exif = Image.Exif()
     if orientation > 1:
         exif[0x0112] = orientation
@@ -337,7 +342,7 @@ def save(array: np.ndarray, path: Path, orientation: int) -> None:
 def test_masks_lie_over_images_that_are_turned(
     size: tuple[int, int], of_image: int, of_mask: int, stored: bool | None, suffix: str, tmp_path: Path
 ) -> None:
-    """Stored: the mask is for the image's file as it is, else for what people see; None: nobody can know."""
+    """Stored: the mask belongs to the stored pixels, otherwise to the upright image; None: this is ambiguous."""
     write_masks(tmp_path, count=1, size=size)
     truth = blobs(0, size)
     (tmp_path / "images" / "0.png").unlink()
@@ -386,7 +391,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
 
 @given(seed=st.integers(0, 1000), index=st.integers(0, 2), rotation=st.sampled_from([0.0, 40.0]))
 def test_masks_move_with_their_images(examples: Examples, seed: int, index: int, rotation: float) -> None:
-    """A pixel's colour tells its class; only at edges between classes, which resizing blurs, may they differ."""
+    """The colour of a pixel shows its class; they may differ only at edges between classes, which resizing blurs."""
     recipe = STILL.replace({"hflip": 0.5, "resize": (0.5, 2.0), "rotation": rotation, "train_size": (48, 64)})
     augment = mask_augmentation(SPEC, INTERFACE, recipe)
     with seeded(seed):
@@ -461,7 +466,7 @@ def test_evaluation_keeps_masks_as_they_are(examples: Examples) -> None:
 
 
 def test_masks_without_a_labelled_pixel(tmp_path: Path) -> None:
-    """One counts for nothing; a split of them is refused before anything is trained or evaluated."""
+    """A single void mask does not matter; a split of them is refused before training or evaluation."""
     write_masks(tmp_path, size=(60, 80))
     for i in (0, 1):
         Image.new("L", (80, 60), 11).save(tmp_path / "masks" / f"{i}.png")
@@ -482,7 +487,7 @@ def test_masks_without_a_labelled_pixel(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=complaint):
         evaluation_loader(some, preprocessing(SPEC, INTERFACE), SPEC, 3, 0)
     (tmp_path / "masks" / "1.png").write_bytes(b"")
-    with pytest.raises(InputError, match="found no labelled pixel in 2 masks of val"):  # broken ones are the loader's
+    with pytest.raises(InputError, match="found no labelled pixel in 2 masks of val"):  # the loader reports broken ones
         training_loader(some, SPEC, INTERFACE, STILL, 3, 0)
 
 
@@ -496,7 +501,7 @@ def test_training_batches(examples: Examples) -> None:
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_grey_masks_of_few_bits_hold_what_was_written(bits: int, tmp_path: Path) -> None:
-    """Pillow reads grey of 2 and 4 bits as shares of 255."""
+    """Pillow scales grey values of 2 and 4 bits to 0 to 255."""
     root = write_masks(tmp_path, count=1, size=(8, 8))
     (root / "classes.json").unlink()
     values = np.arange(64, dtype=np.uint8).reshape(8, 8) % min(2**bits, 8)

@@ -1,4 +1,4 @@
-"""Persons that a detector found: files of boxes, to which images they belong, and COCO's figures for them."""
+"""Persons that a detector found: files of boxes, their images, and COCO's metrics."""
 
 import json
 import math
@@ -49,7 +49,7 @@ def test_boxes_belong_to_images_by_number_or_name(tmp_path: Path) -> None:
         "x/000000000139.jpg": [1],
         "x/far/b.jpg": [2],
         "b.jpg": [],
-        "x/c.png": [3, 4],  # the surer first
+        "x/c.png": [3, 4],  # the higher score first
         "x/none.png": [],
     }
     with pytest.raises(InputError, match=r"boxes.json: found boxes for the images 139, far/b.jpg, c, expected some"):
@@ -68,7 +68,7 @@ def test_an_annotations_file_has_boxes_too(tmp_path: Path) -> None:
     [
         ({1: "dog", 7: "Person"}, {1: "person"}, [7, 7]),  # names decide, not numbers
         ({1: "dog", 7: "person"}, None, [7, 7]),
-        ({7: "pedestrian"}, {1: "person"}, [7, 7]),  # there is no other
+        ({7: "pedestrian"}, {1: "person"}, [7, 7]),  # there is no other category
         ({1: "", 7: ""}, {1: "person"}, [1]),
         ({1: "dog", 7: "cat"}, {1: "person"}, "found ['dog', 'cat'], expected person"),
         ({1: "dog", 7: "cat"}, None, "found ['dog', 'cat'], expected person"),
@@ -94,8 +94,8 @@ def test_persons_in_an_annotations_file_are_known_by_name(
 def test_slivers_are_left_out_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     boxes = [box(1, 1), box(1, 2, bbox=[2, 3, 0, 4]), *(box(1, 3) for _ in range(9))]
     assert len(read_detections(write(tmp_path / "boxes.json", boxes))) == 10
-    assert "boxes.json: boxes less than a pixel wide or high, left out: 1, first box 1, of image 1: " in caplog.text
-    with pytest.raises(InputError, match=r"box 1, of image 1: bbox: found .* \(2 of 12\)"):
+    assert "boxes.json: boxes less than a pixel wide or high, left out: 1, first box 1 in image 1: " in caplog.text
+    with pytest.raises(InputError, match=r"box 1 in image 1: bbox: found .* \(2 of 12\)"):
         read_detections(write(tmp_path / "boxes.json", [*boxes, box(1, bbox=[0.1, 0.2, 0.3, 0.4])]))
 
 
@@ -120,7 +120,7 @@ def test_unsure_boxes_and_other_things_are_left_out(tmp_path: Path) -> None:
         ("{", "is not valid JSON: Expecting property name"),
         ("[1]", "0: "),
         ([box(1), {"image_id": 1}], r"1\.category_id: is missing"),
-        ([box(1, bbox=[1, 2, 0, 4])], r"box 0, of image 1: bbox: found \[1, 2, 0, 4\], expected x, y,"),
+        ([box(1, bbox=[1, 2, 0, 4])], r"box 0 in image 1: bbox: found \[1, 2, 0, 4\], expected x, y,"),
         ([box(1, bbox=[1, 2, 3])], r"0\.bbox\.3: is missing"),
         ([{**box(1), "score": "sure"}], r"0\.score: found 'sure', expected a valid number"),
         ([], "found 0 boxes, expected some of category 1, persons"),
@@ -130,8 +130,8 @@ def test_unsure_boxes_and_other_things_are_left_out(tmp_path: Path) -> None:
         ("3", "found 3, expected an object with images, annotations and categories"),
         ([box(1, math.nan)], ".*found NaN, expected a finite number"),
         ([box(10**400)], ".*found an integer of 401 digits, expected one of 64 bits"),
-        ([box(10**19)], r"0\.image_id: found 10000000000000000000, expected a whole number, or a name"),
-        ([box(True)], r"0\.image_id: found True, expected a whole number, or a name"),
+        ([box(10**19)], r"0\.image_id: found 10000000000000000000, expected a whole number or a name"),
+        ([box(True)], r"0\.image_id: found True, expected a whole number or a name"),
         ([{**box(1), "bbox": ["5", 8, 20, 40]}], r"0\.bbox\.0: found '5', expected a valid number"),
         ([box(1, score=True)], r"0\.score: found True, expected a valid number"),
         (
@@ -190,9 +190,9 @@ def test_persons_are_those_of_the_detector_and_the_truth_is_everybody(tmp_path: 
 
 def test_boxes_that_do_not_fit_the_data_are_named(tmp_path: Path) -> None:
     write_coco(tmp_path)
-    with pytest.raises(InputError, match=r"val.json: found no image 99, for which there is a box"):
+    with pytest.raises(InputError, match=r"val.json: found no image 99, expected it because a box refers to it"):
         detected(tmp_path, [box(10), box(99)])
-    with pytest.raises(InputError, match=r"val.json: found none of its 1 images among the boxes"):
+    with pytest.raises(InputError, match=r"val.json: found no boxes for its 1 images"):
         detected(tmp_path, [box(11)], limit=1)
     with pytest.raises(InputError, match=r"boxes.json: found boxes of persons for segmentation"):
         open_data(str(tmp_path), "segmentation", "val", boxes=tmp_path / "boxes.json")
@@ -206,7 +206,7 @@ def test_boxes_that_do_not_fit_the_data_are_named(tmp_path: Path) -> None:
         ((-11, 0, 20, 30), False),
         ((100, 100, 5, 5), False),
         ((0, 0, 1e9, 1e9), False),
-        ((20, 15, 60, 45), False),  # corners that were taken for a corner and a size
+        ((20, 15, 60, 45), False),  # two corners instead of a corner and a size
     ],
 )
 def test_a_box_lies_in_its_picture(bbox: Box, fits: bool) -> None:
@@ -221,7 +221,7 @@ def test_a_box_lies_in_its_picture(bbox: Box, fits: bool) -> None:
 
 
 def truth_of(people: Sequence[Person]) -> dict[str, Any]:
-    """A COCO document about persons, and two images more with nobody in them."""
+    """A COCO document about persons, with two more images without people."""
     rows = [
         {
             "id": number,
@@ -240,7 +240,7 @@ def truth_of(people: Sequence[Person]) -> dict[str, Any]:
 
 
 def crowd(count: int = 8) -> list[Person]:
-    """Two persons an image, far apart."""
+    """Two persons per image, far apart."""
     random = np.random.default_rng(0)
     people = []
     for i in range(count):
@@ -251,7 +251,7 @@ def crowd(count: int = 8) -> list[Person]:
 
 
 def figures(people: Sequence[Person], seen: Sequence[tuple[Person, float]], score: float = 0.9) -> dict[str, Any]:
-    """Of perfect joints for persons in boxes with scores; a person who is nowhere in the truth is a false alarm."""
+    """Metrics of perfect joints for persons in boxes with scores; a person outside of the truth is a false alarm."""
     meter = Pose(LABELS, "joints", truth_of(people))
     size = np.array([[150.0, 0, 0], [0, 150, 0]])
     for number, (one, sure) in enumerate(seen):
@@ -269,7 +269,7 @@ def test_somebody_whom_the_detector_missed_and_somebody_who_is_not_there() -> No
     missed = figures(people, [(one, 0.9) for one in people[1:]])
     assert missed["ar"] == pytest.approx(7 / 8)
     assert missed["ap"] == pytest.approx(88 / 101)  # precision 1 at 88 of COCO's 101 recalls, up to 0.875
-    alarm = Person(people[0].keypoints, people[0].box, 1.0, 999)  # in an image with nobody
+    alarm = Person(people[0].keypoints, people[0].box, 1.0, 999)  # in an image without people
     unsure, sure = (figures(people, [(alarm, score), *((one, 0.5) for one in people)]) for score in (0.1, 0.9))
     assert unsure["ap"] == pytest.approx(1)  # the last of all
     assert sure["ap"] == pytest.approx(8 / 9)  # the first

@@ -1,4 +1,4 @@
-"""Images and what predictions say about them."""
+"""Images, and the decoding of predictions about them."""
 
 import io
 import json
@@ -77,7 +77,7 @@ TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda a: np.rot90(a),
     9: lambda a: a,  # no orientation
 }
-"""What people see of a file with each of EXIF's orientations."""
+"""The upright image for a file with each EXIF orientation."""
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
@@ -108,9 +108,9 @@ def test_photographs_are_turned_as_the_camera_was_held(tmp_path: Path, suffix: s
     ids=["EPS", "PDF", "WMF", "FITS"],
 )
 def test_only_pictures_in_their_own_right_are_read(tmp_path: Path, content: bytes) -> None:
-    """Not what another program (Ghostscript) would have to draw, whatever its name."""
+    """A file that another program (Ghostscript) would have to draw is refused, whatever its name."""
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(InputError, match=r"a.png: cannot be read as an image: is of no known format"):
+    with pytest.raises(InputError, match=r"a.png: cannot be read as an image: its format is unknown"):
         read_image(tmp_path / "a.png")
 
 
@@ -126,7 +126,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
 
 
 def large_png(width: int, height: int) -> io.BytesIO:
-    """One that says how large it is, and no more."""
+    """A file with a header that states the size, and nothing else."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     return io.BytesIO(start + struct.pack(">I", 9) + b"IDAT" + bytes(9))
@@ -140,14 +140,14 @@ def test_pictures_have_so_many_pixels_more_in_tiles(monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError, match=r"found 40000 x 30000 = 1,200,000,000 pixels, expected at most [\d,]*$"):
         read_image(large_png(40000, 30000), "a", TILED_PICTURE_PIXELS)
     monkeypatch.setattr("scalenet_zoo.data.image_files.available_memory", lambda: 10**9)
-    with pytest.raises(InputError, match=r"200,000,000 pixels, which take 3.2 GB of memory in tiles, expected at"):
+    with pytest.raises(InputError, match=r"200,000,000 pixels, which need 3.2 GB of memory in tiles, expected at"):
         read_image(large_png(20000, 10000), "a", TILED_PICTURE_PIXELS)
 
 
 @pytest.mark.filterwarnings("error")
 def test_pillows_own_limit_stays_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # it warns from there on, and refuses twice as many
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow warns above this number, and refuses twice as many
     with ThreadPoolExecutor(4) as pool:
         assert {image.size for image in pool.map(read_image, [tmp_path / "a.png"] * 40)} == {(40, 30)}
     with pytest.raises(InputError, match="cannot be read as an image: broken data"):
@@ -169,7 +169,7 @@ def test_images_of_folders_by_their_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", SPECS)
 def test_images_are_prepared_as_the_saved_configuration_says(tmp_path: Path, task: Task) -> None:
-    """To someone who reads the JSON of a model folder and has NumPy and Pillow alone."""
+    """Readers of a model folder's JSON need only NumPy and Pillow."""
     spec = SPECS[task].replace(height=48, width=48)
     model = create_model(spec)
     save_model(model, tmp_path)
@@ -207,7 +207,7 @@ def test_crops_of_persons_are_bilinear_as_configurations_say() -> None:
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
 def test_pixels_of_more_than_8_bits_are_refused(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (4, 4)).save(tmp_path / "deep.tif")
-    with pytest.raises(InputError, match=f"deep.tif: found pixels of mode {mode}, expected 8 bits a channel"):
+    with pytest.raises(InputError, match=f"deep.tif: found pixels of mode {mode}, expected 8 bits per channel"):
         read_image(tmp_path / "deep.tif")
 
 

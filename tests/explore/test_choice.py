@@ -66,7 +66,7 @@ def test_the_accuracy_is_that_of_the_weights_that_pretrained_takes() -> None:
 def test_without_weights_it_is_the_papers() -> None:
     paper = quoted_entry(load_spec("scalenas_p2"))
     assert (paper.metric, paper.value, paper.origin, paper.weights) == ("AP, %", 75.2, "paper", None)
-    backbone = quoted_entry(load_spec("hrnet_w18"))  # its weights are a classifier's, of which there is no figure
+    backbone = quoted_entry(load_spec("hrnet_w18"))  # its weights are a classifier's, without a reported accuracy
     assert (backbone.value, backbone.weights, backbone.license) == (None, None, "mit")
 
 
@@ -88,7 +88,7 @@ def test_commands(name: str, backend: str, precision: str, command: str) -> None
     assert command_for(quoted_entry(load_spec(name)), backend, precision) == f"scalenet-zoo {command}"
 
 
-def test_any_precision_is_what_may_be_fast_there() -> None:
+def test_any_stands_for_precisions_that_may_be_fast() -> None:
     assert precisions_on("any", "ort-cpu") == ("fp32", "int8")
     assert precisions_on(["int8", "fp32"], "ort-cpu") == ("fp32", "int8")
     with pytest.raises(UsageError, match="found int8 for a network on torch"):
@@ -103,7 +103,7 @@ def test_any_precision_is_what_may_be_fast_there() -> None:
 @settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), budget=st.floats(0.5, 1000.0))
 def test_no_entry_that_meets_the_budget_is_more_accurate(seed: int, budget: float) -> None:
-    """Times a MAC differ by up to a factor of 2: as much as networks are taken to differ at most."""
+    """Times per MAC differ by up to a factor of 2, the most that the choice assumes."""
     rng = random.Random(seed)
     factors: dict[tuple[str, str], float] = {}
 
@@ -152,7 +152,7 @@ def test_fp32_is_taken_where_both_meet_the_budget(made_up: MadeUpMachine) -> Non
     assert chosen.taken.accuracy == max(entry.value or 0.0 for entry in quoted_entries(pretrained=True))
 
 
-def test_the_spec_tells_of_both_figures(made_up: MadeUpMachine) -> None:
+def test_the_spec_has_both_figures(made_up: MadeUpMachine) -> None:
     chosen = choose(5.0, ("fp32",))
     told = chosen.spec.provenance
     last = told.results[-1]
@@ -169,7 +169,7 @@ def test_the_spec_tells_of_both_figures(made_up: MadeUpMachine) -> None:
 def test_a_budget_that_nothing_meets(made_up: MadeUpMachine) -> None:
     least = min(law(entry.spec, "int8") for entry in quoted_entries(pretrained=True))
     with pytest.raises(
-        BudgetError, match=rf"found {least:.4f}\d*ms as the least of \d+ measured \(tinynet_e in int8 on"
+        BudgetError, match=rf"found {least:.4f}\d*ms as the lowest of \d+ measured \(tinynet_e in int8 on"
     ):
         choose(0.1)
 
@@ -194,7 +194,7 @@ def test_what_a_back_end_cannot_run_is_left_out(made_up: MadeUpMachine, caplog: 
 
     made_up.takes = nothing
     figures_path(SETTING).unlink()
-    with pytest.raises(BackendError, match="ort-cpu: found that it runs none of the 4[0-9] networks"):
+    with pytest.raises(BackendError, match="ort-cpu: found that it runs none of 4[0-9] networks, expected"):
         choose(1e6)
 
 
@@ -261,7 +261,7 @@ def test_damaged_figures_are_refused(made_up: MadeUpMachine) -> None:
 
 
 def keep_figures(takes: dict[str, float], precisions: tuple[Precision, ...] = BOTH, setting: Setting = SETTING) -> None:
-    """Keep a figure of every published classifier: those named take so long, others a second."""
+    """Keep a figure for every published classifier: the given times for those named, a second for the others."""
     figures = load_figures(setting)
     for entry in quoted_entries(pretrained=True):
         for precision in precisions:
@@ -298,22 +298,22 @@ def test_the_library_builds_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(torch.equal(stem[name], mine[name]) for name in same)
     with pytest.raises(BudgetError, match="img_size: found 64, expected none"):
         build(latency="9ms", on="ort-cpu", pretrained=True, img_size=64)
-    with pytest.raises(UsageError, match="found it with `inherit` or `weights`"):
+    with pytest.raises(UsageError, match="found `pretrained` with `inherit` or `weights`"):
         build(latency="9ms", on="ort-cpu", pretrained=True, weights="weights.safetensors")
 
 
-def test_int8_is_chosen_and_the_command_for_it_told(run: Run, tmp_path: Path) -> None:
+def test_int8_is_chosen_and_its_command_printed(run: Run, tmp_path: Path) -> None:
     keep_figures({"tf_efficientnet_lite0": 9.0, "tinynet_e": 1.0})
     flags = ["--on", "ort-cpu", "--threads", "1", "--pretrained", "--precision", "any", "--output", tmp_path]
     code, out, err = run("build", "--latency", "5ms", *flags)
     assert code == 0, err
     assert "within 5ms on ort-cpu, batch of 1, 1 CPU thread: tf_efficientnet_lite0 in int8\n" in out
     assert "export tf_efficientnet_lite0 --pretrained --precision int8 --on ort-cpu --calibration IMAGES\n" in out
-    assert "top-1: quoted, of fp32\n" in out
+    assert "top-1 is quoted, for fp32\n" in out
     assert not list(tmp_path.glob("*.onnx"))
 
 
-def test_weights_that_are_not_to_be_had_are_told_of(run: Run, tmp_path: Path, hub: object) -> None:
+def test_weights_that_cannot_be_fetched_are_reported(run: Run, tmp_path: Path, hub: object) -> None:
     keep_figures({"tinynet_e": 1.0}, ("fp32",))
     flags = ["--on", "ort-cpu", "--threads", "1", "--pretrained", "--output", tmp_path]
     code, message = run.error("build", "--latency", "2ms", *flags)
@@ -327,7 +327,7 @@ def test_weights_that_are_not_to_be_had_are_told_of(run: Run, tmp_path: Path, hu
     [
         (["--precision", "any"], "--precision: found 'any', expected fp32, fp16 or int8"),
         (["--pretrained", "--precision", "fp8"], "--precision: found 'fp8', expected fp32, fp16 or int8"),
-        (["--pretrained", "--precision", "any", "--export", "onnx"], "expected a folder of images with it"),
+        (["--pretrained", "--precision", "any", "--export", "onnx"], "expected a folder of images"),
         (["--pretrained", "--calibration", "photos"], "found --calibration without --latency and --precision int8"),
     ],
 )

@@ -190,7 +190,7 @@ def test_only_version_compatible_engines_run_in_later_versions(
             load(here)
         else:
             with pytest.raises(
-                EngineError, match=f"it was built by tensorrt {version}, here is {here}: build it again"
+                EngineError, match=f"it was built by tensorrt {version}, but {here} is installed here: build it again"
             ):
                 load(here)
 
@@ -212,11 +212,13 @@ def test_only_hardware_compatible_engines_run_on_other_gpus(
         if runs:
             check_engine(path)
         else:
-            with pytest.raises(EngineError, match=rf"cannot run here: it was built for .*, here is {name} \("):
+            with pytest.raises(
+                EngineError, match=rf"cannot run here: it was built for .*, but the GPU here is {name} \("
+            ):
                 check_engine(path)
 
 
-def test_an_engine_that_tensorrt_refuses_is_told_with_its_reason(trt: Any, s0: Path, tmp_path: Path) -> None:
+def test_the_reason_why_tensorrt_refuses_an_engine_is_reported(trt: Any, s0: Path, tmp_path: Path) -> None:
     build_engine(s0, tmp_path / "x.engine")
     record, plan = read_engine(tmp_path / "x.engine")
     library = tensorrt_library.open_library("tensorrt")
@@ -245,8 +247,8 @@ def test_the_gpu_here_with_tensorrt_rtx(
     assert not (tmp_path / "cache").exists()
 
 
-def test_what_an_inspector_says_is_read() -> None:
-    """Layers as TensorRT 10's documentation shows them, and those of an engine that keeps their names alone."""
+def test_an_inspectors_report_is_read() -> None:
+    """Layers as TensorRT 10's documentation shows them, and layers of an engine that keeps only their names."""
     layer = {
         "Name": "conv1",
         "LayerType": "CaskConvolution",

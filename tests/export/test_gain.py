@@ -1,4 +1,4 @@
-"""What an export in another precision brings: timed beside fp32, on the back end that the file is for."""
+"""The gain of an export in another precision, timed in turn with fp32 on the back end that the file is for."""
 
 import time
 from dataclasses import replace
@@ -23,7 +23,7 @@ PHOTOGRAPHS = sample_photographs()[0].parent
 
 
 class Sleeper:
-    """An exported file that takes so many milliseconds, and remembers what it was given."""
+    """An exported file that takes a given number of milliseconds, and remembers its inputs."""
 
     def __init__(self, metadata: Metadata, ms: float) -> None:
         self.metadata, self.ms = metadata, ms
@@ -113,7 +113,9 @@ def test_what_cannot_run_here_is_not_timed(tmp_path: Path) -> None:
         ({"activation_bits": 16}, "`activation_bits`: found it with `precision` fp32, expected it with int8"),
     ],
 )
-def test_what_does_not_go_together_is_refused(arguments: dict[str, Any], complaint: str, tmp_path: Path) -> None:
+def test_arguments_that_do_not_fit_one_another_are_refused(
+    arguments: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match=complaint):
         export(tmp_path, **arguments)
     assert not list(tmp_path.iterdir())

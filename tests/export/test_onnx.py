@@ -107,7 +107,7 @@ def test_dense_networks_export(name: str, tmp_path: Path) -> None:
     [("segmentation", "fp32", (2, 2, 2)), ("pose", "fp16", None), ("bottom_up", "int8", (1, 2, 3))],
 )
 def test_any_topology_exports(head: DenseHead, precision: Precision, batch: Any, tmp_path: Path) -> None:
-    """Sampled ones, of a size that no power of two divides, with blocks and paths that no output needs."""
+    """Sampled topologies for images of an odd size, with blocks and paths that no output needs."""
     space = MultipathSpace(
         name="tiny",
         width=4,
@@ -150,7 +150,7 @@ def test_wrapped_networks_are_exported_as_what_is_in_them(tmp_path: Path) -> Non
     "stated", [{}, {"interpolation": "nearest", "mean": (0.1, 0.2, 0.3)}], ids=["as made", "changed"]
 )
 def test_metadata_say_how_images_are_prepared(name: str, stated: dict[str, object]) -> None:
-    """To a reader that knows the metadata, Pillow and numpy alone."""
+    """A reader with nothing but the metadata, Pillow and numpy can prepare an image."""
     spec = load_spec(name).replace(height=64, width=64)
     with torch.device("meta"):
         model: Any = create_model(spec)
@@ -171,7 +171,7 @@ def test_metadata_say_how_images_are_prepared(name: str, stated: dict[str, objec
     np.testing.assert_allclose(network_input(metadata, sample_photographs(), 1)[0], expected, atol=1e-5)
 
 
-def test_a_preparation_that_cannot_be_done_is_refused(tmp_path: Path) -> None:
+def test_preprocessing_that_is_not_supported_is_refused(tmp_path: Path) -> None:
     model: Any = create_model(small("scalenet_s0"), num_classes=2)
     model.pretrained_cfg["crop_pct"] = 2
     with pytest.raises(ExportError, match="scalenet_s0: pretrained_cfg: crop_pct: found 2"):
@@ -355,7 +355,7 @@ def test_batches_out_of_order_are_refused(batch: Any) -> None:
 
 
 def test_two_exports_to_one_path_at_once(tmp_path: Path) -> None:
-    """Torch's exporter is not for several threads at once: here they meet at the file."""
+    """Torch's exporter does not support several threads at once, so here they meet only at the file."""
     one, other = (random_model(SPECS["classification"], num_classes=n) for n in (3, 5))
     path = tmp_path / "a.onnx"
     lock = threading.Lock()
@@ -381,7 +381,7 @@ def test_two_exports_to_one_path_at_once(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
-    """A limit on the size of files stands for a full disk: the write fails half way just so."""
+    """A limit on the size of files stands for a full disk, since a write fails half way in the same manner."""
     model = random_model(small("scalenet_s0"))
     (tmp_path / "a.onnx").write_text("old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -427,18 +427,18 @@ def test_calibration_folders(tmp_path: Path) -> None:
     assert len(find_images(tmp_path / "photos", 2)[0]) <= 2
     (tmp_path / "photos" / "worse.png").write_text("no PNG")
     assert re.search(
-        r"found 2 of 5 images that cannot be read, expected at most 1 and one that can; the first: .*broken.jpg: cannot"
-        r" be read as an image: ",
+        r"found 2 of 5 images that cannot be read, expected at most 1 and at least one that can; the first: "
+        r".*broken.jpg: cannot be read as an image: ",
         complaint(),
     )
 
 
-# --- files of anybody -----------------------------------------------------------------------------
+# --- files from any source ------------------------------------------------------------------------
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with weights in it, below it, outside, and links to all of them."""
+    """A folder with weights in it, below it and outside it, and with links to all of them."""
     folder = tmp_path / "folder"
     (folder / "below").mkdir(parents=True)
     for path in (folder / "weights", folder / "below" / "weights", tmp_path / "secret"):
@@ -481,11 +481,14 @@ def test_external_data_are_found_wherever_a_tensor_stands(place: str, folder: Pa
         ({"location": "a\x1b[31mb" * 99}, r"found external data in 'a.*, expected a file in|cannot be read"),
         ({"location": ""}, "found external data in '', expected a file in"),
         ({}, "found external data in '', expected a file in"),
-        ({"location": "weights", "offset": 4}, "'weight': found 16 bytes from 4 on of the 16 of 'weights'"),
+        ({"location": "weights", "offset": 4}, "'weight': found 16 bytes at offset 4 in the 16 bytes of 'weights'"),
         ({"location": "weights", "offset": -4}, "external data: offset: found '-4', expected a number of bytes"),
         ({"location": "weights", "offset": "0x0"}, "external data: offset: found '0x0', expected a number"),
-        ({"location": "weights", "length": 8}, "'weight': found 8 bytes from 0 on of the 16 of .*, expected 16 within"),
-        ({"location": "weights", "length": 10**18}, "'weight': found 1,000,000,000,000,000,000 bytes from 0"),
+        (
+            {"location": "weights", "length": 8},
+            "'weight': found 8 bytes at offset 0 in the 16 bytes of .*, expected 16 within",
+        ),
+        ({"location": "weights", "length": 10**18}, "'weight': found 1,000,000,000,000,000,000 bytes at offset 0"),
     ],
     ids=repr,
 )

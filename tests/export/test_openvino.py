@@ -1,4 +1,4 @@
-"""OpenVINO's IR: what it computes beside ONNX Runtime and the network, and what is refused of files that are none."""
+"""OpenVINO's IR: it computes what ONNX Runtime and the network compute, and invalid files are refused."""
 
 import logging
 import re
@@ -43,7 +43,7 @@ SLOW = pytest.mark.slow
 FORMS = {"classification": "softmax", "segmentation": "argmax", "pose": "joints"}
 
 Exported = Callable[..., tuple[Path, Path]]
-"""A network's name and options to its ONNX file and its IR."""
+"""A function from a network's name and options to its ONNX file and its IR."""
 
 
 @pytest.fixture(scope="module")
@@ -268,11 +268,14 @@ def test_an_onnx_file_is_converted_under_its_name(
         ({"model": "x.xml", "to": "onnx"}, "`to`: found onnx for the file x.xml, expected a network's name"),
         ({"model": "x.xml", "to": "openvino"}, "`to`: found openvino for the file x.xml"),
         ({"model": "x.xml", "to": "triton"}, "`to`: found triton for the file x.xml"),
-        ({"model": "x.onnx", "batch": 2}, "`batch`: found it with the file x.onnx, which has its own"),
+        (
+            {"model": "x.onnx", "batch": 2},
+            "`batch`: found it with the file x.onnx, expected none, since the file has its own",
+        ),
         ({"workspace": 2}, "`workspace`: found it with `to` openvino, expected it with `to` tensorrt or tensorrt-rtx"),
     ],
 )
-def test_what_does_not_go_together(arguments: dict[str, Any], complaint: str) -> None:
+def test_arguments_that_do_not_fit_one_another_are_refused(arguments: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UsageError) as caught:
         export_model(**{"model": SPECS["classification"], "to": "openvino", **arguments})
     assert str(caught.value).startswith(complaint)
@@ -315,7 +318,7 @@ def test_a_full_disk_leaves_nothing_behind(exported: Exported, tmp_path: Path) -
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported: Exported) -> None:
-    """Hides the package, as a machine without the extra has it."""
+    """The package is hidden, as on a machine without the extra."""
     _, ir = exported()
     monkeypatch.setattr("scalenet_zoo.core.backends.find_spec", lambda name: None)
     open_openvino.cache_clear()
@@ -379,7 +382,7 @@ def edited(path: Path, pattern: str, replacement: str) -> Path:
         (r"(<scalenet_zoo.spec [^>]*>)", r"\1\1", "a.xml: found the key 'scalenet_zoo.spec' twice in its metadata"),
         (r"&quot;classification&quot;", "&quot;pose&quot;", "a.xml: "),
         (r'(spec_hash value=")....', r"\1ffff", "a.xml: found the spec's hash 'ffff"),
-        (r'(weights_sha256 value=")....', r"\1ffff", "a.bin: found other weights than those that a.xml is for"),
+        (r'(weights_sha256 value=")....', r"\1ffff", "a.bin: found other weights, expected those that belong to a.xml"),
         (r"<scalenet_zoo.weights_sha256[^>]*>", "", "a.xml: found '' as the sha256 of its weights, expected 64 digits"),
         (r'offset="0" size="\d+"', 'offset="0" size="99999999"', "a.bin: found"),
         (r'offset="0"', 'offset="-1"', "a.xml: weights: offset: found '-1', expected a number of bytes"),
@@ -397,24 +400,24 @@ def edited(path: Path, pattern: str, replacement: str) -> Path:
         (r'encoding="[^"]*"|1.0"', '1.0" encoding="martian"', "a.xml: cannot be read as XML: found an"),
     ],
 )
-def test_what_is_not_as_it_was_written(pair: Path, pattern: str, replacement: str, complaint: str) -> None:
+def test_changed_files_are_refused(pair: Path, pattern: str, replacement: str, complaint: str) -> None:
     assert refusal(edited(pair, pattern, replacement)).startswith(complaint)
 
 
-def test_weights_that_are_not_there_or_not_whole(pair: Path, exported: Exported) -> None:
+def test_missing_or_incomplete_weights_are_refused(pair: Path, exported: Exported) -> None:
     weights = weights_path(pair)
     content = weights.read_bytes()
     weights.write_bytes(content[:-1])
     assert refusal(pair).startswith(f"a.bin: found {len(content) - 1:,} bytes, expected at least {len(content):,}")
     shutil.copy(weights_path(exported("relu6, padding same")[1]), weights)
-    assert refusal(pair) == "a.bin: found other weights than those that a.xml is for"
+    assert refusal(pair) == "a.bin: found other weights, expected those that belong to a.xml"
     weights.unlink()
-    assert refusal(pair) == "a.bin: cannot be read: No such file or directory; a.xml has its weights there"
+    assert refusal(pair) == "a.bin: cannot be read: No such file or directory; a.xml needs this file for its weights"
     weights.mkdir()
-    assert refusal(pair) == "a.bin: is a directory, expected a file; a.xml has its weights there"
+    assert refusal(pair) == "a.bin: is a directory, expected a file; a.xml needs this file for its weights"
 
 
-def test_what_is_too_large_is_not_read(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_too_large_are_not_read(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scalenet_zoo.core.memory.available_memory", lambda: 1000)
     with pytest.raises(BackendError, match=r"a.bin: its weights: found that it takes .* of memory"):
         OpenVinoNetwork.load(pair)
@@ -422,7 +425,7 @@ def test_what_is_too_large_is_not_read(pair: Path, monkeypatch: pytest.MonkeyPat
     assert "bytes, expected at most 100" in refusal(pair)
 
 
-def test_what_it_gives_is_what_its_metadata_say(exported: Exported) -> None:
+def test_outputs_are_those_that_the_metadata_describe(exported: Exported) -> None:
     network = OpenVinoNetwork.load(exported()[1])
     with pytest.raises(InputError, match=r"^tiny: cannot be run by OpenVINO: .*incompatible$"):
         network(np.zeros((1, 3, 32, 33), np.float32))

@@ -14,7 +14,7 @@ from scalenet_zoo.export.precision import rounded, to_half
 
 
 class Net(nn.Module):
-    """What our networks are made of: convolutions, upsampling, a sum, a pool, a linear layer."""
+    """The operations of our networks: convolutions, upsampling, a sum, a pool, a linear layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ def test_weights_that_no_half_can_hold_are_refused() -> None:
 
 
 def test_what_overflows_in_halves_is_seen() -> None:
-    """ONNX Runtime's CPU provider computes in fp32, where it does not; `rounded` is for finding it."""
+    """ONNX Runtime's CPU provider computes in fp32, where nothing overflows; `rounded` reveals it."""
     graph = parser.parse_model(
         '<ir_version: 10, opset_import: ["": 20]> g (float[n] image) => (float[n] y)'
         " <float[1] up = {30000.0}, float[1] down = {0.0001}, float[n] t> { t = Mul(image, up) y = Mul(t, down) }"

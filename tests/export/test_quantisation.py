@@ -35,7 +35,7 @@ TARGETS: tuple[TargetBackend, ...] = ("ort-cpu", "openvino", "tensorrt", "tensor
 
 
 class Net(nn.Module):
-    """What our networks are made of: convolutions, gates, every activation, upsampling, a sum, a pool, a layer."""
+    """The operations of our networks: convolutions, gates, every activation, upsampling, a sum, a pool, a layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def kinds(graph: onnx.ModelProto) -> Counter[str]:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_graph_is_quantised_as_its_target_wants(
+def test_a_graph_is_quantised_for_its_target(
     target: TargetBackend, graph: onnx.ModelProto, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, scheme = graph.SerializeToString(), SCHEMES[target]
@@ -191,7 +191,9 @@ def test_corrected_layers_give_on_average_what_they_did(graph: onnx.ModelProto) 
     assert np.abs(without - exact).max() > 10 * np.abs(with_correction - exact).max()
 
 
-def test_large_images_are_corrected_for_by_few(graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_images_suffice_for_the_correction_if_they_are_large(
+    graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("scalenet_zoo.export.bias_correction.PIXELS", 2 * 32 * 32)
     by_two = correct_biases(graph, images(2), WEIGHTED)
     assert correct_biases(graph, images(9), WEIGHTED).SerializeToString() == by_two.SerializeToString()
@@ -241,7 +243,7 @@ def test_an_activation_of_nearly_one_value_is_left_to_minmax(metadata: Metadata)
     assert make_int8(flat, metadata, images(2), agreement=lambda network: 0.5).calibrator == "minmax"
     options = metadata.options.model_copy(update={"calibrator": "percentile"})
     asked = Metadata(metadata.spec, metadata.interface, options)
-    with pytest.raises(ExportError, match="calibrator: found an activation with nearly one value alone"):
+    with pytest.raises(ExportError, match="calibrator: found percentile for an activation with nearly constant values"):
         make_int8(flat, asked, images(2))
 
 

@@ -57,7 +57,7 @@ def built(s0: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Eng
 
 @pytest.fixture
 def engine(built: tuple[Path, EngineRecord], tmp_path: Path) -> Path:
-    """A copy to be spoilt."""
+    """A copy of an engine, which a test may damage."""
     folder = tmp_path / "engine"
     shutil.copytree(built[0].parent, folder)
     return folder / built[0].name
@@ -98,7 +98,7 @@ def shallow(name: str) -> ArchSpec:
 
 @pytest.mark.parametrize("name", ["scalenet_s0", "shallow", pytest.param("hrnet_w18_pose", marks=pytest.mark.nightly)])
 def test_engines_in_three_precisions_for_two_kinds_of_gpu(name: str, s0: Path, tmp_path: Path) -> None:
-    """TensorRT-RTX keeps the source of its kernels, a large text: compressed alone are files as small as promised."""
+    """TensorRT-RTX keeps the source of its kernels, a large text; only compressed files are as small as promised."""
     model = random_model(shallow("hrnet_w18_pose") if name == "shallow" else small(name))
     options = RTX.model_copy(update={"compress": True})
     records: dict[Precision, EngineRecord] = {}
@@ -130,7 +130,7 @@ def test_an_engine_for_every_gpu_from_ampere_on(s0: Path, tmp_path: Path) -> Non
     assert record.options == options
     assert record.mismatches(record.tensorrt, Device(name="A100", compute_capability="8.0")) == []
     assert record.mismatches(record.tensorrt, Device(name="Titan RTX", compute_capability="7.5")) == [
-        "it was built for compute capability 8.0 or later, here is Titan RTX (compute capability 7.5)"
+        "it was built for compute capability 8.0 or later, but the GPU here is Titan RTX (compute capability 7.5)"
     ]
 
 
@@ -144,12 +144,12 @@ def test_a_compressed_engine_holds_the_same_plan(tmp_path: Path) -> None:
         assert subprocess.run(["gzip", "-dc"], stdin=file, capture_output=True, check=True).stdout == plan
 
 
-def test_files_of_others_and_fixed_batches(tmp_path: Path) -> None:
+def test_files_from_elsewhere_and_fixed_batches(tmp_path: Path) -> None:
     record = build_engine(tiny(tmp_path / "tiny.onnx", batch=4), tmp_path / "tiny.engine", RTX)
     assert (record.batch, record.spec_hash, record.entries) == ((4, 4, 4), None, {})
     with pytest.raises(InputError, match="found no spec in its metadata"):
         _ = record.metadata
-    with pytest.raises(EngineError, match=r"batch: found 1:4:4, expected 4:4:4 or within it, which .*tiny.onnx is for"):
+    with pytest.raises(EngineError, match=r"batch: found 1:4:4, expected 4:4:4 or within it, as in .*tiny.onnx"):
         build_engine(tmp_path / "tiny.onnx", tmp_path / "x.engine", RTX.model_copy(update={"batch": (1, 4, 4)}))
     assert not (tmp_path / "x.engine").exists()
 
@@ -165,7 +165,7 @@ def test_a_file_exported_for_some_batches_takes_no_others(s0: Path, tmp_path: Pa
         build_engine(tmp_path / "range.onnx", tmp_path / "x.engine", RTX.model_copy(update={"batch": (2, 4, 16)}))
 
 
-# --- one that is there ----------------------------------------------------------------------------
+# --- an existing engine ---------------------------------------------------------------------------
 
 
 def test_an_engine_is_kept_or_is_stale_or_is_built_again(engine: Path, s0: Path, tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ def test_an_engine_is_kept_or_is_stale_or_is_built_again(engine: Path, s0: Path,
         build_engine(other, engine, stale)
 
 
-def test_a_damaged_engine_is_built_again_on_demand_alone(engine: Path, s0: Path) -> None:
+def test_a_damaged_engine_is_built_again_only_on_demand(engine: Path, s0: Path) -> None:
     engine.write_bytes(b"damaged")
-    with pytest.raises(EngineError, match="it is not whole; pass --rebuild to build it again$"):
+    with pytest.raises(EngineError, match="the file is incomplete; pass --rebuild to build it again$"):
         build_engine(s0, engine, RTX)
     assert engine.read_bytes() == b"damaged"
     build_engine(s0, engine, RTX, rebuild=True)
@@ -222,10 +222,10 @@ def test_any_other_bytes_are_refused(built: tuple[Path, EngineRecord], tmp_path:
     content = bytearray(built[0].read_bytes())
     if data.draw(st.booleans(), "truncate"):
         content = content[: data.draw(st.integers(0, len(content) - 1), "bytes")]
-        expected = "expected 2[0-9,]+: it is not whole"
+        expected = "expected 2[0-9,]+: the file is incomplete"
     else:
         content[data.draw(st.integers(0, len(content) - 1), "byte")] ^= 1 << data.draw(st.integers(0, 7), "bit")
-        expected = r"found other bytes than those that scalenet_s0.engine.json is for"
+        expected = r"found other bytes, expected those that belong to scalenet_s0.engine.json"
     path = tmp_path / "scalenet_s0.engine"
     path.write_bytes(content)
     shutil.copy(record_path(built[0]), record_path(path))
@@ -280,7 +280,7 @@ def resealed(path: Path, **changes: object) -> None:
 
 
 PLAN = b"".join(i.to_bytes(2) for i in range(2**12))
-"""8 KiB that gzip makes little of."""
+"""8 KiB that gzip compresses to little."""
 
 
 @pytest.mark.parametrize(
@@ -292,8 +292,8 @@ PLAN = b"".join(i.to_bytes(2) for i in range(2**12))
         (gzip.compress(PLAN), len(PLAN) - 1, "found more than 8,191 bytes when decompressed"),
         (gzip.compress(bytes(2**26)), 2**26, "found more than 4,1[0-9]{2},[0-9]{3} bytes when decompressed"),
         (gzip.compress(bytes(2**26)), None, "found more than 4,1[0-9]{2},[0-9]{3} bytes when decompressed"),
-        (gzip.compress(PLAN)[:-9], None, "cannot be decompressed: it does not end where gzip's stream does"),
-        (gzip.compress(PLAN) + b"more", None, "cannot be decompressed: it does not end where gzip's stream does"),
+        (gzip.compress(PLAN)[:-9], None, "cannot be decompressed: the file does not end with its gzip stream"),
+        (gzip.compress(PLAN) + b"more", None, "cannot be decompressed: the file does not end with its gzip stream"),
         (gzip.compress(PLAN)[:-8] + bytes(8), None, "cannot be decompressed: Error -3"),
         (PLAN, None, "cannot be decompressed: Error -3"),
     ],
@@ -326,10 +326,10 @@ def test_engines_and_records_are_regular_files(make: Callable[[Path], object], e
             check_engine(engine)
 
 
-def test_an_engine_for_other_images_than_its_spec_says_is_refused(engine: Path) -> None:
+def test_an_engine_whose_images_differ_from_its_spec_is_refused(engine: Path) -> None:
     profile = EngineRecord.load(record_path(engine)).profiles[0]
     resealed(engine, profiles=(profile.model_copy(update={"largest": (32, 3, 64, 64)}),))
-    with pytest.raises(InputError, match=r"found images of \(3, 64, 64\), expected \(3, 64, 96\) as its spec says"):
+    with pytest.raises(InputError, match=r"found images of shape \(3, 64, 64\), expected \(3, 64, 96\), as in its"):
         _ = check_engine(engine).metadata
 
 
@@ -358,7 +358,7 @@ class Timings:
     ],
     ids=["good", "damaged", "missing", "directory", "pipe"],
 )
-def test_timings_that_cannot_be_read_are_made_anew(
+def test_timings_that_cannot_be_read_are_made_again(
     write: Callable[[Path], object], kept: bytes, tmp_path: Path
 ) -> None:
     write(tmp_path / "a.timings")
@@ -371,7 +371,8 @@ def test_another_version_of_the_library_is_refused(engine: Path) -> None:
     resealed(engine, tensorrt="1.6.0")
     version = tensorrt_library.open_library("tensorrt-rtx").version
     with pytest.raises(
-        EngineError, match=f"cannot run here: it was built by tensorrt-rtx 1.6.0, here is {version}: build"
+        EngineError,
+        match=f"cannot run here: it was built by tensorrt-rtx 1.6.0, but {version} is installed here: build",
     ):
         check_engine(engine)
 
@@ -384,7 +385,7 @@ def test_another_gpu_is_refused(engine: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(engine_network, "find_gpu", lambda: hopper)
     with pytest.raises(
         EngineError,
-        match=r"it was built for compute capability 8.9, 12.0, here is NVIDIA H200 \(compute capability 9.0\)",
+        match=r"it was built for compute capability 8.9, 12.0, but the GPU here is NVIDIA H200 \(compute capability 9",
     ):
         check_engine(engine)
 
@@ -395,13 +396,16 @@ def test_another_gpu_is_refused(engine: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch": (8, 1, 32)}, "batch: found 8:1:32, expected the smallest, optimal and largest, from 1"),
+        ({"batch": (8, 1, 32)}, "batch: found 8:1:32, expected ascending sizes of 1 or more"),
         ({"batch": (0, 1, 2)}, "batch: found 0:1:2, expected"),
         ({"workspace_mib": 0}, "workspace: found 0 MiB, expected at least 1"),
         ({"level": 6}, "level: found 6, expected 0 to 5"),
-        ({"library": "tensorrt"}, "compute capability: found it with tensorrt, expected it with tensorrt-rtx alone"),
+        ({"library": "tensorrt"}, "compute capability: found it with tensorrt, expected it only with tensorrt-rtx"),
         ({"hardware_compatible": True}, "found it with hardware-compatible, expected one of the two"),
-        ({"version_compatible": True}, "version-compatible: found it with tensorrt-rtx, which has no such engines"),
+        (
+            {"version_compatible": True},
+            "version-compatible: found it with tensorrt-rtx, expected it only with tensorrt",
+        ),
         (
             {"compute_capabilities": ("8.9", "9.0")},
             r"compute capability: found '9.0', expected some of 7.5, 8.0, 8.6, 8.9, 12.0",
@@ -438,7 +442,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "outputs": (with_two_outputs, "found 1 inputs and 2 outputs, expected one of each"),
     "axes": (
         lambda path: with_shape(path, ["n", 3, "h", 5]),
-        "image: found an axis of no fixed size, expected it for the batch alone",
+        "image: found an axis without a fixed size, expected fixed sizes except for the batch",
     ),
 }
 
@@ -467,14 +471,14 @@ def test_quantised_forms_that_tensorrt_does_not_know(extra: dict[str, bool], tmp
     assert not (tmp_path / "x.engine").exists()
 
 
-def test_what_the_builder_complains_of_is_told(s0: Path, tmp_path: Path) -> None:
+def test_the_builders_errors_are_reported(s0: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"scalenet_s0.onnx: cannot be built by tensorrt-rtx: .*OutOfMemory"):
         build_engine(s0, tmp_path / "x.engine", RTX.model_copy(update={"workspace_mib": 1}))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
-def test_what_is_missing_is_told_with_how_to_get_it(s0: Path, engine: Path, tmp_path: Path) -> None:
+def test_the_message_says_how_to_get_what_is_missing(s0: Path, engine: Path, tmp_path: Path) -> None:
     with pytest.raises(
         BackendError,
         match=r"tensorrt-rtx: cannot be used on this machine: .*GPU.*: install a driver; or build for other machines:"
@@ -497,7 +501,7 @@ def test_what_is_missing_is_told_with_how_to_get_it(s0: Path, engine: Path, tmp_
 # --- interruptions --------------------------------------------------------------------------------
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
+def test_progress_is_reported(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     build_engine(tiny(tmp_path / "tiny.onnx"), tmp_path / "x.engine", RTX, lambda *step: told.append(step))
     phases = {phase: [step for name, step, _ in told if name == phase] for phase, _, _ in told}
@@ -506,7 +510,7 @@ def test_progress_is_told(tmp_path: Path) -> None:
     assert all(steps[0] == 0 and steps[-1] > 0 for steps in phases.values())
 
 
-def test_an_error_while_progress_is_told_stops_the_builder(s0: Path, tmp_path: Path) -> None:
+def test_an_error_while_progress_is_reported_stops_the_builder(s0: Path, tmp_path: Path) -> None:
     told: list[str] = []
 
     def fail(phase: str, step: int, steps: int) -> None:
@@ -565,7 +569,7 @@ def test_a_killed_build_leaves_no_engine(s0: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_builds_of_one_engine_at_once(s0: Path, tmp_path: Path) -> None:
-    """They meet in the middle, and go on at the same time."""
+    """They meet in the middle, and continue at the same time."""
     path = tmp_path / "x.engine"
     processes = [start_build(s0, path) for _ in range(2)]
     for process in processes:
@@ -622,7 +626,7 @@ except OutputError as error:
 
 
 def test_a_disk_that_is_full_for_a_large_file(s0: Path, tmp_path: Path) -> None:
-    """A process of its own may write files of 1 MB at most."""
+    """A separate process may write files of at most 1 MB."""
     arguments = [sys.executable, "-c", FULL, str(s0), str(tmp_path / "x.engine"), "limit"]
     result = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert result.stdout == f"{tmp_path / 'x.engine'}: cannot be written: File too large\n"

@@ -1,4 +1,4 @@
-"""Model repositories for Triton: the files, and a configuration that says what the model's file says."""
+"""Model repositories for Triton: the files, and a configuration that agrees with the model's file."""
 
 import json
 from pathlib import Path
@@ -71,7 +71,7 @@ def parse(text: str) -> Any:
         (shallow("hrnet_w18_pose"), OnnxOptions()),
     ],
 )
-def test_the_configuration_says_what_the_file_says(spec: ArchSpec, options: OnnxOptions, tmp_path: Path) -> None:
+def test_the_configuration_agrees_with_the_file(spec: ArchSpec, options: OnnxOptions, tmp_path: Path) -> None:
     path = tmp_path / "network.onnx"
     export_onnx(random_model(spec), path, options)
     folder = write_model_repository(path, tmp_path / "repository")
@@ -192,7 +192,7 @@ def test_external_data_stay_in_the_models_folder(
 
 
 def engine(folder: Path, source: Path, library: str) -> Path:
-    """A fake engine, of no TensorRT, with a true record."""
+    """A fake engine, which TensorRT did not build, with a valid record."""
     import hashlib
 
     path = folder / "network.engine"
@@ -223,7 +223,7 @@ def test_an_engine_of_tensorrt(s0: Path, tmp_path: Path) -> None:
 
 
 def test_what_triton_cannot_serve_is_refused(s0: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="found an engine of tensorrt-rtx, expected one of tensorrt"):
+    with pytest.raises(ExportError, match="found an engine for tensorrt-rtx, expected one for tensorrt"):
         write_model_repository(engine(tmp_path, s0, "tensorrt-rtx"), tmp_path / "repository")
     (tmp_path / "text.onnx").write_text("no protobuf")
     with pytest.raises(InputError, match=r"text.onnx: cannot be read as ONNX"):

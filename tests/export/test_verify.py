@@ -1,4 +1,4 @@
-"""The check of exported files: what it finds out, and what it lets pass."""
+"""The check of exported files: which faults it finds, and which differences it accepts."""
 
 import json
 from functools import partial
@@ -60,7 +60,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]
 
 
 class Liar:
-    """Stands for an exported network that is wrong by a little."""
+    """A stand-in for an exported network that is slightly wrong."""
 
     def __init__(self, honest: OnnxNetwork, error: float, sizes: tuple[int, ...] = (1, 2, 3)) -> None:
         self.honest, self.error, self.sizes = honest, error, sizes
@@ -204,7 +204,7 @@ def test_how_far_off_joints_and_classes_are() -> None:
 
 
 class Made:
-    """Stands for an exported network that gives what it is told, image by image."""
+    """A stand-in for an exported network that returns given outputs, image by image."""
 
     def __init__(self, spec: ArchSpec, output: Output, answers: np.ndarray) -> None:
         self.metadata = Metadata(spec, Interface(), OnnxOptions(output=output))

@@ -45,7 +45,7 @@ BAD_MBCONV = [
     (without("cost"), "cost: is missing"),
     (setting("two\nlines", value=1), "'two\\nlines': found 1, expected no such field"),
     (setting("x" * 5000, value=1), "...xxxxxxxxxxxxx': found 1, expected no such field"),
-    (setting("name", value="Bad Name"), "name: found 'Bad Name', expected a text that matches ^[a-z0-9]"),
+    (setting("name", value="Bad Name"), "name: found 'Bad Name', expected text that matches ^[a-z0-9]"),
     (setting("task", value="pose"), "task: found 'pose', expected 'classification'"),
     (
         setting("network", "type", value="transformer"),
@@ -79,8 +79,11 @@ BAD_MBCONV = [
     (setting(*LAYER, "stride", value=3), "network.stages.2.0.stride: found 3, expected less than or equal to 2"),
     (setting("input", "height", value=float("inf")), "input.height: found "),
     (setting("input", "height", value=0), "input.height: found 0, expected greater than or equal to 1"),
-    (setting("cost", "macs", value=352691327), "cost.macs: found 352691327, expected 352691328, which this network"),
-    (setting("cost", "params", value=1), "cost.params: found 1, expected 4442700, which this network costs"),
+    (
+        setting("cost", "macs", value=352691327),
+        "cost.macs: found 352691327, expected 352691328, the cost of this network",
+    ),
+    (setting("cost", "params", value=1), "cost.params: found 1, expected 4442700, the cost of this network"),
 ]
 
 
@@ -92,7 +95,7 @@ BAD_MULTIPATH = [
     ),
     (
         setting(*MODULE, "depth", value=[3, 4, 4]),
-        "network.modules.0: fusion is for 2 branches, expected 3 as depth has",
+        "network.modules.0: fusion: found 2 branches, expected 3, as in depth",
     ),
     (setting(*MODULE, "fusion", 0, value=[[1, 0]] * 4), "network.modules.0.fusion: found"),
     (setting(*MODULE, "fusion", 1, 0, value=[1]), "expected [to][step][from] of shape 2 x 5 x 2"),
@@ -104,7 +107,7 @@ BAD_MULTIPATH = [
     (setting(*MODULE, "fusion", 0, 4, value=[1, 1]), "fusion[0][4]: found [1, 1], expected zeros past the depth 3"),
     (
         setting("network", "head", value="pose"),
-        "task: found 'segmentation', expected 'pose', which this network is for",
+        "task: found 'segmentation', expected 'pose', the task of this network",
     ),
     (setting("network", "modules", 7, value=None), "network.modules.7: found None, expected"),
 ]

@@ -68,7 +68,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another size": (put("pretrained_cfg", "input_size", value=[3, 9, 9]), r"input_size: found \(3, 9, 9\), expected"),
     "another stem": (put("pretrained_cfg", "first_conv", value="stem.0.conv"), r"first_conv: found stem.0.conv"),
     "new version": (put("scalenet_zoo", "version", value=2), r"scalenet_zoo.version: found 2, expected"),
-    "other labels": (put("label_names", value=["a", "b", "c"]), r"label_names: found other names than in"),
+    "other labels": (put("label_names", value=["a", "b", "c"]), r"label_names: found names unlike scalenet_zoo.labels"),
     "labels beyond the network": (
         put("scalenet_zoo", "labels", "skeleton", value=[[0, 99]]),
         r"skeleton: found \[0, 99\], expected numbers of joints below 3",

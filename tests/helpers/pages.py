@@ -8,9 +8,9 @@ class Page(HTMLParser):
     """A page taken apart.
 
     Attributes:
-        tables: rows of cells, header included, of every table, by the section that it is in.
-        text: of every section.
-        addresses: all that an attribute points to.
+        tables: the rows of cells of every table, header included, by the section that contains it.
+        text: the visible text, by section; "" is the text outside sections.
+        addresses: every address that an attribute points to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -19,7 +19,7 @@ class Page(HTMLParser):
         self.text: dict[str, str] = {"": ""}
         self.addresses: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.section, self.cell = "", False
+        self.section, self.cell, self.hidden = "", False, False
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
 
@@ -38,12 +38,20 @@ class Page(HTMLParser):
         elif tag in ("td", "th"):
             self.tables[self.section][-1][-1].append("")
             self.cell = True
+        elif tag in ("script", "style"):
+            self.hidden = True
 
     def handle_endtag(self, tag: str) -> None:
         if tag in ("td", "th"):
             self.cell = False
+        elif tag == "section":
+            self.section = ""
+        elif tag in ("script", "style"):
+            self.hidden = False
 
     def handle_data(self, data: str) -> None:
+        if self.hidden:
+            return
         self.text[self.section] += data
         if self.cell:
             self.tables[self.section][-1][-1][-1] += data

@@ -407,7 +407,7 @@ def test_a_folder_of_other_classes_is_measured_by_name(tmp_path: Path, caplog: p
         write_colours(tmp_path / "B", {k: RGB[k] for k in ("ant", "cat", "dog")}), "classification", "val"
     )
     with pytest.raises(
-        InputError, match="B: found the class 'ant', which tiny does not know, expected among cat, dog, horse$"
+        InputError, match="B: found the class 'ant', which tiny does not know, expected one of cat, dog, horse$"
     ):
         evaluate_network(network, unknown)
     # One of three horses is as green as a dog: that is wrong; one of three dogs is red as a cat, which these are not.
@@ -427,7 +427,7 @@ def test_one_class_alone_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         evaluate_network(colour_network(("cat", "dog", "horse")), open_data(source, "classification", "val")).images
         == 3
     )
-    assert "val shows the class 'dog' alone: whoever always names it is right" in caplog.text
+    assert "val has only the class 'dog': always predicting it is always right" in caplog.text
     caplog.clear()
 
     class Void(Shapes):
@@ -436,7 +436,7 @@ def test_one_class_alone_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtur
             return image, np.where(mask > 0, np.uint8(1), np.uint8(255))
 
     evaluate_network(random_model(SPECS["segmentation"]), Void("segmentation", 2))
-    assert "shapes: split train shows the class 'red' alone" in caplog.text
+    assert "shapes: split train has only the class 'red'" in caplog.text
 
 
 SYNSETS = {"n01440764": 0, "n02102040": 217, "n03126707": 517}
@@ -485,7 +485,9 @@ def test_data_without_names_go_by_number(caplog: pytest.LogCaptureFixture) -> No
     network.pretrained_cfg["labels"] = Shapes("segmentation", 1).labels.to_cfg()
     plain, nameless = (evaluate_network(network, data("segmentation", 3)) for data in (Shapes, Nameless))
     assert plain.metrics["miou"] == nameless.metrics["miou"]
-    assert "shapes: has no names of classes: they are matched to those of tiny_segmentation by number" in caplog.text
+    assert (
+        "shapes: has no names for its classes; they are matched to those of tiny_segmentation by number" in caplog.text
+    )
 
 
 def test_a_teacher_is_to_have_the_same_order() -> None:
@@ -509,7 +511,7 @@ def test_a_teacher_is_to_have_the_same_order() -> None:
     ("task", "names", "complaint"),
     [
         ("classification", ["dark", "red", "tail"], "shapes: found the class 'green', which tiny does not know"),
-        ("classification", ["noir", "rouge", "vert"], "'dark' and 2 more, .* expected among noir, rouge, vert$"),
+        ("classification", ["noir", "rouge", "vert"], "'dark' and 2 more, .* expected one of noir, rouge, vert$"),
         ("classification", ["dark", "green", "green"], "found the class 'red' and 1 more, which tiny does not know"),
         ("segmentation", ["dark", "red", "blue"], "shapes: found the class 'green', which tiny_segmentation does not"),
         ("pose", ["left_corner", "tail"], "shapes: found the joint 'right_corner', which tiny_pose does not know"),
@@ -531,7 +533,7 @@ def test_other_counts_and_tasks_are_refused() -> None:
     ):
         with pytest.raises(InputError, match=complaint):
             evaluate_network(random_model(SPECS[task], num_classes=classes), Shapes(task, 4))  # type: ignore[index, arg-type]
-    with pytest.raises(InputError, match="shapes: found data for segmentation, expected classification"):
+    with pytest.raises(InputError, match="shapes: found data for segmentation, expected data for classification"):
         evaluate_network(random_model(SPECS["classification"]), Shapes("segmentation", 4))
 
 
@@ -562,7 +564,7 @@ def test_nothing_to_look_at() -> None:
 def test_outputs_that_are_no_numbers(task: Task, value: float) -> None:
     network: Any = random_model(SPECS[task], num_classes=len(Shapes(task, 1).labels.names))
     list(network.parameters())[-1].data.fill_(value)
-    with pytest.raises(WeightsError, match="found outputs that are not finite, expected numbers"):
+    with pytest.raises(WeightsError, match="found outputs that are not finite, expected finite numbers"):
         evaluate_network(network, Shapes(task, 3))
 
 

@@ -97,7 +97,7 @@ def test_five_classes_have_no_top_five() -> None:
     meter.update(torch.eye(5), torch.arange(5))
     assert meter.compute()["top1"] == 1.0
     assert "top5" not in meter.compute()
-    with pytest.raises(InputError, match="found the class 5 in the data, expected 0 to 4"):
+    with pytest.raises(InputError, match="data: found the class 5, expected 0 to 4"):
         meter.update(torch.eye(5), torch.arange(1, 6))
 
 

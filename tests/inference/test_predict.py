@@ -19,7 +19,15 @@ from scalenet_zoo.data.image_files import read_image, sample_photographs
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.export.onnx import export_onnx
 from scalenet_zoo.export.onnx_network import OnnxNetwork
-from scalenet_zoo.inference.draw import LARGEST_LEGEND, draw, draw_classes, draw_joints, palette
+from scalenet_zoo.inference.draw import (
+    LARGEST_LEGEND,
+    LEAST_LABELLED,
+    draw,
+    draw_classes,
+    draw_joints,
+    draw_label,
+    palette,
+)
 from scalenet_zoo.inference.predict import DECISIONS, class_names, describe_output, predict_pictures
 from scalenet_zoo.inference.prepare import Inference, prepare_inference
 from scalenet_zoo.zoo.interface import Interface
@@ -201,6 +209,58 @@ def test_a_long_legend_is_cut_and_a_small_picture_has_room_for_it() -> None:
     assert heights[0] < heights[1] < heights[2] < heights[1] + 30  # one line more: how many are left out
 
 
+def test_a_label_is_drawn_in_a_band_along_the_top() -> None:
+    picture = Image.new("RGB", (400, 300), (200, 10, 10))
+    labelled = draw_label(picture, "tabby cat", 0.873)
+    assert labelled.size == picture.size
+    band = labelled.crop((0, 0, 400, 20))
+    assert band.getpixel((399, 1)) == (0, 0, 0)
+    assert (255, 255, 255) in {colour for _, colour in band.getcolors(100_000) or []}
+    assert labelled.crop((0, 40, 400, 300)).getcolors() == [(400 * 260, (200, 10, 10))]
+    assert picture.getpixel((0, 0)) == (200, 10, 10)  # the picture itself is as it was
+    assert draw_label(picture, "tabby cat", 0.1).tobytes() != labelled.tobytes()
+    assert draw_label(picture, "x" * 500, 0.9).size == picture.size
+
+
+def test_a_small_picture_is_enlarged_for_its_label() -> None:
+    picture = Image.new("RGB", (8, 4))
+    picture.putpixel((7, 3), (255, 0, 0))
+    labelled = draw_label(picture, "seven", 1.0)
+    assert labelled.size == (LEAST_LABELLED, LEAST_LABELLED // 2)
+    assert labelled.getpixel((LEAST_LABELLED - 1, LEAST_LABELLED // 2 - 1)) == (255, 0, 0)
+
+
+def test_a_classifiers_drawing_has_the_likeliest_class() -> None:
+    inference, picture = prepare_inference(network("classification")), Image.new("RGB", (300, 200), "green")
+    decision = np.array([0.2, 0.7, 0.1])
+    assert draw(inference, picture, decision).tobytes() == draw_label(picture, inference.names[1], 0.7).tobytes()
+
+
+def test_the_threshold_of_joints(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    save_model(network("pose"), tmp_path / "model")
+    Image.new("RGB", (40, 60), "grey").save(tmp_path / "a.png")
+    command = ("predict", tmp_path / "a.png", "--model", tmp_path / "model")
+    rows = run.json(*command)[str(tmp_path / "a.png")]
+    scores = sorted(row["score"] for row in rows)
+    between = min(max((scores[0] + scores[-1]) / 2, 0.0), 1.0)
+    kept = run.json(*command, "--threshold", between)[str(tmp_path / "a.png")]
+    assert kept == [row for row in rows if row["score"] >= between]
+    save_model(network("classification"), tmp_path / "model")
+    code, _, err = run(*command, "--threshold", 0.5)
+    assert code == 2
+    assert "--threshold: found it for tiny" in err
+
+
+@pytest.mark.parametrize(("threshold", "drawn"), [(0.05, 2), (0.2, 1), (0.95, 0)])
+def test_joints_below_the_threshold_are_not_drawn(threshold: float, drawn: int) -> None:
+    joints = np.array([[[0.25, 0.5, 0.9], [0.75, 0.5, 0.1]]])
+    colours = ((255, 0, 0), (0, 0, 255))
+    sheet = draw_joints(Image.new("RGB", (200, 100)), joints, ("a", "b"), (), colours, threshold).crop((0, 0, 200, 100))
+    found = {colour for _, colour in sheet.getcolors(100_000) or []}
+    assert len(found & set(colours)) == drawn
+
+
 def test_joints_and_lines_are_drawn_where_the_score_allows() -> None:
     picture = Image.new("RGB", (200, 100))
     joints = np.array([[[0.25, 0.5, 0.9], [0.75, 0.5, 0.9], [0.5, 0.9, 0.1]]])
@@ -270,7 +330,7 @@ def test_a_folder_of_pictures_is_drawn(run: Run, pictures: Path, tmp_path: Path,
     model = saved(task, tmp_path / "model")
     code, out, err = run("predict", "pictures", "--model", model, "--output", "drawn")
     assert code == 0
-    assert err.splitlines() == ["left out: pictures/c.png: cannot be read as an image: is of no known format"]
+    assert err.splitlines() == ["left out: pictures/c.png: cannot be read as an image: its format is unknown"]
     lines = out.splitlines()
     assert lines[0] == "pictures/a.png"
     assert "pictures/far/b.jpg" in lines
@@ -340,8 +400,8 @@ def test_large_pictures_are_seen_in_tiles(run: Run, tmp_path: Path) -> None:
     code, out, err = run(*arguments)
     assert code == 0
     assert err == (
-        "1 image was squeezed to less than half, to 64 x 64 pixels:"
-        " --tile shows tiny_segmentation the image's own resolution\n"
+        "1 image was squeezed to less than half the width or height, to 64 x 64 pixels:"
+        " --tile shows tiny_segmentation images at their own resolution\n"
     )
     code, tiled, err = run(*arguments, "--tile", "--output", "drawn")
     assert (code, err) == (0, "")
@@ -364,10 +424,12 @@ def test_pictures_shown_otherwise_than_in_training_are_told(run: Run, tmp_path: 
     code, _, tiled = run(*arguments, "--tile")
     assert code == 0
     if own:
-        assert ": --tile shows tiny_segmentation the image's own resolution\n" in whole
+        assert ": --tile shows tiny_segmentation images at their own resolution\n" in whole
         assert tiled == ""
     else:
-        assert whole == "1 image was squeezed to less than half, to 64 x 64 pixels, as in training\n"
+        assert (
+            whole == "1 image was squeezed to less than half the width or height, to 64 x 64 pixels, as in training\n"
+        )
         assert tiled.startswith("tiny_segmentation was trained on whole pictures, squeezed to its input: in tiles it")
 
 
@@ -378,7 +440,7 @@ def test_a_log_says_how_far_a_large_picture_is(
 ) -> None:
     model = saved("segmentation", tmp_path / "model")
     read_image(PHOTOGRAPHS[0]).crop((0, 0, 150, 100)).save(tmp_path / "large.png")
-    monkeypatch.setattr("scalenet_zoo.cli.console.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("scalenet_zoo.cli.progress.LINE_SECONDS", 0.0)
     code, _, err = run("predict", "large.png", "--model", model, "--tile")
     assert code == 0
     assert err.splitlines() == ["rows of large.png: 36 of 100", "rows of large.png: 100 of 100", "predicting: 1 of 1"]
@@ -396,7 +458,7 @@ def test_names_of_files_do_nothing_to_a_terminal(run: Run, tmp_path: Path) -> No
     lines = [line for line in out.splitlines() if "pictures" in line]
     assert lines == [r"pictures/a\x1b[31m.png", r"pictures/b\nc.png", r"pictures/d\udcff.png"]
     assert r"wrote drawn/b\nc.png" in out.splitlines()
-    assert err == "left out: pictures/e\\x1b.png: cannot be read as an image: is of no known format\n"
+    assert err == "left out: pictures/e\\x1b.png: cannot be read as an image: its format is unknown\n"
     assert "\x1b" not in out
     found = run.json("predict", "pictures", "--model", model)
     assert list(found) == [f"pictures/{name}" for name in (*names, "e\x1b.png")]
@@ -449,11 +511,10 @@ def test_what_predict_refuses(run: Run, pictures: Path, tmp_path: Path) -> None:
         (["nowhere.png", "--model", model], 1, "nowhere.png: found no such file, expected an image"),
         (["empty", "--model", model], 1, "empty: found no image files"),
         (["pictures/c.png", "--model", model], 1, "pictures/c.png: cannot be read as an image"),
-        (["pictures", "--model", model, "--broken-limit", "0"], 1, "found 1 image that cannot be used, expected"),
+        (["pictures", "--model", model, "--broken-limit", "0"], 1, "data: found 1 image that cannot be used, expected"),
         (["pictures", "--model", model, "--output", "drawn"], 1, "pictures/far/b.png: would be drawn to drawn/far/b"),
         (["pictures/a.png", "--model", model, "--output", "pictures"], 1, "pictures/a.png: would be drawn to pictures"),
-        (["pictures", "--model", model, "--output", "pictures"], 1, "pictures: found the images in the folder to"),
-        (["pictures/a.png", "--model", classifier, "--output", "x"], 2, "Invalid value: --output: found it for the"),
+        (["pictures", "--model", model, "--output", "pictures"], 1, "pictures: found the images in this folder"),
         (["pictures/a.png", "--model", model, "--tile"], 2, "Invalid value: --tile: found it for tiny_pose (pose)"),
         (["pictures/a.png", "--model", model, "--tile", "--overlap", "2"], 2, "Invalid value: --overlap: found 2.0, "),
         (["pictures/a.png", "--model", model, "--boxes", "far.json"], 1, "far.json: pictures/a.png: bbox: found [900,"),

@@ -94,7 +94,7 @@ def test_a_ratio_is_the_median_over_pairs_of_visits() -> None:
 
 
 class FakeRunner:
-    """Stands in for a network: says that every run took so many milliseconds, and logs that it ran."""
+    """A stand-in for a network, which reports a given time for every run, and logs that it ran."""
 
     def __init__(self, name: str, ms: float, log: list[str]) -> None:
         self.name, self.ms, self.log = name, ms, log
@@ -108,7 +108,7 @@ class FakeRunner:
     ("ms", "seconds", "runs", "expected"),
     [(10, 1.0, 1, 100), (10, 0.0, 7, 7), (10, 0.05, 100, 100), (300, 1.0, 2, 4), (5, 0.0, 1, 1)],
 )
-def test_runs_for_so_long_and_so_often(ms: float, seconds: float, runs: int, expected: int) -> None:
+def test_runs_take_the_least_time_and_number(ms: float, seconds: float, runs: int, expected: int) -> None:
     log: list[str] = []
     assert run_for(FakeRunner("a", ms, log), seconds, runs) == [ms] * expected
     assert len(log) == expected
@@ -156,7 +156,7 @@ def test_garbage_is_not_collected_while_timing() -> None:
 
 
 class Block(nn.Module):
-    """A few layers, as a latency model measures them; copies tell how many threads they ran with."""
+    """A few layers, as a latency model measures them; copies report the number of threads that they ran with."""
 
     threads: ClassVar[list[int]] = []
 
@@ -307,7 +307,7 @@ class Broken(nn.Module):
         (Path("a.onnx"), "openvino", "fp32", "openvino: cannot run a.onnx with a batch of 1x4x8x8: "),
     ],
 )
-def test_what_cannot_run_says_so_in_a_line(model: Any, backend: str, precision: Any, message: str) -> None:
+def test_a_network_that_cannot_run_says_so_in_one_line(model: Any, backend: str, precision: Any, message: str) -> None:
     with (
         pytest.raises(BackendError) as caught,
         open_runner(model, torch.randn(1, 4, 8, 8), backend, precision=precision),
@@ -330,7 +330,7 @@ def test_a_back_end_that_is_not_there_says_what_is_missing(backend: str) -> None
 
 @without_gpu
 def test_a_provider_whose_libraries_are_missing_is_found_out() -> None:
-    assert "provider lacks a library, or its right version: pip install" in (backends._does_not_load("CUDA") or "")
+    assert "provider lacks a library, or has the wrong version: pip install" in (backends._does_not_load("CUDA") or "")
     assert "'tensorrt<11'" in (backends._does_not_load("Tensorrt") or "")
 
 
@@ -357,7 +357,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-# --- GPUs: what can be seen without one, with fakes -------------------------------------------------
+# --- GPUs: what can be tested without one, with fakes -------------------------------------------------
 
 
 def test_onnxruntime_providers_for_a_gpu(tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_engines_are_kept_by_graph_weights_versions_and_gpu(monkeypatch: pytest.
 
 
 class FakeCuda:
-    """Stands in for torch.cuda: events that say when they were recorded, graphs that replay what was captured."""
+    """A stand-in for torch.cuda, with events that know when they were recorded, and graphs that replay a capture."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capturable: bool = True) -> None:
         self.clock, self.capturable, self.capturing = 0.0, capturable, False
@@ -500,7 +500,7 @@ def test_onnxruntime_captures_a_graph_where_it_can(capturable: bool, monkeypatch
 
 
 @pytest.mark.parametrize("kind", ["network", "onnx", "engine"])
-def test_an_engine_is_built_of_what_is_none(kind: str, monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
+def test_an_engine_is_built_from_other_models(kind: str, monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
     built: list[Path] = []
 
     def fake_build_engine(onnx_path: Path, path: Path, options: EngineOptions) -> None:
@@ -668,7 +668,7 @@ def test_openvinos_ir_runs_on_openvino(exported: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(one(), other(), rtol=1e-4, atol=1e-5)
 
 
-def test_int8_made_for_another_back_end_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_int8_made_for_another_back_end_gives_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "a.onnx"
     options = OnnxOptions(precision="int8", target="openvino")
     export_onnx(random_model(SPECS["classification"]), path, options, sample_photographs())
@@ -739,7 +739,7 @@ def test_the_command_prints_a_table_and_writes_files(run: Run, tmp_path: Path) -
     assert (code, err.splitlines()) == (0, [*preparing, "measuring"])  # what a log has, where nobody watches
     lines = out.splitlines()
     assert lines[1] == "device CPU; threads 1; precision fp32; batch 1; input 64x96"
-    assert " ".join(lines[2].split()) == "model on MACs median ms spread p90 p95 p99 images/s ratio spread"
+    assert " ".join(lines[2].split()) == "model on MACs median ms spread p90 p95 p99 images/s ratio ratio spread"
     assert lines[3].split()[:3] == ["scalenet_s0", "torch", "44.7M"]
     assert lines[4].split()[:3] == ["scalenet_s0", "ort-cpu", "44.7M"]
     assert lines[3].split()[-2:] == ["1.000", "0.0%"]
@@ -768,7 +768,7 @@ def test_the_command_sweeps_batches_and_prints_json(run: Run, exported: Path) ->
     [
         (("--batch", "1,0"), 2, "--batch: found '0', expected a whole number above 0"),
         (("--batch", "two"), 2, "--batch: found 'two', expected a whole number above 0"),
-        (("--resolution", "64x64x3"), 2, "--resolution: found '64x64x3', expected such as 224 or 512x1024"),
+        (("--resolution", "64x64x3"), 2, "--resolution: found '64x64x3', expected a size such as 224 or 512x1024"),
         (("--resolution", "big"), 2, "--resolution: found 'big', expected a whole number above 0"),
         (("--precision", "fp32,int4"), 2, "--precision: found 'int4', expected fp32, fp16 or int8"),
         (
@@ -784,7 +784,7 @@ def test_the_command_sweeps_batches_and_prints_json(run: Run, exported: Path) ->
         (("missing.engine", "--on", "ort-cpu"), 1, "missing.engine: cannot be read: No such file or directory"),
     ],
 )
-def test_wrong_usage_is_told_before_anything_runs(
+def test_wrong_usage_is_reported_before_anything_runs(
     run: Run, tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     found, told = run.error("benchmark", "scalenet_s0", *FAST, *arguments)
@@ -801,7 +801,7 @@ def test_a_missing_back_end_ends_the_command(run: Run) -> None:
     assert "install" in told
 
 
-def test_what_a_sweep_measured_before_it_failed_is_printed(
+def test_results_before_a_failure_of_a_sweep_are_printed(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def limited(model: nn.Module, images: torch.Tensor, *rest: Any) -> Any:
@@ -819,10 +819,10 @@ def test_what_a_sweep_measured_before_it_failed_is_printed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bar_shows_how_far_it_is_where_somebody_watches(
+def test_a_bar_shows_the_progress_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from scalenet_zoo.cli.console import progress_bar
+    from scalenet_zoo.cli.progress import progress_bar
 
     with progress_bar() as advance:
         advance("measuring", 3, 4)

@@ -1,4 +1,4 @@
-"""Latency in int8: networks quantised for a back end, their terms in a model, and what budgets make of them."""
+"""Latency in int8: networks quantised for a back end, their terms in a model, and budgets in int8."""
 
 import math
 from collections.abc import Iterator
@@ -122,13 +122,15 @@ def test_a_law_of_int8_is_recovered(made_up: LatencyModel) -> None:
 
 
 def test_terms_are_those_of_the_precision(made_up: LatencyModel) -> None:
-    with pytest.raises(ValueError, match="terms: found terms of another version"):
+    with pytest.raises(ValueError, match="terms: found another version's"):
         LatencyModel.model_validate(made_up.model_dump() | {"settings": SETTINGS.model_dump()})
-    with pytest.raises(InputError, match="found terms of another version, expected this one's: profile again"):
+    with pytest.raises(
+        InputError, match="profile: terms: found another version's, expected this version's: profile again"
+    ):
         fit_latency_model(made_up_profile(plan=FEW).model_copy(update={"settings": INT8}))
 
 
-def test_models_of_precisions_lie_in_files_of_their_own() -> None:
+def test_each_precision_has_its_own_model_file() -> None:
     assert model_path(INT8) != model_path(SETTINGS)
 
 
@@ -157,7 +159,7 @@ def test_a_profile_is_measured_in_int8(tmp_path: Path, monkeypatch: pytest.Monke
     assert measured.terms == INT8_TERMS
     assert [each.terms for each in measured.measurements] == [tuple(item.terms("int8")) for item in items]
     assert load_profile(path, INT8, FEW) == measured
-    with pytest.raises(InputError, match=r"p.json: settings: found another run's, expected this one's"):
+    with pytest.raises(InputError, match=r"p.json: settings: found another run's, expected this run's"):
         load_profile(path, SETTINGS, FEW)
     model = fit_latency_model(measured)
     assert 0 < model.predict_spec(tiny) < 1000
@@ -169,7 +171,7 @@ def test_a_profile_is_measured_in_int8(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What precisions a fake back end is asked for; networks take the made-up machine's time in int8."""
+    """The precisions requested from a fake back end, on which networks take the made-up machine's time in int8."""
     precisions: list[str] = []
 
     class FakeYardstick:
@@ -213,7 +215,7 @@ def test_a_budget_is_met_in_int8_and_says_so(made_up: LatencyModel, asked: list[
     ("arguments", "message"),
     [
         (["--precision", "int8", "--export", "onnx"], "found --export and --precision int8 without --calibration"),
-        (["--calibration", "photos"], "found --calibration without --latency and --precision int8, for which it is"),
+        (["--calibration", "photos"], "found --calibration without --latency and --precision int8, expected it"),
         (["--precision", "int8", "--calibration", "nowhere"], "nowhere: found no such folder"),
         (
             ["--precision", "int8", "--on", "torch"],

@@ -359,7 +359,7 @@ Change = Callable[[dict[str, Any]], Any]
         (lambda m: m["correction"].update(points=[], weights=[]), r"correction.points: .* at least 1"),
         (lambda m: m["correction"]["points"][3].pop(), r"correction.points.3: .* at least \d+ items"),
         (lambda m: m["correction"]["points"][3].append(0.0), r"correction.points.3: .* at most \d+ items"),
-        (lambda m: m["correction"]["weights"].pop(), r"correction: weights: found \d+, expected \d+, one a point"),
+        (lambda m: m["correction"]["weights"].pop(), r"correction: weights: found \d+, expected \d+, one per point"),
         (lambda m: m["correction"]["mean"].pop(), r"correction.mean: .* at least \d+ items"),
         (lambda m: m["correction"]["scale"].append(1.0), r"correction.scale: .* at most \d+ items"),
         (lambda m: m["correction"]["scale"].__setitem__(0, -1.0), r"correction.scale.0: found -1.0, expected"),
@@ -387,7 +387,7 @@ def test_a_damaged_model_is_refused_in_a_line(
     [
         (
             lambda p: p["measurements"][2]["terms"].pop(),
-            r"measurements.2.terms: found \d+ numbers, expected \d+, one a",
+            r"measurements.2.terms: found \d+ numbers, expected \d+, one per term",
         ),
         (lambda p: p["measurements"][2]["terms"].__setitem__(0, -1.0), r"measurements.2.terms.0: found -1.0, expected"),
         (lambda p: p["measurements"][2].update(visits=[]), r"measurements.2.visits: .* at least 1 item"),
@@ -406,7 +406,7 @@ def test_a_damaged_profile_is_refused_in_a_line(change: Change, complaint: str, 
     assert len(str(refused.value).removeprefix(str(tmp_path))) < 200
 
 
-def test_a_profile_that_is_not_whole_is_refused() -> None:
+def test_an_incomplete_profile_is_refused() -> None:
     made = made_up_profile(plan=TINY)
     for role, found in (("networks", "0 of networks, expected 4"), ("held_out", "0 of held_out, expected 2")):
         rest = tuple(each for each in made.measurements if each.role != role)
@@ -420,7 +420,7 @@ def test_a_model_that_predicts_no_time_is_refused(made_up: LatencyModel) -> None
     weights = tuple(1e6 for _ in made_up.correction.weights)
     endless = made_up.model_copy(update={"correction": made_up.correction.model_copy(update={"weights": weights})})
     for model in (nothing, endless):
-        with pytest.raises(InputError, match="found figures that predict no time for a network"):
+        with pytest.raises(InputError, match="found numbers that predict no valid time"):
             model.predict_spec(spec)
 
 
@@ -433,13 +433,13 @@ def test_many_networks_are_predicted_as_few_are(made_up: LatencyModel, monkeypat
 
 def test_a_model_with_other_terms_is_refused(made_up: LatencyModel, tmp_path: Path) -> None:
     made_up.model_copy(update={"terms": TERMS[1:]}).save(tmp_path / "model.json")
-    with pytest.raises(SpecError, match=r"model.json: terms: found terms of another version, expected this one's"):
+    with pytest.raises(SpecError, match=r"model.json: terms: found another version's, expected this version's"):
         LatencyModel.load(tmp_path / "model.json")
 
 
 def test_a_profile_with_other_terms_is_refused() -> None:
     made = made_up_profile(plan=Plan(layers=1, networks=4, held_out=2))
-    with pytest.raises(InputError, match="found terms of another version"):
+    with pytest.raises(InputError, match="profile: terms: found another version's"):
         fit_latency_model(made.model_copy(update={"terms": TERMS[1:]}))
 
 
@@ -465,7 +465,7 @@ def test_a_latency_budget_is_used_well(made_up: LatencyModel, budget: float) -> 
     assert spec.name == f"scalenet_{budget:g}ms"
 
 
-def test_latencies_out_of_range_are_told(made_up: LatencyModel) -> None:
+def test_latencies_out_of_range_are_reported(made_up: LatencyModel) -> None:
     with pytest.raises(
         BudgetError, match=r"latency: found 0.01ms, expected [\d.]+ms to [\d.]+ms for the family scalenet"
     ):
@@ -483,7 +483,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only small networks, few visits: quick to measure."""
+    """Only small networks and few visits, which are quick to measure."""
     monkeypatch.setattr(profile, "macs_range", lambda base_macs: (100e6, 200e6))
     monkeypatch.setattr(profile, "VISITS", 1)
     monkeypatch.setattr(yardstick, "QUIET", math.inf)  # on a busy machine too
@@ -521,7 +521,7 @@ profile.measure_profile(load_family("scalenet"), settings, plan, Path(sys.argv[1
 
 
 @pytest.mark.slow
-def test_a_killed_profile_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_a_killed_profile_resumes_where_it_stopped(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     with subprocess.Popen([sys.executable, "-c", PROGRAM, path], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -543,7 +543,7 @@ def test_a_partial_profile_of_another_run_is_refused(tmp_path: Path, monkeypatch
     part = tmp_path / "p.partial" / "p.json"
     made = made_up_profile(plan=TINY)
     made.save(part)
-    with pytest.raises(InputError, match=r"p.partial/p.json: plan: found another run's, expected this one's; delete"):
+    with pytest.raises(InputError, match=r"p.partial/p.json: plan: found another run's, expected this run's; delete"):
         measure_profile(SCALENET, SETTINGS, TINY.model_copy(update={"seed": 5}), tmp_path / "p.json")
     with pytest.raises(InputError, match=r"p.partial/p.json: machine.cpu: found another run's"):
         measure_profile(SCALENET, SETTINGS, TINY, tmp_path / "p.json")
@@ -567,7 +567,7 @@ def test_one_process_at_a_time_measures_a_profile(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_a_file_that_cannot_be_written_is_told_before_measuring(
+def test_a_file_that_cannot_be_written_is_reported_before_measuring(
     cached: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
@@ -580,7 +580,7 @@ def test_a_file_that_cannot_be_written_is_told_before_measuring(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_looking_whether_a_file_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+def test_checking_that_a_file_can_be_written_leaves_nothing(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "newer" / "file.json")
     (tmp_path / "old.json").write_text("old")
     check_writable(tmp_path / "old.json")
@@ -593,12 +593,12 @@ def test_looking_whether_a_file_can_be_written_leaves_nothing(tmp_path: Path) ->
 
 @pytest.fixture
 def fake_measurements(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A fake back end: networks take the made-up machine's time, times the next factor of the list that it gives."""
+    """A fake back end: networks take the made-up machine's time, multiplied by the next factor of the given list."""
     return fake_back_end(monkeypatch, [])
 
 
 def fake_back_end(monkeypatch: pytest.MonkeyPatch, slow: list[float]) -> list[float]:
-    """The same; the machine is so many times slower at the next calls to the yardstick, then undisturbed."""
+    """The same; the next calls to the yardstick are slower by these factors, then the machine is undisturbed."""
     factors: list[float] = []
 
     class FakeYardstick:
@@ -634,6 +634,7 @@ def test_a_network_that_uses_the_budget_is_taken(
     assert found.taken.spec.classes == 10
 
 
+@pytest.mark.slow
 def test_after_a_miss_the_next_smaller_is_tried(made_up: LatencyModel, fake_measurements: list[float]) -> None:
     fake_measurements[:] = [1.3, 1.295, 1.29, 1.29]
     first, *_, taken = search_at_latency(10.0, SCALENET, made_up).attempts
@@ -688,7 +689,7 @@ def test_what_comes_next_follows_from_what_was_measured() -> None:
         ([1.4] * 3, 0, ["found this machine disturbed during all 9 visits"]),
     ],
 )
-def test_a_disturbed_measurement_is_made_again_or_told(
+def test_a_disturbed_measurement_is_repeated_or_reported(
     slow: list[float],
     quiet_visits: int,
     told: list[str],
@@ -760,7 +761,9 @@ def test_a_model_of_other_settings_is_refused(
         choose_at_latency(10.0, tiny_entries(monkeypatch), DENSE, made_up)
     other = SETTINGS.model_copy(update={"threads": 2})
     made_up.save(model_path(other))
-    with pytest.raises(InputError, match=r"json: settings: found another model's, expected this one's: profile again"):
+    with pytest.raises(
+        InputError, match=r"json: settings: found another model's, expected the requested ones: profile again"
+    ):
         find_latency_model(SCALENET, other)
 
 
@@ -775,6 +778,7 @@ def test_a_model_of_a_family_in_a_file_is_used(
     assert found.taken.spec.name == "own_10ms_ort-cpu"
 
 
+@pytest.mark.slow
 def test_a_budget_that_no_network_meets_is_an_error(made_up: LatencyModel, fake_measurements: list[float]) -> None:
     fake_measurements[:] = [1.05 * 1.2**i for i in range(20)]  # each slower than predicted than the one before
     with pytest.raises(BudgetError, match=r"latency: found [\d.]+ms as the least of \d measured networks"):
@@ -825,7 +829,7 @@ def test_entries_are_measured_from_the_cheapest_on(
     fake_measurements[:] = [1.0]
     cheapest = entries.specs[0].name
     with pytest.raises(
-        BudgetError, match=rf"latency: found 0.01ms, expected at least the [\d.]+ms that {cheapest} takes on ort-cpu"
+        BudgetError, match=rf"latency: found 0.01ms, expected at least [\d.]+ms, which {cheapest} takes on ort-cpu"
     ):
         choose_at_latency(0.01, entries, DENSE)
 
@@ -854,10 +858,11 @@ def test_a_model_of_the_entries_saves_measurements(
     fake_measurements[:] = [0.1]  # predicted to be too slow, and is not
     assert choose_at_latency(0.5 * min(predicted), entries, DENSE, model).taken.spec.hash == entries.specs[0].hash
     fake_measurements[:] = [1.0]
-    with pytest.raises(BudgetError, match=f"that {entries.specs[0].name} takes on ort-cpu, the cheapest of the zoo's"):
+    with pytest.raises(BudgetError, match=f"which {entries.specs[0].name} takes on ort-cpu, the cheapest of the zoo's"):
         choose_at_latency(0.5 * min(predicted), entries, DENSE, model)
 
 
+@pytest.mark.slow
 def test_the_command_line_from_profile_to_dense_network(
     run: Run,
     small_range: None,
@@ -918,7 +923,7 @@ def test_the_command_line_from_profile_to_network(run: Run, small_range: None, c
     assert (spec.cost.macs, spec.classes) == (last["macs"], 10)
     code, out, err = run("build", "--latency", f"{1.5 * budget:.3f}ms", "--on", "torch", "--threads", "1")
     assert code == 0, err
-    assert "\nlatency on torch: fp32, batch of 1, 1 CPU threads; measured: at this machine's best speed\n" in out
+    assert "\nlatency on torch: fp32, batch of 1, 1 CPU thread; measured at this machine's best speed\n" in out
     assert " MACs on torch\n" in err
 
 
@@ -940,14 +945,14 @@ def test_the_library_builds_at_a_latency(
 def test_a_machine_that_was_never_quiet_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     spec = load_spec("scalenet_s0")
     attempts = [Attempt(spec, 3.0, 2.9, (4.0, 4.4), quiet) for quiet in (0, 2)]
-    notice = "this machine was never undisturbed while it measured scalenet_s0 (2.9ms): these are less sure"
+    notice = "other work disturbed every measurement of scalenet_s0 (2.9ms): these latencies are less certain"
     for order in ((0, 1), (1, 0)):  # whatever it decided
         print_found(LatencyChoice(tuple(attempts[i] for i in order), SETTINGS))
         assert notice in capsys.readouterr().out
     print_found(LatencyChoice((attempts[1],), SETTINGS))
     printed = capsys.readouterr().out
-    assert "undisturbed" not in printed
-    assert "1 CPU threads; measured: at this machine's best speed\n" in printed
+    assert "disturbed" not in printed
+    assert "1 CPU thread; measured at this machine's best speed\n" in printed
     assert "2.9ms  4ms to 4.4ms  2 of 2" in printed
 
 

@@ -1,4 +1,4 @@
-"""Batch-norm statistics, estimated anew."""
+"""Re-estimated batch-norm statistics, and folded batch norms."""
 
 from collections.abc import Iterator
 

@@ -42,7 +42,7 @@ def reference_mbconv(spec: ArchSpec, state: dict[str, Tensor], x: Tensor) -> Ten
     def conv(name: str, x: Tensor, stride: int = 1, depthwise: bool = False) -> Tensor:
         weight = state[f"{name}.conv.weight"]
         kernel = weight.shape[-1]
-        if network.padding == "same":  # TensorFlow: as much as ceil(size / stride) asks for, more of it at the end
+        if network.padding == "same":  # TensorFlow: as much as ceil(size / stride) requires, the odd pixel at the end
             pads = [max(0, (math.ceil(size / stride) - 1) * stride + kernel - size) for size in x.shape[:1:-1]]
             x = F.pad(x, [side for pad in pads for side in (pad // 2, pad - pad // 2)])
         padding = 0 if network.padding == "same" else kernel // 2
@@ -215,7 +215,7 @@ def test_features_come_in_the_order_asked_for(spec: ArchSpec, wanted: Any) -> No
 @pytest.mark.parametrize("make", [create_model, timm.create_model], ids=["ours", "timm"])
 @pytest.mark.parametrize("name", ["scalenet_s0", "hrnet_w18_pose"])
 @pytest.mark.parametrize("wanted", [(), (5,), (0, -6), 0, 6, "12", 1.5, (1.0,), (None,)], ids=repr)
-def test_features_that_there_are_not(make: Any, name: str, wanted: Any) -> None:
+def test_features_that_do_not_exist_are_refused(make: Any, name: str, wanted: Any) -> None:
     with (
         torch.device("meta"),
         pytest.raises(SpecError, match="^out_indices: found .*, expected numbers from -5 to 4, or"),
@@ -223,7 +223,7 @@ def test_features_that_there_are_not(make: Any, name: str, wanted: Any) -> None:
         make(name, features_only=True, out_indices=wanted)
 
 
-def test_features_are_asked_for_with_features_only() -> None:
+def test_out_indices_require_features_only() -> None:
     with pytest.raises(SpecError, match=r"out_indices: found \(1,\), expected none without features_only"):
         create_model("scalenet_s0", out_indices=(1,))
 

@@ -1,4 +1,4 @@
-"""What timm's own tests ask of a network: its `default_cfg`, TorchScript, torch.fx, every way to take features out."""
+"""What timm's own tests require of a network: `default_cfg`, TorchScript, torch.fx, every way to extract features."""
 
 import json
 from pathlib import Path
@@ -96,8 +96,8 @@ def test_timm_prepares_the_whole_picture_for_dense_networks() -> None:
     )
 
 
-def test_a_folder_says_of_every_network_that_its_classifier_is_one(tmp_path: Path) -> None:
-    """Earlier versions read nothing else; which layers it has is known from the spec beside it."""
+def test_a_folder_names_the_classifier_of_every_network(tmp_path: Path) -> None:
+    """Earlier versions read nothing else; the spec beside it lists the layers."""
     model: Any = create_model(shallow("higherscalenas_p1"))
     save_model(model, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["pretrained_cfg"]["classifier"] == "classifier"
@@ -134,7 +134,7 @@ def test_any_network_is_scripted(spec: ArchSpec) -> None:
 @pytest.mark.parametrize("name", ["scalenet_s0", "scalenas_s1"])
 def test_a_scripted_network_is_trained(name: str) -> None:
     model: Any = random_model(shallow(name), drop_rate=0.5, drop_path_rate=0.5).train()
-    model.set_grad_checkpointing()  # which TorchScript has not: nothing is recomputed
+    model.set_grad_checkpointing()  # TorchScript does not support it, so nothing is recomputed
     script = scripted(model)
     x = image(64, 96)
     outputs, gradients = [], []

@@ -45,8 +45,8 @@ def test_exactly_the_budget_is_spent(method: Baseline, evaluations: int, tmp_pat
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("method", ["compound", "separate"])
-def test_a_small_population_spends_it_too(method: Baseline, seed: int, tmp_path: Path) -> None:
-    """Within narrow limits it soon is too much alike to give anything new, but for newcomers."""
+def test_a_small_population_spends_the_budget_too(method: Baseline, seed: int, tmp_path: Path) -> None:
+    """Within narrow limits its networks soon become too similar to give new ones without newcomers."""
 
     def smooth(candidate: Candidate) -> float:
         return float(candidate.kernels.sum() / 300 + candidate.scaling.width / 10)
@@ -101,7 +101,7 @@ def test_the_compound_rule_is_efficientnets(tmp_path: Path) -> None:
         scaling = candidate.scaling
         phi = np.log(scaling.depth) / np.log(1.2)
         assert scaling.width == pytest.approx(1.1**phi, abs=1e-5)
-        assert abs(scaling.resolution - 32 * 1.15**phi) <= 2.001  # multiples of 4 are not kept, whole pixels are
+        assert abs(scaling.resolution - 32 * 1.15**phi) <= 2.001  # rounded to whole pixels, not to multiples of 4
         budget = 2**scaling.stage * state.found[0].macs
         assert 0.6 * budget < found.macs <= budget
         assert apply_strategy(family, scaling.to_strategy("x")).cost.macs == found.macs
@@ -117,7 +117,7 @@ def test_separate_searches_share_the_budget(tmp_path: Path) -> None:
     assert max(spent) - min(spent) <= 1
     assert [half.round for half in state.half_steps] == [0, 1, 2]
     assert state.half_steps[0].scalings == ()
-    for stage in (1, 2):  # the strategy of the best network so far is told with it
+    for stage in (1, 2):  # each half-step has the strategy of the best network so far
         best = Candidate.from_key(SMALL, state.found[stage].key)
         assert state.half_steps[stage].scalings == (best.scaling,)
         assert state.half_steps[stage].bases[0].kernels == to_kernels(best.kernels)
@@ -152,7 +152,7 @@ def test_a_killed_baseline_ends_as_an_uninterrupted_one(method: Baseline, tmp_pa
     assert len(scorer.asked) < whole.evaluations - 90
     assert not killed.ended
     assert same_but_for_time(state) == same_but_for_time(whole)
-    assert baseline_search(method, tmp_path, scorer) == state  # ended: given as it is
+    assert baseline_search(method, tmp_path, scorer) == state  # it has ended, so it is not run again
 
 
 @methods
@@ -165,7 +165,7 @@ def test_another_budget_is_another_search(method: Baseline, tmp_path: Path) -> N
 
 
 @methods
-def test_a_space_that_is_searched_through_ends_the_search(method: Baseline, tmp_path: Path) -> None:
+def test_an_exhausted_space_ends_the_search(method: Baseline, tmp_path: Path) -> None:
     values = SMALL.model_dump(mode="json")
     for stage in values["stages"]:
         stage["kernels"] = [3]

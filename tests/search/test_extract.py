@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_network_that_was_found(folder: Path, run: Run, tmp_path: Path) -> None:
-    """The folder's network is the one that was scored: one-sided, it is one path, and judged alone."""
+    """The folder has the network that was scored: one-sided, so that a single path is judged."""
     found = ScaleNetLedger.load(folder / "search" / "joint.json").found
     printed = run.json("supernet", "extract", folder, "toy_s1", "--output", tmp_path / "model", *HERE)
     assert printed["top1"] == pytest.approx(found[1].score, abs=1e-6)
@@ -74,12 +74,12 @@ def test_the_largest_of_some_within_a_latency(
         (("toy_s9",), "toy_s9: found no such network in {}, expected toy_s0, toy_s1, toy_s2, toy_s3, toy_s4 or a file"),
         (("--flops", "1K"), "macs: found 1K, expected "),
         (("--flops", "much"), "--flops: found 'much', expected "),
-        (("--latency", "2ms"), "found `--latency`, `--on`, `--threads` or `--precision` alone"),
+        (("--latency", "2ms"), "found `--latency`, `--on`, `--threads` or `--precision`, expected"),
         (("toy_s0", "--flops", "300K"), "found none or several of"),
         ((), "found none or several of"),
     ],
 )
-def test_what_cannot_be_taken_is_refused(
+def test_what_cannot_be_extracted_is_refused(
     arguments: tuple[str, ...], complaint: str, folder: Path, run: Run, tmp_path: Path
 ) -> None:
     _, line = run.error("supernet", "extract", folder, *arguments, "--output", tmp_path / "model", *HERE)
@@ -87,8 +87,8 @@ def test_what_cannot_be_taken_is_refused(
     assert not (tmp_path / "model").exists()
 
 
-def test_budgets_of_a_function_are_checked_as_those_of_the_command(folder: Path) -> None:
-    with pytest.raises(UsageError, match="expected one of them"):
+def test_the_function_checks_budgets_like_the_command(folder: Path) -> None:
+    with pytest.raises(UsageError, match="expected exactly one"):
         extract_found(folder, "toy_s0", flops=1e6)
-    with pytest.raises(UsageError, match="expected `latency` with `on`"):
+    with pytest.raises(UsageError, match="expected `latency` and `on` together"):
         extract_found(folder, latency=2.0)

@@ -100,4 +100,4 @@ def test_the_command_takes_a_precision(run: Run, tmp_path: Path) -> None:
     )
     code, message = run.error("supernet", "extract", tmp_path, "--flops", "2M", "--precision", "int8")
     assert code == 2
-    assert "found --latency, --on, --threads or --precision alone, expected --latency with --on" in message
+    assert "found --latency, --on, --threads or --precision, expected --latency and --on together" in message

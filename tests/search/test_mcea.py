@@ -270,7 +270,7 @@ def test_the_file_never_falls_behind_while_a_search_is_repeated(tmp_path: Path) 
     assert same_but_for_time(state) == same_but_for_time(joint_search(tmp_path / "whole"))
 
 
-def test_an_ended_search_is_given_as_it_is(tmp_path: Path) -> None:
+def test_an_ended_search_is_not_run_again(tmp_path: Path) -> None:
     state = joint_search(tmp_path)
     scorer = Made(hashed)
     assert joint_search(tmp_path, scorer) == state
@@ -321,7 +321,7 @@ def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
 
 
 class Predicted:
-    """A model of latency that is too fast at first."""
+    """A latency model whose predictions are too low at first."""
 
     def __init__(self, speed: float) -> None:
         self.speed = speed
@@ -331,7 +331,7 @@ class Predicted:
 
 
 class Loop:
-    """Measures by a law of its own, and gives a better model each round; stands for `LatencyMeter`.
+    """Stands in for `LatencyMeter`: measures by a law of its own, and gives a better model each round.
 
     Attributes:
         asked: networks that were measured in this sitting.
@@ -355,7 +355,7 @@ class Loop:
         return [self.measured[key] for key in keys]
 
 
-def test_limits_are_judged_anew_after_a_round(tmp_path: Path) -> None:
+def test_limits_are_judged_again_after_a_round(tmp_path: Path) -> None:
     loop = Loop()
     larger_is_better = Made(lambda candidate: float(candidate.kernels.sum()) / 100)
     state = joint_search(tmp_path, larger_is_better, judged=loop.bounds(), latency=loop)
@@ -368,7 +368,7 @@ def test_limits_are_judged_anew_after_a_round(tmp_path: Path) -> None:
     assert state.found[0].macs <= 1.0e6
     assert state.found[2].macs <= 3.8e6
     for network in state.networks:
-        assert network.latency_ms == pytest.approx(network.macs / 1.0e6)  # as it was judged last
+        assert network.latency_ms == pytest.approx(network.macs / 1.0e6)  # by the last model
         assert network.measured_ms == loop.measured.get(network.key)
 
 
@@ -389,7 +389,7 @@ def test_measurements_are_not_repeated(tmp_path: Path) -> None:
         loop = Loop()
         with pytest.raises(KilledError):
             joint_search(tmp_path, judged=loop.bounds(), latency=loop, on_save=kill)
-        assert bool(loop.asked) == (times == 1)  # the second time, the first round's figures are there
+        assert bool(loop.asked) == (times == 1)  # the second time, the first round is already measured
         asked += loop.asked
     loop = Loop()
     state = joint_search(tmp_path, judged=loop.bounds(), latency=loop)
@@ -399,8 +399,8 @@ def test_measurements_are_not_repeated(tmp_path: Path) -> None:
     assert set(asked) == set(whole.times)
 
 
-def test_a_search_begins_again_where_nothing_is_feasible_any_more(tmp_path: Path) -> None:
-    """At once, only the smaller half of all base models is allowed, where the search was among the largest."""
+def test_a_search_begins_again_when_nothing_is_feasible_any_more(tmp_path: Path) -> None:
+    """Suddenly only the smaller half of all base models is allowed, while the search has the largest ones."""
     given = limits(latency="0.7ms", backend="ort-cpu", growth=0.3)
     for rounds in (1, 2):
         (tmp_path / str(rounds)).mkdir()
@@ -421,7 +421,7 @@ def test_a_search_begins_again_where_nothing_is_feasible_any_more(tmp_path: Path
 # --- speed ----------------------------------------------------------------------------------------
 
 
-def test_a_search_takes_little_time_besides_scoring(tmp_path: Path) -> None:
+def test_a_search_takes_little_time_apart_from_scoring(tmp_path: Path) -> None:
     space = Space.load("scalenet")
     scorer = Made(hashed)
     settings = MCEASettings(generations=10, rounds=1, first_bases=5)

@@ -1,4 +1,4 @@
-"""Searches of version 0.1: a report refuses them in one line, a search goes on with what was measured for it."""
+"""Searches of version 0.1: a report refuses them in one line; a search resumes with their measurements."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.search.test_mcea import Loop
 
 
 def version_1(ledger: ScaleNetLedger) -> dict[str, Any]:
-    """What version 0.1 would have written of a joint search."""
+    """The file that version 0.1 would have written for a joint search."""
     values = ledger.model_dump(mode="json")
     kept = ("format", "name", "half_steps", "seconds", "scoring_seconds", "ended", "drawn", "wasted")
     rounds = []
@@ -54,10 +54,10 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["scalenet-zoo/search", "scalenet-zoo/topology-search"])
-def test_the_version_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
+def test_the_version_is_reported_in_one_line(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "evolution.json"
     path.write_text(json.dumps({"format": kind, "version": 1, "method": "evolution"}))
-    with pytest.raises(SpecError, match="found 1, as scalenet-zoo 0.1 writes it, expected 2") as told:
+    with pytest.raises(SpecError, match="found 1, written by scalenet-zoo 0.1, expected 2") as told:
         Ledger.load(path)
     assert "\n" not in str(told.value)
 

@@ -2,35 +2,51 @@
 
 import json
 import re
+import shlex
 import shutil
-import subprocess
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from plotly.graph_objects import Figure
 from scipy.stats import kendalltau, spearmanr
 
 from scalenet_zoo.arch.family import Family
 from scalenet_zoo.arch.scaling import apply_strategy
 from scalenet_zoo.core.errors import InputError, OutputError, SpecError, TrainingError, ZooError
 from scalenet_zoo.core.quantities import format_count
+from scalenet_zoo.search.report.charts import to_chart
 from scalenet_zoo.search.report.data import read_run
 from scalenet_zoo.search.report.drawing import KERNEL_COLOURS, draw_architectures
 from scalenet_zoo.search.report.page import write_report
+from scalenet_zoo.search.report.plots import STEPS, Curve, Plot, describe, log_ticks
 from scalenet_zoo.search.report.scalenet import ScaleNetReport, _front
+from scalenet_zoo.search.report.sections import Table
 from scalenet_zoo.search.scalenet.ledger import ScaleNetLedger
 from scalenet_zoo.search.standalone import Standalone, over_seeds
+from scalenet_zoo.supernet.summary import SUPERNET_WEIGHTS
 from tests.helpers.command import Run
 from tests.helpers.pages import Page
 from tests.helpers.search_runs import CLASSES, SPACE, joint_ledger, write_run, write_supernet
 from tests.helpers.searching import baseline_search, joint_search
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from playwright.sync_api import Page as Tab
+
 FIGURES = {
     *("accuracy_supernet", "accuracy_standalone", "latency_supernet", "latency_standalone", "progress", "strategies"),
     *("architectures", "latency_prediction", "rank_correlation", "supernet_training"),
 }
+DRAWINGS = {"architectures"}
+"""Figures without an interactive chart."""
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +162,7 @@ def test_provenance(page: Page) -> None:
     assert "search: {population: 6}" in page.text["provenance"]
 
 
-def test_a_real_search_is_told_of(tmp_path: Path) -> None:
+def test_a_real_search_is_reported(tmp_path: Path) -> None:
     joint = joint_search(tmp_path / "search")
     compound = baseline_search("compound", tmp_path / "search", evaluations=joint.evaluations)
     assert compound.found[1].score is None  # the rule need not stay in the space
@@ -204,7 +220,20 @@ def test_the_page_needs_nothing_else(page: Page) -> None:
     style = page.source.partition("<style>")[2].partition("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style
-    assert not [tag for tag, _ in page.tags if tag in ("script", "iframe", "object", "embed")]
+    assert not [tag for tag, _ in page.tags if tag in ("iframe", "object", "embed")]
+
+
+def test_only_the_scripts_of_the_page_may_run(page: Page) -> None:
+    scripts = re.findall(r"<script>(.*?)</script>", page.source, re.DOTALL)
+    hashes = [b64encode(sha256(script.encode()).digest()).decode() for script in scripts]
+    (policy,) = (v["content"] or "" for _, v in page.tags if v.get("http-equiv") == "Content-Security-Policy")
+    allowed = [part.strip() for part in policy.split(";") if part.strip().startswith("script-src ")]
+    assert allowed == ["script-src " + " ".join(f"'sha256-{each}'" for each in hashes)]
+    assert [values for tag, values in page.tags if tag == "script"] == [
+        {"type": "application/json", "id": "charts"},
+        {},
+        {},
+    ]
 
 
 def test_the_page_is_accessible(page: Page) -> None:
@@ -214,7 +243,116 @@ def test_the_page_is_accessible(page: Page) -> None:
     images = [values for tag, values in page.tags if tag == "img"]
     assert len(images) == len(FIGURES)
     assert all(values["alt"] and values["width"] and values["height"] for values in images)
+    charts = [values for _, values in page.tags if values.get("class") == "chart"]
+    assert len(charts) == len(FIGURES - DRAWINGS)
+    assert all(values["role"] == "img" and values["aria-label"] for values in charts)
+    texts = {values["alt"] for values in images}
+    assert {values["aria-label"] for values in charts} <= texts  # image and chart have the same text alternative
     assert len({values["id"] for _, values in page.tags if "id" in values}) == sum("id" in v for _, v in page.tags)
+
+
+def test_text_alternatives_tell_the_figures(whole: Path, page: Page) -> None:
+    joint = ScaleNetLedger.load(whole / "search" / "joint.json")
+    (text,) = (
+        v["alt"] or ""
+        for tag, v in page.tags
+        if tag == "img" and "each search found" in (v["alt"] or "") and "MACs" in (v["alt"] or "")
+    )
+    told = ", ".join(f"{100 * (found.score or 0):.4g} at {format_count(found.macs)}" for found in joint.found)
+    assert f"joint search: {told}" in text
+
+
+# --- interactive charts ---------------------------------------------------------------------------
+
+
+def charts_of(page: Page) -> dict[str, Any]:
+    (text,) = re.findall(r'<script type="application/json" id="charts">(.*?)</script>', page.source, re.DOTALL)
+    return dict(json.loads(text))
+
+
+def test_charts_are_figures_of_plotly(page: Page) -> None:
+    charts = charts_of(page)
+    assert set(charts) == FIGURES - DRAWINGS
+    for chart in charts.values():
+        Figure(chart)  # refuses what Plotly does not know
+
+
+def test_charts_name_the_networks(whole: Path, page: Page) -> None:
+    joint = ScaleNetLedger.load(whole / "search" / "joint.json")
+    traces = {trace["name"]: trace for trace in charts_of(page)["accuracy_supernet"]["data"]}
+    trace = traces["joint search"]
+    order = np.argsort([found.macs for found in joint.found])
+    assert trace["text"] == [f"tiny_s{stage}" for stage in order]
+    assert trace["customdata"] == [format_count(joint.found[stage].macs) for stage in order]
+    assert trace["y"] == pytest.approx([100 * (joint.found[stage].score or 0) for stage in order], rel=1e-5)
+    assert traces["random joint search"]["text"][0].startswith("tiny_random_random_s")
+    assert "%{text}" in trace["hovertemplate"]
+    (alone,) = (t for t in charts_of(page)["accuracy_standalone"]["data"] if t["name"] == "joint search")
+    assert len(alone["error_y"]["array"]) == len(alone["text"]) == 3
+
+
+def test_a_chart_shows_the_values_of_its_plot() -> None:
+    points = np.array([[1.0, 2.0, 0.5], [3.0, np.nan, 0.0]])
+    curve = Curve("a < b", points, {"color": "#0072B2", "marker": "s", "linestyle": "none"}, ["<b>x</b>", "y"])
+    step = Curve("", points[:, :2], {"color": "#777777", **STEPS})
+    plot = Plot(title="t", x="x", y="y", curves=[curve, step], scale="log", dotted=("ranked", [2.0]))
+    line, first, second = to_chart(plot)["data"]
+    assert (line["name"], to_chart(plot)["layout"]["shapes"][0]["x0"]) == ("ranked", 2.0)
+    assert (first["name"], first["x"], first["y"]) == ("a &lt; b", [1.0, 3.0], [2.0, None])
+    assert first["text"] == ["&lt;b&gt;x&lt;/b&gt;", "y"]
+    assert (first["mode"], first["marker"]["symbol"], first["error_y"]["array"]) == ("markers", "square", [0.5, 0.0])
+    assert (second["mode"], second["line"]["shape"], second["showlegend"]) == ("lines", "hv", False)
+    assert describe(plot) == "t. y over x. a < b: 2 at 1."
+
+
+def test_columns_without_values_are_left_out() -> None:
+    table = Table.of("", [{"name": "a", "score": "1", "latency": "-"}, {"name": "b", "score": "-", "latency": "-"}])
+    assert (table.columns, table.align) == (("name", "score"), "lr")
+    assert table.rows == [("a", "1"), ("b", "-")]
+
+
+@given(low=st.floats(1e-3, 1e12), span=st.floats(1.0, 1e6))
+def test_an_axis_of_costs_has_two_ticks_at_least(low: float, span: float) -> None:
+    ticks = log_ticks(low, low * span)
+    assert len(ticks) >= 2
+    assert all(0.999 * low <= tick <= 1.001 * low * span for tick in ticks)
+
+
+# --- headline and commands ------------------------------------------------------------------------
+
+
+def test_the_headline_comes_first(whole: Path, page: Page) -> None:
+    joint = ScaleNetLedger.load(whole / "search" / "joint.json")
+    text = " ".join(page.text[""].split())
+    first, last = joint.found[0], joint.found[-1]
+    assert f"tiny_s0 ({format_count(first.macs)} MACs, {100 * (first.score or 0):.2f}% with the supernet's" in text
+    assert f"tiny_s2 ({format_count(last.macs)} MACs" in text
+    assert "123 networks were scored with 456,789 images" in text
+    assert page.source.index("Next commands") < page.source.index("<nav") < page.source.index("<table")
+
+
+def test_the_commands_can_be_run(run: Run, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shutil.copytree(whole, tmp_path / "runs" / "my run", ignore=shutil.ignore_patterns("report"))
+    (folder / "run.json").write_text(json.dumps({"config": {"data": "digits"}, "machine": {}}), encoding="utf-8")
+    (folder / "supernet" / SUPERNET_WEIGHTS).touch()
+    monkeypatch.chdir(tmp_path)
+    report = ScaleNetReport(read_run(folder))
+    commands = [shlex.split(each.command) for each in report.next_commands]
+    assert [command[1] for command in commands] == ["supernet", "train", "show", "build"]
+    assert commands[0] == ["scalenet-zoo", "supernet", "extract", "runs/my run", "tiny_s2", "--output", "tiny_s2"]
+    assert commands[1][2:5] == ["runs/my run/specs/tiny_s2.json", "--data", "digits"]
+    for command in commands[2:]:
+        code, _, error = run(*command[1:])
+        assert code == 0, error
+
+
+def test_an_unended_search_is_resumed(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
+    _unended(folder)
+    monkeypatch.chdir(tmp_path)
+    report = ScaleNetReport(read_run(folder))
+    assert [each.command for each in report.next_commands] == ["scalenet-zoo search run/config.yaml --output run"]
+    assert "has not ended" in report.headline[0]
 
 
 def test_figures_lie_beside_the_page(whole: Path) -> None:
@@ -267,39 +405,36 @@ def _one_network(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prepare", "figures", "said"),
+    ("prepare", "figures", "sections"),
     [
-        (_keep("config.yaml", "supernet"), {"supernet_training"}, "There is no joint search in this run yet."),
-        (_keep("supernet/log"), {"supernet_training"}, "left no summary"),
+        (_keep("config.yaml", "supernet"), {"supernet_training"}, "costs supernet"),
+        (_keep("supernet/log"), {"supernet_training"}, "supernet"),
+        (_unended, {"supernet_training", "progress"}, "progress strategies costs supernet"),
+        (_just_begun, {"supernet_training"}, "costs supernet"),
         (
-            _unended,
-            {"supernet_training", "progress"},
-            "The growth law is drawn once there is a family of several sizes.",
+            _keep("standalone"),
+            {"accuracy_standalone", "latency_standalone", "rank_correlation"},
+            "accuracy latency ranks",
         ),
-        (_just_begun, {"supernet_training"}, "The joint search has not begun."),
-        (_keep("standalone"), {"accuracy_standalone", "latency_standalone", "rank_correlation"}, "no family yet"),
-        (_keep("family"), {"architectures", "strategies"}, "There is no log of the supernet's training."),
-        (
-            _keep("search/random"),
-            {"accuracy_supernet", "latency_supernet"},
-            "No found network has been trained alone yet.",
-        ),
+        (_keep("family"), {"architectures", "strategies"}, "family strategies architectures"),
+        (_keep("search/random"), {"accuracy_supernet", "latency_supernet"}, "accuracy latency costs"),
         (
             _one_network,
             FIGURES - {"supernet_training", "rank_correlation"},
-            "Fewer than two networks with a score have been trained alone",
+            "family accuracy latency progress strategies architectures prediction costs",
         ),
     ],
 )
 def test_missing_parts_are_left_out(
-    whole: Path, tmp_path: Path, prepare: Callable[[Path], None], figures: set[str], said: str
+    whole: Path, tmp_path: Path, prepare: Callable[[Path], None], figures: set[str], sections: str
 ) -> None:
     folder = shutil.copytree(whole, tmp_path / "run", ignore=shutil.ignore_patterns("report"))
     prepare(folder)
     page = Page(write_report(folder))
     assert {path.stem for path in (folder / "report").glob("*.png")} == figures
-    assert said in " ".join("".join(page.text.values()).split())
-    assert len([tag for tag, _ in page.tags if tag == "section"]) == 11
+    made = [values["id"] for tag, values in page.tags if tag == "section"]
+    assert made == [*sections.split(), "provenance"]
+    assert [values["href"] for tag, values in page.tags if tag == "a"] == [f"#{each}" for each in made]
     assert "None" not in "".join(page.text.values())
     assert "nan" not in "".join(
         cell for tables in page.tables.values() for table in tables for r in table for cell in r
@@ -316,7 +451,7 @@ def test_hostile_text_is_shown_not_run(whole: Path, tmp_path: Path) -> None:
     rows = Standalone.load(folder / "standalone.json").rows
     Standalone(rows=(rows[0].model_copy(update={"name": evil}), *rows)).save(folder / "standalone.json")
     page = Page(write_report(folder))
-    assert "script" not in {tag for tag, _ in page.tags}
+    assert len([tag for tag, _ in page.tags if tag == "script"]) == 3  # the page's own
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
     assert page.text["provenance"].count(evil) >= 4
     assert any(evil in row for row in page.tables["accuracy"][0])
@@ -355,7 +490,7 @@ def _spaceless(folder: Path) -> Path:
         (
             _damaged("search/joint.json", '{"format": "scalenet-zoo/search", "version": 1}'),
             SpecError,
-            r".*joint.json: version: found 1, as scalenet-zoo 0.1 writes it, expected 2; run `scalenet-zoo search` .*",
+            r".*joint.json: version: found 1, written by scalenet-zoo 0.1, expected 2; run `scalenet-zoo search` .*",
         ),
         (_spaceless, SpecError, r".*joint.json: space: name: is missing.*"),
         (_damaged("run.json", "[1]"), SpecError, r".*run.json: .*expected a valid dictionary.*"),
@@ -409,72 +544,62 @@ def test_command(run: Run, begun: Path, tmp_path: Path) -> None:
 # --- a browser ------------------------------------------------------------------------------------
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WIDTHS = (1400, 400)
-LOOK = """<!DOCTYPE html><meta charset="utf-8"><body style="margin:0"><pre id="seen">nothing</pre><script>
-const pages = PAGES, seen = [];
-function look(frame) {
-  const page = frame.contentDocument, root = page.documentElement;
-  seen.push({
-    width: root.clientWidth, needed: root.scrollWidth, title: page.title,
-    images: [...page.images].map(i => [i.complete, i.naturalWidth, Math.round(i.getBoundingClientRect().width)]),
-    requests: frame.contentWindow.performance.getEntriesByType("resource").map(e => e.name.slice(0, 40)),
-  });
-  if (seen.length === pages.length) document.getElementById("seen").textContent = JSON.stringify(seen);
-}
-for (const [width, source] of pages) {
-  const frame = document.createElement("iframe");
-  frame.style = `width:${width}px;height:900px;border:0`;
-  frame.onload = () => look(frame);
-  frame.srcdoc = source;
-  document.body.append(frame);
-}
-</script>"""
 
 
-def _browse(folder: Path, path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    assert BROWSER
-    command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    options = [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--v=0", *arguments]
-    return subprocess.run([*command, *options, path.as_uri()], capture_output=True, text=True, check=True, timeout=300)
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="no package playwright: pip install playwright")
+    if not BROWSER:
+        pytest.skip("no Chromium here: chromium, chromium-browser or google-chrome on the path")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+def _open(browser: "Browser", page: Path, width: int, scripts: bool = True) -> tuple["Tab", list[str]]:
+    """Open a page; what the browser complains of, and what the page loads from elsewhere, is added to the list."""
+    tab, complaints = browser.new_page(viewport={"width": width, "height": 900}, java_script_enabled=scripts), []
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("request", lambda request: complaints.extend([] if request.url == page.as_uri() else [request.url[:80]]))
+    tab.goto(page.as_uri())
+    return tab, [each for each in complaints if not each.startswith("data:")]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not BROWSER, reason="no Chromium here: chromium, chromium-browser or google-chrome on the path")
-def test_the_page_opens_in_a_browser(whole: Path, tmp_path: Path) -> None:
-    """Two frames show the page, as wide as a desktop and as a telephone, and a script looks into them."""
-    page = whole / "report" / "index.html"
-    source = page.read_text(encoding="utf-8")
-    frames = json.dumps([(width, source) for width in WIDTHS]).replace("</", "<\\/")
-    (tmp_path / "look.html").write_text(LOOK.replace("PAGES", frames, 1), encoding="utf-8")
-    result = _browse(tmp_path, tmp_path / "look.html", "--virtual-time-budget=20000", "--dump-dom")
-    match = re.search(r'<pre id="seen">(.*?)</pre>', result.stdout, re.DOTALL)
-    assert match
-    assert "CONSOLE" not in result.stderr  # where errors, and what the page's security policy refuses, are told
-    seen = sorted(json.loads(match[1]), key=lambda each: -each["width"])
-    for width, each in zip(WIDTHS, seen, strict=True):
-        assert width - 20 <= each["width"] <= width  # less a vertical scroll bar
-        assert each["needed"] <= each["width"]  # no horizontal one
-        assert each["title"] == "tiny: report of a search"
-        assert len(each["images"]) == len(FIGURES)
-        assert all(complete and natural > 400 and shown > 300 for complete, natural, shown in each["images"])
-        assert [name for name in each["requests"] if not name.startswith("data:")] == []
+@pytest.mark.parametrize("width", [1400, 400])
+def test_charts_take_the_place_of_images(whole: Path, browser: "Browser", width: int) -> None:
+    tab, complaints = _open(browser, whole / "report" / "index.html", width)
+    assert complaints == []
+    tab.wait_for_function(f"document.querySelectorAll('.js-plotly-plot').length === {len(FIGURES - DRAWINGS)}")
+    assert tab.title() == "tiny: report of a search"
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    shown = tab.evaluate("[...document.images].filter(i => i.offsetWidth > 0).map(i => i.naturalWidth)")
+    assert len(shown) == len(DRAWINGS)
+    chart = "document.querySelector('[data-chart=accuracy_supernet] .chart')"
+    tab.evaluate(f"{chart}.scrollIntoView()")
+    names = tab.evaluate(f"{chart}.data.map(trace => trace.name)")
+    tab.evaluate(f"Plotly.Fx.hover({chart}, [{{curveNumber: {names.index('joint search')}, pointNumber: 0}}])")
+    assert "tiny_s0" in tab.locator("[data-chart=accuracy_supernet] .hovertext").first.text_content()  # type: ignore[operator]
+    tab.close()
 
-    shot = tmp_path / "shot.png"
-    result = _browse(tmp_path, page, "--window-size=1400,2000", f"--screenshot={shot}")
-    assert "CONSOLE" not in result.stderr
-    with Image.open(shot) as picture:
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1400, 400])
+def test_the_page_works_without_javascript(whole: Path, browser: "Browser", tmp_path: Path, width: int) -> None:
+    tab, complaints = _open(browser, whole / "report" / "index.html", width, scripts=False)
+    assert complaints == []
+    images = tab.locator("figure img")
+    assert images.count() == len(FIGURES)
+    for i in range(images.count()):
+        box = images.nth(i).bounding_box()
+        assert box
+        assert box["width"] > 300
+    tab.screenshot(path=tmp_path / "shot.png", full_page=True)
+    with Image.open(tmp_path / "shot.png") as picture:
         pixels = np.asarray(picture.convert("L"))
-    assert pixels.shape == (2000, 1400)
+    assert pixels.shape[1] == width
     assert (pixels == 255).mean() > 0.5  # dark on white
     assert (pixels < 80).any(axis=1).mean() > 0.2
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not BROWSER, reason="no Chromium here: chromium, chromium-browser or google-chrome on the path")
-def test_the_browser_tells_of_errors(tmp_path: Path) -> None:
-    """What the test above relies on."""
-    path = tmp_path / "bad.html"
-    path.write_text('<img src="nowhere.png"><script>missing()</script>', encoding="utf-8")
-    told = _browse(tmp_path, path, "--virtual-time-budget=2000", "--dump-dom").stderr
-    assert "CONSOLE" in told
-    assert "missing is not defined" in told
+    tab.close()

@@ -1,4 +1,4 @@
-"""Base models drawn under limits: from the right distribution, few of them in vain."""
+"""Base models drawn under limits: they have the right distribution, and few draws are wasted."""
 
 from itertools import product
 
@@ -82,7 +82,7 @@ def test_blind_rejection_gives_the_same_distribution() -> None:
     check_distribution(bounds(), blind[bounds().feasible(blind, [SMALL.unscaled])])
 
 
-def test_hardly_a_draw_is_wasted_on_the_papers_space() -> None:
+def test_hardly_any_draw_is_wasted_on_the_papers_space() -> None:
     judged = Bounds(SCALENET, 1000, limits(macs="306M"))
     sampler = FeasibleSampler(judged)
     drawn = sampler.draw(np.random.default_rng(0), 5000)
@@ -123,7 +123,7 @@ def test_a_space_of_one_base_model() -> None:
     np.testing.assert_array_equal(drawn, np.repeat(space.sample(np.random.default_rng(1), 1), 3, axis=0))
 
 
-def test_no_base_model_costs_just_so_much() -> None:
+def test_no_base_model_has_exactly_this_cost() -> None:
     with pytest.raises(BudgetError, match=r"found no base model of the space small with macs 426\.\dK to 426\.\dK"):
         FeasibleSampler(bounds(limits(macs="426.5K", tolerance=1e-5)))
 
@@ -131,7 +131,7 @@ def test_no_base_model_costs_just_so_much() -> None:
 def test_limits_that_contradict_each_other() -> None:
     cost = SMALL.population(SMALL.sample(np.random.default_rng(0), 2000), [SMALL.unscaled], 10).cost
     least = int(cost.params[cost.macs > 1_300_000].min())
-    message = r"limits: found no base model with macs .* and params of at most .* among 200,000 drawn; the closest has"
+    message = "limits: found no base model with macs .* and params of at most .* among 200,000 drawn, expected wider"
     with pytest.raises(BudgetError, match=message) as caught:
         FeasibleSampler(bounds(limits(macs="1.4M", tolerance=0.05, params=f"{least * 0.8 / 1000:.3f}K"))).draw(
             np.random.default_rng(0), 5

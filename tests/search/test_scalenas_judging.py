@@ -137,9 +137,9 @@ def test_data_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         check_data(Shapes("pose", 4), task="segmentation")
     with pytest.raises(InputError, match=r"^shapes: split val: found no images, expected some$"):
         check_data(Shapes("pose", 4), Shapes("pose", 0, "val"), task="pose")
-    with pytest.raises(InputError, match=r"split val: found the joint 'nose', expected those that train has"):
+    with pytest.raises(InputError, match=r"split val: found the joint 'nose', expected those of the split train"):
         check_data(Shapes("pose", 4), OneJoint("pose", 4, "val"), task="pose")
-    with pytest.raises(InputError, match=r"split val: found no joint 'right_corner', expected one, as train has"):
+    with pytest.raises(InputError, match=r"split val: found no joint 'right_corner', expected all of the split train"):
         check_data(Shapes("pose", 4), OneOfTwo("pose", 4, "val"), task="pose")
 
 
@@ -202,7 +202,7 @@ def test_a_score_is_what_evaluation_says(task: Task, metric: str, figure: str, t
 
 
 @tasks
-def test_what_was_scored_costs_nothing_any_more(task: Task, tmp_path: Path) -> None:
+def test_networks_are_scored_only_once(task: Task, tmp_path: Path) -> None:
     chosen = drawn(task)
     scores = scores_of(make_scorer(task, tmp_path), chosen)
     supernet = random_supernet(task, classes_of(task))
@@ -215,13 +215,13 @@ def test_what_was_scored_costs_nothing_any_more(task: Task, tmp_path: Path) -> N
         make_scorer(task, tmp_path, bn_images=8)
 
 
-def test_a_figure_that_the_task_lacks_is_refused() -> None:
+def test_a_metric_of_another_task_is_refused() -> None:
     with pytest.raises(InputError, match=r"^scoring.metric: found miou, expected ap or pck for pose$"):
         ScaleNASScoring(metric="miou").metric_of("pose")
     assert ScaleNASScoring().metric_of("segmentation") == "miou"
 
 
-def test_outputs_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+def test_outputs_that_are_not_finite_are_reported(tmp_path: Path) -> None:
     supernet = random_supernet("segmentation")
     supernet.largest.classifier.weight.data.fill_(torch.nan)  # type: ignore[operator]
     with pytest.raises(WeightsError, match="found outputs that are not finite"):

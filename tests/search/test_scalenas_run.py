@@ -95,7 +95,7 @@ def test_a_search_ends_with_specs_that_build(head: str, run: Run, tmp_path: Path
     lines = run("search", config, "--output", folder, *HERE)[1].splitlines()
     rows = [line.split() for line in lines if line.startswith("toy_")]
     assert [row[0] for row in rows] == [each["name"] for each in printed["networks"]]
-    assert rows[-1][1:] == [*map(format_count, (spec.cost.macs, spec.cost.params)), "-", f"{network.score:.4f}"]
+    assert rows[-1][1:] == [f"{network.score:.4f}", *map(format_count, (spec.cost.macs, spec.cost.params))]
 
 
 @pytest.mark.nightly
@@ -143,7 +143,7 @@ def test_two_processes_search_as_one(tmp_path: Path) -> None:
         ({"baselines": ["compound"]}, "baselines.0: found 'compound', expected 'random' or 'ageing'"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_leaves_nothing(
+def test_an_invalid_run_fails_in_one_line_and_leaves_nothing(
     changes: dict[str, Any],
     complaint: str,
     run: Run,
@@ -179,7 +179,7 @@ def test_a_run_with_another_configuration_is_refused(run: Run, tmp_path: Path) -
     assert f"{folder}: scoring.bn_images: found 4 in this run, expected 5, as now given" in line
 
 
-def test_either_kind_is_loaded() -> None:
+def test_both_methods_are_loaded() -> None:
     for name, kind in (
         ("digits", ScaleNetConfig),
         ("imagenet", ScaleNetConfig),
@@ -191,7 +191,7 @@ def test_either_kind_is_loaded() -> None:
         assert config.open_space().name
 
 
-def test_the_method_may_be_said_where_it_is_the_usual_one(tmp_path: Path) -> None:
+def test_the_default_method_may_be_given(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("{name: x, method: scalenet, data: digits, space: small}")
     assert load_config(path) == ScaleNetConfig.load(path) == ScaleNetConfig(name="x", data="digits", space="small")

@@ -1,4 +1,4 @@
-"""Searches of topologies written down: states, resuming, limits, latency measured on the way."""
+"""Searches of topologies with their records: ledgers, resuming, limits, latency measured on the way."""
 
 import math
 import signal
@@ -116,7 +116,7 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(search: str, tmp_pat
 
     state = search_topologies(path, scorer, search=search, on_save=watch)
     assert same_but_for_time(state) == same_but_for_time(whole)
-    assert min(seen) >= len(before.networks)  # the file never falls behind what it was
+    assert min(seen) >= len(before.networks)  # the file never loses networks
     assert len(scorer.asked) == 60 - len(before.networks)
 
 
@@ -174,7 +174,7 @@ def test_limits_are_kept(search: str, tmp_path: Path) -> None:
     assert max(network.params for network in state.networks) <= params
 
 
-def test_limits_that_cannot_be_kept_are_told() -> None:
+def test_limits_that_cannot_be_kept_are_reported() -> None:
     with pytest.raises(BudgetError, match=r"^limits.macs: found at most 1M, expected [\d.]+M or more, as the smallest"):
         bounds(limits(macs="1M")).check()
     assert bounds(limits(macs=["1G"])).limits.macs == "1G"
@@ -283,16 +283,18 @@ def test_latency_is_measured_on_the_way_and_the_front_keeps_its_limit(
     assert not {network.key for each in kept for network in each.networks} & set(asked)
 
 
-def test_a_front_of_which_nothing_keeps_the_limit_is_told(budget: float, tmp_path: Path) -> None:
+def test_a_front_without_networks_that_keep_the_limit_is_reported(budget: float, tmp_path: Path) -> None:
     loop = made_up(tmp_path)
     loop._measure = lambda specs, known: dict.fromkeys(specs, 10 * budget)  # type: ignore[method-assign]
     limited = bounds(limits(latency=f"{budget}ms", backend="ort-cpu")).with_model(loop.model())
     settings = TopologySettings(first=3, evaluations=3, parents=2)
-    with pytest.raises(BudgetError, match=r"^latency: found [\d.]+m?s as the least of \d+ measured networks, expected"):
+    with pytest.raises(
+        BudgetError, match=r"^latency: found [\d.]+m?s as the lowest of \d+ measured networks, expected"
+    ):
         search_topologies(tmp_path / "state.json", judged=limited, settings=settings, latency=loop)
 
 
-def test_a_model_predicts_what_it_predicts_of_specs(tmp_path: Path) -> None:
+def test_a_model_predicts_the_same_for_topologies_and_specs(tmp_path: Path) -> None:
     model = made_up(tmp_path).model()
     topologies = SPACE.sample(np.random.default_rng(0), 4)
     judged = TopologyBounds(SPACE, CLASSES, TopologyLimits(), model)
@@ -311,7 +313,7 @@ def short_visits() -> Iterator[None]:
         yield
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("short_visits")
 def test_networks_are_really_measured(tmp_path: Path) -> None:
     loop = make_latency(tmp_path, "ort-cpu", Plan(layers=6, networks=8, held_out=4))

@@ -1,4 +1,4 @@
-"""Limits of a search: what people write, what is feasible, and limits that cannot be kept."""
+"""Limits of a search: how they are written, which networks are feasible, and limits that cannot be kept."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ BASES = SMALL.sample(np.random.default_rng(0), 200)
 
 
 @pytest.mark.parametrize("written", ["900K", ["900K"], ["900K", None, "4M"]])
-def test_one_value_is_the_base_models(written: Any) -> None:
+def test_a_single_value_limits_the_base_model(written: Any) -> None:
     amounts = limits(macs=written).amounts("macs", [0, 1, 2])
     assert amounts[0] == 900_000
     assert amounts.get(2) == (4_000_000 if len(written) == 3 else None)
@@ -95,11 +95,11 @@ def test_a_model_of_latency_can_be_replaced() -> None:
     judged = Bounds(SMALL, 10, limits(latency="1ms", backend="ort-cpu"), Machine())
     slower = judged.with_model(Machine(speed=0.6e6))
     assert slower.feasible(BASES, [SMALL.unscaled]).sum() < judged.feasible(BASES, [SMALL.unscaled]).sum()
-    unjudged = Bounds(SMALL, 10, limits(latency="1ms", backend="ort-cpu"))  # counts for nothing yet
+    unjudged = Bounds(SMALL, 10, limits(latency="1ms", backend="ort-cpu"))  # not applied yet
     assert unjudged.feasible(BASES, [SMALL.unscaled]).all()
 
 
-def test_no_base_models_are_no_trouble() -> None:
+def test_an_empty_population_is_accepted() -> None:
     assert bounds().violation(BASES[:0], [SMALL.unscaled]).shape == (0,)
 
 
@@ -123,10 +123,10 @@ def test_no_base_models_are_no_trouble() -> None:
         ),
         (
             {"macs": ["1M", "1.5M"]},
-            r"limits.macs: found at most 1.5M for stage 1, expected 1.546M or more, since the base model's limit and"
-            " growth 0.16, the default, ask for it",
+            r"limits.macs: found at most 1.5M for stage 1, expected 1.546M or more, as the base model's limit and"
+            " growth 0.16, the default, require",
         ),
-        ({"macs": ["1M"] * 4}, "limits.macs: found 4 limits, expected at most 3, one a stage of the space"),
+        ({"macs": ["1M"] * 4}, "limits.macs: found 4 limits, expected at most 3, one per stage of the space"),
     ],
 )
 def test_limits_that_cannot_be_kept(values: dict[str, Any], message: str) -> None:
@@ -143,6 +143,6 @@ def test_no_admissible_strategy_names_the_closest() -> None:
         BudgetError, match="stage 1: found no strategy with 2 times the base models' MACs, give or take"
     ):
         bounds(space=space).some_admissible(1, BASES)
-    with pytest.raises(BudgetError, match="the closest is depth 1.1, width 1.1, resolution 64, [0-9.]+% beyond"):
+    with pytest.raises(BudgetError, match="the closest has depth 1.1, width 1.1, resolution 64, [0-9.]+% beyond"):
         bounds(space=space).some_admissible(1, BASES)
     assert bounds().some_admissible(1, BASES)

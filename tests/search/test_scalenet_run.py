@@ -144,7 +144,7 @@ def test_two_processes_search_as_one(tmp_path: Path) -> None:
         ({"space": {**CONFIG["space"], "scaling": CONFIG["space"]["scaling"][:1]}}, "scaling: found only stage 0"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_leaves_nothing(
+def test_an_invalid_run_fails_in_one_line_and_leaves_nothing(
     changes: dict[str, Any],
     complaint: str,
     run: Run,
@@ -248,7 +248,7 @@ WRONG: list[tuple[dict[str, Any], list[str], str]] = [
 ]
 
 
-def test_what_can_be_seen_to_be_wrong_is_told_without_torch(tmp_path: Path) -> None:
+def test_early_errors_are_reported_without_torch(tmp_path: Path) -> None:
     commands = []
     for number, (changes, arguments, _) in enumerate(WRONG):
         (folder := tmp_path / str(number)).mkdir()
@@ -279,7 +279,7 @@ def test_flags_change_the_limits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["digits", "imagenet"])
-def test_the_package_s_configurations_are_valid(name: str) -> None:
+def test_packaged_configurations_are_valid(name: str) -> None:
     config = ScaleNetConfig.load(name)
     assert config.open_space().scaling
     config.supernet.make_recipe()

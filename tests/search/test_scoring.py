@@ -79,7 +79,7 @@ def scores_of(scorer: Scorer, chosen: Sequence[Candidate]) -> list[float]:
 
 
 class Sealed:
-    """A supernet that no network may be taken from any more."""
+    """A supernet from which no network may be extracted any more."""
 
     space, classes, in_channels = TINY, 3, 3
 
@@ -145,14 +145,14 @@ def test_broken_images_are_left_out_and_counted(tmp_path: Path) -> None:
     assert torch.equal(cached.images, whole.images[kept])
     assert torch.equal(cached.targets, whole.targets[kept])
     for folder in (tmp_path, tmp_path / "anew"):
-        with pytest.raises(InputError, match=r"^found 2 images that cannot be used, expected at most 1: shape 3"):
+        with pytest.raises(InputError, match=r"^data: found 2 images that cannot be used, expected at most 1: shape 3"):
             cached_images(data, spec, folder, broken_limit=1)
     assert not list((tmp_path / "anew").iterdir())  # nothing half written
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "empty", "missing", "another kind"])
 @pytest.mark.parametrize("name", ["images.bin", "targets.safetensors", "broken.json"])
-def test_damaged_images_are_told(name: str, damage: str, tmp_path: Path) -> None:
+def test_damaged_images_are_reported(name: str, damage: str, tmp_path: Path) -> None:
     spec = spec_of(candidates(1)[0])
     cached_images(VALIDATION, spec, tmp_path)
     (path,) = tmp_path.glob(f"*/{name}")
@@ -160,13 +160,13 @@ def test_damaged_images_are_told(name: str, damage: str, tmp_path: Path) -> None
     another = {"targets.safetensors": save({"classes": np.zeros((60, 2))}), "broken.json": b"[3.5]"}.get(name, b"[3.5]")
     new = {"cut": content[:-1], "longer": content + b"0", "empty": b"", "another kind": another}
     path.unlink() if damage == "missing" else path.write_bytes(new[damage])
-    with pytest.raises(InputError, match=r"is damaged \(.*\); delete it, and it is made anew"):
+    with pytest.raises(InputError, match=r"found a damaged folder \(.*\), expected whole files; delete it"):
         cached_images(VALIDATION, spec, tmp_path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")
 def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
-    """To a process that may write files of 4 KiB at most every larger one meets a full disk."""
+    """For a process that may write at most 4 KiB per file, every larger file looks like a full disk."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -202,14 +202,16 @@ def test_data_that_cannot_be_scored_on_are_refused(tmp_path: Path) -> None:
             return image, 2 - kind
 
     check_data(TRAINING, VALIDATION)
-    with pytest.raises(InputError, match=r"^shapes: split val: found the class 'cat', expected those that train has$"):
+    with pytest.raises(
+        InputError, match=r"^shapes: split val: found the class 'cat', expected those of the split train$"
+    ):
         check_data(TRAINING, Other("classification", 4, "val"))
     _, part = check_data(TRAINING, Some("classification", 8, "val"))
     assert [part.read(i)[1] for i in range(8)] == [VALIDATION.read(i)[1] for i in range(8)]
     assert part.labels == TRAINING.labels
     with pytest.raises(InputError, match=r"^shapes: split train: found no images, expected some$"):
         check_data(VALIDATION, Shapes("classification", 0))
-    with pytest.raises(InputError, match=r"^shapes: split train: found the class cat alone, expected two or more$"):
+    with pytest.raises(InputError, match=r"^shapes: split train: found only the class cat, expected two or more$"):
         check_data(OneClass("classification", 4))
     with pytest.raises(InputError, match=r"^shapes: split train: found data for pose, expected classification$"):
         check_data(Shapes("pose", 4))
@@ -286,7 +288,7 @@ def test_mixed_precision_scores_nearly_the_same(supernet: ScaleNetSupernet, tmp_
     np.testing.assert_allclose(mixed, whole, atol=0.1)
 
 
-def test_outputs_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+def test_outputs_that_are_not_finite_are_reported(tmp_path: Path) -> None:
     supernet = telling_supernet()
     supernet.classifier.weight.data.fill_(torch.nan)
     with pytest.raises(WeightsError, match="found outputs that are not finite"):
@@ -296,7 +298,7 @@ def test_outputs_that_are_no_numbers_are_told(tmp_path: Path) -> None:
 # --- the cache ------------------------------------------------------------------------------------
 
 
-def test_what_was_scored_costs_nothing_any_more(supernet: ScaleNetSupernet, tmp_path: Path) -> None:
+def test_networks_are_scored_only_once(supernet: ScaleNetSupernet, tmp_path: Path) -> None:
     chosen = candidates()
     told: list[tuple[str, int, int]] = []
     scorer = make_scorer(supernet, tmp_path, told={"on_progress": lambda *what: told.append(what)})
@@ -312,7 +314,7 @@ def test_what_was_scored_costs_nothing_any_more(supernet: ScaleNetSupernet, tmp_
 
 
 def test_strategies_that_give_the_same_network_share_its_score(supernet: ScaleNetSupernet, tmp_path: Path) -> None:
-    base = np.array([[3, 0, 0], [3, 0, 0], [3, 0, 0]])  # one layer a stage: 2 with 1.1 as with 1.4
+    base = np.array([[3, 0, 0], [3, 0, 0], [3, 0, 0]])  # one layer per stage: depth 1.1 and depth 1.4 both give 2
     scalings = [s for s in TINY.scalings(1) if (s.width, s.resolution) == (1.1, 24)]
     assert [scaling.depth for scaling in scalings] == [1.1, 1.4]
     scorer = make_scorer(supernet, tmp_path)
@@ -356,7 +358,7 @@ def test_a_line_that_was_cut_off_is_scored_again(supernet: ScaleNetSupernet, tmp
         ),
     ],
 )
-def test_a_damaged_line_is_told(
+def test_a_damaged_line_is_reported(
     number: int, line: bytes, complaint: str, supernet: ScaleNetSupernet, tmp_path: Path
 ) -> None:
     make_scorer(supernet, tmp_path)
@@ -372,7 +374,11 @@ def test_a_damaged_line_is_told(
 @pytest.mark.parametrize(
     ("identity", "changes", "complaint"),
     [
-        ("others", {}, 'supernet: found scores for "weights", expected "others"; delete the file to score anew'),
+        (
+            "others",
+            {},
+            'supernet: found scores for "weights", expected "others"; delete the file to score all networks again',
+        ),
         ("weights", {"bn_images": 30}, "settings.bn_images: found scores for 22, expected 30; delete"),
         ("weights", {"val_images": 7}, "settings.val_images: found scores for null, expected 7; delete"),
     ],
@@ -393,7 +399,7 @@ def test_scores_of_other_data_are_refused(supernet: ScaleNetSupernet, tmp_path: 
         make_scorer(supernet, tmp_path, validation=Shapes("classification", 31, "val"))
 
 
-def test_scores_that_cannot_be_written_are_told(supernet: ScaleNetSupernet, tmp_path: Path) -> None:
+def test_scores_that_cannot_be_written_are_reported(supernet: ScaleNetSupernet, tmp_path: Path) -> None:
     scorer = make_scorer(supernet, tmp_path)
     (tmp_path / "scores.jsonl").unlink()
     (tmp_path / "scores.jsonl").mkdir()
@@ -443,10 +449,10 @@ def test_two_processes_score_as_one_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.distributed
-def test_all_processes_tell_what_is_wrong(tmp_path: Path) -> None:
+def test_all_processes_report_what_is_wrong(tmp_path: Path) -> None:
     assert run_processes(_score_endless, 2, tmp_path, tmp_path / "other") == ["outputs are not finite"] * 2
     complaints = run_processes(_score_broken, 2, tmp_path, tmp_path / "run")
     assert (
         complaints
-        == ["found 2 images that cannot be used, expected at most 1: shape 3: cannot be read (and 1 more)"] * 2
+        == ["data: found 2 images that cannot be used, expected at most 1: shape 3: cannot be read (and 1 more)"] * 2
     )

@@ -1,4 +1,4 @@
-"""A third method, random search in ScaleNet's space, in 70 lines: the engine does all the rest for it."""
+"""A third method, random search in ScaleNet's space, in 70 lines: the engine does the rest."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -122,7 +122,7 @@ def test_a_third_method_is_resumed_and_written_as_the_others(tmp_path: Path) -> 
     assert again.method.judged == whole.method.judged - 12
     assert ledger("killed") == ledger("whole")
     after = Ledger.load(tmp_path / "killed" / "search" / "random.json")
-    assert before.scoring_seconds < after.scoring_seconds <= after.seconds  # over all sittings
+    assert before.scoring_seconds < after.scoring_seconds <= after.seconds  # over all sessions
     assert before.seconds < after.seconds
     assert ledger("killed").ended
     assert ledger("killed").evaluations == 24

@@ -42,7 +42,7 @@ Search = Callable[..., Iterator[ScoredTopologies]]
 
 
 class Made:
-    """Scores by a formula: every block and path is worth something of its own, or does harm.
+    """Scores by a formula: every block and path adds something to the score, or subtracts from it.
 
     Attributes:
         asked: the keys of what was scored.
@@ -156,7 +156,7 @@ def test_only_feasible_networks_are_scored(search: Search) -> None:
 
 
 @pytest.mark.parametrize("limit", [0.6, 0.45])  # some of the first keep it, none does
-def test_limits_may_be_judged_anew(limit: float) -> None:
+def test_limits_may_change_during_a_search(limit: float) -> None:
     share = 1.0
 
     def feasible(topologies: Topologies) -> Bools:
@@ -185,7 +185,7 @@ def test_limits_that_nothing_keeps_are_an_error(search: Search, monkeypatch: pyt
 
 
 @searches
-def test_a_small_space_is_searched_through(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_space_is_exhausted(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(topology, "MOST_DRAWS", 500)
     space = MultipathSpace.from_values(
         {

@@ -191,11 +191,11 @@ def rising(count: int) -> list[float]:
 @pytest.mark.parametrize(
     ("stages", "scaling", "message"),
     [
-        ({"depths": [64]}, {}, "found 2,688 layers, all stages' largest depths times the depth 1.3"),
+        ({"depths": [64]}, {}, r"found 2,688 layers in the largest network \(depth multiplier 1.3\)"),
         (
             {"channels": 65_536},
             {},
-            "found that the largest network cannot be: small: channels: found 85197, expected less",
+            "found that the largest network is not valid: small: channels: found 85197, expected less",
         ),
         ({}, {"depth": [1e-9]}, "scaling.1.depth.0: found 1e-09, expected greater than or equal to 0.01"),
         ({}, {"depth": [1e9]}, "scaling.1.depth.0: found 1000000000.0, expected less than or equal to 100"),
@@ -215,14 +215,14 @@ def test_spaces_beyond_all_bounds_are_one_line(stages: dict[str, Any], scaling: 
     ("text", "message"),
     [
         ("a: [", "is not valid YAML: "),
-        ("name: &a [*a]", "found a value within itself"),
+        ("name: &a [*a]", "found an anchor that contains itself"),
         ("2024-01-01: 1\n1: 2", "found 1 as the name of a value"),
-        ("a: &a [1, 2]\nb: [" + "*a, " * 60_000 + "]", "found .* values, those of anchors each time"),
+        ("a: &a [1, 2]\nb: [" + "*a, " * 60_000 + "]", "found .* values with anchors expanded"),
         ("name: !!python/name:os.system", "is not valid YAML: "),
         (None, "cannot be read: "),
     ],
 )
-def test_files_that_are_no_yaml_are_one_line(text: str | None, message: str, tmp_path: Path) -> None:
+def test_invalid_yaml_is_one_line(text: str | None, message: str, tmp_path: Path) -> None:
     file = tmp_path / "space.yaml"
     if text is not None:
         file.write_text(text)
@@ -236,5 +236,5 @@ def test_unknown_names_are_told_from_files() -> None:
         Space.load("imagenet")
     with pytest.raises(SpecError, match="space.yaml: name: is missing"):
         Space.from_values({}, "space.yaml")
-    with pytest.raises(InputError, match="stage: found 7, expected one of 0, 1, 2, which the space small has"):
+    with pytest.raises(InputError, match="stage: found 7, expected one of 0, 1, 2, the stages of the space small"):
         SMALL.scalings(7)

@@ -186,7 +186,7 @@ def test_weights_have_the_names_of_the_largest_network_whatever_runs() -> None:
     assert supernet(images(spec_with("pose")).double()).dtype == torch.float64
 
 
-def test_batch_norm_estimated_anew_in_an_extract_leaves_the_supernet_alone() -> None:
+def test_reestimated_batch_norm_in_an_extract_leaves_the_supernet_alone() -> None:
     spec, supernet = spec_with("segmentation", (3, 1)), new_supernet("segmentation").eval()
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
     alone, x = supernet.extract(spec), images(spec, 8)
@@ -245,18 +245,18 @@ def test_the_supernet_inherits_an_hrnet(name: str) -> None:
         assert key not in inherited or tensor.data_ptr() != inherited[key].data_ptr()
 
 
-# --- networks that have no place ------------------------------------------------------------------
+# --- networks outside of the space ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("spec", "complaint"),
     [
-        (spec_with("pose", width=4), "width: found 4, expected 3, as the supernet has"),
-        (spec_with("segmentation"), "head: found segmentation, expected pose, as the supernet has"),
-        (spec_with("pose", modules=3), "modules: found 3 of 2 branches, expected at most 2"),
+        (spec_with("pose", width=4), "width: found 4, expected 3, as in the supernet"),
+        (spec_with("segmentation"), "head: found segmentation, expected pose, as in the supernet"),
+        (spec_with("pose", modules=3), "modules: found 3 with 2 branches, expected at most 2"),
     ],
 )
-def test_a_network_that_has_no_place_is_refused(spec: ArchSpec, complaint: str) -> None:
+def test_a_network_outside_of_the_space_is_refused(spec: ArchSpec, complaint: str) -> None:
     supernet = shared_supernet("pose")
     with pytest.raises(InputError, match=complaint):
         supernet.activate(network_of(spec))
@@ -277,7 +277,7 @@ def test_a_deeper_network_is_refused() -> None:
 @pytest.mark.parametrize("spec", [spec_with("pose").replace(classes=5), spec_with("pose").replace(channels=1)])
 def test_a_network_for_other_images_or_classes_is_refused(spec: ArchSpec) -> None:
     supernet = shared_supernet("pose")
-    with pytest.raises(InputError, match="ring: found . classes and . channels, expected 4 and 3, as the supernet has"):
+    with pytest.raises(InputError, match="ring: found . classes and . channels, expected 4 and 3, as in the supernet"):
         supernet.extract(spec)
     with pytest.raises(InputError, match="ring: found"):
         supernet.inherit(MultipathNet(spec))

@@ -100,7 +100,7 @@ def head(request: pytest.FixtureRequest) -> Head:
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> dict[Head, Path]:
-    """Folders of made-up largest networks, which know something of their own."""
+    """Folders of made-up teachers: largest networks with weights of their own."""
     folders = {}
     for head in HEADS:
         space = space_of(head)
@@ -295,7 +295,7 @@ def test_a_step_changes_what_is_active_as_the_network_alone_would(head: Head, tm
 def test_a_step_of_several_networks_follows_the_mean_of_their_gradients(
     norm: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the same network twice: its own; shortened, if the recipe says so."""
+    """For one network taken twice, this is its own gradient, clipped if the recipe says so."""
     trainer = trainer_of("pose", tmp_path, settings({"clip_grad": norm}, **ALONE))
     batch, ((spec,),) = next(trainer._batches(0, 0)), trainer.draw(3)
     taken: list[dict[nn.Parameter, Tensor]] = []
@@ -465,7 +465,7 @@ def test_a_gpu_trains(amp: str, head: Head, tmp_path: Path) -> None:
     assert np.mean(losses(tmp_path)[-10:]) < np.mean(losses(tmp_path / "teacher")[:5])
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -477,7 +477,7 @@ def test_a_gpu_trains(amp: str, head: Head, tmp_path: Path) -> None:
         ("pose", {"speed": 1}, "supernet: recipe: speed: found no such field"),
         ("pose", {"mixup": 0.2}, "recipe: mixup: found it for pose, expected it for classification"),
         ("pose", {"ohem_threshold": 0.7}, "ohem_threshold: found it for pose, expected it for segmentation"),
-        ("segmentation", {"distill_weight": 2.0}, "found it in the recipe, expected supernet: distill_weight"),
+        ("segmentation", {"distill_weight": 2.0}, "found it in the recipe, expected it in the section supernet"),
         ("segmentation", {"batch_size": 64}, "shapes: found 40 images of train, expected at least a batch of 64"),
         ("segmentation", {"opt": "nonesuch"}, "opt: found 'nonesuch', expected one of timm's optimisers"),
     ],
@@ -493,7 +493,9 @@ def test_recipes_that_do_not_fit_are_refused(
 def test_data_for_another_task_or_of_other_classes_are_refused(tmp_path: Path) -> None:
     data = Shapes("pose", 40), Shapes("pose", 8, "val")
     for values in (ALONE, {}):  # with a teacher, before it is trained
-        with pytest.raises(InputError, match="shapes: found data for pose, expected segmentation as largest does"):
+        with pytest.raises(
+            InputError, match="found data for pose, expected data for segmentation, the task of largest"
+        ):
             train_scalenas(
                 supernet("segmentation"), settings(**values), *data, tmp_path, LoopOptions(workers=0, cpu=True)
             )
@@ -517,26 +519,26 @@ def test_teachers_that_do_not_fit_are_refused(teachers: dict[Head, Path], tmp_pa
     space = space_of("pose")
     largest = space.spec(space.largest, 2)
     wide = space_of("pose", width=5)
-    refused(of(wide.spec(wide.largest, 2)), "teacher: width: found 5, expected 4, as the supernet has")
+    refused(of(wide.spec(wide.largest, 2)), "teacher: width: found 5, expected 4, as in the supernet")
     refused(str(teachers["segmentation"]), "teacher: candidate: found 3 classes and 3 channels, expected 2 and 3")
     segmentation = space_of("segmentation")
     refused(of(segmentation.spec(segmentation.largest, 2)), "teacher: head: found segmentation, expected pose")
     refused(of(largest.replace(classes=5)), "teacher: candidate: found 5 classes and 3 channels, expected 2 and 3")
     refused(of(largest, ("nose", "neck")), "found 'left_corner' as joint 0, expected 'nose' as candidate has")
     refused(of(SPECS["classification"]), "found a classifier in .*, expected a multipath network")
-    refused("hrnet_w32_pose", "weights: found hrnet_w32_pose, expected a folder of `train`, hf-hub:org/name")
+    refused("hrnet_w32_pose", "weights: found hrnet_w32_pose, expected a folder that `train` wrote, hf-hub:org/name")
     with pytest.raises(WeightsError, match=r"none.safetensors: expected a file of weights"):
         run(tmp_path / "run", "pose", settings(teacher=TeacherSettings(weights="none.safetensors")))
-    with pytest.raises(InputError, match="teacher: width: found 32, expected 4, as the supernet has"):
+    with pytest.raises(InputError, match="teacher: width: found 32, expected 4, as in the supernet"):
         run(tmp_path / "run", "pose", settings(teacher=TeacherSettings(pretrained="hrnet_w32_pose")))
     with pytest.raises(InputError, match="supernet: teacher: recipe: mixup: found it for pose"):
         run(tmp_path / "run", "pose", settings(teacher=TeacherSettings(recipe={"mixup": 0.1})))
-    with pytest.raises(ValidationError, match="found weights with pretrained or recipe, expected one"):
+    with pytest.raises(ValidationError, match="found weights with pretrained or recipe, expected only weights"):
         TeacherSettings(weights="folder", recipe={"epochs": 3})
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_is_not_gone_on_with_otherwise(teachers: dict[Head, Path], tmp_path: Path) -> None:
+def test_a_run_does_not_resume_with_other_settings(teachers: dict[Head, Path], tmp_path: Path) -> None:
     one = {"epochs": 1}
     teacher = taught(teachers["pose"])
     run(tmp_path / "run", "pose", settings(one, teacher=teacher))
@@ -571,7 +573,7 @@ def test_a_supernet_of_another_space_is_refused(tmp_path: Path) -> None:
         load_supernet(ScaleNASSupernet(space_of("pose"), 3), tmp_path)
 
 
-# --- what another network knows -------------------------------------------------------------------
+# --- inheritance ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A supernet that begins with what a trained network knows."""
+"""A supernet that begins with the weights of a trained network."""
 
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,7 @@ def test_training_begins_there_and_stays_on_the_left(folder: Path, tmp_path: Pat
     assert interface_of(one.settings, source_spec()).mean == (0.1, 0.2, 0.3)  # images are prepared as for the source
 
 
-def test_what_was_trained_is_gone_on_with(folder: Path, tmp_path: Path) -> None:
+def test_a_trained_supernet_resumes(folder: Path, tmp_path: Path) -> None:
     def stop(what: str, done: int, total: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
@@ -146,7 +146,7 @@ def test_what_was_trained_is_gone_on_with(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_search_from_a_trained_network(folder: Path, tmp_path: Path) -> None:
-    """The whole way, with images prepared as for the source, and one path a network."""
+    """The whole search, with images prepared as for the source, and one path per network."""
     from scalenet_zoo.search.run_search import extract_found, run_search
 
     supernet = {**CONFIG["supernet"], "inherit": str(folder), "sampler": "sandwich"}
@@ -171,7 +171,7 @@ def test_a_search_from_a_trained_network(folder: Path, tmp_path: Path) -> None:
         ({"sides": "right"}, {}, "supernet.sides: found 'right', expected 'both' or 'left'"),
     ],
 )
-def test_what_does_not_go_together_is_one_line(
+def test_settings_that_do_not_fit_together_are_one_line(
     supernet: dict[str, Any], scoring: dict[str, Any], complaint: str, tmp_path: Path
 ) -> None:
     config = write_config(
@@ -185,8 +185,8 @@ def test_what_does_not_go_together_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_from_nothing_is_identified_as_before() -> None:
-    """So runs of earlier versions go on: what is not asked for is not written down."""
+def test_a_run_from_scratch_is_identified_as_before() -> None:
+    """So runs of earlier versions resume: settings at their defaults are not written."""
     assert ScaleNetSettings().model_dump(mode="json").keys() == {
         *("processes", "recipe", "sampler", "stage_probabilities", "resolution")
     }

@@ -201,7 +201,7 @@ def test_mixed_precision_and_channels_last_hold(memory_format: torch.memory_form
     assert all(window.view.grad is not None and window.view.grad.dtype == torch.float32 for window in supernet.windows)
 
 
-# --- networks that have no place ------------------------------------------------------------------
+# --- networks outside of the space ----------------------------------------------------------------
 
 
 def changed(layer: dict[str, int] | None = None, **fields: object) -> MBConvNetwork:
@@ -232,7 +232,7 @@ def test_a_network_of_another_space_is_refused(network: MBConvNetwork, complaint
 
 
 def test_a_spec_for_other_classes_is_refused() -> None:
-    with pytest.raises(InputError, match="found 5 classes and 3 channels, expected 3 and 3, as the supernet has"):
+    with pytest.raises(InputError, match="found 5 classes and 3 channels, expected 3 and 3, as in the supernet"):
         SUPERNET.extract(draw(0, classes=5))
 
 

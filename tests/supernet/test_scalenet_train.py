@@ -260,7 +260,7 @@ def test_the_resolution_is_the_stage_s_or_any(tmp_path: Path) -> None:
     assert heights("random") == {24, 32, 40}
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_settings_that_do_not_fit_are_refused(
 
 
 def test_the_smallest_images_are_enough_for_batch_norm(tmp_path: Path) -> None:
-    """At 8 pixels a stride of 8 leaves one value a channel of a single image, at 32 pixels more."""
+    """At 8 pixels, a stride of 8 leaves one value per channel of a single image; at 32 pixels, more."""
     values = TINY.model_dump(mode="json")
     values["scaling"][0]["resolution"] = [8]
     network = ScaleNetSupernet(Space.from_values(values, "small"), 3)
@@ -292,7 +292,7 @@ def test_the_smallest_images_are_enough_for_batch_norm(tmp_path: Path) -> None:
         train_scalenet(network, settings({"batch_size": 1}), DATA, tmp_path, HERE)
 
 
-def test_a_run_is_not_gone_on_with_otherwise(tmp_path: Path) -> None:
+def test_a_run_does_not_resume_with_other_settings(tmp_path: Path) -> None:
     run(tmp_path, settings({"epochs": 1}))
     with pytest.raises(TrainingError, match=r"recipe.lr: found 0.05 in this run, expected 0.1, as now given"):
         run(tmp_path, settings({"epochs": 1, "lr": 0.1}))

@@ -406,7 +406,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(tmp_path: Path, caplog: py
     content = (newest / "training.safetensors").read_bytes()
     (newest / "training.safetensors").write_bytes(content[:-7] + b"damaged")
     run(tmp_path / "run", recipe=WHOLE, resume=True)
-    assert f"{newest / 'training.safetensors'}: is damaged; the checkpoint before it is used" in caplog.text
+    assert f"{newest / 'training.safetensors'}: is damaged; an older checkpoint is used instead" in caplog.text
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
 
 
@@ -464,9 +464,9 @@ def test_any_damage_is_told_and_the_checkpoint_before_used(
     assert found is not None
     assert found.progress.step == 5
     assert f"{path}: is {'missing' if content is None and name != 'training.json' else 'damaged'}" in caplog.text
-    assert "the checkpoint before it is used" in caplog.text
+    assert "an older checkpoint is used instead" in caplog.text
     shutil.rmtree(checkpoints(resumable)[1])
-    with pytest.raises(WeightsError, match="found no whole checkpoint among 1: "):
+    with pytest.raises(WeightsError, match="found no intact checkpoint among 1, expected one: "):
         load_newest(resumable, tiny("classification", 3))
 
 
@@ -564,7 +564,7 @@ def test_a_run_goes_on_with_the_same_classes_alone(tmp_path: Path) -> None:
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))  # as older versions wrote it
     assert go_on(resume=True).metric == "top1"
     (tmp_path / "run" / "log.jsonl").unlink()
-    with pytest.raises(TrainingError, match=r"log\.jsonl: found no evaluation, expected that of the end of the run"):
+    with pytest.raises(TrainingError, match=r"log\.jsonl: found no evaluation, expected the one at the end of the run"):
         go_on(resume=True)
 
 
@@ -715,7 +715,7 @@ def test_only_so_many_checkpoints_are_kept(tmp_path: Path) -> None:
     [
         ({"batch_size": 64}, "shapes: found 40 images of train, expected at least a batch of 64"),
         ({"batch_size": 9, "grad_accum_steps": 2}, "batch_size: found 9, expected a multiple of 2"),
-        ({"batch_size": 9, "mixup": 0.5}, "batch_size: found 9, expected an even share"),
+        ({"batch_size": 9, "mixup": 0.5}, "batch_size: found 9, expected an even number of images"),
         ({"opt": "nonesuch"}, "opt: found 'nonesuch', expected one of timm's optimisers"),
         ({"sched": "nonesuch"}, "sched: found 'nonesuch'"),
         ({"sched": "plateau"}, "sched: found plateau"),
@@ -803,8 +803,8 @@ def test_what_guessing_reaches() -> None:
 
 def test_few_steps_and_chance_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run(tmp_path / "few", recipe=altered(QUICK, epochs=1, lr=1e-9), count=40)
-    assert "few: found 5 steps of training, expected some 100 or more, and 59% of batch norm's" in caplog.text
-    assert "no better than guessing (0.569): more epochs, another lr or a trained network to begin with" in caplog.text
+    assert "few: found 5 steps of training, expected about 100 or more, and 59% of batch norm's" in caplog.text
+    assert "no better than guessing (0.569): more epochs, another lr, pretrained weights" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -812,7 +812,7 @@ def test_few_steps_and_chance_are_told(tmp_path: Path, caplog: pytest.LogCapture
     [
         (("dark", "red", "green"), "", [0, 1, 2]),
         (("green", "dark", "red"), "knows the classes of shapes in another order", [1, 2, 0]),
-        (("dark", "red", "blue"), "knows other classes than shapes has: its last layer begins anew", None),
+        (("dark", "red", "blue"), "knows other classes than shapes has: its last layer starts from scratch", None),
         (("a", "b"), "", [0, 1, 2]),  # of a head that it had before
     ],
 )

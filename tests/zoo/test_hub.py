@@ -28,7 +28,7 @@ from tests.helpers.model_folders import HOSTILE, LABELS, TIMMS, network, put, sa
 from tests.helpers.networks import random_model
 from tests.helpers.shapes import SPECS
 
-# Of the client's own upload, by its HTTP library.
+# From the client's own upload, by its HTTP library.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 NAME = "org/tiny"
@@ -42,7 +42,7 @@ def logged_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Of a tiny classifier."""
+    """The model folder of a tiny classifier."""
     path = tmp_path / "tiny"
     path.mkdir()
     save_model(network(TINY), path)
@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def publish(hub: Hub, folder: Path, repository: str = NAME, **kind: bool) -> str:
-    """Put a folder into a repository as it is, as anybody might."""
+    """Upload a folder to a repository unchanged, as anybody could."""
     return hub.publish(repository, {path.name: path.read_bytes() for path in folder.iterdir()}, **kind)
 
 
@@ -59,7 +59,7 @@ def refused(message: str, repository: str = NAME, **options: Any) -> None:
     with pytest.raises(ZooError, match=message) as caught:
         create_model(f"hf-hub:{repository}", **options)
     assert "\n" not in str(caught.value)
-    with pytest.raises((*TIMMS, OSError, EntryNotFoundError)):  # the client's errors, where timm is the first to ask
+    with pytest.raises((*TIMMS, OSError, EntryNotFoundError)):  # the client's errors, if timm makes the first request
         timm.create_model(f"hf-hub:{repository}", pretrained=True)
 
 
@@ -178,7 +178,7 @@ def test_the_cache_serves_again_and_offline(hub: Hub, folder: Path, monkeypatch:
 
 @pytest.fixture
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client waits longer before each new attempt; not here."""
+    """Let the client retry without waiting."""
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
 
 
@@ -214,10 +214,10 @@ def test_answers_other_than_files(hub: Hub, folder: Path, no_waiting: None, stat
 
 def test_repositories_that_are_not_there_or_not_open(hub: Hub, folder: Path) -> None:
     hub.publish("org/other", {CONFIG: (folder / CONFIG).read_bytes(), "pytorch_model.bin": b""})
-    refused("org/other: cannot fetch spec.json .*: the repository has no such file, and no other is", "org/other")
+    refused("org/other: cannot fetch spec.json .*: the repository has no such file, and no other file is", "org/other")
     refused(r"org/none: cannot fetch config.json .*: found no such repository; if it is private, log in", "org/none")
     publish(hub, folder, "org/gated", gated=True)
-    refused(r"org/gated: cannot fetch config.json .*: access is gated; ask for it on the repository's", "org/gated")
+    refused(r"org/gated: cannot fetch config.json .*: access is gated; request it on the repository's", "org/gated")
     publish(hub, folder, "org/private", private=True)
     refused("org/private: cannot fetch config.json .*: found no such repository", "org/private")
     refused(r"\.\./\.\./etc: cannot fetch config.json .*: Repo id must", "../../etc")
@@ -249,7 +249,7 @@ def test_tokens_open_private_repositories_and_go_nowhere_else(hub: Hub, folder: 
 def test_pickles_are_not_even_fetched(hub: Hub, folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
     publish(hub, folder)
-    refused("org/tiny: cannot fetch model.safetensors .*: the repository has no such file, and no other is")
+    refused("org/tiny: cannot fetch model.safetensors .*: the repository has no such file, and no other file is")
     assert hub.asked("GET /org/tiny/resolve/main/config.json")
     assert hub.asked("pytorch_model") == []
     assert hub.asked("/cdn") == []
@@ -299,7 +299,7 @@ def test_pull_leaves_other_files_alone(hub: Hub, folder: Path, tmp_path: Path) -
     publish(hub, folder)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
-    with pytest.raises(OutputError, match="mine: found thesis.tex in it, expected a new folder, or one with"):
+    with pytest.raises(OutputError, match="mine: found thesis.tex, expected a new folder, or a model folder"):
         pull(NAME, tmp_path / "mine")
     assert hub.requests == []
     newer: Any = create_model(folder)
@@ -355,7 +355,9 @@ def test_only_a_folders_own_files_are_pushed(hub: Hub, folder: Path, logged_in: 
     assert hub.requests == []
     (folder / CARD).unlink()
     (folder / CARD).write_text("---\nlicense: mit\n---\n# My own words\n")
-    with pytest.raises(WeightsError, match=r"README.md: found a card and a licence, expected the card to name it"):
+    with pytest.raises(
+        WeightsError, match=r"README.md: found a model card and a licence, expected the licence in the card"
+    ):
         push(folder, NAME, license="mit")
     push(folder, NAME)
     assert set(hub.files(NAME)) == {".gitattributes", CONFIG, SPEC, WEIGHTS, CARD}
@@ -391,7 +393,7 @@ def test_pushing_without_a_token(hub: Hub, folder: Path) -> None:
 
 
 def trained() -> nn.Module:
-    """A network whose provenance says what a training run leaves in it."""
+    """A network with the provenance that a training run writes."""
     measured = Result(metric="top1", value=0.9125, data="hfds:org/shapes test", origin="measured")
     quoted = Result(metric="top-1 accuracy, %", value=77.1, data="ImageNet-1k", origin="paper")
     training: dict[str, Any] = {
@@ -454,7 +456,7 @@ def test_the_cards_program_runs(hub: Hub, logged_in: None) -> None:
 
 
 def of_a_run(home: str) -> Provenance:
-    """What a run on files of one's own leaves in a provenance."""
+    """The provenance that a run on the user's own files writes."""
     measured = {"top1": 0.585938, "top1_of_these": 1.0, "ece": 0.03125, "loss": 1.23456789}
     return Provenance(
         source=f"found by a search of {home}/spaces/mine.yaml",
@@ -497,7 +499,7 @@ def test_no_paths_of_this_machine_are_published(
         save_model(ours, tmp_path / "run")
     push(ours if source == "a network" else tmp_path / "run", NAME)
     files = hub.files(NAME)
-    escaped = json.dumps(json.dumps(home)[1:-1])[1:-1]  # as JSON within the weights' JSON has it
+    escaped = json.dumps(json.dumps(home)[1:-1])[1:-1]  # as in the JSON inside of the weights' JSON
     for name in (CONFIG, SPEC, WEIGHTS, CARD):
         for written in (home, json.dumps(home)[1:-1], escaped):
             assert f"{written}/".encode() not in files[name], name
@@ -524,12 +526,12 @@ def test_a_card_is_written_for_people(spec: ArchSpec, tmp_path: Path) -> None:
         "| top1\\_of\\_these | 100.0% | imagefolder:my pets val |",
         "| ece | 3.1% | imagefolder:my pets val |",
         "| loss | 1.235 | imagefolder:my pets val |",
-        "The epoch was chosen by these figures, on imagefolder:my pets val: on new data expect somewhat less.",
+        "The best epoch was chosen by these figures, on imagefolder:my pets val: expect somewhat less on new data.",
         f"| crop | {'90' if spec.task == 'classification' else '100'}% |",
         f"| interpolation | {'nearest' if spec.task == 'classification' else 'bilinear'} |",
     ):
         assert row in rows
-    # Training records what matters for its task alone: the card shows all of it.
+    # Training records only what matters for its task; the card shows all of it.
     assert {"| lr | 0.001 |", "| mixup | 0.2 |", "| unknown | 1 |"} <= set(rows)
 
 
@@ -594,7 +596,7 @@ def test_the_command_line(hub: Hub, logged_in: None, run: Run, folder: Path, tmp
     code, out, _ = run("pull", NAME, "--revision", "main", "--output", "again")
     assert code == 0
     assert out.splitlines()[0].startswith("tiny: classification, 3 classes, ")
-    assert out.splitlines()[-1] == "for other commands: local-dir:again"
+    assert out.splitlines()[-1] == "use it in other commands as local-dir:again"
     assert run.json("show", f"hf-hub:{NAME}")["hash"] == TINY.hash
     built = run.json("build", f"hf-hub:{NAME}", "--output", "built")
     assert built["trained"]

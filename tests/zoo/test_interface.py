@@ -1,4 +1,4 @@
-"""How images are prepared and what outputs mean: one object, the same wherever a network is, and timm's dict."""
+"""The interface, which is the same wherever a network is stored, and timm's dict."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ JOINTS = Labels(names=("left", "right", "void"), flip_pairs=((0, 1),), skeleton=
 
 @st.composite
 def interfaces(draw: st.DrawFn, spec: ArchSpec) -> Interface:
-    """What a network of a spec may say."""
+    """A possible interface of a network."""
     dense = spec.task != "classification"
     counts = {3, min(3, spec.input.channels)}
     means, deviations = (
@@ -66,7 +66,7 @@ def test_to_timm_and_of_timm_are_inverse(data: st.DataObject, task: Task, channe
     interface = data.draw(interfaces(spec))
     cfg = interface.to_timm(spec)
     assert Interface.of_timm(cfg, spec) == interface
-    assert Interface.of_timm(json.loads(json.dumps(cfg)), spec) == interface  # as it stands in files
+    assert Interface.of_timm(json.loads(json.dumps(cfg)), spec) == interface  # as in files
     assert Interface.of_timm(cfg, spec).to_timm(spec) == cfg
     also = {"hf_hub_id": "timm/x", "labels": {"names": ["stale"]}, "crop_pct": 7}
     whole = interface.to_timm(spec, also)

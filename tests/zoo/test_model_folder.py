@@ -1,4 +1,4 @@
-"""Model folders: what is written can be read, and what is damaged, hostile or unknown is refused."""
+"""Model folders: written folders can be read; damaged, hostile and unknown ones are refused."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ from tests.helpers.shapes import SPECS
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Of a tiny classifier."""
+    """The model folder of a tiny classifier."""
     path = tmp_path / "tiny"
     path.mkdir()
     save_model(network(SPECS["classification"]), path)
@@ -51,7 +51,7 @@ def test_a_folder_gives_the_network_back(spec: ArchSpec, tmp_path: Path) -> None
         kept = {key: found.pretrained_cfg[key] for key in ("mean", "std", "interpolation", "crop_pct", "input_size")}
         is_classifier = (
             spec.task == "classification"
-        )  # dense networks see all of a picture, bilinear, whatever they say
+        )  # dense networks see the whole picture, resized bilinearly, whatever the dict says
         assert kept == {
             "mean": (0.1, 0.2, 0.3),
             "std": (0.4, 0.5, 0.6),
@@ -68,10 +68,10 @@ def test_timm_builds_it(spec: ArchSpec, tmp_path: Path) -> None:
     theirs: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
     assert same_outputs(ours, theirs)
     assert timm.data.resolve_data_config(model=theirs)["mean"] == (0.1, 0.2, 0.3)
-    assert not same_outputs(ours, timm.create_model(f"local-dir:{tmp_path}"))  # not pretrained, as timm has it
+    assert not same_outputs(ours, timm.create_model(f"local-dir:{tmp_path}"))  # not pretrained: timm's default
     adapted = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=7, in_chans=1)
     assert adapted.eval()(torch.randn(1, 1, 64, 64)).shape[1] == 7
-    # What timm's own scripts ask first. It checks the fields of pretrained_cfg.
+    # The first call of timm's own scripts. It checks the fields of pretrained_cfg.
     told = timm.models.resolve_model_input_args(f"local-dir:{tmp_path}")["pretrained_cfg"]
     assert (told["num_classes"], told["label_names"]) == (3, list(LABELS.names))
 
@@ -117,7 +117,7 @@ def test_a_run_stands_for_its_best_network(folder: Path, tmp_path: Path) -> None
         create_model(tmp_path)
     with pytest.raises(ModelNotFoundError, match="found no such folder"):
         create_model(f"local-dir:{tmp_path}/none")
-    with pytest.raises(ModelNotFoundError, match=r"found the revision v1 for it, expected it for hf-hub:org/name"):
+    with pytest.raises(ModelNotFoundError, match=r"found the revision v1, expected one for hf-hub:org/name only"):
         create_model(run, revision="v1")
 
 
@@ -187,7 +187,7 @@ def test_what_stands_in_a_folder_is_what_is_done(spec: ArchSpec, tmp_path: Path)
     expected = ("bicubic", 0.875) if spec.task == "classification" else ("bilinear", 1.0)
     stated = json.loads((tmp_path / CONFIG).read_text())["pretrained_cfg"]
     assert (stated["interpolation"], stated["crop_pct"]) == expected
-    rewrite(tmp_path, put("pretrained_cfg", "interpolation", value="bicubic"))  # as before it was right
+    rewrite(tmp_path, put("pretrained_cfg", "interpolation", value="bicubic"))  # as older versions wrote it
     assert read_folder(tmp_path).interface.interpolation == expected[0]
     found: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
     assert timm.data.resolve_data_config(model=found)["interpolation"] == expected[0]
@@ -266,11 +266,11 @@ def test_pickles_are_never_read(folder: Path, tmp_path: Path) -> None:
     for name in ("pytorch_model.bin", "model.pth"):
         (folder / name).write_bytes(content)
     (folder / WEIGHTS).unlink()
-    refused(folder, WeightsError, f"{folder}: found no model.safetensors; weights are read from safetensors alone")
+    refused(folder, WeightsError, f"{folder}: found no model.safetensors, expected one: pickled weights are never read")
     (folder / WEIGHTS).write_bytes(content)
     rewrite(folder, put("scalenet_zoo", "weights", "bytes", value=len(content)))
     rewrite(folder, put("scalenet_zoo", "weights", "sha256", value=hashlib.sha256(content).hexdigest()))
-    refused(folder, WeightsError, f"{folder / WEIGHTS}: expected a safetensors file")
+    refused(folder, WeightsError, f"{folder / WEIGHTS}: found what looks like a pickle")
     assert not sign.exists()
 
 

@@ -1,4 +1,4 @@
-"""Which weights are published: tags, defaults, what is quoted; and that each entry computes what timm's model does."""
+"""Published weights: tags, defaults, quoted results; and each entry computes the same as timm's model."""
 
 import csv
 import json
@@ -57,10 +57,10 @@ def test_weights_belong_to_the_entrys_architecture(name: str) -> None:
 def test_tags_are_timms(name: str) -> None:
     weights = published_weights(load_spec(name))
     assert weights is not None
-    assert weights == weights_of(name, weights.results)  # as the script asks timm
+    assert weights == weights_of(name, weights.results)  # as the script reads them from timm
     theirs = timm.get_pretrained_cfg(name)
     assert (theirs.hf_hub_id, tuple(theirs.mean), tuple(theirs.std)) == (weights.repository, weights.mean, weights.std)
-    # What timm reports at the resolution of its own configuration was seen as this says.
+    # Timm measured the result at the resolution of its configuration with this crop.
     (told,) = (each for each in weights.results if each.pixels == theirs.input_size[1])
     assert (told.crop_pct, told.interpolation) == (theirs.crop_pct, theirs.interpolation)
 
@@ -111,7 +111,7 @@ def made_up(tag: str, *results: tuple[int, float]) -> PublishedWeights:
     [
         # The best near the entry's resolution, not the best of all.
         ([made_up("a_in1k", (320, 90.0), (224, 70.0)), made_up("b_in1k", (224, 71.0))], "b_in1k", ("b_in1k", "a_in1k")),
-        # More data is asked for by its tag alone, unless there is nothing else.
+        # Weights with more data need their tag, unless there are no others.
         ([made_up("ns_jft_in1k", (224, 90.0)), made_up("in1k", (224, 70.0))], "in1k", ("in1k", "ns_jft_in1k")),
         ([made_up("in12k_ft_in1k", (224, 8.0)), made_up("in21k", (224, 9.0))], "in21k", ("in21k", "in12k_ft_in1k")),
         ([made_up("only")], "only", ("only",)),
@@ -182,7 +182,7 @@ def test_the_interface_is_that_of_the_tag() -> None:
     assert ra4.mean == ra4.std == (0.5, 0.5, 0.5)
     assert Interface.of(load_spec("efficientnet_b0")) == ra4
     larger = load_spec("efficientnet_b0").replace(height=256, width=256)
-    assert Interface.of(larger).crop_pct == 1.0  # as for the result that is quoted there
+    assert Interface.of(larger).crop_pct == 1.0  # the crop of the result quoted at this resolution
     assert Interface.of(load_spec("tf_efficientnet_lite4")).interpolation == "bilinear"
     cfg: Any = create_model("efficientnet_b0.ra_in1k").pretrained_cfg
     assert (cfg["hf_hub_id"], cfg["crop_pct"], cfg["mean"]) == ("timm/efficientnet_b0.ra_in1k", 0.875, ra.mean)
@@ -267,7 +267,7 @@ def test_entries_compute_what_timms_models_do(hub: Hub, name: str) -> None:
 
 
 def test_padding_and_epsilon_matter_for_the_comparison() -> None:
-    """With what TensorFlow does differently left out, the outputs differ: so the comparison sees it."""
+    """Without TensorFlow's differences the outputs differ, so the comparison detects them."""
     spec = load_spec("tf_efficientnet_lite0")
     reference = randomise(create_model(spec)).eval()
     x = torch.randn(1, 3, 64, 64)

@@ -1,4 +1,4 @@
-"""Files of weights of other libraries: found to be whose they are, loaded whole, computing what theirs does."""
+"""Files of weights from other libraries: detected, loaded completely, with the same outputs as their networks."""
 
 import os
 import pickle
@@ -60,7 +60,7 @@ def saved(state: Any, folder: Path) -> Path:
 
 
 def theirs_of(ours: nn.Module, whose: str) -> dict[str, Tensor]:
-    """A network's tensors under the names of a naming."""
+    """A network's tensors by the names of a naming."""
     spec: Any = ours.spec
     naming = by_whose(whose)
     names = {key: naming.their_name(key, spec) for key in ours.state_dict()}
@@ -88,7 +88,7 @@ def lukemelas(size: int) -> nn.Module:
 
     model: Any = EfficientNet.from_name(f"efficientnet-b{size}", image_size=(64, 96))
     for part in (model, *model._blocks):
-        part._swish = nn.SiLU()  # theirs multiplies by the sigmoid, which rounds otherwise
+        part._swish = nn.SiLU()  # theirs multiplies by the sigmoid, which rounds differently
     return model  # type: ignore[no-any-return]
 
 
@@ -119,11 +119,11 @@ def test_their_networks_come_whole(name: str, tmp_path: Path, caplog: pytest.Log
 def test_what_another_padding_changes_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     create_model("efficientnet_b0", weights=saved(lukemelas(0).state_dict(), tmp_path))
     assert caplog.messages[-1].endswith(
-        "weights.pth has weights of efficientnet_pytorch, whose networks have padding same and norm_eps 0.001, where"
+        "weights.pth has weights of efficientnet_pytorch, whose networks have padding same and norm_eps 0.001, while"
         " efficientnet_b0 has symmetric and 1e-05: outputs differ"
     )
     create_model("tf_efficientnet_b0", weights=saved(torchvision.models.efficientnet_b0().state_dict(), tmp_path))
-    assert "torchvision's EfficientNet, whose networks have padding symmetric, where" in caplog.messages[-1]
+    assert "torchvision's EfficientNet, whose networks have padding symmetric, while" in caplog.messages[-1]
 
 
 HRNETS: dict[str, Callable[[], nn.Module]] = {
@@ -154,7 +154,7 @@ def test_hrnets_for_segmentation_fuse_otherwise_and_this_is_said(
     x = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         assert not torch.allclose(ours(x), theirs(x), rtol=1e-2)
-    assert "enlarges branches bilinearly when it fuses them, where ours repeats pixels: outputs differ" in caplog.text
+    assert "upsamples branches bilinearly when it fuses them, while ours repeats pixels: outputs differ" in caplog.text
 
 
 def test_a_trainer_with_its_loss_inside(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_wrappers_are_taken_off(wrap: Callable[[nn.Module], Any], old: bool, tmp
 
 
 class Renamed(nn.Module):
-    """A module with the tensors of a network under timm's names."""
+    """A module with the tensors of a network by timm's names."""
 
     def __init__(self, ours: nn.Module) -> None:
         super().__init__()
@@ -257,7 +257,7 @@ def test_of_an_average_and_the_weights_the_average_is_taken(
     path = saved({"state_dict": trained.state_dict(), "model": trained.state_dict(), container: kept}, tmp_path)
     found: Any = create_model(SPEC, weights=path)
     assert torch.equal(found.stem.conv.weight, average.get_parameter("stem.conv.weight"))
-    assert caplog.messages == [f"tiny: of {path} the moving average is taken, {container}"]
+    assert caplog.messages == [f"tiny: {path}: the moving average of the weights is used ({container})"]
     path = saved({"state_dict": trained.state_dict(), container: None}, tmp_path)
     found = create_model(SPEC, weights=path)
     assert torch.equal(found.stem.conv.weight, trained.get_parameter("stem.conv.weight"))
@@ -302,7 +302,7 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         WeightsError, match=r"names scalenet_zoo.networks.mbconv.MBConvNet, .* save its state dict alone$"
     ):
         create_model(SPEC, weights="x.pth")
-    Path("x.pth").write_bytes(pickle.dumps(Code()))  # not torch.save's: its reader stops before it reads a name
+    Path("x.pth").write_bytes(pickle.dumps(Code()))  # not from torch.save: its reader stops before it reads a name
     with pytest.raises(WeightsError, match=r"^x.pth: found a pickle of more than tensors .*could run code, exp"):
         create_model(SPEC, weights="x.pth")
     assert not Path("was-run").exists()
@@ -328,7 +328,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: without("bn2.bias") | {"bn2.bias": torch.zeros(1280, dtype=torch.int64)},
         r"bn2.bias \(our head.norm.bias\): found integers, expected floating-point numbers",
     ),
-    "no numbers": (lambda: without("bn2.bias") | {"bn2.bias": torch.full((1280,), float("nan"))}, "1,280 values that"),
+    "no numbers": (
+        lambda: without("bn2.bias") | {"bn2.bias": torch.full((1280,), float("nan"))},
+        "1,280 infinite or NaN values",
+    ),
     "a tensor more": (
         lambda: timm.create_model("tinynet_e").state_dict() | {"more": torch.zeros(2)},
         r"more: found \(2,\), expected no such tensor for tinynet_e in weights of timm's",
@@ -336,13 +339,13 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "another network": (lambda: timm.create_model("tinynet_d").state_dict(), "in weights of timm's"),
     "another task": (
         lambda: official_hrnet.pose(4, 5).state_dict(),
-        "found weights of the official HRNet for pose, expected some for classification, as tinynet_e is$",
+        "found weights of the official HRNet for pose, expected weights for classification, as tinynet_e needs$",
     ),
     "a task of ours": (
         lambda: random_model(narrow("hrnet_w18")).state_dict(),
-        "found weights of ours for segmentation, expected some for classification",
+        "found weights of ours for segmentation, expected weights for classification",
     ),
-    "no tensors": (lambda: {"epoch": 3, "state_dict": {}}, "found no tensors, expected a state dict, as it is or"),
+    "no tensors": (lambda: {"epoch": 3, "state_dict": {}}, "found no tensors, expected a state dict, by itself or"),
     "a list": (lambda: [torch.zeros(1)], "found no tensors"),
     "sparse": (lambda: {"a": torch.eye(2).to_sparse()}, "a: found .*, expected a dense tensor with values"),
     "without values": (lambda: {"a": torch.zeros(2, device="meta")}, "a: found .*, expected a dense tensor"),
@@ -363,7 +366,7 @@ def test_dense_tasks_are_told_apart(tmp_path: Path) -> None:
     pose = saved(official_hrnet.pose(4, 5).state_dict(), tmp_path)
     for name, kind in (("hrnet_w18", "segmentation"), ("higherhrnet_w32", "bottom_up")):
         with pytest.raises(
-            WeightsError, match=f"found weights of the official HRNet for pose, expected some for {kind}"
+            WeightsError, match=f"found weights of the official HRNet for pose, expected weights for {kind}"
         ):
             create_model(narrow(name), weights=pose)
 
@@ -380,7 +383,7 @@ def test_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             create_model(SPEC, weights=file)
     create_model(SPEC, weights=files[2])
     opened = open_weights_file(files[2])
-    if sys.platform == "linux":  # its tensors stay in the file
+    if sys.platform == "linux":  # its tensors stay on disk
         assert str(opened.path) in Path("/proc/self/maps").read_text()
 
 
@@ -388,7 +391,7 @@ def test_archives_that_unpack_to_more(tmp_path: Path) -> None:
     path = saved(random_model(SPEC).state_dict(), tmp_path)
     other = tmp_path / "other.pth"
     for compression, extra, message in (
-        (zipfile.ZIP_DEFLATED, b"", r"found \S+ compressed, expected files as they are"),
+        (zipfile.ZIP_DEFLATED, b"", r"found \S+ compressed, expected uncompressed files"),
         (
             zipfile.ZIP_STORED,
             b"\0" * WEIGHTS_HEADER_BYTES,
@@ -420,7 +423,7 @@ def test_model_folders_hold_no_pickles(tmp_path: Path) -> None:
     torch.save(model.state_dict(), weights)
     with pytest.raises((WeightsError, SpecError), match=r"found [\d,]+ bytes, expected"):
         create_model(f"local-dir:{tmp_path}")
-    with pytest.raises(WeightsError, match="expected a safetensors file: looks like a pickle, which is never read"):
+    with pytest.raises(WeightsError, match="found what looks like a pickle, expected a safetensors file"):
         Weights.open(weights, SPEC, SPEC, safetensors=True)
 
 
@@ -428,7 +431,7 @@ def test_the_hub_gives_no_pickles(hub: Hub, tmp_path: Path) -> None:
     theirs = publish(hub, "tinynet_e")
     (repository,) = hub.repositories
     hub.publish(repository, {"model.safetensors": saved(theirs.state_dict(), tmp_path).read_bytes()})
-    with pytest.raises(WeightsError, match="expected a safetensors file: looks like a pickle, which is never read"):
+    with pytest.raises(WeightsError, match="found what looks like a pickle, expected a safetensors file"):
         create_model("tinynet_e", pretrained=True)
 
 
@@ -439,7 +442,7 @@ def test_commands_take_such_files(run: Run) -> None:
     torch.save({"state_dict_ema": Renamed(ours).state_dict()}, "x.pth")
     code, out, err = run("predict", "x.png", "--model", "tiny.json", "--weights", "x.pth")
     assert code == 0, err
-    assert err == "tiny: of x.pth the moving average is taken, state_dict_ema\n"
+    assert err == "tiny: x.pth: the moving average of the weights is used (state_dict_ema)\n"
     save_weights(ours, "x.safetensors")
     assert run("predict", "x.png", "--model", "tiny.json", "--weights", "x.safetensors") == (0, out, "")
     torch.save({"state_dict": {"a": Code()}}, "x.pth")

@@ -118,7 +118,7 @@ def test_hrnet_is_depth_four_with_fusion_after_the_fourth_step(name: str) -> Non
     for i, module in enumerate(network.modules):
         assert set(module.depth) == {4}
         for to, steps in enumerate(module.fusion):
-            needed = not (network.task == "pose" and i == 7 and to > 0)  # pose reads the first branch alone
+            needed = not (network.task == "pose" and i == 7 and to > 0)  # pose reads the first branch only
             for step, row in enumerate(steps):
                 complete = step == 3 and needed
                 assert row == tuple(int(step < 4 and (complete or origin == to)) for origin in range(len(steps[0])))
@@ -138,7 +138,7 @@ def test_budgets_of_dense_tasks_hold_for_the_size_of_the_image() -> None:
     assert (spec.name, spec.input.height, spec.input.width) == ("scalenas_s1", 256, 512)
     assert 17e9 < spec.cost.macs < 20e9
     assert spec_for(flops="3G", task="pose", img_size=128).name == "scalenas_p2"
-    with pytest.raises(BudgetError, match=r"macs: found 20G, expected 147.5G to .* at the images they are for; --size"):
+    with pytest.raises(BudgetError, match=r"macs: found 20G, expected 147.5G to .* at their own image sizes; --size"):
         spec_for(flops="20G", task="segmentation")
     with pytest.raises(
         BudgetError, match=r"macs: found 1G, expected 2.304G to \S+ for the zoo's segmentation networks$"
@@ -146,7 +146,9 @@ def test_budgets_of_dense_tasks_hold_for_the_size_of_the_image() -> None:
         spec_for(flops="1G", task="segmentation", img_size=(128, 256))
     with pytest.raises(SpecError, match="height: found 0, expected greater than"):
         spec_for(flops="20G", task="segmentation", img_size=0)
-    with pytest.raises(BudgetError, match="img_size: found 64, expected none: the budget decides on a classifier's"):
+    with pytest.raises(
+        BudgetError, match="img_size: found 64, expected none: the budget sets a classifier's image size"
+    ):
         spec_for(flops="600M", img_size=64)
 
 
@@ -181,6 +183,33 @@ def test_weights_round_trip_with_their_spec(tmp_path: Path) -> None:
     assert len(contents) == 1
 
 
+def test_weights_say_how_images_are_prepared(tmp_path: Path) -> None:
+    model: Any = create_model("scalenet_s0", num_classes=3)
+    stated = {
+        "mean": (0.5, 0.4, 0.3),
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "labels": {"names": ["a", "b", "c"]},
+    }
+    model.pretrained_cfg |= stated
+    path = tmp_path / "weights.safetensors"
+    save_weights(model, path)
+    again: Any = create_model("scalenet_s0", num_classes=3, weights=path)
+    assert all(again.pretrained_cfg[name] == stated[name] for name in ("mean", "crop_pct", "interpolation"))
+    assert again.pretrained_cfg["labels"]["names"] == ["a", "b", "c"]
+    other: Any = create_model("scalenet_s0", num_classes=5, weights=path)  # only the classifier is new
+    assert other.pretrained_cfg["mean"] == (0.5, 0.4, 0.3)
+    assert "labels" not in other.pretrained_cfg
+    tensors, metadata = read_weights(path)
+    del metadata["scalenet_zoo.interface"]  # as 0.1 wrote it
+    save_file(tensors, path, metadata)
+    old: Any = create_model("scalenet_s0", num_classes=3, weights=path)
+    assert old.pretrained_cfg["crop_pct"] == 0.875
+    save_file(tensors, path, {**metadata, "scalenet_zoo.interface": '{"crop_pct": 2}'})
+    with pytest.raises(WeightsError, match=r"weights.safetensors: scalenet_zoo.interface: crop_pct: found 2, expected"):
+        create_model("scalenet_s0", num_classes=3, weights=path)
+
+
 def test_weights_can_be_read_by_others(tmp_path: Path) -> None:
     mask = os.umask(0o022)
     try:
@@ -192,7 +221,7 @@ def test_weights_can_be_read_by_others(tmp_path: Path) -> None:
 
 def test_weights_of_a_part_are_not_saved_as_the_whole(tmp_path: Path) -> None:
     part = create_model("scalenet_s0", features_only=True)
-    with pytest.raises(TypeError, match="found FeatureGetterNet, expected a whole network of create_model"):
+    with pytest.raises(TypeError, match="found FeatureGetterNet, expected a whole network from create_model"):
         save_weights(part, tmp_path / "weights.safetensors")
 
 
@@ -249,7 +278,7 @@ def test_timm_create_model_makes_our_networks() -> None:
 
 
 def test_names_are_registered_whichever_is_imported_first() -> None:
-    """Each order in a process of its own, all children of one that has imported torch, which takes the most time."""
+    """Each order runs in a process of its own, forked after the slow import of torch."""
     program = """
 import os, torch
 for imports in (
@@ -311,7 +340,7 @@ def test_a_family_of_ones_own_has_latency_models_of_its_own(tmp_path: Path) -> N
 
 
 def part_compiled(model: Any) -> nn.Module:
-    """A network of which a part is compiled, as regional compilation has it."""
+    """A network with one compiled part, as in regional compilation."""
     part = "stages" if hasattr(model, "stages") else "stage4"
     setattr(model, part, torch.compile(getattr(model, part)))
     return model  # type: ignore[no-any-return]
@@ -337,7 +366,7 @@ def test_wrapped_networks_are_taken_as_the_network(wrap: Any, task: Task, tmp_pa
     assert prepare_inference(wrapped).interface == Interface.of_network(ours)
     assert read_weights(tmp_path / "saved.safetensors")[0].keys() == state.keys()
     save_weights(ours, tmp_path / "state.safetensors", wrapped.state_dict())
-    save_file(wrapped.state_dict(), tmp_path / "theirs.safetensors")  # as others would write it
+    save_file(wrapped.state_dict(), tmp_path / "theirs.safetensors")  # as another tool would write it
     (tmp_path / "folder").mkdir()
     save_model(wrapped, tmp_path / "folder")
     files = [tmp_path / f"{name}.safetensors" for name in ("saved", "state", "theirs")]
@@ -360,7 +389,7 @@ def test_wrappers_of_ones_own_are_not_the_network(tmp_path: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return 2 * self.module(x)  # type: ignore[no-any-return]
 
-    with pytest.raises(TypeError, match="found Doubled, expected a whole network of create_model"):
+    with pytest.raises(TypeError, match="found Doubled, expected a whole network from create_model"):
         save_weights(Doubled(create_model(SPECS["classification"])), tmp_path / "w.safetensors")
 
 
@@ -371,13 +400,11 @@ def test_networks_that_were_changed_are_not_saved(tmp_path: Path) -> None:
         WeightsError, match=r"w.safetensors: classifier.weight: found no such tensor, expected \(3, 32\)"
     ):
         save_weights(model, tmp_path / "w.safetensors")
-    for value in (torch.qint8, torch.zeros(3, device="meta")):  # of a quantised network, and of one without memory
+    for value in (torch.qint8, torch.zeros(3, device="meta")):  # from a quantised and from a meta network
         with pytest.raises(WeightsError, match=r"w.safetensors: classifier.bias: found .*, expected a tensor with val"):
             save_weights(model, tmp_path / "w.safetensors", {"classifier.bias": value})  # type: ignore[dict-item]
     twice = {"module.stem.conv.weight": torch.zeros(1), "stem.conv.weight": torch.zeros(1)}
-    with pytest.raises(
-        WeightsError, match=r"weights: found stem.conv.weight twice, with names of a wrapper and without"
-    ):
+    with pytest.raises(WeightsError, match=r"weights: found stem.conv.weight twice, with and without a wrapper's name"):
         save_weights(model, tmp_path / "w.safetensors", twice)
     assert list(tmp_path.iterdir()) == []
 
@@ -435,8 +462,8 @@ BAD_TENSORS: dict[str, tuple[str, Any, str]] = {
         torch.tensor(1.5),
         "found floating-point numbers, expected integers",
     ),
-    "no number": ("stem.norm.bias", torch.full((8,), float("nan")), "found 8 values that are infinite or no number"),
-    "too large": ("stem.norm.bias", torch.full((8,), 1e300, dtype=torch.float64), "found 8 values that are infinite"),
+    "no number": ("stem.norm.bias", torch.full((8,), float("nan")), "found 8 infinite or NaN values"),
+    "too large": ("stem.norm.bias", torch.full((8,), 1e300, dtype=torch.float64), "found 8 infinite or NaN values"),
     "another shape": ("stem.norm.bias", torch.zeros(9), r"found \(9,\), expected \(8,\) for tiny"),
     "another rank": ("classifier.bias", torch.zeros(3, 1), r"found \(3, 1\), expected \(3,\) for tiny"),
     "no channels": ("stem.conv.weight", torch.zeros(8, 0, 3, 3), r"found \(8, 0, 3, 3\), expected \(8, 3, 3, 3\)"),
@@ -483,7 +510,7 @@ def test_weights_are_looked_at_before_the_network_is_built(tmp_path: Path, monke
     monkeypatch.setattr("scalenet_zoo.core.memory.available_memory", lambda: 2_500_000_000)
     with pytest.raises(
         BackendError,
-        match=r"wide: a network of \S+ parameters: found that it takes 6.\d GB of memory, expected at most 2.5 GB",
+        match=r"wide: a network of \S+ parameters: found that it takes 6.\d GB of memory, expected at most the 2.5 GB",
     ):
         create_model(spec)
     assert timm.create_model("scalenet_s0")  # this fits
@@ -508,7 +535,7 @@ def test_layers_are_bounded() -> None:
 
 
 def write(path: Path, kind: str) -> None:
-    """A file of a kind that is no spec."""
+    """A file that is not a spec."""
     match kind:
         case "safetensors":
             save_file({"a": torch.zeros(1)}, path)

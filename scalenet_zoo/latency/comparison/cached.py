@@ -1,7 +1,7 @@
-"""Files of networks for a table, made as needed and kept in the user's cache.
+"""Exported files for a table, made as needed and kept in the user's cache.
 
-A file is found again by a digest of all that it depends on: the network with its weights, how it is exported, the
-images that int8's ranges are from, the versions of what wrote it, the GPU that an engine is for.
+A file's folder is named by a digest of all that the file depends on: the network with its weights, the options of the
+export, the calibration images, the versions of the packages that write it, and the GPU that an engine is for.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FORMATS: Mapping[str, ExportFormat] = {
     "tensorrt": "tensorrt",
     "tensorrt-rtx": "tensorrt-rtx",
 }
-"""What back ends run; those of torch run the network itself."""
+"""The format that each back end runs; those of torch run the network itself."""
 TARGET_OF: Mapping[str, TargetBackend] = {
     "ort-cpu": "ort-cpu",
     "ort-cuda": "ort-cpu",
@@ -41,7 +41,7 @@ TARGET_OF: Mapping[str, TargetBackend] = {
     "tensorrt": "tensorrt",
     "tensorrt-rtx": "tensorrt-rtx",
 }
-"""What int8 is quantised for, where a back end is to run it."""
+"""The target for which int8 is quantised, for each back end."""
 _SUFFIXES: Mapping[ExportFormat, str] = {
     "onnx": ".onnx",
     "openvino": ".xml",
@@ -55,10 +55,10 @@ class CachedExports:
     """The files of one network.
 
     Attributes:
-        network: in evaluation.
-        digest: of its spec, its weights and how images are prepared for it.
-        batch: images of one inference.
-        rebuild: make each file anew, once.
+        network: the network, in evaluation mode.
+        digest: the SHA-256 of its spec, its weights and its preprocessing.
+        batch: images per inference.
+        rebuild: make each file once even if the cache has it.
     """
 
     network: nn.Module
@@ -69,11 +69,15 @@ class CachedExports:
 
     @classmethod
     def of(cls, network: nn.Module, batch: int, rebuild: bool = False) -> CachedExports:
-        """Look at a network's weights."""
+        """Make the exports of a network; this computes its digest."""
         return cls(network, network_digest(network), batch, rebuild)
 
     def folder(self) -> Path:
-        """A model folder of the network, as torch loads it; the weights are `WEIGHTS` in it."""
+        """Make the network's model folder, for torch; its weights are in the file `WEIGHTS`.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
 
         def write(folder: Path) -> None:
             save_model(self.network, folder)
@@ -81,15 +85,15 @@ class CachedExports:
         return self._kept({"format": "folder"}, write)
 
     def file(self, backend: str, precision: Precision, calibration: CalibrationImages | None = None) -> Path:
-        """A file that a back end runs, for batches of one size.
+        """Make the file that a back end runs, for one batch size.
 
         Args:
-            backend: other than torch's.
-            precision: of the file.
-            calibration: images that int8's ranges are from.
+            backend: the back end, other than torch's.
+            precision: the precision of the file.
+            calibration: the images from which int8's ranges are found.
 
         Raises:
-            ZooError: the network cannot be exported so.
+            ZooError: the network cannot be exported with these options.
         """
         to = FORMATS[backend]
         int8 = precision == "int8"
@@ -105,7 +109,7 @@ class CachedExports:
                 batch=self.batch,
                 calibration=calibration.folder if calibration and int8 else None,
                 calibration_images=MOST_IMAGES,
-                min_agreement=0.0 if int8 else None,  # it is a figure of the table
+                min_agreement=0.0 if int8 else None,  # the table reports the agreement instead
             )
 
         described = {
@@ -118,7 +122,7 @@ class CachedExports:
         return self._kept(described, write) / name
 
     def _kept(self, described: Mapping[str, object], write: Callable[[Path], None]) -> Path:
-        """The folder with what is described so; it is written if there is none."""
+        """Find the cached folder with this description, and write it if necessary."""
         whole = {**described, "network": self.digest, "batch": self.batch, "versions": versions()}
         digest = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
         entry = cache_folder() / "exports" / digest[:32]
@@ -128,7 +132,7 @@ class CachedExports:
         except OSError as error:
             hint = "XDG_CACHE_HOME=FOLDER puts it elsewhere"
             raise OutputError(f"{lock}: cannot be written: {error.strerror}; {hint}") from error
-        with locked(lock):  # against another process that makes the same file: the second one finds it
+        with locked(lock):  # if another process makes the same file, wait for it
             if not files.is_dir() or (self.rebuild and digest not in self._made):
                 with replacing_folder(files) as folder:
                     write(folder)
@@ -137,7 +141,7 @@ class CachedExports:
 
 
 def network_digest(network: nn.Module) -> str:
-    """The sha256 of all that an exported file depends on: spec, weights, preparation of images, labels."""
+    """Compute the SHA-256 of all that an exported file depends on: spec, weights, preprocessing and labels."""
     spec, interface = spec_of(network), Interface.of_network(network)
     digest = hashlib.sha256(f"{spec.model_dump_json()}{interface.model_dump_json()}".encode())
     for name, tensor in unwrapped(network).state_dict().items():
@@ -147,7 +151,7 @@ def network_digest(network: nn.Module) -> str:
 
 
 def file_bytes(path: Path) -> int:
-    """The size of an exported file with what lies beside it and belongs to it (weights, not records); or of weights."""
+    """Add up the bytes of an exported file and of weights beside it; for a model folder, count only the weights."""
     if path.is_dir():
         return (path / WEIGHTS).stat().st_size
     beside = (path.with_suffix(".bin"), path.with_name(f"{path.name}.data"))

@@ -1,4 +1,4 @@
-"""Images that int8's ranges are taken from: a folder of the user's, or some of the training split, never the judged."""
+"""Images from which int8's ranges are found: the user's folder or the training split, never the judged images."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from scalenet_zoo.data.image_files import find_images
 from scalenet_zoo.data.sources import open_data
 
 MOST_IMAGES = 128
-"""At most so many."""
+"""The most calibration images."""
 BROKEN = 8
-"""Images of a training split that may be unreadable."""
+"""The most unreadable images of a training split that are skipped."""
 
 
 @dataclass(frozen=True)
 class CalibrationImages:
-    """A folder of images.
+    """A folder of calibration images.
 
     Attributes:
         folder: the folder.
-        digest: of the images: other ones make another file.
+        digest: the SHA-256 of the images, since other images make another int8 file.
     """
 
     folder: Path
@@ -36,21 +36,21 @@ class CalibrationImages:
 
     @classmethod
     def of_folder(cls, folder: Path, judged: Examples | Stream) -> CalibrationImages:
-        """Images of the user's.
+        """Take the images of a user's folder.
 
         Args:
-            folder: with images, and with folders of them.
+            folder: the folder; its subfolders may have images, too.
             judged: the data that networks are judged on.
 
         Raises:
-            InputError: there is no folder, no image in it, or one of the data's.
+            InputError: there is no such folder, it has no images, or it has an image that networks are judged on.
         """
         images, _ = find_images(folder, MOST_IMAGES)
         names = _names(judged)
         if shared := [path for path in images if _absolute(str(path)) in names]:
             raise InputError(
                 f"{folder}: found {shared[0].name}, which is in the split {judged.split} of {judged.source}, expected"
-                " images to calibrate with that are not judged"
+                " only images outside that split"
             )
         digest = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in images))
         return cls(folder, digest.hexdigest())
@@ -59,16 +59,16 @@ class CalibrationImages:
     def of_training(
         cls, data: str | Examples | Stream, spec: ArchSpec, judged: Examples | Stream, folder: Path
     ) -> CalibrationImages:
-        """Images of the training split, spread evenly over it: of persons, the crops that a network sees.
+        """Take images of the training split, spread evenly; for people, take the crops that a network sees.
 
         Args:
-            data: as the user names it.
-            spec: of the network.
-            judged: what networks are judged on.
-            folder: where to write them, empty.
+            data: the data as the user named it, or open examples.
+            spec: the spec of the network.
+            judged: the data that networks are judged on.
+            folder: an empty folder, in which the images are written.
 
         Raises:
-            InputError: there are no such images.
+            InputError: there are no such images, or too many of them are unreadable.
         """
         training = _training_split(data, spec, judged)
         names, size = _names(judged), (spec.input.height, spec.input.width)
@@ -94,10 +94,10 @@ class CalibrationImages:
 
 
 def _training_split(data: str | Examples | Stream, spec: ArchSpec, judged: Examples | Stream) -> Examples:
-    """The training split of what is judged by another one.
+    """Open the training split of the judged data.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or networks are judged on it.
     """
     if isinstance(data, str) and judged.split not in TRAINING:
         with suppress(InputError):
@@ -109,17 +109,16 @@ def _training_split(data: str | Examples | Stream, spec: ArchSpec, judged: Examp
 
 def _lacking(judged: Examples | Stream) -> str:
     return (
-        f"int8: found no training split beside {judged.split} of {judged.source} to calibrate with, expected a folder"
-        " of images as `calibration`"
+        f"`calibration`: found no training split besides {judged.split} of {judged.source}, expected a folder of images"
     )
 
 
 def _names(examples: Examples | Stream) -> set[str]:
-    """The files of examples, as far as they are files."""
+    """List the absolute paths of the examples; a stream has none."""
     if isinstance(examples, Stream):
         return set()
     return {_absolute(examples.name(i)) for i in range(len(examples))}
 
 
 def _absolute(name: str) -> str:
-    return os.path.abspath(name)  # noqa: PTH100 - of a million files, a Path takes half a minute
+    return os.path.abspath(name)  # noqa: PTH100 - for a million files, Path takes half a minute

@@ -1,4 +1,4 @@
-"""Figures of a table as people read them: the same on the terminal and on the page."""
+"""The columns and cells of a table as text, for the terminal and the page alike."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scalenet_zoo.core.quantities import format_count
 from scalenet_zoo.latency.comparison.table import METRIC_NAMES, ComparedNetwork, ComparisonTable
 
 NOTHING = "-"
-"""Stands for what is not known, or does not apply."""
+"""The text of a value that is unknown or does not apply."""
 MEBIBYTE = 2**20
 
 
@@ -18,11 +18,11 @@ class Column:
     """A column.
 
     Attributes:
-        name: its header.
-        about: what it is, in a sentence.
-        text: a row's cell.
-        value: what rows are sorted by; None: there is nothing, and the row comes last.
-        is_figure: whether it is right-aligned.
+        name: the header of the column.
+        about: a sentence that explains the column.
+        text: formats a row's cell.
+        value: returns the value that rows are sorted by; None: the row has none, and comes last.
+        is_figure: whether the column is right-aligned.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Column:
         value: Callable[[ComparedNetwork], float | None],
         write: Callable[[float], str],
     ) -> Column:
-        """A column of figures."""
+        """Make a column of figures; `write` formats a value."""
 
         def text(row: ComparedNetwork) -> str:
             figure_text = value(row)
@@ -49,7 +49,7 @@ class Column:
 
 
 def best_rows(rows: Sequence[ComparedNetwork]) -> list[ComparedNetwork]:
-    """The rows to choose from: no other of their task is as accurate and as fast, and better in one of them."""
+    """Select the Pareto front: rows for which no other of their task is as accurate and as fast, and better in one."""
     known = [
         (row.task, row.latency.median, -row.accuracy, row) for row in rows if row.latency and row.accuracy is not None
     ]
@@ -63,25 +63,31 @@ def best_rows(rows: Sequence[ComparedNetwork]) -> list[ComparedNetwork]:
 
 
 def columns(table: ComparisonTable) -> list[Column]:
-    """The columns of a table; accuracy is named after the tasks' figures."""
+    """Make the columns of a table; the accuracy's name depends on the tasks."""
     best = best_rows(table.rows)
     metrics = " or ".join(dict.fromkeys(METRIC_NAMES[row.task] for row in table.rows))
     return [
         Column("model", "The network, or the exported file.", lambda row: row.model, lambda row: row.model, False),
-        Column("precision", "Of weights and activations.", lambda row: row.precision, lambda row: row.precision, False),
+        Column(
+            "precision",
+            "Precision of weights and activations.",
+            lambda row: row.precision,
+            lambda row: row.precision,
+            False,
+        ),
         Column("on", "The back end.", lambda row: row.backend, lambda row: row.backend, False),
         Column(
             "best",
-            "Rows to choose from: no other one is as accurate and as fast, and better in one of them.",
+            "The Pareto front: no other row of the task is as accurate and as fast, and better in one of the two.",
             lambda row: "*" if row in best else "",
             lambda row: "*" if row in best else None,
             False,
         ),
-        Column.of("MACs", "Multiply-adds of one image.", lambda row: row.macs, format_count),
+        Column.of("MACs", "Multiply-adds for one image.", lambda row: row.macs, format_count),
         Column(metrics, "Accuracy, and its standard error.", _accuracy, lambda row: row.accuracy),
         Column.of(
             "agreement",
-            "Decisions that are those of the same network in fp32.",
+            "The share of decisions that are equal to those of the same network in fp32.",
             lambda row: row.agreement,
             lambda share: f"{share:.1%}",
         ),
@@ -93,27 +99,27 @@ def columns(table: ComparisonTable) -> list[Column]:
         ),
         Column(
             "spread",
-            "How far the medians of the visits lie apart.",
+            "The range of the visits' medians, as a share of the median.",
             lambda row: spread(row.latency.median, *row.latency.spread) if row.latency else NOTHING,
             lambda row: (row.latency.spread[1] - row.latency.spread[0]) / row.latency.median if row.latency else None,
         ),
         Column.of(
             "ratio",
-            "Latency by that of the first row, of visits made at nearly the same time.",
+            "Latency divided by that of the first row, from visits made at nearly the same time.",
             lambda row: row.ratio.median if row.ratio else None,
             lambda ratio: f"{ratio:.3f}",
         ),
         Column(
             "ratio's range",
-            "Of all pairs of visits.",
+            "The range of the ratio over all pairs of visits.",
             lambda row: f"{row.ratio.low:.3f} to {row.ratio.high:.3f}" if row.ratio else NOTHING,
             lambda row: row.ratio.high if row.ratio else None,
         ),
-        Column.of("file MiB", "Size of the file; with torch of the weights in fp32.", lambda row: row.file_bytes, mebi),
+        Column.of("file MiB", "Size of the file; for torch, of the weights in fp32.", lambda row: row.file_bytes, mebi),
         Column.of(
             "memory MiB",
-            "Resident memory of a fresh process at its largest, less what was resident before it opened the file (of a"
-            " GPU, its memory).",
+            "The largest resident memory of a fresh process, less its resident memory before it opened the file; on a"
+            " GPU, the GPU memory.",
             lambda row: row.memory_bytes,
             mebi,
         ),
@@ -121,7 +127,7 @@ def columns(table: ComparisonTable) -> list[Column]:
 
 
 def headline(table: ComparisonTable) -> list[str]:
-    """Where a table was made, and how: lines of text."""
+    """Describe in lines of text how and where a table was made."""
     here, settings = table.machine, table.settings
     gpu = f"; {here['gpu']}, driver {here['driver']}" if here["gpu"] else ""
     counts = sorted({(row.images, row.noun) for row in table.rows if row.images})
@@ -139,22 +145,22 @@ def headline(table: ComparisonTable) -> list[str]:
 
 
 def failures(rows: Sequence[ComparedNetwork]) -> list[tuple[str, str]]:
-    """Rows of which there is not all, and why."""
+    """List the names of incomplete rows, with the reasons."""
     return [(f"{row.model} {row.precision} on {row.backend}", row.error) for row in rows if row.error]
 
 
 def figure_text(value: float) -> str:
-    """Four digits, and no fewer than there are before the point."""
+    """Format a number with four digits, or more if its whole part has more."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def mebi(count: float) -> str:
-    """Bytes in MiB."""
+    """Format bytes in MiB."""
     return f"{count / MEBIBYTE:,.1f}"
 
 
 def spread(middle: float, low: float, high: float) -> str:
-    """How far figures lie apart, as a share of one in the middle."""
+    """Format a range as a percentage of the value in its middle."""
     return f"{100 * (high - low) / middle:.1f}%"
 
 

@@ -1,4 +1,4 @@
-"""`compare`: networks in several precisions on several back ends, on one data set."""
+"""`compare`, the comparison of networks in several precisions on several back ends, on one data set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.data.examples import Examples
 
 _TALKATIVE = ("scalenet_zoo.inference.evaluate", "scalenet_zoo.models.evaluation")
-"""Loggers that say of each row what is true of the data."""
+"""Loggers that repeat the same warnings about the data for each row."""
 _log = logging.getLogger(__name__)
 
 
@@ -62,42 +62,45 @@ def compare(
     """Compare networks, precisions and back ends: accuracy, agreement with fp32, latency, size of the file, memory.
 
     Each network is exported as needed, into the user's cache. All are timed in turn, so that ratios hold on a noisy
-    machine; then each is run in a fresh process for its memory, and judged on the data by the very runner that was
-    timed. What cannot be made or run here is a row that says why. An interrupt leaves what was measured in `output`,
-    in `html`, and with `on_results`.
+    machine. Then each is run in a fresh process to measure its memory, and judged on the data with the same back end
+    and settings with which it was timed. If a network cannot be made or run here, its row gives the reason. After an
+    interrupt, `output`, `html` and `on_results` have the measurements so far.
 
     Args:
         models: what `create_model` takes, or networks; or exported files (.onnx, .xml, .engine), which have their own
-            precision and are run on those back ends of `on` that can, or else on the one that they were made for.
-        data: as `evaluate` takes it.
+            precision and are run on the back ends in `on` that support them, or else on the one they were made for.
+        data: the data, as `evaluate` takes it.
         on: back ends; `scalenet-zoo doctor` lists them.
-        precision: of networks: fp32, fp16, int8.
-        split: the part of the data that networks are judged on.
-        limit: take so many images of it, spread evenly.
+        precision: the precisions of networks: fp32, fp16, int8.
+        split: the split of the data that networks are judged on.
+        limit: the most images to take from the split, spread evenly; None: all.
         pretrained: load published weights.
         weights: a file of weights to load.
-        calibration: a folder of images that int8's ranges are from; None: of the training split, 128 at most.
-        batch: images of one inference; what is exported takes this many.
+        calibration: a folder of images from which int8's ranges are found; None: up to 128 images of the training
+            split.
+        batch: images per inference; exported files take exactly this number.
         resolution: height and width of the images; None: each network's own.
         threads: CPU threads that an operator may use; None: as many as torch uses.
-        workers: processes that load images.
+        workers: the number of processes that load images.
         warmup: seconds that each network runs before it is timed.
-        seconds: time each network for at least so long in all.
-        runs: and for at least so many runs in all.
+        seconds: the least time in seconds to time each network, over all visits.
+        runs: the least number of runs of each network, over all visits.
         repeats: visits to each network, in turn with the others.
-        seed: of weights that are not loaded.
-        rebuild: export anew what is in the cache.
+        seed: the seed of weights that are not loaded.
+        rebuild: export again even if the cache has the files.
         output: a JSON file to write.
-        html: a page to write, with everything in it.
-        on_progress: told what is being done, how much of it is done, and how much there is.
-        on_results: told the table whenever there is more.
+        html: a self-contained page to write.
+        on_progress: reports the current task, the steps done and the number of steps.
+        on_results: called with the table whenever it has new results.
+
+    Returns:
+        The table.
 
     Raises:
-        UsageError: arguments do not go together, or a number, a precision or a name is none.
-        ModelNotFoundError, SpecError, WeightsError: a model is not to be had.
+        UsageError: the arguments do not fit one another, or a number, a precision or a name is not valid.
+        ModelNotFoundError, SpecError, WeightsError: a model cannot be opened.
         InputError: there are no such data.
-        BackendError: there is no back end of this name, or no row could be made at all: the message has the first
-            reason.
+        BackendError: there is no back end of this name, or no row could be made; the message has the first reason.
         OutputError: a file cannot be written.
     """
     several = [models] if isinstance(models, NetworkSource) or not isinstance(models, Sequence) else list(models)
@@ -120,12 +123,12 @@ def compare(
     if isinstance(data, str):
         check_source(data)
     elif limit is not None:
-        raise UsageError("`limit`: found it with examples that are open, expected it with the name of data")
+        raise UsageError("`limit`: found it with open examples, expected it with the name of a data set")
     files = [is_exported(model) for model in several]
     if (pretrained or weights) and all(files):
-        raise UsageError("found `pretrained` or `weights`, expected neither: an exported file has its weights")
+        raise UsageError("found `pretrained` or `weights`, expected neither: an exported file has its own weights")
     if resolution and any(files):
-        raise UsageError("`resolution`: found it with an exported file, which has its own")
+        raise UsageError("`resolution`: found it with an exported file, expected none, since the file has its own")
     loaded = [(False, None) if file else (pretrained, weights) for file in files]
     opened = [check_model(model, *with_) for model, with_ in zip(several, loaded, strict=True)]
     folder = user_path(calibration) if calibration else None
@@ -183,7 +186,7 @@ def compare(
 
 @contextmanager
 def _said_once() -> Iterator[None]:
-    """Let what speaks against the figures of one row and all others be logged once."""
+    """Log each warning about the data once, not for each row."""
     seen: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:

@@ -1,6 +1,6 @@
-"""A comparison at work: files made, all of them timed in turn, then each one judged.
+"""The work of a comparison: it makes the files, times all of them in turn, then judges each one.
 
-What fails on the way is told in its row; the others go on.
+If something fails, its row gives the reason, and the other rows continue.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ from scalenet_zoo.zoo.model_folder import ModelFolder
 from scalenet_zoo.zoo.sources import NetworkSource, is_exported, load_spec
 
 REFERENCE = "torch"
-"""Runs a network in fp32 for others to be compared with, where no row of it is in fp32."""
+"""The back end that runs a network in fp32 as the reference for its other rows, if it has no row in fp32."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model, as it was asked for.
+    """A model to compare, as the user requested it.
 
     Attributes:
-        given: as the user named it.
-        opened: what of it was read already.
-        pretrained: published weights are loaded.
-        weights: of this file.
-        seed: of weights that are not loaded.
-        size: height and width of the images; None: its own.
+        given: the model as the user named it.
+        opened: the model as far as it has been read.
+        pretrained: whether published weights are loaded.
+        weights: the file of weights to load; None: none.
+        seed: the seed of weights that are not loaded.
+        size: height and width of the images; None: the model's own.
     """
 
     given: NetworkSource | nn.Module
@@ -68,14 +68,14 @@ class Source:
 
     @property
     def file(self) -> Path | None:
-        """The exported file that it is, if it is one."""
+        """The path of the exported file; None: it is a network."""
         return user_path(str(self.given)) if is_exported(self.given) else None
 
     def network(self) -> nn.Module:
-        """The network, in evaluation; one that was given keeps its place, and its state.
+        """Create the network in evaluation mode; a network that was given is returned unchanged.
 
         Raises:
-            ZooError: it cannot be opened.
+            ZooError: the network cannot be opened.
         """
         if not isinstance(self.opened, NetworkSource):
             if self.size:
@@ -89,15 +89,15 @@ class Source:
 
 @dataclass
 class Entry:
-    """A row on its way.
+    """A row in the making.
 
     Attributes:
-        row: what is known so far.
-        model: the place of its model among the models.
-        spec: of the network.
-        what: runs: the network, or a file; None: nothing does.
-        case: how it is timed.
-        network: that the file is of; None: the file was given.
+        row: the results so far.
+        model: the index of its model.
+        spec: the spec of the network.
+        what: the network or file that runs; None: nothing can run.
+        case: the case to time.
+        network: the network that the file was made from; None: the file was given.
     """
 
     row: ComparedNetwork
@@ -109,27 +109,27 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name of the row in messages."""
         return f"{self.row.model} {self.row.precision} on {self.row.backend}"
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Let an error be the end of this row alone."""
+        """Catch any error, and end only this row with it."""
         try:
             yield
         except ZooError as error:
             self.fail(str(error))
-        except Exception as error:  # of a library: torch's exporter, a quantiser, a back end
+        except Exception as error:  # from a library: torch's exporter, a quantiser, a back end
             logging.getLogger(__name__).debug("%s", self.name, exc_info=True)
             first = next((line for line in map(str.strip, str(error).splitlines()) if line), "")
             self.fail(f"{type(error).__name__}: {first}")
 
     def fail(self, why: str) -> None:
-        """Tell why there is no more of this row."""
+        """End the row, and record the reason."""
         self.row, self.what = replace(self.row, error=why), None
 
     def runs(self) -> tuple[nn.Module | Path, Case] | None:
-        """What runs, and how, if something does."""
+        """Return what runs and its case; None: nothing can run."""
         return (self.what, self.case) if self.what is not None and self.case is not None else None
 
 
@@ -138,18 +138,18 @@ class Comparing:
     """A comparison.
 
     Attributes:
-        data: as the user wrote it, or examples.
-        settings: what is told of it.
-        backends: in this order.
-        precisions: of networks, in this order.
-        batch: images of one inference.
+        data: the data as the user named it, or open examples.
+        settings: the settings that the table reports.
+        backends: the back ends, in the order of the rows.
+        precisions: the precisions of networks, in the order of the rows.
+        batch: images per inference.
         threads: CPU threads that an operator may use.
-        workers: processes that read images.
-        calibration: the user's folder of images.
-        rebuild: whether files in the cache are made anew.
+        workers: the number of processes that read images.
+        calibration: the user's folder of calibration images; None: use the training split.
+        rebuild: whether files in the cache are made again.
         scratch: a folder for temporary files.
-        keep: told the table whenever there is more.
-        on_progress: told what is being done.
+        keep: called with the table whenever it has new results.
+        on_progress: reports the current task, the steps done and the number of steps.
     """
 
     data: str | Examples | Stream
@@ -169,7 +169,7 @@ class Comparing:
     _references: dict[int, Decisions] = field(default_factory=dict)
 
     def run(self, sources: Sequence[Source]) -> ComparisonTable:
-        """Fill the table.
+        """Make all rows of the table.
 
         Raises:
             BackendError: no row could be made; the message has the first reason.
@@ -191,15 +191,15 @@ class Comparing:
                 self.keep(table())
         if all(entry.row.error for entry in entries):
             raise BackendError(
-                f"none of {len(entries)} networks, precisions and back ends can be compared here;"
-                f" the first, {entries[0].name}: {entries[0].row.error}"
+                f"models: found none of {len(entries)} rows that can run here, expected one or more; the first,"
+                f" {entries[0].name}: {entries[0].row.error}"
             )
         return table()
 
     # --- files ------------------------------------------------------------------------------------
 
     def _prepare(self, place: int, source: Source, models: int) -> list[Entry]:
-        """The rows of a model, one of so many, with what runs in them."""
+        """Make the rows of a model with what runs in them; `models` is the number of models."""
         if source.file:
             return self._of_file(place, source.file)
         spec = _spec(source)
@@ -229,7 +229,7 @@ class Comparing:
         )
 
     def _of_file(self, place: int, path: Path) -> list[Entry]:
-        """The rows of an exported file: on those back ends that it can be run on."""
+        """Make the rows of an exported file, one per back end that can run it."""
         subject = Subject.load(path)
         assert subject.options is not None
         own = subject.options.target or subject.backends[0]
@@ -241,20 +241,20 @@ class Comparing:
                 _require(backend)
                 low, high = subject.batches or (1, self.batch)
                 if not low <= self.batch <= high:
-                    raise UsageError(f"found a batch of {self.batch}, expected {low} to {high}")
+                    raise UsageError(f"`batch`: found {self.batch}, expected {low} to {high}")
                 entry.row = replace(row, file=str(path), file_bytes=file_bytes(path))
                 entry.what, entry.case = path, Case(subject, backend, row.precision, self.batch)
             entries.append(entry)
         return entries
 
     def _make(self, entry: Entry, network: nn.Module, exports: CachedExports) -> None:
-        """See that there is what a row runs."""
+        """Make what a row runs: the file for its back end, or for torch the network itself."""
         backend, precision = entry.row.backend, entry.row.precision
         entry.network = network
         _require(backend)
         if backend not in FORMATS:
             if precision == "int8":
-                raise UsageError("found int8, expected fp32 or fp16: PyTorch runs no quantised networks here")
+                raise UsageError("`precision`: found int8, expected fp32 or fp16 with torch")
             folder = exports.folder()
             entry.row = replace(entry.row, file=str(folder), file_bytes=file_bytes(folder))
             entry.what, entry.case = network, Case(Subject(entry.spec.name, entry.spec), backend, precision, self.batch)
@@ -265,7 +265,7 @@ class Comparing:
         entry.what, entry.case = path, Case(Subject.load(path), backend, precision, self.batch)
 
     def _calibration(self, spec: ArchSpec) -> CalibrationImages:
-        """Images for int8, looked for once; of persons once for each size of crops."""
+        """Find the calibration images, once per task; for people, once per size of crops."""
         key = (spec.task, spec.input) if spec.task == "pose" else spec.task
         if key not in self._images:
             judged = self._judged(spec.task)
@@ -280,7 +280,7 @@ class Comparing:
     # --- latency ----------------------------------------------------------------------------------
 
     def _time(self, entries: Sequence[Entry]) -> None:
-        """Time all in turn."""
+        """Time all rows in turn."""
         with ExitStack() as stack:
             ready = []
             for done, entry in enumerate(entries):
@@ -328,7 +328,7 @@ class Comparing:
                 entry.row = replace(entry.row, agreement=found.decisions.agreement(reference))
 
     def _reference(self, entry: Entry, entries: Sequence[Entry]) -> Decisions | None:
-        """What the same network decides in fp32; of a file, an fp32 file or network of the same architecture."""
+        """Return the same network's decisions in fp32; for a file, those of an fp32 file or network of its spec."""
         if entry.network is None:
             if entry.row.precision == "fp32":
                 return self._references.get(entry.model)
@@ -354,7 +354,7 @@ class Comparing:
         return lambda what, done, total: self.on_progress(f"judging {name}", done, total)
 
     def _judged(self, task: Task) -> Examples | Stream:
-        """The data, opened once for each task."""
+        """Return the data, which is opened once per task."""
         if not isinstance(self.data, str):
             return self.data
         if task not in self._examples:
@@ -362,14 +362,14 @@ class Comparing:
         return self._examples[task]
 
     def _check_data(self, network: nn.Module) -> None:
-        """See that the data are for a network, before it is exported and timed."""
+        """Check that the data fit a network, before it is exported and timed."""
         inference = prepare_inference(network)
         labels, guessed = known_labels(inference)
         match_data(inference.spec, labels, self._judged(inference.spec.task), guessed)
 
 
 def _spec(source: Source) -> ArchSpec:
-    """Of a network, without its weights."""
+    """Load the spec of a network without its weights."""
     if not isinstance(source.opened, NetworkSource):
         return spec_of(source.opened)
     spec = source.opened.spec if isinstance(source.opened, ModelFolder) else load_spec(source.opened)
@@ -378,10 +378,10 @@ def _spec(source: Source) -> ArchSpec:
 
 
 def _require(backend: str) -> None:
-    """Insist that a back end can run here.
+    """Check that a back end can run here.
 
     Raises:
-        BackendError: it cannot; what is missing, and how to get it.
+        BackendError: it cannot; the message says what is missing, and how to get it.
     """
     found = find_backend(backend)
     if not found.ready:
@@ -389,12 +389,12 @@ def _require(backend: str) -> None:
 
 
 def _metadata(entry: Entry) -> Metadata:
-    """How images are prepared for what runs, and what comes out."""
+    """Return the metadata of what a row runs: how images are prepared, and what outputs mean."""
     if entry.network is not None:
         return metadata_of(entry.network, OnnxOptions())
     return cast("Exported", open_model(cast("Path", entry.what))).metadata
 
 
 def _references_first(entries: Sequence[Entry]) -> list[Entry]:
-    """Those in fp32 before those that are compared with them."""
+    """Sort the rows in fp32 before the rows that are compared with them."""
     return sorted(entries, key=lambda entry: entry.row.precision != "fp32")

@@ -1,4 +1,4 @@
-"""How good what is timed is: accuracy with its standard error, and all decisions, to compare with those of fp32."""
+"""The judgement of what was timed: its accuracy with the standard error, and its decisions for comparison with fp32."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from scalenet_zoo.latency.comparison.running import OpenNetwork
 from scalenet_zoo.models.evaluation import evaluate
 
 GROUPS = 20
-"""Of images, each left out once to see how much a figure varies with them (the delete-a-group jackknife)."""
+"""The number of groups of images, each left out once, for standard errors (the delete-a-group jackknife)."""
 CELLS = 1.01
-"""How far apart, in cells of the heatmap and rounding aside, two joints may lie that count as one decision."""
+"""The largest distance of two joints that count as equal: one cell of the heatmap, with room for rounding."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a network is worth on a data set.
+    """The quality of a network on a data set.
 
     Attributes:
-        metric: the task's figure.
-        accuracy: its value, from 0 to 1.
-        error: its standard error, of which images happen to be in the data set; None: there are too few of them.
-        images: that were looked at.
-        noun: what is counted as an image: images, or persons.
-        decisions: on all of them, in their order.
-        metrics: all figures.
+        metric: the key of the task's metric.
+        accuracy: the value of the metric, from 0 to 1.
+        error: its standard error due to the choice of images; None: there are too few images.
+        images: the number of images that were judged.
+        noun: what counts as an image: images or persons.
+        decisions: the decisions on all images, in their order.
+        metrics: all metrics.
     """
 
     metric: str
@@ -55,18 +55,18 @@ class Judgement:
 
 @dataclass(frozen=True)
 class RunAsTimed:
-    """A network as it is timed, for `evaluate`: what is judged is what runs on the back end.
+    """A network in the form in which it was timed, for `evaluate`: the back end itself is judged.
 
     Attributes:
-        metadata: of the network, or of its file.
-        opened: on the back end.
+        metadata: the metadata of the network or its file.
+        opened: the network, open on the back end.
     """
 
     metadata: Metadata
     opened: OpenNetwork
 
     def inference(self) -> Inference:
-        """The network, ready for batches of as many images as it is timed with."""
+        """Make the network ready for batches of the size with which it is timed."""
         batch = (len(self.opened.images),) * 3
         options = self.metadata.options.model_copy(update={"batch": batch})
         return file_inference(replace(self.metadata, options=options), self._run)
@@ -80,11 +80,11 @@ class RunAsTimed:
 
 
 class Decisions:
-    """What a network decides on each image: its class, its pixels' classes, or its joints.
+    """A network's decisions on images: the class of each image, the classes of its pixels, or its joints.
 
     Args:
-        spec: of the network.
-        form: of its outputs.
+        spec: the spec of the network.
+        form: the form of its outputs.
     """
 
     def __init__(self, spec: ArchSpec, form: Output) -> None:
@@ -92,7 +92,7 @@ class Decisions:
         self._parts: list[np.ndarray] = []
 
     def add(self, output: Tensor) -> None:
-        """Take in a batch of outputs."""
+        """Add the decisions of a batch of outputs."""
         if self.spec.task == "pose":
             maps = output[:, : self.spec.classes] if self.spec.bottom_up else output
             decided = find_joints(maps.float().contiguous()) if self.form == "raw" else output
@@ -103,10 +103,10 @@ class Decisions:
         self._parts.append(decided.cpu().numpy().astype(smallest))
 
     def agreement(self, other: Decisions) -> float:
-        """The share of equal decisions, from 0 to 1, as `export.verify.agree` counts them.
+        """Compute the share of equal decisions, from 0 to 1, as `export.verify.agree` does.
 
-        Of a segmentation it is the mean overlap of the classes' areas; two joints at most one cell of the heatmap apart
-        are equal.
+        For segmentation, it is the mean overlap of the classes' areas. Two joints are equal if they are at most one
+        cell of the heatmap apart.
         """
         ours, theirs = np.concatenate(self._parts), np.concatenate(other._parts)
         if self.spec.task == "classification":
@@ -129,24 +129,24 @@ def judge(
     workers: int = 2,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> Judgement:
-    """Evaluate a network.
+    """Evaluate a network on the back end that it is timed on.
 
     Args:
-        metadata: of the network, or of its file.
-        opened: on the back end that it is timed on.
-        examples: of its task.
-        workers: processes that read images.
-        on_progress: told what is being done, how much of it is done, and how much there is.
+        metadata: the metadata of the network or its file.
+        opened: the network, open on the back end.
+        examples: the data, for the network's task.
+        workers: the number of processes that read images.
+        on_progress: reports the current task, the steps done and the number of steps.
 
     Raises:
-        InputError: the data do not fit the network, too many images are broken, or there are none.
+        InputError: the data do not fit the network, too many images are unreadable, or there are none.
         WeightsError: outputs are not finite.
     """
     spec, form = metadata.spec, metadata.options.output
     decisions = Decisions(spec, form)
     groups = LeftOut(spec, examples, form)
 
-    def take(output: Tensor, targets: Any) -> None:  # noqa: ANN401 - as meters
+    def take(output: Tensor, targets: Any) -> None:  # noqa: ANN401 - as for meters
         decisions.add(output)
         groups.update(output, targets)
 
@@ -166,17 +166,17 @@ def judge(
 
 
 def share_error(share: float, count: int) -> float:
-    """The standard error of a share of so many images."""
+    """Compute the standard error of a share of `count` images."""
     return float((share * (1 - share) / count) ** 0.5)
 
 
 class LeftOut:
-    """Outputs of a dense network by groups of images, for the standard error of figures that are no mean over images.
+    """A dense network's outputs by groups of images, for standard errors of metrics that are not means over images.
 
     Args:
-        spec: of the network.
+        spec: the spec of the network.
         examples: the data.
-        form: of the outputs.
+        form: the form of the outputs.
     """
 
     def __init__(self, spec: ArchSpec, examples: Examples | Stream, form: Output) -> None:
@@ -190,16 +190,17 @@ class LeftOut:
         return len(self._meters)
 
     def update(self, output: Tensor, targets: Sequence[Any]) -> None:
-        """Take in a batch; persons of one image go together."""
+        """Add a batch; all people of one image go into the same group."""
         for place, target in enumerate(targets if self._is_dense else ()):
             image = target.person.image_id if isinstance(target, Crop) else (len(self._images),)
             group = self._images.setdefault(image, len(self._images)) % GROUPS
             self._meters.setdefault(group, self._make()).update(output[place : place + 1], [target])
 
     def error(self, metric: str) -> float | None:
-        """The standard error of a figure: by how much it varies as one group after the other is left out.
+        """Compute the standard error of a metric from its values with each group left out (the jackknife).
 
-        None: there are too few images.
+        Returns:
+            The standard error; None: there are too few images.
         """
         meters = list(self._meters.values())
         if len(meters) < 2:
@@ -208,7 +209,7 @@ class LeftOut:
         for i in range(len(meters)):
             try:
                 figure = self._joined(meters[:i] + meters[i + 1 :]).compute()[metric]
-            except InputError:  # the others show nothing that is labelled
+            except InputError:  # the other groups have no labels
                 return None
             assert isinstance(figure, float)
             figures.append(figure)

@@ -1,6 +1,6 @@
-"""A table as one HTML page with everything in it: rows can be sorted, and accuracy is drawn over latency.
+"""The page of a table: self-contained HTML with sortable rows and a picture of accuracy against latency.
 
-The page asks for nothing outside itself; its one script is named by its hash, so that no other would run.
+The page loads nothing. Its policy names the hash of its only script, so that no other script can run.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from scalenet_zoo.core.files import replacing
-from scalenet_zoo.core.pages import read_script, render_page, script_hash
+from scalenet_zoo.core.pages import read_script, render_page, script_policy
 from scalenet_zoo.latency.comparison.cells import columns, failures, headline
 from scalenet_zoo.latency.comparison.table import METRIC_NAMES, ComparisonTable
 
 _HERE = "scalenet_zoo.latency.comparison"
 _MARKERS = "osD^vPX*<>ph"
-"""Of precisions and back ends; networks have colours."""
+"""The markers of precisions and back ends; networks have colours."""
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "scalenet-zoo", "font.size": 9}
 
 
@@ -45,14 +45,14 @@ def write_table_page(table: ComparisonTable, path: Path) -> None:
         date=table.machine["date"],
         timing=table.settings.timing,
         script=script,
-        script_hash=script_hash(script),
+        policy=script_policy(script),
     )
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
 
 def _picture(table: ComparisonTable) -> str | None:
-    """Accuracy over latency, as the address of an SVG image; None: there are not two points to compare."""
+    """Draw accuracy against latency, as the data URL of an SVG image; None: there are fewer than two points."""
     rows = [(row, row.latency, row.accuracy) for row in table.rows if row.latency and row.accuracy is not None]
     if len(rows) < 2:
         return None

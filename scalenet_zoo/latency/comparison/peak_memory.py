@@ -1,8 +1,8 @@
-"""How much memory a network takes where nothing else runs: a fresh process opens its file and runs it.
+"""The memory of a network: a fresh process, in which nothing else runs, opens its file and runs it.
 
-It is the resident set of that process at its largest, less what was resident before the file was opened, when the back
-end had already run a network of a single convolution: so it is weights, buffers, and what the back end makes of the
-graph, and not its libraries. Of a back end on a GPU it is the memory of the GPU that the process took.
+On a CPU, it is the largest resident set of that process, less the resident set just before the file was opened. By then
+the back end has already run a network with a single convolution, so the memory covers weights, buffers and what the
+back end makes of the graph, but not its libraries. On a GPU, it is the GPU memory that the process took.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from scalenet_zoo.core.backends import Precision
 from scalenet_zoo.core.files import scratch_folder
 
 LAPS = 5
-"""Inferences that are made."""
+"""The number of inferences."""
 PROBE_SECONDS = 600
-"""That the process may take."""
+"""The longest time that the process may take."""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _log = logging.getLogger(__name__)
 
@@ -30,17 +30,17 @@ _log = logging.getLogger(__name__)
 def peak_memory(
     path: Path, backend: str, precision: Precision = "fp32", batch: int = 1, threads: int | None = None
 ) -> int | None:
-    """Measure in a process of its own.
+    """Measure the memory of a network in a process of its own.
 
     Args:
         path: an exported file, or for torch a model folder.
-        backend: to run it on.
-        precision: for torch, of weights and activations; a file has its own.
-        batch: images of one inference.
-        threads: CPU threads that an operator may use; None: torch's number in a fresh process.
+        backend: the back end to run it on.
+        precision: for torch, the precision of weights and activations; a file has its own.
+        batch: images per inference.
+        threads: CPU threads that an operator may use; None: torch's default in a fresh process.
 
     Returns:
-        Bytes; None: they cannot be measured, on this system or because the process failed, which is logged.
+        Bytes; None: this system does not report them, or the process failed, which is logged.
     """
     if not _STATUS.exists():
         return None
@@ -56,13 +56,13 @@ def peak_memory(
 
 
 def measure_here(path: Path, backend: str, precision: Precision, batch: int, threads: int | None) -> int:
-    """Open a file in this process and run it: what `peak_memory` has done in another one."""
+    """Open a file in this process, run it, and return the bytes; `peak_memory` runs this in a fresh process."""
     import torch
 
     from scalenet_zoo.latency.cases import Case, Subject
     from scalenet_zoo.latency.comparison.running import on_gpu, open_network
     from scalenet_zoo.models.opening import open_model
-    from scalenet_zoo.zoo import weights  # noqa: F401 - what loads a model folder is no part of the network
+    from scalenet_zoo.zoo import weights  # noqa: F401 - this code is not part of the network's memory
 
     _start(backend, threads)
     subject, is_gpu = Subject.load(path), on_gpu(backend)
@@ -78,7 +78,7 @@ def measure_here(path: Path, backend: str, precision: Precision, batch: int, thr
 
 
 def _start(backend: str, threads: int | None) -> None:
-    """Have a back end load what it needs for any network: it runs a single convolution."""
+    """Run a single convolution, so that a back end loads what it needs for any network."""
     import numpy as np
     import onnx
     import torch
@@ -103,7 +103,7 @@ def _start(backend: str, threads: int | None) -> None:
 
 
 def _reset_peak() -> int:
-    """Let the peak be what is resident now, in kilobytes, where the system can; else the peak until now."""
+    """Reset the peak to the current resident set, if the system allows it; return the peak in kilobytes."""
     with suppress(OSError):
         _CLEAR.write_text("5")
     return _kilobytes("VmHWM")

@@ -1,4 +1,4 @@
-"""What a comparison gives: rows of figures, how they were measured, and where."""
+"""The result of a comparison: rows of figures, with their settings and the machine."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ if TYPE_CHECKING:
     from scalenet_zoo.core.timing import MeasuredLatency, Ratio, Timing
 
 METRIC_NAMES: Mapping[Task, str] = {"classification": "top-1", "segmentation": "mIoU", "pose": "AP"}
-"""What the accuracy of each task is called; `inference.metrics.PRIMARY` has its name among the figures."""
+"""The name of each task's accuracy for people; `inference.metrics.PRIMARY` has its key in the metrics."""
 
 
 @dataclass(frozen=True)
 class ComparedNetwork:
-    """A row: one network in one precision on one back end. What is not known (yet), or does not apply, is None.
+    """A row: one network in one precision on one back end. Values that are unknown or do not apply are None.
 
     Attributes:
-        model: the network's name, or the exported file's.
-        task: of the network.
-        backend: that it runs on.
-        precision: of weights and activations.
+        model: the name of the network or the exported file.
+        task: the task of the network.
+        backend: the back end that it runs on.
+        precision: the precision of weights and activations.
         device: the name of the GPU, or CPU.
         threads: CPU threads that an operator may use.
-        batch: images of one inference.
-        height: of the images, in pixels.
-        width: of them.
-        macs: of one image.
-        params: of the network.
-        file: that runs, given or in the cache; of torch, the folder with the weights.
-        file_bytes: its size, external data included; of torch, of the weights in fp32.
-        memory_bytes: see `peak_memory`.
-        latency: of one inference.
-        ratio: of it to the first row that has one.
-        accuracy: the task's figure (top-1, mIoU, AP), from 0 to 1.
-        accuracy_error: its standard error.
-        images: that it was measured on.
-        noun: what is counted as an image: images, or persons.
-        metrics: all figures of the evaluation.
-        agreement: the share of decisions that are those of the same network in fp32, as it is compared with.
-        error: why there is no more than this, in one line.
+        batch: images per inference.
+        height: the height of the images in pixels.
+        width: the width of the images in pixels.
+        macs: multiply-adds for one image.
+        params: the number of parameters.
+        file: the file that runs, given or in the cache; for torch, the folder with the weights.
+        file_bytes: the size of the file, external data included; for torch, the size of the weights in fp32.
+        memory_bytes: the memory of the network; see `peak_memory`.
+        latency: the latency of one inference in milliseconds.
+        ratio: the latency as a multiple of that of the first row with a latency.
+        accuracy: the task's metric (top-1, mIoU, AP), from 0 to 1.
+        accuracy_error: the standard error of the accuracy.
+        images: the number of images that it was measured on.
+        noun: what counts as an image: images or persons.
+        metrics: all metrics of the evaluation.
+        agreement: the share of decisions that are equal to those of the same network in fp32.
+        error: the reason why the row is incomplete, in one line.
     """
 
     model: str
@@ -75,11 +75,11 @@ class ComparisonSettings:
     """How a table was made.
 
     Attributes:
-        data: the data set, as the user wrote it.
-        split: of it.
-        limit: images that were taken of it, spread evenly; None: all.
-        weights: what networks have: published ones, a file's, their own, or initial ones.
-        calibration: the folder of images for int8; None: the training split's.
+        data: the data set, as the user named it.
+        split: the split of the data set.
+        limit: the most images that were taken from the split, spread evenly; None: all.
+        weights: the networks' weights: published, from a file, their own, or initial.
+        calibration: the folder of calibration images for int8; None: the training split.
         timing: how long and how often each network was timed.
     """
 
@@ -93,12 +93,12 @@ class ComparisonSettings:
 
 @dataclass(frozen=True)
 class ComparisonTable:
-    """Rows, in the order of models, precisions and back ends.
+    """The rows of a comparison, in the order of models, precisions and back ends.
 
     Attributes:
-        machine: what this machine is.
-        settings: how it was made.
-        rows: of all combinations, those that cannot be made or run here included.
+        machine: the description of this machine.
+        settings: how the table was made.
+        rows: the rows of all combinations, including those that cannot be made or run here.
     """
 
     machine: Mapping[str, Any]
@@ -106,5 +106,5 @@ class ComparisonTable:
     rows: tuple[ComparedNetwork, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to values for JSON."""
         return asdict(self)

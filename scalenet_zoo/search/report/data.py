@@ -1,9 +1,9 @@
-"""What there is of a run, read from its folder for the report.
+"""The files of a run, read from its folder for the report.
 
-    RUN/config.yaml, run.json               what was asked for; versions and machine
+    RUN/config.yaml, run.json               the configuration; versions and machine
     RUN/supernet/log.jsonl, summary.json    the training of the supernet
-    RUN/search/SEARCH.json                  `ledger.Ledger`, one a search
-    RUN/family.json, specs/NAME.json        what was found
+    RUN/search/SEARCH.json                  `ledger.Ledger`, one per search
+    RUN/family.json, specs/NAME.json        the networks found
     RUN/standalone.json                     `standalone.Standalone`: networks trained alone
 
 Any of these may be missing, but not all.
@@ -34,24 +34,24 @@ METHODS: Mapping[str, tuple[type[Ledger], type[SpaceFile], tuple[str, ...]]] = {
     "scalenet": (ScaleNetLedger, Space, ("joint", "random", "compound", "separate")),
     "scalenas": (Ledger, MultipathSpace, ("evolution", "random", "ageing")),
 }
-"""What the searches of each method write, what their space is, and their names, the method's own first."""
+"""For each method: the class of its ledgers, the class of its space, and the names of its searches, its own first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """What there is of a run.
+    """The files of a run.
 
     Attributes:
-        folder: of the run.
-        method: that searched.
-        ledgers: of the searches, by name; the method's own first, if it is there.
-        specs: the networks found, by their names.
-        family: that they are of, if they are of one.
+        folder: the folder of the run.
+        method: the method that searched: `scalenet` or `scalenas`.
+        ledgers: the ledgers of the searches, by name; the method's own comes first, if it exists.
+        specs: the networks found, by name.
+        family: the family of the networks; None: they belong to none.
         trained: networks trained alone.
-        log: lines of the supernet's training.
-        summary: of that training; None: it has not ended.
-        config: the text of config.yaml.
-        about: what was asked for, and the machine; None: there is no run.json.
+        log: the training lines of the supernet's log.
+        summary: the summary of the supernet's training; None: it has not ended.
+        config: the text of config.yaml; empty: there is none.
+        about: the configuration and the machine; None: there is no run.json.
     """
 
     folder: Path
@@ -67,11 +67,11 @@ class RunFiles:
 
 
 def read_run(run: Path) -> RunFiles:
-    """Read what there is of a run.
+    """Read the files of a run.
 
     Raises:
-        InputError: there is no such folder, or nothing in it that a search writes, or a file cannot be read.
-        SpecError: a file of ours is damaged, or an earlier version wrote it.
+        InputError: the folder does not exist, has nothing that a search writes, or has a file that cannot be read.
+        SpecError: a file is damaged, or an earlier version wrote it.
         TrainingError: the log is damaged.
     """
     if not run.is_dir():
@@ -79,13 +79,14 @@ def read_run(run: Path) -> RunFiles:
     log = [line for line in read_log(run / "supernet") if line.get("kind") == "train"]
     trained = over_seeds(Standalone.load(path).rows) if (path := run / "standalone.json").exists() else []
     about = RunAbout.load(path) if (path := run / ABOUT_RUN).exists() else None
-    topologies = about is not None and about.config.get("method") == "scalenas"
-    method = "scalenas" if topologies or (run / "search" / "evolution.json").exists() else "scalenet"
+    method = _method(run, about)
     ledger, space, searches = METHODS[method]
     paths = {search: run / "search" / f"{search}.json" for search in searches}
     ledgers = {search: ledger.load(path) for search, path in paths.items() if path.exists()}
     for search, found in ledgers.items():
-        space.from_values(found.space, f"{paths[search]}: space")  # that it is one; sections read it
+        space.from_values(
+            found.space, f"{paths[search]}: space"
+        )  # fails early if it is no space; sections read it later
     family = Family.load(path) if (path := run / "family.json").exists() else None
     if not (ledgers or log or family or trained):
         raise InputError(
@@ -109,8 +110,17 @@ def read_run(run: Path) -> RunFiles:
     )
 
 
+def _method(run: Path, about: RunAbout | None) -> str:
+    """Find the method of a run: the one that run.json names or, without it, the one whose own search is there."""
+    asked = about.config.get("method") if about else None
+    if isinstance(asked, str) and asked in METHODS:
+        return asked
+    begun = (name for name, (_, _, searches) in METHODS.items() if (run / "search" / f"{searches[0]}.json").exists())
+    return next(begun, "scalenet")
+
+
 def _read_config(path: Path) -> str:
-    """The text of a configuration; empty if there is none."""
+    """Read the text of a configuration; empty: there is none."""
     if not path.exists():
         return ""
     try:

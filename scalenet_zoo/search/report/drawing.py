@@ -1,7 +1,7 @@
-"""Networks drawn under one another.
+"""Drawings of networks, one below the other.
 
-Of a family, a bar a layer, as high as it has channels, coloured by its kernel. Of multipath networks, a square a block,
-a row a branch, and a line a path.
+Networks of a family have one bar per layer: its height shows the channels, its colour the kernel. Multipath networks
+have one row per branch, one square per block and one line per path.
 """
 
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.quantities import format_count
 
 KERNEL_COLOURS = ("#dce6f2", "#7fb0d9", "#20609f", "#0b2545")
-"""From the smallest kernel of a family to the largest: light to dark, so that they differ without colour, too."""
+"""From the smallest kernel of a family to the largest. Light to dark, so they also differ without colour."""
 UPWARD, DOWNWARD = "#D55E00", "#009E73"
 GAP = 0.8
-"""Between stages, in layers."""
+"""The gap between stages, in layers."""
 NARROWEST = 16
-"""Layers that fill the drawing's width at least."""
+"""The smallest number of layers that fills the width of the drawing."""
 
 
 def draw_architectures(specs: Sequence[ArchSpec]) -> Figure:
-    """Draw mbconv networks, the stages of all of them in the same places.
+    """Draw mbconv networks with their stages aligned.
 
     Args:
-        specs: with the same number of stages: a family's.
+        specs: networks with the same number of stages, as those of a family.
     """
     networks = [spec.network for spec in specs if spec.network.type == "mbconv"]
     depths = [max(len(network.stages[s]) for network in networks) for s in range(len(networks[0].stages))]
@@ -58,10 +58,10 @@ def draw_architectures(specs: Sequence[ArchSpec]) -> Figure:
 
 
 def draw_topologies(specs: Sequence[ArchSpec]) -> Figure:
-    """Draw multipath networks: after a step's blocks, the paths lead to the branches that they feed.
+    """Draw multipath networks: after the blocks of a step, paths lead to the branches that they feed.
 
     Args:
-        specs: with the same number of modules.
+        specs: networks with the same number of modules.
     """
     networks = [spec.network for spec in specs if spec.network.type == "multipath"]
     steps = max(max(module.depth) for network in networks for module in network.modules)
@@ -94,7 +94,7 @@ def draw_topologies(specs: Sequence[ArchSpec]) -> Figure:
 
 
 def _panels(width: float, height: float, specs: Sequence[ArchSpec]) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel a network, so many inches wide and high."""
+    """Make a figure with one panel per network; width and height of a panel are in inches."""
     figure = Figure(figsize=(width, height * len(specs) + 0.9), layout="constrained")
     return figure, list(figure.subplots(len(specs), 1, squeeze=False)[:, 0])
 

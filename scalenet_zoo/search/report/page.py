@@ -1,8 +1,9 @@
-"""A run as one HTML page with everything in it, RUN/report/index.html, and its figures as PNG files.
+"""The report of a run: one self-contained HTML page, RUN/report/index.html, with its figures as PNG files beside it.
 
     run's folder --data--> run --sections, scalenet or scalenas--> text, tables, figures --report.html--> page
 
-The page asks for nothing outside itself: figures are in it as SVG, and there are no scripts.
+The page loads nothing from elsewhere. It contains each figure as an SVG image. Where JavaScript runs, interactive
+charts take the place of the plots; the content policy allows only the scripts inside the page.
 """
 
 from base64 import b64encode
@@ -16,9 +17,11 @@ from matplotlib.figure import Figure
 
 from scalenet_zoo.core.errors import OutputError
 from scalenet_zoo.core.files import replacing_folder
-from scalenet_zoo.core.pages import render_page
+from scalenet_zoo.core.pages import embed_json, plotly_script, read_script, render_page, script_policy
+from scalenet_zoo.search.report.charts import to_chart
 from scalenet_zoo.search.report.data import read_run
-from scalenet_zoo.search.report.plots import STYLE
+from scalenet_zoo.search.report.next_commands import NextCommand
+from scalenet_zoo.search.report.plots import STYLE, draw_plot
 from scalenet_zoo.search.report.scalenas import ScaleNASReport
 from scalenet_zoo.search.report.scalenet import ScaleNetReport
 from scalenet_zoo.search.report.sections import MethodReport, Picture
@@ -26,23 +29,25 @@ from scalenet_zoo.search.report.sections import MethodReport, Picture
 REPORTS: Mapping[str, type[MethodReport[Any]]] = {"scalenet": ScaleNetReport, "scalenas": ScaleNASReport}
 PAGE = "index.html"
 GENERATOR = "scalenet-zoo report"
-"""Stands in the page: a folder with such a page may be replaced."""
+"""The page names its generator; only a folder with such a page may be replaced."""
+_HERE = "scalenet_zoo.search.report"
 
 
 def write_report(run: Path, output: Path | None = None) -> Path:
-    """Write a run's page and its figures, in place of an older report.
+    """Write the page and the figures of a run, and replace an older report.
 
     Args:
         run: the folder of a search.
         output: the folder to write; None: RUN/report.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
-        InputError: `run` is no run, or a file of it cannot be read.
-        SpecError: a file of it is damaged.
-        OutputError: `output` cannot be written, or holds something that is no report.
+        InputError: `run` is not the folder of a run, or one of its files cannot be read.
+        SpecError: a file of the run is damaged.
+        TrainingError: the log of the supernet's training is damaged.
+        OutputError: `output` cannot be written, or contains something other than a report.
     """
     output = output or run / "report"
     _check_output(output)
@@ -51,15 +56,23 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     with matplotlib.rc_context(STYLE), replacing_folder(output) as folder:
         sections = report.sections()
         pictures = [part for section in sections for part in section.parts if isinstance(part, Picture)]
-        for picture in pictures:
-            picture.figure.savefig(folder / f"{picture.name}.png", metadata={"Software": None})
+        figures = {p.name: p.content if isinstance(p.content, Figure) else draw_plot(p.content) for p in pictures}
+        for name, figure in figures.items():
+            figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+        charts = {p.name: to_chart(p.content) for p in pictures if not isinstance(p.content, Figure)}
+        scripts = (plotly_script(), read_script(_HERE, "report.js")) if charts else ()
         page = render_page(
-            "scalenet_zoo.search.report",
+            _HERE,
             "report.html",
             title=report.title,
-            summary=report.summary,
+            headline=report.headline,
+            commands=report.next_commands,
             sections=sections,
-            images={picture.name: _embed(picture.figure) for picture in pictures},
+            images={name: _embed(figure) for name, figure in figures.items()},
+            charts=charts,
+            data=embed_json(charts),
+            scripts=scripts,
+            policy=script_policy(*scripts) or "'none'",
             generator=GENERATOR,
         )
         (folder / PAGE).write_text(page, encoding="utf-8")
@@ -67,7 +80,7 @@ def write_report(run: Path, output: Path | None = None) -> Path:
 
 
 def _check_output(output: Path) -> None:
-    """Only an older report is replaced: not a folder that somebody named by mistake."""
+    """Refuse a folder with other files: only an older report may be replaced."""
     if not output.is_dir() or not any(output.iterdir()):
         return
     page = output / PAGE
@@ -76,8 +89,18 @@ def _check_output(output: Path) -> None:
 
 
 def _embed(figure: Figure) -> tuple[str, int, int]:
-    """A figure as the address of an SVG image that holds it, with its width and height in CSS pixels."""
+    """Return a figure as the data URL of an SVG image, with its width and height in CSS pixels."""
     buffer = BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     width, height = figure.get_size_inches() * 96
     return f"data:image/svg+xml;base64,{b64encode(buffer.getvalue()).decode()}", round(width), round(height)
+
+
+def next_commands(run: Path) -> list[NextCommand]:
+    """Return the commands for the networks that a finished search found, as the page shows them.
+
+    Raises:
+        InputError, SpecError, TrainingError: as for `write_report`.
+    """
+    found = read_run(run)
+    return REPORTS[found.method](found).use_commands()

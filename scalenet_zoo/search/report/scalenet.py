@@ -1,18 +1,18 @@
-"""The report of ScaleNet's search: the family, the Markov chain's half-steps, strategies and the growth law."""
+"""The report of ScaleNet's search: the family, the half-steps of the Markov chain, strategies and the growth law."""
 
 import math
 from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from scalenet_zoo.arch.family import Strategy
 from scalenet_zoo.arch.scaling import fit_growth_law
 from scalenet_zoo.core.quantities import format_count
 from scalenet_zoo.search.ledger import ScoredNetwork
 from scalenet_zoo.search.report.drawing import draw_architectures
-from scalenet_zoo.search.report.plots import BLUE, DOTS, GREEN, ORANGE, RED, SKY, STEPS, Curve, draw_curves
+from scalenet_zoo.search.report.next_commands import NextCommand, family_command, network_commands
+from scalenet_zoo.search.report.plots import BLUE, DOTS, GREEN, MACS, ORANGE, RED, SKY, STEPS, Curve, Plot
 from scalenet_zoo.search.report.sections import MethodReport, Parts, Picture, Table, cell, mean_alone, percent, scored
 from scalenet_zoo.search.scalenet.ledger import HalfStep, ScaleNetLedger
 from scalenet_zoo.search.standalone import TrainedAlone
@@ -20,15 +20,15 @@ from scalenet_zoo.spaces.candidates import candidate_key
 from scalenet_zoo.spaces.scalenet import Scaling
 
 RANKED = 3
-"""Strategies of a stage in the table of the last ranking."""
+"""Strategies per stage in the table of the last ranking."""
 BACKWARD = 2
-"""Forward passes that a backward pass costs."""
+"""A backward pass costs as much as this many forward passes."""
 HOLLOW = {"markerfacecolor": "white"}
-"""Marks of what is extrapolated."""
+"""The style of markers of extrapolated networks."""
 
 
 class ScaleNetReport(MethodReport[ScaleNetLedger]):
-    """What the page says of a search of base model and scaling strategies."""
+    """The content of the page about a search for a base model and its scaling strategies."""
 
     looks: ClassVar = {
         "joint": ("joint search", {"color": BLUE, "marker": "o"}),
@@ -39,39 +39,77 @@ class ScaleNetReport(MethodReport[ScaleNetLedger]):
     reached = "stand-alone accuracy"
     searched = "Base model and scaling strategies were searched together"
     costs_caption = (
-        "Searches. Images are counted once a forward pass: both coupled paths and the estimation of batch-norm"
-        " statistics count. Draws are of base models under the limits; those wasted were thrown away."
+        "The searches. Images are counted once per forward pass; both coupled paths and the estimation of batch-norm"
+        " statistics count. Draws are base models drawn within the limits; wasted ones were rejected."
     )
 
     @property
     def strategies(self) -> list[Strategy]:
-        """The family's, from the smallest stage."""
+        """The strategies of the family, from the smallest stage."""
         return sorted(self.run.family.strategies, key=lambda each: each.stage) if self.run.family else []
 
     @property
     def searched_to(self) -> float:
-        """The last stage that was searched; later ones are extrapolated."""
+        """The last stage that was searched. Later stages are extrapolated."""
         return max(self.own.stages if self.own else [each.stage for each in self.strategies], default=0)
 
     def contents(self) -> list[tuple[str, str, Parts]]:
-        """The method's own sections: id, title and parts."""
+        """Return the method's own sections: id, title and parts."""
         return [
             ("family", "The family", self.family()),
             ("accuracy", "Accuracy against MACs", self.accuracy()),
             ("latency", "Accuracy against latency", self.latency()),
-            ("progress", "The search's progress", self.progress()),
+            ("progress", "Progress of the search", self.progress()),
             ("strategies", "Strategies and the growth law", self.growth()),
             ("architectures", "Architectures", self.architectures()),
         ]
 
+    def outcome(self) -> list[str]:
+        """Say which networks the search found and what they reach."""
+        found = [strategy for strategy in self.strategies if strategy.stage <= self.searched_to]
+        if not found:
+            return []
+        scores = self.scores_by_stage()
+        said = [self._describe(strategy, scores.get(strategy.stage)) for strategy in (found[0], found[-1])]
+        family = f"a family of {len(found)} networks, from {said[0]} to {said[1]}" if len(found) > 1 else said[0]
+        return [f"The search found {family}.{self.best_alone}"]
+
+    def use_commands(self) -> list[NextCommand]:
+        """Return the commands for the largest network found, and for another budget."""
+        found = [strategy for strategy in self.strategies if strategy.stage <= self.searched_to]
+        if not found:
+            return []
+        largest = found[-1].name
+        return [*network_commands(self.run, largest), *family_command(self.run, self._between(found))]
+
+    def names_of(self, ledger: ScaleNetLedger) -> list[str]:
+        """Name the networks that a search found by their scaling stages."""
+        prefix = ledger.name if ledger.search == "joint" else f"{ledger.name}_{ledger.search}"
+        return [f"{prefix}_s{stage}" for stage in (0, *ledger.stages)]
+
+    def scores_by_stage(self) -> dict[float, ScoredNetwork]:
+        """Return the networks that the joint search found, by scaling stage."""
+        return dict(zip((0.0, *self.own.stages), self.own.found, strict=False)) if self.own else {}
+
+    def _describe(self, strategy: Strategy, scored_network: ScoredNetwork | None) -> str:
+        """Write a network's name with its cost and, if known, its score."""
+        facts = [f"{format_count(self.run.specs[strategy.name].cost.macs)} MACs"]
+        if scored_network and scored_network.score is not None:
+            facts.append(f"{percent(scored_network.score)}% with the supernet's weights")
+        if scored_network and scored_network.measured_ms is not None:
+            facts.append(f"{scored_network.measured_ms:.3f} ms")
+        return f"{strategy.name} ({', '.join(facts)})"
+
+    def _between(self, found: Sequence[Strategy]) -> str:
+        """Choose an example of a budget: between the two largest networks, with two digits."""
+        macs = [self.run.specs[strategy.name].cost.macs for strategy in found[-2:]]
+        return format_count(float(f"{math.sqrt(macs[0] * macs[-1]):.2g}"))
+
     def family(self) -> Parts:
-        """The networks of the family."""
+        """The table of the family's networks."""
         if not self.strategies:
-            yield "There is no family yet."
             return
-        scored_at: dict[float, ScoredNetwork] = {}
-        if self.own:
-            scored_at |= zip((0, *self.own.stages), self.own.found, strict=False)
+        scored_at = self.scores_by_stage()
         trained_at: dict[float, TrainedAlone] = {t.first.stage: t for t in reversed(self.found_alone)}
         rows, base_macs = [], 0
         for strategy in self.strategies:
@@ -95,39 +133,32 @@ class ScaleNetReport(MethodReport[ScaleNetLedger]):
                 }
             )
         yield Table.of(
-            "The networks of the family. The supernet's score is the accuracy with shared weights; stand-alone accuracy"
-            " is the mean over seeds, with their standard deviation and their number.",
+            "The networks of the family. The supernet score is the accuracy with shared weights. Stand-alone accuracy"
+            " is given as mean over seeds, standard deviation, and number of seeds.",
             rows,
             "lrlrrrrrrrrr",
         )
 
     def accuracy(self) -> Parts:
-        """Scores, and what networks trained alone reach, against MACs."""
+        """Scores, and the accuracy of networks trained alone, against MACs."""
         evolved = self.evolved()
         before = []
         if self.own and len(evolved):
-            front = _front(np.concatenate([evolved, scored(self.own.found, "MACs")]))
+            front = _front(np.concatenate([evolved, scored(self.own.found, MACS)[0]]))
             before.append(Curve("base models kept last", evolved, DOTS))
             before.append(Curve("front of joint search", front, {"color": SKY}))
-        yield from (pictures := [*self.draw_found("accuracy_supernet", "MACs", before)])
-        if not pictures:
-            yield "No search has ended yet: there are no scores to compare."
-        yield from self.draw_trained("accuracy_standalone", "MACs")
+        yield from self.draw_found("accuracy_supernet", MACS, before)
+        yield from self.draw_trained("accuracy_standalone", MACS)
         if trained := [network for network in self.run.trained if network.first.group in self.groups]:
             yield self.trained_table(trained)
-        else:
-            yield "No found network has been trained alone yet."
 
     def latency(self) -> Parts:
-        """The same against latency."""
-        over = "latency (ms)"
-        pictures = [*self.draw_found("latency_supernet", over), *self.draw_trained("latency_standalone", over)]
-        yield from pictures
-        if not pictures:
-            yield "No latency was measured of the networks found."
+        """Scores, and the accuracy of networks trained alone, against latency."""
+        yield from self.draw_found("latency_supernet", "latency (ms)")
+        yield from self.draw_trained("latency_standalone", "latency (ms)")
 
     def evolved(self) -> np.ndarray:
-        """MACs and scores in percent, (n, 2), of the base models that were kept last, scaled to each stage."""
+        """MACs and scores in percent, (n, 2), of the base models that were kept last, each scaled to every stage."""
         step = self.own.last_step("bases") if self.own and self.own.ended else None
         if not (self.own and step):
             return np.empty((0, 2))
@@ -137,24 +168,24 @@ class ScaleNetReport(MethodReport[ScaleNetLedger]):
             for base in step.bases
             for scaling in step.scalings
         ]
-        return scored([networks[key] for key in keys if key in networks], "MACs")
+        return scored([networks[key] for key in keys if key in networks], MACS)[0]
 
     def progress(self) -> Parts:
-        """The fitness of generations, and the half-steps."""
+        """The fitness of each generation, and the half-steps."""
         if not self.own or not self.own.half_steps:
-            yield "The joint search has not begun."
             return
         if any(step.generations for step in self.own.half_steps):
             yield (
-                "Between dotted lines base models are evolved under fixed strategies; at a dotted line the strategies"
-                " of every stage are ranked anew, so that fitness after it is that of other networks. Ranking scores"
-                " networks, too, which are not counted here. Searches for the base alone or for one size have another"
+                "Between dotted lines, base models evolve under fixed strategies. At a dotted line, the strategies of"
+                " every stage are ranked again, so the fitness after it belongs to other networks. Ranking also scores"
+                " networks; they are not counted here. Searches for the base alone or for one size have a different"
                 " fitness and are not drawn."
             )
             random = self.ledgers.get("random")
             plot = _plot_progress(self.own.half_steps, random.half_steps if random else ())
-            alt = "Plot of the best and the mean fitness of each generation over the networks scored."
-            yield Picture("progress", plot, alt)
+            yield Picture(
+                "progress", plot, "Best and mean fitness of each generation by the number of networks scored."
+            )
         rows = []
         for step in self.own.half_steps:
             last = step.generations[-1] if step.generations else None
@@ -169,23 +200,23 @@ class ScaleNetReport(MethodReport[ScaleNetLedger]):
                     "mean fitness (%)": percent(last.mean if last else None),
                 }
             )
-        caption = "Half-steps of the Markov chain, with the strategies (stage: depth, width, resolution) after each."
+        caption = "Half-steps of the Markov chain, and the strategies (stage: depth, width, resolution) after each."
         yield Table.of(caption, rows, "rllrrr")
 
     def growth(self) -> Parts:
-        """How strategies grow, and how they were ranked last."""
+        """The growth of the strategies, and their last ranking."""
         fitted = [strategy for strategy in self.strategies if 0 < strategy.stage <= self.searched_to]
-        if not (self.run.family and fitted):
-            yield "The growth law is drawn once there is a family of several sizes."
-        else:
+        if self.run.family and fitted:
             resolution = self.run.family.base.resolution
             law = fit_growth_law(fitted, resolution)
             yield (
-                "Least squares in log space through the base model, so that depth times the squares of width and"
-                f" resolution doubles with every stage: depth grows by {math.exp(law.depth) - 1:.1%} a stage, width by"
-                f" {math.exp(law.width) - 1:.1%}, resolution by {math.exp(law.resolution) - 1:.1%}."
+                "The growth law is fitted by least squares in log space, through the base model, so that depth times"
+                " the squares of width and resolution doubles with every stage. Per stage, depth grows by"
+                f" {math.exp(law.depth) - 1:.1%}, width by {math.exp(law.width) - 1:.1%} and resolution by"
+                f" {math.exp(law.resolution) - 1:.1%}."
             )
             stages = np.array([strategy.stage for strategy in self.strategies])
+            names = np.array([strategy.name for strategy in self.strategies])
             found, fine = stages <= self.searched_to, np.linspace(0, max(stages.max(), self.searched_to))
             curves = []
             for name, values, rate, colour, marker in (
@@ -197,20 +228,24 @@ class ScaleNetReport(MethodReport[ScaleNetLedger]):
                 points, line = np.stack([stages, values], axis=1), np.stack([fine, np.exp(rate * fine)], axis=1)
                 curves += [
                     Curve(f"{name} = exp({rate:.4f} s)", line, {"color": colour, "alpha": 0.7}),
-                    Curve("", points[found], style),
-                    Curve("", points[~found], {**style, **HOLLOW}),
+                    Curve("", points[found], style, names[found].tolist()),
+                    Curve("", points[~found], {**style, **HOLLOW}, names[~found].tolist()),
                 ]
             style = {"color": "#555555", "marker": "o", "linestyle": "none"}
             curves.append(Curve("found", np.empty((0, 2)), style))
             if not found.all():
                 curves.append(Curve("extrapolated", np.empty((0, 2)), {**style, **HOLLOW}))
-            axes = "scaling stage s", "multiplier of the base model"
-            plot = draw_curves("Strategies and the growth law", *axes, curves, counts=True)
-            alt = "Plot of depth, width and resolution over scaling stages, with the fitted exponentials."
-            yield Picture("strategies", plot, alt)
+            plot = Plot(
+                title="Strategies and the growth law",
+                x="scaling stage s",
+                y="multiplier of the base model",
+                curves=curves,
+                scale="whole",
+            )
+            yield Picture("strategies", plot, "Depth, width and resolution by scaling stage, with fitted exponentials.")
         if ranking := self.own and self.own.last_step("strategies"):
             yield Table.of(
-                f"The best strategies of each stage when they were ranked last (round {ranking.round}), by mean score.",
+                f"The best strategies of each stage in the last ranking (round {ranking.round}), by mean score.",
                 [
                     {
                         "stage": str(each.scaling.stage),
@@ -226,29 +261,35 @@ class ScaleNetReport(MethodReport[ScaleNetLedger]):
             )
 
     def architectures(self) -> Parts:
-        """The family's layers."""
-        if specs := [spec for spec in self.run.specs.values() if spec.network.type == "mbconv"]:
-            alt = "Drawing of each network's layers, in stages; height shows channels, colour the kernel."
-            yield Picture("architectures", draw_architectures(specs), alt, wide=True)
-        else:
-            yield "There is no family yet, so nothing to draw."
+        """The layers of the family's networks, as a drawing and as a table."""
+        specs = [spec for spec in self.run.specs.values() if spec.network.type == "mbconv"]
+        if not specs:
+            return
+        about = "The layers of each network by stage: height shows channels, colour the kernel. The table has the same."
+        yield Picture("architectures", draw_architectures(specs), about, wide=True)
+        rows = []
+        for spec in specs:
+            if spec.network.type != "mbconv":
+                continue
+            stages = {
+                f"stages.{s}": f"{stage[0].channels}: {' '.join(str(layer.kernel) for layer in stage)}"
+                for s, stage in enumerate(spec.network.stages)
+            }
+            rows.append({"network": spec.name, "input (px)": str(spec.input.height), **stages})
+        yield Table.of(
+            "Channels of each stage, and the kernel size of each of its layers.", rows, "lr" + "l" * (len(rows[0]) - 2)
+        )
 
     def more_costs(self, ledger: ScaleNetLedger) -> dict[str, str]:
-        """Base models drawn."""
+        """Return the number of base models drawn."""
         share = f" ({ledger.wasted / ledger.drawn:.1%})" if ledger.drawn else ""
         return {"draws": f"{ledger.drawn:,}", "wasted": f"{ledger.wasted:,}{share}"}
 
     def costs(self) -> Parts:
-        """Joint search, too, against separate ones."""
+        """The cost of each search, and joint search compared with separate searches."""
         yield from super().costs()
         separate, summary = self.ledgers.get("separate"), self.run.summary
-        if not self.ledgers:
-            return
         if not (self.own and self.own.ended and separate and separate.ended and summary and summary.images):
-            yield (
-                "Joint search is not compared with separate ones: that needs both to have ended and the supernet's"
-                " summary."
-            )
             return
         sizes, totals, rows = len(separate.chosen), [], []
         for search, ledger, supernets in (("joint", self.own, 1), ("separate", separate, sizes)):
@@ -264,15 +305,15 @@ class ScaleNetReport(MethodReport[ScaleNetLedger]):
                 }
             )
         yield (
-            f"Searching {sizes} sizes separately takes a supernet for each, counted here as trained with as many images"
-            f" as the joint one. In forward passes, a backward pass counted as {BACKWARD}, it costs"
-            f" {totals[1] / totals[0]:.2f} times the joint search; the paper claims 2.53 times or more."
+            f"Separate searches for {sizes} sizes need {sizes} supernets; here each counts as trained with as many"
+            f" images as the joint one. If a backward pass counts as {BACKWARD} forward passes, separate searches cost"
+            f" {totals[1] / totals[0]:.2f} times the joint search. The paper claims a factor of 2.53 or more."
         )
-        yield Table.of("Joint search against separate ones.", rows)
+        yield Table.of("Joint search compared with separate searches.", rows)
 
 
-def _plot_progress(half_steps: Sequence[HalfStep], random: Sequence[HalfStep]) -> Figure:
-    """Fitness of every generation over the networks scored, with the half-steps of the chain."""
+def _plot_progress(half_steps: Sequence[HalfStep], random: Sequence[HalfStep]) -> Plot:
+    """Plot the fitness of every generation against the networks scored, with the half-steps of the chain."""
     curves, ranked, done = [], [], 0
     for step in half_steps:
         if step.kind == "strategies":
@@ -290,17 +331,23 @@ def _plot_progress(half_steps: Sequence[HalfStep], random: Sequence[HalfStep]) -
         x = np.cumsum([generation.scored for generation in generations])
         best = np.maximum.accumulate([generation.best for generation in generations])
         curves.append(Curve("random: best so far", _fitness(x, best), {"color": ORANGE, **STEPS}))
-    axes = "networks scored in evolving them", "weighted accuracy (%)"
-    return draw_curves("Fitness of base models", *axes, curves, counts=True, dotted=("strategies ranked", ranked))
+    return Plot(
+        title="Fitness of base models",
+        x="networks scored by evolution",
+        y="weighted accuracy (%)",
+        curves=curves,
+        scale="whole",
+        dotted=("strategies ranked", ranked),
+    )
 
 
 def _fitness(scored: np.ndarray, fitness: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Points in percent; nothing where no network of a generation keeps the limits, which counts as 0."""
+    """Make points in percent. A fitness of 0, where no network of a generation keeps the limits, is left out."""
     return np.stack([scored, 100 * np.where(np.asarray(fitness) > 0, fitness, np.nan)], axis=1)
 
 
 def _front(points: np.ndarray) -> np.ndarray:
-    """Those of (cost, score), (n, 2), that no other beats at both, from the cheapest."""
+    """Return the points (cost, score), (n, 2), that no other point beats in both, from the cheapest."""
     points = points[np.lexsort((-points[:, 1], points[:, 0]))]
     best_before = np.maximum.accumulate(np.concatenate([[-np.inf], points[:-1, 1]]))
     return points[points[:, 1] > best_before]

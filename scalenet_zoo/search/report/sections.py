@@ -1,6 +1,6 @@
-"""The report of a search: sections of text, figures and tables, those that are the same for every method.
+"""The report of a search: its headline, the next commands, and the sections that all methods share.
 
-What a section needs and the run does not have is left out, and a sentence says so.
+A section that has nothing to show is left out.
 """
 
 from abc import ABC, abstractmethod
@@ -16,23 +16,24 @@ from scipy.stats import kendalltau, spearmanr
 from scalenet_zoo.core.quantities import format_count
 from scalenet_zoo.search.ledger import AnyLedger, ScoredNetwork, flatten
 from scalenet_zoo.search.report.data import RunFiles
-from scalenet_zoo.search.report.plots import BLUE, DOTS, GREY, Curve, Style, draw_costs, draw_curves, style_of
+from scalenet_zoo.search.report.next_commands import NextCommand, resume_command
+from scalenet_zoo.search.report.plots import BLUE, DOTS, GREY, MACS, Bars, Curve, Plot, Style, describe, style_of
 from scalenet_zoo.search.standalone import StandaloneRow, TrainedAlone
 
 Look = tuple[str, Style]
-"""Of networks: what they are called, and how they are drawn."""
+"""The label of a group of networks, and the style in which they are drawn."""
 
 
 COSTS: Mapping[str, tuple[Callable[[ScoredNetwork], float | None], Callable[[StandaloneRow], float | None]]] = {
-    "MACs": (lambda network: network.macs, lambda row: row.macs),
+    MACS: (lambda network: network.macs, lambda row: row.macs),
     "latency (ms)": (lambda network: network.measured_ms, lambda row: row.latency_ms),
 }
-"""What networks are drawn over: of those scored, and of those trained alone."""
+"""The costs that plots have on their horizontal axis: of scored networks, and of networks trained alone."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `align` has l (text), w (text of many words) or r (figures) for every column."""
+    """A table; `align` has one letter per column: l (text), w (text that wraps) or r (figures)."""
 
     caption: str
     columns: Sequence[str]
@@ -41,24 +42,43 @@ class Table:
 
     @classmethod
     def of(cls, caption: str, rows: Sequence[Mapping[str, str]], align: str = "") -> Self:
-        """Rows, one at least, with a cell a column; the first column is text, the others figures if nothing is said."""
-        cells = [tuple(row.values()) for row in rows]
-        return cls(caption, tuple(rows[0]), cells, align or "l" + "r" * (len(rows[0]) - 1))
+        """Make a table of one or more rows, given as cells by column. By default, only the first column is text.
+
+        Columns in which no row has a value are left out.
+        """
+        align = align or "l" + "r" * (len(rows[0]) - 1)
+        kept = [
+            (name, side) for name, side in zip(rows[0], align, strict=True) if any(row[name] != "-" for row in rows)
+        ]
+        cells = [tuple(row[name] for name, _ in kept) for row in rows]
+        return cls(caption, tuple(name for name, _ in kept), cells, "".join(side for _, side in kept))
 
     @classmethod
     def of_facts(cls, caption: str, facts: Mapping[str, object], align: str) -> Self:
-        """Names and values, without a head."""
+        """Make a table of names and values, without a header."""
         return cls(caption, ("", ""), [(name, str(value)) for name, value in facts.items()], align)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure; `name` is that of its file, `alt` tells what is seen, a wide one may be scrolled on narrow screens."""
+    """A figure of the page.
+
+    Attributes:
+        name: the name of its file.
+        content: a plot, which the page also shows as an interactive chart, or a drawing.
+        about: what the figure shows.
+        wide: whether the page scrolls it sideways on narrow screens.
+    """
 
     name: str
-    figure: Figure
-    alt: str
+    content: Plot | Bars | Figure
+    about: str
     wide: bool = False
+
+    @property
+    def alt(self) -> str:
+        """The text alternative: what the figure shows and, for a plot, its values."""
+        return self.about if isinstance(self.content, Figure) else f"{self.about} {describe(self.content)}"
 
 
 @dataclass(frozen=True)
@@ -69,12 +89,12 @@ class Listing:
 
 
 Parts = Iterator[str | Picture | Table | Listing]
-"""What a section is made of, strings being paragraphs."""
+"""The parts of a section; a string is a paragraph."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page."""
+    """A section of the page."""
 
     id: str
     title: str
@@ -82,18 +102,18 @@ class Section:
 
 
 class MethodReport(ABC, Generic[AnyLedger]):
-    """What the page says of a run; a method adds what is its own.
+    """The content of the page about a run. Each method adds sections of its own.
 
     Attributes:
-        run: what there is of it.
-        ledgers: of the searches, by name.
+        run: the files of the run.
+        ledgers: the ledgers of the searches, by name.
         own: the ledger of the method's own search; None: it has not begun.
-        looks: of the searches, the method's own first.
-        known: look of other networks that are trained alone, by their group.
-        groups: looks of all groups of networks trained alone that are drawn.
-        reached: what networks trained alone are judged by.
+        looks: labels and styles of the searches, the method's own first.
+        known: labels and styles of other networks that are trained alone, by their group.
+        groups: labels and styles of all groups of networks trained alone that are drawn.
+        reached: the metric by which networks trained alone are judged.
         searched: what was searched, as the beginning of a sentence.
-        costs_caption: of the table of searches.
+        costs_caption: the caption of the table of searches.
     """
 
     looks: ClassVar[Mapping[str, Look]]
@@ -111,48 +131,75 @@ class MethodReport(ABC, Generic[AnyLedger]):
 
     @abstractmethod
     def contents(self) -> list[tuple[str, str, Parts]]:
-        """The method's own sections: id, title and parts."""
+        """Return the method's own sections: id, title and parts."""
+
+    @abstractmethod
+    def outcome(self) -> list[str]:
+        """Say what the search found, in a few sentences; empty: it has found nothing yet."""
+
+    @abstractmethod
+    def use_commands(self) -> list[NextCommand]:
+        """Return the commands that use what the search found; empty: it has found nothing yet."""
+
+    @abstractmethod
+    def names_of(self, ledger: AnyLedger) -> list[str]:
+        """Name the networks that a search found, in the order of `ledger.found`."""
 
     def sections(self) -> list[Section]:
-        """All sections, the method's own first."""
+        """Return all sections that have something to show, the method's own first."""
         shared = [
             ("prediction", "Predicted and measured latency", self.prediction()),
-            ("ranks", "Does the supernet rank networks rightly?", self.ranks()),
-            ("costs", "What it cost", self.costs()),
+            ("ranks", "Does the supernet rank networks correctly?", self.ranks()),
+            ("costs", "Cost of the search", self.costs()),
             ("supernet", "Training of the supernet", self.training()),
             ("provenance", "Provenance", self.provenance()),
         ]
-        return [Section(name, title, tuple(parts)) for name, title, parts in (*self.contents(), *shared)]
+        made = [Section(name, title, tuple(parts)) for name, title, parts in (*self.contents(), *shared)]
+        return [section for section in made if section.parts]
 
     @property
     def title(self) -> str:
-        """Of the page."""
+        """The title of the page."""
         named = self.run.family or self.own
         return f"{named.name if named else self.run.folder.resolve().name}: report of a search"
 
     @property
-    def summary(self) -> str:
-        """What the page says first."""
+    def headline(self) -> list[str]:
+        """The paragraphs at the top of the page: what the search found, or how far it is."""
+        search = next(iter(self.looks.values()))[0]
         if not (own := self.own):
-            return f"There is no {next(iter(self.looks.values()))[0]} in this run yet."
-        scored = f"{own.evaluations:,} networks have been scored with {own.images:,} images"
-        if not own.ended:
-            return f"The search in the space {own.space_name} has not ended; what follows is known so far. {scored}."
-        return f"{self.searched} in the space {own.space_name}: {scored}{self.outcome}."
+            trained = "trained" if self.run.summary else "not fully trained"
+            state = f"The supernet is {trained}. " if self.run.log or self.run.summary else ""
+            return [*self.outcome(), f"{state}This run has no {search} yet."]
+        scored = f"{own.evaluations:,} networks were scored with {own.images:,} images"
+        if own.ended:
+            return [*self.outcome(), f"{self.searched} in the space {own.space_name}; {scored}."]
+        unfinished = f"The search in the space {own.space_name} has not ended, so this report shows its present state."
+        return [f"{unfinished} So far, {scored}.", *self.outcome()]
 
     @property
-    def outcome(self) -> str:
-        """What the search has come to, as the end of a sentence."""
-        return ""
+    def next_commands(self) -> list[NextCommand]:
+        """The commands at the top of the page: to use what was found, or to resume the search."""
+        ended = self.own is not None and self.own.ended
+        return self.use_commands() if ended else [*resume_command(self.run), *self.use_commands()]
 
     def more_costs(self, ledger: AnyLedger) -> dict[str, str]:
-        """Cells that the table of searches has besides."""
+        """Return further cells for a search in the table of searches."""
         return {}
 
     @property
     def found_alone(self) -> list[TrainedAlone]:
-        """What the method's own search found, trained alone."""
+        """The networks that the method's own search found, as trained alone."""
         return [network for network in self.run.trained if network.first.group == "found"]
+
+    @property
+    def best_alone(self) -> str:
+        """What the best of the networks found reaches when it is trained alone, as a sentence; empty: none was."""
+        best = max(self.found_alone, key=lambda network: network.reached, default=None)
+        if not best:
+            return ""
+        spread = f" (± {percent(best.spread)} over {best.seeds} seeds)" if best.seeds > 1 else ""
+        return f" Trained alone, {best.first.name} reaches {percent(best.reached)}%{spread}."
 
     # --- sections ---------------------------------------------------------------------------------
 
@@ -160,7 +207,6 @@ class MethodReport(ABC, Generic[AnyLedger]):
         """Predicted and measured latency."""
         rounds = [each for each in self.own.latency_rounds if each.networks] if self.own else []
         if not rounds:
-            yield "No latencies are predicted and measured: they are not limited, or no round has ended."
             return
         rows, curves = [], []
         colours = colormaps["viridis"](np.linspace(0, 0.75, len(rounds)))
@@ -181,25 +227,28 @@ class MethodReport(ABC, Generic[AnyLedger]):
         values = np.concatenate([curve.points.ravel() for curve in curves])
         ends = np.array([0.95 * values.min(), 1.05 * values.max()])
         diagonal = Curve("exact", np.stack([ends, ends], axis=1), {"color": GREY, "linestyle": "--"})
-        plot = draw_curves("Predicted and measured latency", "measured (ms)", "predicted (ms)", [diagonal, *curves])
-        plot.axes[0].set_aspect("equal")
-        yield "Each round is predicted before its measurements are used to fit the model anew."
-        alt = "Plot of predicted over measured latency of networks, by round, with the diagonal."
-        yield Picture("latency_prediction", plot, alt)
-        yield Table.of("Errors are of predicted / measured - 1.", rows, "rrrrr")
+        plot = Plot(
+            title="Predicted and measured latency",
+            x="measured (ms)",
+            y="predicted (ms)",
+            curves=[diagonal, *curves],
+            square=True,
+        )
+        yield "In each round, the model predicts latencies before it is fitted again to the round's measurements."
+        yield Picture("latency_prediction", plot, "Predicted against measured latency by round, with the diagonal.")
+        yield Table.of("Errors of predicted / measured - 1, by round.", rows, "rrrrr")
 
     def ranks(self) -> Parts:
-        """The supernet's scores against networks trained alone."""
+        """How well the supernet's scores rank networks that were also trained alone."""
         networks = [network for network in self.run.trained if network.first.score is not None]
         if len(networks) < 2:
-            yield "Fewer than two networks with a score have been trained alone: nothing to correlate."
             return
         stages = sorted({network.first.stage for network in networks})
         by_stage = {f"stage {stage}": [n for n in networks if n.first.stage == stage] for stage in stages if stages[1:]}
         rows, curves = [], []
         for number, (name, these) in enumerate((by_stage or {"networks": networks}).items()):
             points = np.array([(n.first.score, n.reached, n.spread) for n in these], dtype=np.float64)
-            curves.append(Curve(name, 100 * points, style_of(number)))
+            curves.append(Curve(name, 100 * points, style_of(number), [n.first.name for n in these]))
         for name, these in {"all": networks, **by_stage}.items():
             scores, reached = np.array([(network.first.score, network.reached) for network in these]).T
             tau, p = _rank_correlation(kendalltau, scores, reached)
@@ -207,18 +256,22 @@ class MethodReport(ABC, Generic[AnyLedger]):
             rows.append({"networks": name, **cells})
         yield (
             "Kendall's tau between the supernet's score and the accuracy of the same network trained alone (the mean"
-            " over its seeds). Over all sizes it profits from large networks being better on both sides; within a stage"
-            " it does not."
+            " over its seeds). Over all sizes, tau is higher because large networks are better on both sides. Within a"
+            " stage it has no such help."
         )
-        axes = "supernet score (%)", "stand-alone accuracy (%)"
-        plot = draw_curves("Supernet score and stand-alone accuracy", *axes, curves)
-        yield Picture("rank_correlation", plot, "Plot of stand-alone accuracy over supernet score, by scaling stage.")
-        yield Table.of("The p-value is that of no association, two-sided.", rows)
+        plot = Plot(
+            title="Supernet score and stand-alone accuracy",
+            x="supernet score (%)",
+            y="stand-alone accuracy (%)",
+            curves=curves,
+        )
+        yield Picture("rank_correlation", plot, "Stand-alone accuracy against supernet score, by scaling stage.")
+        yield Table.of("Rank correlation. The p-value is two-sided, for the hypothesis of no association.", rows)
         if drawn := [network for network in networks if network.first.group == "rank"]:
             yield self.trained_table(drawn)
 
     def costs(self) -> Parts:
-        """What supernet and searches cost."""
+        """The cost of the supernet's training and of each search."""
         if summary := self.run.summary:
             spent = {
                 "steps": summary.steps,
@@ -226,11 +279,8 @@ class MethodReport(ABC, Generic[AnyLedger]):
                 "MACs of these images, forward": summary.image_macs,
                 "seconds": summary.seconds,
             }
-            yield Table.of_facts("Training of the supernet.", {name: f"{n:,}" for name, n in spent.items()}, "lr")
-        else:
-            yield "The training of the supernet left no summary: it has not ended."
+            yield Table.of_facts("Cost of training the supernet.", {name: f"{n:,}" for name, n in spent.items()}, "lr")
         if not self.ledgers:
-            yield "No search has begun."
             return
         rows = [
             {
@@ -238,7 +288,7 @@ class MethodReport(ABC, Generic[AnyLedger]):
                 "networks scored": f"{ledger.evaluations:,}",
                 "images, forward": f"{ledger.images:,}",
                 "seconds": f"{ledger.seconds:,.1f}",
-                "of these scoring (s)": f"{ledger.scoring_seconds:,.1f}",
+                "of which scoring (s)": f"{ledger.scoring_seconds:,.1f}",
                 "outside scoring (%)": percent(1 - ledger.scoring_seconds / ledger.seconds if ledger.seconds else None),
                 **self.more_costs(ledger),
             }
@@ -247,26 +297,26 @@ class MethodReport(ABC, Generic[AnyLedger]):
         yield Table.of(self.costs_caption, rows)
 
     def training(self) -> Parts:
-        """The supernet's loss."""
+        """The loss of the supernet's training."""
         lines = self.run.log
         if not lines:
-            yield "There is no log of the supernet's training."
             return
         speeds = [speed for line in lines if isinstance(speed := line.get("images_per_second"), int | float)]
-        speed = f", at {np.median(speeds):,.1f} images a second (median)" if speeds else ""
-        yield f"{lines[-1]['step']:,} steps are logged{speed}. Every step trains another network."
+        speed = f", with a median of {np.median(speeds):,.1f} images per second" if speeds else ""
+        unended = "" if self.run.summary else " The training has not ended."
+        yield f"The log has {lines[-1]['step']:,} steps{speed}. Every step trains a different network.{unended}"
         steps, losses = logged = np.array([(line["step"], line["loss"]) for line in lines]).T
         window = max(1, len(losses) // 20)
         smooth = np.convolve(losses, np.ones(window) / window, "valid")
         curves = [
-            Curve("logged: the loss of what was drawn", logged.T, DOTS),
+            Curve("loss of the networks drawn, as logged", logged.T, DOTS),
             Curve(f"mean of {window} lines", np.stack([steps[window - 1 :], smooth], axis=1), {"color": BLUE}),
         ]
-        plot = draw_curves("Training of the supernet", "step", "training loss", curves)
-        yield Picture("supernet_training", plot, "Plot of the training loss over steps.")
+        plot = Plot(title="Training of the supernet", x="step", y="training loss", curves=curves)
+        yield Picture("supernet_training", plot, "Training loss by step.")
 
     def provenance(self) -> Parts:
-        """How a run came about: settings, versions, machine and configuration."""
+        """The origin of the results: settings, versions, machine and configuration."""
         facts: dict[str, object] = {"folder": self.run.folder.resolve().name}
         if self.own:
             facts |= {"space": self.own.space_name, "space's sha256": self.own.space_hash}
@@ -274,38 +324,51 @@ class MethodReport(ABC, Generic[AnyLedger]):
         if self.run.family:
             facts |= flatten(self.run.family.provenance.model_dump(exclude_defaults=True), "family.")
         facts |= flatten(self.run.about.model_dump() if self.run.about else {})
-        yield "The configuration stands below." if self.run.config else "There is no config.yaml in this run's folder."
-        yield Table.of_facts("How this run came about: settings, versions, machine.", facts, "lw")
+        yield Table.of_facts("Settings, versions and machine of this run.", facts, "lw")
         if self.run.config:
+            yield "The configuration, config.yaml:"
             yield Listing(self.run.config)
 
-    # --- what sections are made of ----------------------------------------------------------------
+    # --- parts that sections share ----------------------------------------------------------------
 
     def draw_found(self, name: str, over: str, before: Sequence[Curve] = ()) -> Iterator[Picture]:
-        """A plot of scores over a cost, if there are any.
+        """Plot scores against a cost, if there are any.
 
         Args:
-            name: of the plot.
+            name: the name of the figure.
             over: one of `COSTS`.
-            before: other curves to draw, first.
+            before: other curves, to be drawn first.
         """
-        searches = [(self.looks[search], scored(ledger.found, over)) for search, ledger in self.ledgers.items()]
-        if curves := [*before, *(_curve(look, points) for look, points in searches if len(points))]:
-            plot = draw_costs("Supernet scores", "supernet score", curves, over)
-            yield Picture(name, plot, f"Plot of supernet scores over {over} of the networks that each search found.")
+        curves = [*before]
+        for search, ledger in self.ledgers.items():
+            points, names = scored(ledger.found, over, self.names_of(ledger))
+            if len(points):
+                curves.append(_curve(self.looks[search], points, names))
+        if curves:
+            plot = Plot(title="Supernet scores", x=over, y="supernet score (%)", curves=curves, scale="log")
+            yield Picture(name, plot, f"Supernet scores against {over} of the networks that each search found.")
 
     def draw_trained(self, name: str, over: str) -> Iterator[Picture]:
-        """A plot of what networks trained alone reach over a cost, if there are any; see `draw_found`."""
-        groups: dict[str, list[tuple[float, ...]]] = {group: [] for group in self.groups}
+        """Plot the results of networks trained alone against a cost, if there are any; see `draw_found`."""
+        groups: dict[str, list[tuple[str, float, float, float]]] = {group: [] for group in self.groups}
         for network in self.run.trained:
-            if network.first.group in groups and (cost := COSTS[over][1](network.first)) is not None:
-                groups[network.first.group].append((cost, 100 * network.reached, 100 * network.spread))
-        if curves := [_curve(self.groups[group], np.array(points)) for group, points in groups.items() if points]:
-            plot = draw_costs("Networks trained alone", self.reached, curves, over)
-            yield Picture(name, plot, f"Plot: {self.reached} over {over}, by search, with the spread over seeds.")
+            first = network.first
+            if first.group in groups and (cost := COSTS[over][1](first)) is not None:
+                groups[first.group].append((first.name, cost, 100 * network.reached, 100 * network.spread))
+        curves = [
+            _curve(self.groups[group], np.array([point[1:] for point in points]), [point[0] for point in points])
+            for group, points in groups.items()
+            if points
+        ]
+        if curves:
+            plot = Plot(title="Networks trained alone", x=over, y=f"{self.reached} (%)", curves=curves, scale="log")
+            about = (
+                f"The {self.reached} of networks trained alone against {over}, by search, with the spread over seeds."
+            )
+            yield Picture(name, plot, about)
 
     def trained_table(self, networks: Iterable[TrainedAlone]) -> Table:
-        """A table of networks trained alone."""
+        """Make a table of networks trained alone."""
         rows = [
             {
                 "network": row.name,
@@ -320,23 +383,26 @@ class MethodReport(ABC, Generic[AnyLedger]):
             for network in sorted(networks, key=lambda network: (network.first.stage, network.first.macs))
             for row in [network.first]
         ]
-        caption = "Networks trained alone: mean over seeds, with their standard deviation and their number."
+        caption = "Networks trained alone: mean over seeds, standard deviation, and number of seeds."
         return Table.of(caption, rows, "llrrrrrr")
 
 
-def scored(networks: Iterable[ScoredNetwork], over: str) -> np.ndarray:
-    """Cost and score in percent, (n, 2), of those networks that have both."""
-    points = [(x, 100 * n.score) for n in networks if n.score is not None and (x := COSTS[over][0](n)) is not None]
-    return np.array(points).reshape(-1, 2)
+def scored(networks: Sequence[ScoredNetwork], over: str, names: Sequence[str] = ()) -> tuple[np.ndarray, list[str]]:
+    """Return cost and score in percent, (n, 2), of the networks that have both, and their names if names are given."""
+    costs = [COSTS[over][0](network) for network in networks]
+    kept = [i for i, network in enumerate(networks) if network.score is not None and costs[i] is not None]
+    points = [(costs[i], 100 * (networks[i].score or 0.0)) for i in kept]
+    return np.array(points, dtype=np.float64).reshape(-1, 2), [names[i] for i in kept] if names else []
 
 
-def _curve(look: Look, points: np.ndarray) -> Curve:
-    """Networks (n, 2 or 3), from the cheapest."""
-    return Curve(look[0], points[np.argsort(points[:, 0], kind="stable")], look[1])
+def _curve(look: Look, points: np.ndarray, names: Sequence[str]) -> Curve:
+    """Make a curve of networks (n, 2 or 3), ordered by cost."""
+    order = np.argsort(points[:, 0], kind="stable").tolist()
+    return Curve(look[0], points[order], look[1], [names[i] for i in order])
 
 
 def _rank_correlation(of: Callable[..., Any], x: np.ndarray, y: np.ndarray) -> tuple[float | None, float | None]:
-    """A rank correlation of SciPy and its p-value; None: not defined for so few values or for equal ones."""
+    """Compute a rank correlation of SciPy and its p-value; None: undefined, for too few values or equal ones."""
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None, None
     result = of(x, y)
@@ -344,17 +410,17 @@ def _rank_correlation(of: Callable[..., Any], x: np.ndarray, y: np.ndarray) -> t
 
 
 def cell(value: float | None, form: str) -> str:
-    """A number as a cell, or a dash."""
+    """Write a number as a cell; None becomes a dash."""
     return "-" if value is None else format(value, form)
 
 
 def percent(share: float | None) -> str:
-    """A share as people read it."""
+    """Write a share as a percentage, without the sign."""
     return cell(share, ".2%").removesuffix("%")
 
 
 def mean_alone(network: TrainedAlone | None) -> str:
-    """What a network trained alone reaches, over its seeds."""
+    """Write the metric of a network trained alone in percent: mean, spread and number of seeds."""
     if not network:
         return "-"
     spread = f" ± {percent(network.spread)}" if network.seeds > 1 else ""

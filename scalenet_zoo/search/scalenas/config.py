@@ -1,4 +1,4 @@
-"""What a search of ScaleNAS is told: topologies of multipath networks for segmentation or pose."""
+"""The configuration of a ScaleNAS search: topologies of multipath networks for segmentation or pose."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +20,14 @@ from scalenet_zoo.zoo.kinship import check_inheritance
 TopologyBaseline = Literal["random", "ageing"]
 Metric = Literal["miou", "ap", "pck"]
 METRICS: Mapping[Task, tuple[Metric, ...]] = {"segmentation": ("miou",), "pose": ("ap", "pck")}
-"""What networks of a task may be judged by; the first if nothing is said."""
+"""The metrics that networks of a task may be judged by; the first is the default."""
 
 
 class ScaleNASScoring(ScoringSettings):
     """How multipath networks are scored.
 
     Attributes:
-        metric: `miou` of segmentation, `ap` or `pck` of pose; null: the first that the task has.
+        metric: `miou` for segmentation, `ap` or `pck` for pose; null: the first metric of the task in `METRICS`.
     """
 
     bn_images: Annotated[int, Field(ge=2)] = 500
@@ -35,10 +35,10 @@ class ScaleNASScoring(ScoringSettings):
     metric: Metric | None = None
 
     def metric_of(self, task: Task) -> Metric:
-        """What networks of a task are judged by.
+        """The metric that networks of a task are judged by.
 
         Raises:
-            InputError: the task has no such figure.
+            InputError: the task has no such metric.
         """
         known = METRICS[task]
         if self.metric is not None and self.metric not in known:
@@ -47,16 +47,17 @@ class ScaleNASScoring(ScoringSettings):
 
 
 class TopologySettings(SearchSettings):
-    """How is searched; the defaults are the paper's, but for `mutation`.
+    """Settings of topology evolution; the defaults are the paper's (ScaleNAS, AutoML-Conf 2022), except `mutation`.
 
     Attributes:
-        first: networks drawn before evolution begins.
-        evaluations: networks scored in all.
-        parents: of a generation, which has as many offspring; the population of ageing evolution.
-        crossover: the probability that a module comes from another parent.
-        mutation: the probability that a path is flipped. The paper says 0.5, after which nothing of a parent's paths is
-            left; 0.2 is what its authors' released script does.
-        tournament: networks among which ageing evolution chooses a parent.
+        first: number of networks drawn before evolution begins.
+        evaluations: number of networks scored in all.
+        parents: number of parents in a generation, which has as many offspring; also the population of ageing
+            evolution.
+        crossover: probability that a module comes from another parent.
+        mutation: probability that a path is flipped. The paper has 0.5, which leaves nothing of a parent's paths; the
+            script that its authors released uses 0.2.
+        tournament: number of networks among which ageing evolution chooses a parent.
     """
 
     first: Whole = 1000
@@ -68,23 +69,22 @@ class TopologySettings(SearchSettings):
 
 
 class ScaleNASLatency(LatencySettings):
-    """How latency is modelled and measured, where it is limited.
+    """How latency is modelled and measured, if it is limited.
 
     Attributes:
-        every: generations between measurements; one is as many networks as evolution has parents.
+        every: generations between measurements; a generation is as many networks as evolution has parents.
     """
 
     every: Whole = 2
 
 
 class ScaleNASConfig(SearchConfig):
-    """A search of ScaleNAS.
+    """The configuration of a ScaleNAS search.
 
     Attributes:
-        method: tells this kind from the other.
-        ignore_index: of segmentation masks: the value of void pixels; None: 255, where `classes.json` says nothing
-            else.
-        joints: of persons: a YAML file about their joints, beside the configuration.
+        method: always `scalenas`; tells this configuration from ScaleNet's.
+        ignore_index: for segmentation, the value of void pixels in masks; None: that in `classes.json`, or else 255.
+        joints: for pose, a YAML file that describes the joints; its path is relative to the configuration.
     """
 
     method: Literal["scalenas"]
@@ -105,7 +105,7 @@ class ScaleNASConfig(SearchConfig):
 
     @property
     def task(self) -> Task:
-        """That of the space's head."""
+        """The task of the space's head."""
         return self.open_space().head
 
     @property

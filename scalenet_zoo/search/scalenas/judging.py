@@ -1,7 +1,7 @@
-"""The score of a multipath network with a supernet's weights, batch-norm statistics estimated anew.
+"""The score of a multipath network with a supernet's weights, after its batch-norm statistics are estimated again.
 
-It is the figure that `evaluate` gives for the same network: mean IoU of segmentation; average precision (AP) by
-object keypoint similarity, or the share of correct keypoints (PCK), of pose.
+It is the metric that `evaluate` reports for the same network: mean IoU for segmentation; for pose, average precision
+(AP) by object keypoint similarity, or the share of correct keypoints (PCK).
 """
 
 import torch
@@ -29,20 +29,20 @@ def score_topology(
     labels: Labels,
     interface: Interface | None = None,
 ) -> float:
-    """The score, 0 to 1, of a network with a supernet's weights.
+    """Score a network, 0 to 1, with a supernet's weights.
 
     Args:
-        supernet: stays as it is.
-        spec: of the network.
+        supernet: the supernet, which is not changed.
+        spec: the network's spec.
         training: images that its batch-norm statistics are estimated from.
         validation: images that it is judged by.
-        settings: the figure, size of batches, type; not how many images.
-        labels: of the data; joints need sigmas.
+        settings: metric, batch size and number type; the numbers of images in it are not used.
+        labels: labels of the data; for AP, joints need sigmas.
         interface: how images are normalised; None: as for any network of the spec.
 
     Raises:
-        InputError: the validation images have no such figure.
-        WeightsError: outputs are not finite.
+        InputError: the metric cannot be computed on the validation images.
+        WeightsError: the network's outputs are not finite.
     """
     network = Calibrated(supernet.extract(spec), spec, training, settings, interface=interface)
     return figure(network, spec, validation, settings, labels)
@@ -51,7 +51,7 @@ def score_topology(
 def figure(
     network: Calibrated, spec: ArchSpec, validation: CachedImages, settings: ScaleNASScoring, labels: Labels
 ) -> float:
-    """The figure, 0 to 1, of a network; arguments and errors as `score_topology`."""
+    """Compute the metric, 0 to 1, of a network; arguments and errors are those of `score_topology`."""
     metric = settings.metric_of(spec.task)
     finite = torch.ones((), dtype=torch.bool, device=network.device)
     meter = _meter(spec, labels, network.device)
@@ -67,15 +67,15 @@ def figure(
     figures = _compute(meter, metric)
     found = next((value for name, value in figures.items() if name.startswith(metric)), None)
     if not isinstance(found, float):
-        raise InputError(f"scoring.metric: found no {metric} of the validation images, expected labelled ones")
+        raise InputError(f"scoring.metric: found no {metric} for the validation images, expected labelled images")
     return found
 
 
 def _classes(logits: Tensor, mask: Tensor) -> Tensor:
-    """The classes (1, height, width) of the pixels at the size of the mask; no probabilities: nobody asks for them."""
+    """The classes of the pixels, (1, height, width), at the size of the mask; probabilities are not needed."""
     size = (mask.shape[0], mask.shape[1])
     logits = F.interpolate(logits[None].float().contiguous(), size, mode="bilinear", align_corners=False)
-    return logits.max(1).indices  # argmax takes seven times as long on a CPU
+    return logits.max(1).indices  # `argmax` takes seven times as long on a CPU
 
 
 def _meter(spec: ArchSpec, labels: Labels, device: torch.device) -> Pose | Segmentation:
@@ -87,7 +87,7 @@ def _meter(spec: ArchSpec, labels: Labels, device: torch.device) -> Pose | Segme
 
 
 def _compute(meter: Pose | Segmentation, metric: Metric) -> Metrics:
-    """The figures of this process's images alone."""
+    """The metrics on the images of this process alone."""
     if isinstance(meter, Pose):
         return (
             coco_figures(meter.found, meter.labels.sigmas)

@@ -1,4 +1,4 @@
-"""What multipath networks may cost: MACs, parameters and latency, one limit each."""
+"""Limits on the cost of multipath networks: one each on MACs, parameters and latency."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _one(value: object) -> object:
-    if isinstance(value, list | tuple) and len(value) == 1:  # as the command line gives it
+    if isinstance(value, list | tuple) and len(value) == 1:  # the command line gives lists
         value = value[0]
     if value is not None and not isinstance(value, str):
         raise ValueError("expected one quantity with its unit, such as 20G or 40ms")
@@ -34,14 +34,14 @@ Amount = Annotated[str | None, BeforeValidator(_one)]
 
 
 class TopologyLimits(SearchLimits):
-    """What people ask of the networks, as YAML.
+    """Limits on the networks, as YAML.
 
         limits: {macs: 20G, latency: 40ms, backend: ort-cpu}
 
     Attributes:
-        macs: at most so many multiply-adds.
-        params: at most so many parameters.
-        latency: at most so long.
+        macs: the most MACs (multiply-adds).
+        params: the most parameters.
+        latency: the longest latency.
     """
 
     macs: Amount = None
@@ -50,23 +50,23 @@ class TopologyLimits(SearchLimits):
 
     @property
     def given(self) -> dict[str, tuple[str | None, ...]]:
-        """The quantities asked for."""
+        """The limits as they are written; see `SearchLimits.given`."""
         return {"macs": (self.macs,), "params": (self.params,), "latency": (self.latency,)}
 
     @property
     def milliseconds(self) -> float | None:
-        """The limit on latency."""
+        """The limit on latency in milliseconds; None: there is none."""
         return parse_amount("latency", self.latency) if self.latency else None
 
 
 @dataclass(frozen=True)
 class TopologyPopulation:
-    """Topologies (n,) of a space, to be costed.
+    """Topologies of a space, whose costs can be computed.
 
     Attributes:
-        space: that they are of.
-        topologies: n of them.
-        classes: classes or joints.
+        space: the space of the topologies.
+        topologies: n topologies.
+        classes: number of classes or joints.
     """
 
     space: MultipathSpace
@@ -75,11 +75,11 @@ class TopologyPopulation:
 
     @cached_property
     def cost(self) -> MultipathCost:
-        """Multiply-adds and parameters, (n,) each."""
+        """Number of MACs and of parameters, (n,) each."""
         return self.space.cost(self.topologies, self.classes)
 
     def terms(self, precision: Precision = "fp32") -> Floats:
-        """What their latency in a precision is made of, (terms, n); see `latency/terms.py`."""
+        """The terms of their latency in a precision, (terms, n); see `latency/terms.py`."""
         from scalenet_zoo.latency.terms import multipath_terms
 
         space, depth, fusion = self.space, self.topologies.depth, self.topologies.fusion
@@ -88,24 +88,24 @@ class TopologyPopulation:
 
 @dataclass(frozen=True)
 class TopologyPredictor:
-    """A latency model of multipath networks, as `constraints.Latency` takes it."""
+    """Adapts a latency model of multipath networks to `constraints.Latency`."""
 
     model: LatencyModel
 
     def predict(self, population: TopologyPopulation) -> Floats:
-        """Milliseconds, (n,)."""
+        """Predict latencies in milliseconds, (n,)."""
         return self.model.predict_terms(population.terms(self.model.settings.precision))
 
 
 @dataclass(frozen=True)
 class TopologyBounds:
-    """Limits on the networks of a space.
+    """The limits on the networks of a space.
 
     Attributes:
-        space: whose networks are judged.
-        classes: of the networks.
-        limits: to be kept.
-        model: that predicts latency; None: a limit on latency counts for nothing yet.
+        space: the space of the networks.
+        classes: number of classes or joints.
+        limits: the limits to keep.
+        model: predicts latency; None: a limit on latency is not applied yet.
     """
 
     space: MultipathSpace
@@ -117,24 +117,24 @@ class TopologyBounds:
         """Compare the limits with the smallest and the largest network.
 
         Raises:
-            BudgetError: one cannot be kept by any network of the space.
+            BudgetError: no network of the space can keep one of the limits.
         """
         smallest, largest = (self.population(end[None]) for end in (self.space.smallest, self.space.largest))
         for constraint in self.constraints:
             check_within(constraint, constraint.measure(smallest), constraint.measure(largest), "", self.space.name)
 
     def with_model(self, model: LatencyModel) -> TopologyBounds:
-        """The same limits, judged with another model of latency."""
+        """The same limits, with another latency model."""
         return replace(self, model=model)
 
     @property
     def without_latency(self) -> TopologyBounds:
-        """The limits on MACs and parameters alone."""
+        """The limits on MACs and parameters only."""
         return replace(self, model=None)
 
     @cached_property
     def constraints(self) -> tuple[Constraint, ...]:
-        """The limits that can be judged."""
+        """The limits that can be applied: those on MACs and parameters, and that on latency if there is a model."""
         amounts = ((kind, self.limits.given[kind.measure_name][0]) for kind in (Macs, Params))
         found: list[Constraint] = [kind(parse_amount(kind.measure_name, text)) for kind, text in amounts if text]
         if self.limits.milliseconds is not None and self.model is not None:
@@ -142,17 +142,17 @@ class TopologyBounds:
         return tuple(found)
 
     def population(self, topologies: Topologies) -> TopologyPopulation:
-        """Topologies, to be costed."""
+        """Make a population of topologies, whose costs can be computed."""
         return TopologyPopulation(self.space, topologies, self.classes)
 
     def costs(self, keys: Sequence[str]) -> Costs:
-        """What topologies cost, by their keys."""
+        """Compute the costs of topologies by their keys."""
         population = self.population(self.space.from_keys(keys))
         predicted = None if self.model is None else TopologyPredictor(self.model).predict(population)
         return Costs(population.cost.macs, population.cost.params, predicted)
 
     def feasible(self, topologies: Topologies) -> Bools:
-        """Which of n topologies keep all limits, (n,)."""
+        """Tell which of n topologies keep all limits, (n,)."""
         population = self.population(topologies)
         feasible = np.ones(len(topologies), dtype=bool)
         for constraint in self.constraints:

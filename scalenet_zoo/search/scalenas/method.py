@@ -1,4 +1,4 @@
-"""ScaleNAS to the search engine: multipath networks along the front of score and MACs."""
+"""ScaleNAS as a method of the search engine: multipath networks along the Pareto front of score and MACs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class ScaleNASMethod(Method[ScaleNASConfig]):
-    """Multi-scale topology evolution in a multipath supernet, and what it is compared with; see `Method`."""
+    """Multi-scale topology evolution in a multipath supernet, with its baselines; see `Method`."""
 
     name = "scalenas"
     searches: ClassVar = {
@@ -51,26 +51,26 @@ class ScaleNASMethod(Method[ScaleNASConfig]):
     supernet: ScaleNASSupernet
 
     def spec(self, key: str, name: str = "candidate") -> ArchSpec:
-        """A topology."""
+        """See `Method.spec`; the network is a topology of the space."""
         return self.space.spec(self.space.from_keys([key])[0], self.classes, name)
 
     def score_name(self, key: str) -> tuple[str, int]:
-        """The key, which tells networks apart as their hashes do."""
+        """The key and the height of the image; keys tell networks apart as well as hashes do."""
         return key, self.space.input.height
 
     @property
     def largest(self) -> ArchSpec:
-        """The largest network."""
+        """The largest network; all networks of a space have the same image size."""
         return self.space.spec(self.space.largest, self.classes, "largest")
 
     @property
     def yardstick(self) -> ArchSpec:
-        """The smallest network, for small images."""
+        """The smallest network, at a small image size."""
         spec = self.space.spec(self.space.smallest, self.classes, "smallest")
         return spec.replace(height=YARDSTICK_PIXELS, width=YARDSTICK_PIXELS)
 
     def draw(self, rng: np.random.Generator) -> ArchSpec:
-        """A network of any group."""
+        """Draw a network of a random group."""
         return self.space.spec(self.space.sample(rng, 1)[0], self.classes)
 
     def bounds(self, model: LatencyModel | None = None) -> TopologyBounds:
@@ -78,7 +78,7 @@ class ScaleNASMethod(Method[ScaleNASConfig]):
         return TopologyBounds(self.space, self.classes, self.config.limits, model)
 
     def check_limits(self, model: LatencyModel | None = None) -> None:
-        """Draw one network."""
+        """Compare the limits with the space, and draw one network that keeps them; see `Method.check_limits`."""
         bounds = self.bounds(model)
         bounds.check()
 
@@ -90,7 +90,7 @@ class ScaleNASMethod(Method[ScaleNASConfig]):
 
     @property
     def metric(self) -> str:
-        """Of the configuration, or the first that the task has."""
+        """The metric of the configuration, or the default of the task."""
         return self.config.scoring.metric_of(self.space.head)
 
     def train(
@@ -106,7 +106,7 @@ class ScaleNASMethod(Method[ScaleNASConfig]):
         return load_supernet(self.supernet, folder)
 
     def judge(self, spec: ArchSpec, training: CachedImages, validation: CachedImages) -> float:
-        """What `evaluate` says of the network: mean IoU, AP or PCK."""
+        """See `Method.judge`; the score is the metric that `evaluate` reports: mean IoU, AP or PCK."""
         return score_topology(
             self.supernet, spec, training, validation, self.config.scoring, self.labels, self.interface(spec)
         )
@@ -116,7 +116,7 @@ class ScaleNASMethod(Method[ScaleNASConfig]):
         return self.supernet.extract(spec)
 
     def measure(self, network: Calibrated, spec: ArchSpec, validation: CachedImages) -> float:
-        """What `evaluate` says of the network."""
+        """See `Method.measure`; the score is the metric that `evaluate` reports."""
         return figure(network, spec, validation, self.config.scoring, self.labels)
 
     def search(
@@ -134,5 +134,5 @@ class ScaleNASMethod(Method[ScaleNASConfig]):
         return what, done, self.config.search.evaluations
 
     def details(self, network: ScoredNetwork) -> dict[str, Any]:
-        """The topology."""
+        """The topology of a network."""
         return {"topology": network.key}

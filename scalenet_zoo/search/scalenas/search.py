@@ -1,8 +1,8 @@
-"""A search of topologies, its baselines, too: generations of scored networks, measured now and then.
+"""A search of topologies, or one of its baselines: generations of scored networks, measured every few generations.
 
 topology.py: generations of scored networks --> record, the front
-^                                             |
-+------ feasible, judged anew <-- measured <--+  (latency, every few generations)
+^                                              |
++------ feasible, judged again <-- measured <--+  (latency, every few generations)
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ SEARCHES = {"evolution": topology_evolution, "random": random_search, "ageing": 
 
 
 class TopologySearch:
-    """A search in a record; call `run`.
+    """A search with its record; call `run`.
 
     Args:
         search: one of `SEARCHES`.
-        record: of the search, with its space and limits.
-        settings: of the search.
-        every: generations (of as many networks as there are parents) between measurements,
-        measured: of at most so many networks.
+        record: the search's record, with its space and limits.
+        settings: the search's settings.
+        every: generations between measurements; a generation is as many networks as there are parents.
+        measured: the most networks to measure at a time.
     """
 
     def __init__(
@@ -56,7 +56,10 @@ class TopologySearch:
         self.scored: list[ScoredTopologies] = []
 
     def run(self) -> list[str]:
-        """Search to the end; the keys of the front, the cheapest first.
+        """Search to the end.
+
+        Returns:
+            The keys of the networks on the Pareto front, the cheapest first.
 
         Raises:
             BudgetError: no network keeps the limits.
@@ -68,7 +71,7 @@ class TopologySearch:
             if record.evaluations >= measure_at:
                 self._measure(self.measured)
                 measure_at = record.evaluations + self.every * self.settings.parents
-            if record.evaluations >= save_at:  # one that breeds a network at a time has long generations, too
+            if record.evaluations >= save_at:  # a search that breeds single networks saves no more often than others
                 record.save(self._front())
                 save_at = record.evaluations + self.settings.parents
         while self._measure(None):
@@ -77,7 +80,7 @@ class TopologySearch:
             return front
         least, most = min(record.times.values()), record.bounds.limits.milliseconds
         raise BudgetError(
-            f"latency: found {format_ms(least)} as the least of {len(record.times)} measured networks,"
+            f"latency: found {format_ms(least)} as the lowest of {len(record.times)} measured networks,"
             f" expected at most {format_ms(most or 0.0)}"
         )
 
@@ -85,7 +88,7 @@ class TopologySearch:
         return np.array(self.record.score(self.space.keys(topologies), len(self.scored)), dtype=np.float64)
 
     def _feasible(self, topologies: Topologies) -> Bools:
-        """Which of n topologies keep the limits, by measurement where there is one."""
+        """Tell which of n topologies keep the limits, (n,); for those that were measured, the measurement decides."""
         bounds, times = self.record.bounds, self.record.times
         feasible = bounds.feasible(topologies)
         if times:
@@ -102,13 +105,13 @@ class TopologySearch:
         return self.space.keys(kept.front.topologies) if len(kept) else []
 
     def _measure(self, most: int | None) -> bool:
-        """Measure networks of the front that are not measured yet, the best first, and judge latency anew.
+        """Measure networks of the front that are not measured yet, the best first, and fit the latency model again.
 
         Args:
-            most: so many; None: all.
+            most: the most networks to measure; None: all.
 
         Returns:
-            Whether there were any.
+            Whether any network was measured.
         """
         if not self.record.latency:
             return False

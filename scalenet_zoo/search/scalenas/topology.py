@@ -1,12 +1,14 @@
-"""Multi-scale topology evolution (ScaleNAS, AutoML-Conf 2022), and what it is compared with.
+"""Multi-scale topology evolution (ScaleNAS, AutoML-Conf 2022) and its baselines.
 
-- `topology_evolution`: networks drawn from the groups; then, again and again, the best of the successive Pareto fronts
-  (score against MACs) exchange modules, their paths are flipped, and their offspring are scored.
-- `random_search`: networks drawn from the groups, to the end.
-- `ageing_evolution`: the oldest dies; one that wins a tournament has a child with one change (Real et al., AAAI 2019).
+- `topology_evolution` draws networks from the groups of grouped sampling. Then, generation after generation, the best
+  networks of the successive Pareto fronts (score against MACs) exchange modules, paths are flipped, and the offspring
+  are scored.
+- `random_search` draws all networks from the groups.
+- `ageing_evolution` lets the oldest network die, and the winner of a tournament have a child with one change (Real et
+  al., AAAI 2019).
 
-All three are generators of what they have had scored; none scores a network twice or one that is not feasible. What is
-drawn is a function of the seed and the generation: with the same scores, a search that was killed does the same again.
+All three are generators of scored networks. None of them scores a network twice, or a network that is not feasible.
+What is drawn is a function of the seed and the generation: with the same scores, a killed search does the same again.
 """
 
 from __future__ import annotations
@@ -33,9 +35,9 @@ if TYPE_CHECKING:
     from scalenet_zoo.spaces.scalenas import Bools, MultipathSpace
 
 Judge = Callable[[Topologies], "Floats"]
-"""Scores n topologies, (n,), larger is better."""
+"""Scores n topologies, (n,); larger is better."""
 Feasible = Callable[[Topologies], "Bools"]
-"""Which of n topologies keep the limits, (n,); these may be judged anew from one generation to the next."""
+"""Tells which of n topologies keep the limits, (n,); the answer may change from one generation to the next."""
 Draw = Callable[[], Topologies]
 
 MOST_DRAWS = 20_000
@@ -44,12 +46,12 @@ MOST_DRAWS = 20_000
 
 @dataclass(frozen=True, eq=False)
 class ScoredTopologies:
-    """Topologies with what they scored and cost.
+    """Topologies with their scores and costs.
 
     Attributes:
-        topologies: n of them, in the order in which they were scored.
-        scores: (n,).
-        macs: (n,).
+        topologies: n topologies, in the order in which they were scored.
+        scores: their scores, (n,).
+        macs: their MACs, (n,).
     """
 
     topologies: Topologies
@@ -64,7 +66,7 @@ class ScoredTopologies:
 
     @classmethod
     def joined(cls, parts: Sequence[ScoredTopologies]) -> ScoredTopologies:
-        """All of several, in order."""
+        """Join several parts, in order."""
         return cls(
             Topologies.joined([part.topologies for part in parts]),
             np.concatenate([part.scores for part in parts]),
@@ -73,17 +75,17 @@ class ScoredTopologies:
 
     @property
     def front(self) -> ScoredTopologies:
-        """Those that no other one beats in both score and MACs, from the cheapest."""
+        """The Pareto front: the topologies that no other one beats in both score and MACs, the cheapest first."""
         return self[self.front_places]
 
     @property
     def front_places(self) -> Integers:
-        """Where those of the front are."""
+        """The positions of the topologies on the front."""
         front: Integers = NonDominatedSorting().do(self._losses, only_non_dominated_front=True)
         return front[np.lexsort((-self.scores[front], self.macs[front]))]
 
     def best(self, number: int) -> ScoredTopologies:
-        """As many as are asked for, front by front, those of a front with the widest gaps around them first."""
+        """Take the best `number`, front by front; within a front, those with the widest gaps around them first."""
         order: list[int] = []
         for front in NonDominatedSorting().do(self._losses, n_stop_if_ranked=number):
             gaps = get_crowding_function("cd").do(self._losses[front])
@@ -91,7 +93,7 @@ class ScoredTopologies:
         return self[np.array(order[:number])]
 
     def hypervolume(self, macs: float) -> float:
-        """The area under the front, 0 to 1 for scores of 0 to 1, with MACs as shares of `macs`, up to it."""
+        """Compute the area under the front up to `macs`, with MACs as shares of `macs`; 0 to 1 for scores of 0 to 1."""
         volume: float = HV(ref_point=np.array([0.0, 1.0]))(self._losses / [1.0, macs])
         return float(volume)
 
@@ -101,7 +103,7 @@ class ScoredTopologies:
 
 
 def cross(rng: np.random.Generator, parents: Topologies, probability: float) -> Topologies:
-    """A child of each of n parents: each module with a probability from another parent, drawn for the child."""
+    """Make a child of each of n parents: each module comes, with a probability, from a second parent drawn for it."""
     number, modules = parents.depth.shape[:2]
     other = parents[(np.arange(number) + rng.integers(1, max(2, number), number)) % number]
     swapped = rng.random((number, modules)) < probability
@@ -118,7 +120,7 @@ def mutate(space: MultipathSpace, rng: np.random.Generator, topologies: Topologi
 
 
 def change_one(space: MultipathSpace, rng: np.random.Generator, topologies: Topologies) -> Topologies:
-    """Change one depth of each of n topologies, or one path, which are equally likely; it may have no effect."""
+    """Change one depth or one path of each of n topologies; both are equally likely, and may have no effect."""
     genomes, options = space.encode(topologies), np.array(space.gene_options)
     number, depths = len(genomes), sum(space.branches)
     genes = np.where(
@@ -135,14 +137,14 @@ def topology_evolution(
     """Search by multi-scale topology evolution.
 
     Args:
-        space: to search.
-        classes: classes or joints, of which MACs depend a little.
-        judge: scores topologies; is asked once for each.
-        settings: of the search.
-        feasible: which topologies keep the limits; None: all.
+        space: the space to search.
+        classes: number of classes or joints, on which MACs depend a little.
+        judge: scores topologies; it is called only once for each topology.
+        settings: the search's settings.
+        feasible: tells which topologies keep the limits; None: all do.
 
     Yields:
-        What was scored: first those drawn from the groups, then a generation at a time.
+        Scored topologies: first those drawn from the groups, then one generation at a time.
 
     Raises:
         BudgetError: no feasible network is found.
@@ -159,7 +161,7 @@ def topology_evolution(
 def random_search(
     space: MultipathSpace, classes: int, judge: Judge, settings: TopologySettings, feasible: Feasible | None = None
 ) -> Iterator[ScoredTopologies]:
-    """Draw networks from the groups; the first are those that `topology_evolution` begins with.
+    """Draw networks from the groups; the first are those that `topology_evolution` starts with.
 
     Arguments, yields and errors are those of `topology_evolution`.
     """
@@ -174,13 +176,13 @@ def random_search(
 def ageing_evolution(
     space: MultipathSpace, classes: int, judge: Judge, settings: TopologySettings, feasible: Feasible | None = None
 ) -> Iterator[ScoredTopologies]:
-    """Search by regularised evolution: the population is always the youngest networks.
+    """Search by regularised evolution: the population consists of the youngest networks.
 
-    As there are two objectives, a tournament is won by one of those that no other one in it beats in both.
-    Arguments and errors are those of `topology_evolution`.
+    Since there are two objectives, a tournament is won by a random one of the networks on its Pareto front. Arguments
+    and errors are those of `topology_evolution`.
 
     Yields:
-        What was scored: first the population, then one child at a time.
+        Scored topologies: first the population, then one child at a time.
     """
 
     def breed(rng: np.random.Generator, population: ScoredTopologies) -> Draw:
@@ -196,7 +198,7 @@ def ageing_evolution(
 
 
 class _Search:
-    """What was scored so far, and each network only once."""
+    """The loop that the three searches share; it scores each network only once."""
 
     def __init__(
         self,
@@ -213,13 +215,14 @@ class _Search:
     def run(
         self, first: int, each: int, memory: int, breed: Callable[[np.random.Generator, ScoredTopologies], Draw]
     ) -> Iterator[ScoredTopologies]:
-        """Score the first networks, drawn from the groups, then `each` a generation, until all evaluations are spent.
+        """Score the first networks, drawn from the groups, then generations, until all evaluations are spent.
 
         Args:
-            first: how many.
-            each: how many.
+            first: number of first networks.
+            each: number of networks in a generation.
             memory: how many of the youngest networks breed.
-            breed: gives what draws a generation's networks, as often as it takes, from those that breed.
+            breed: takes the networks that breed, and returns a function that draws networks of the next generation; it
+                is called as often as necessary.
         """
         drawn_by = rng_at(self.settings.seed, 0)
         yield self._score(self._new(lambda: self.space.sample(drawn_by, first), first))
@@ -231,20 +234,20 @@ class _Search:
             born = self._new(
                 breed(rng, breeding) if len(breeding) else partial(self.space.sample, rng, self.settings.parents), each
             )
-            if not len(born):  # the space is searched through, or next to
+            if not len(born):  # the space is exhausted, or nearly so
                 return
             yield self._score(born)
 
     def _youngest(self, number: int) -> ScoredTopologies:
-        """Of the last so many networks, those that keep the limits as they are now judged."""
+        """The networks among the last `number` that keep the limits as they are now judged."""
         scored = ScoredTopologies.joined(self.parts[-number:])[-number:]
         return scored if self.feasible is None else scored[self.feasible(scored.topologies)]
 
     def _new(self, draw: Draw, number: int) -> Topologies:
-        """Feasible networks that are not known, as many as asked for and affordable, or fewer if they are hard to find.
+        """Draw `number` new feasible networks, or fewer if evaluations run out or such networks are hard to find.
 
         Raises:
-            BudgetError: not even one was ever found.
+            BudgetError: not a single feasible network was ever found.
         """
         missing = min(number, self.settings.evaluations - len(self.known))
         kept: list[Topologies] = []
@@ -261,7 +264,8 @@ class _Search:
             misses = 0 if places else misses + len(drawn)
         if not self.known:
             raise BudgetError(
-                f"limits: found no network of the space {self.space.name} that keeps them among {misses:,} drawn"
+                f"limits: found no network of the space {self.space.name} that keeps them among {misses:,} drawn,"
+                " expected wider limits"
             )
         return Topologies.joined(kept)
 

@@ -1,10 +1,10 @@
-"""What the joint search is compared with, at the same number of scored networks.
+"""Baselines that the joint search is compared with, at the same number of scored networks.
 
-- `random`: base models and strategies drawn together, at random.
-- `compound`: a base model evolved alone, by its own score, then scaled by EfficientNet's compound rule.
-- `separate`: every size for itself, its base model and its strategy evolved together.
+- `random` draws base models and scaling strategies together, at random.
+- `compound` evolves a base model alone, by its own score, and scales it by EfficientNet's compound rule.
+- `separate` searches every size separately, evolving its base model and its strategy together.
 
-Each is recorded, and gone on with after a kill, as the joint search is.
+Each of them is recorded, and resumed after a kill, like the joint search.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 COMPOUND = GrowthLaw(math.log(1.2), math.log(1.1), math.log(1.15))
 """EfficientNet's rule (ICML 2019): depth 1.2^phi, width 1.1^phi, resolution 1.15^phi."""
 PATIENCE = 20
-"""Generations in a row without a new network, newcomers included, after which a space counts as searched through."""
+"""Generations in a row without a new network, newcomers included, after which a space counts as exhausted."""
 
 
 class _Baseline:
-    """What the three have in common: the record, the sampler, the budget of evaluations."""
+    """The three baselines, which share the record, the sampler and the budget of evaluations."""
 
     def __init__(self, record: Record[ScaleNetLedger, Bounds], settings: MCEASettings, evaluations: int) -> None:
         self.record, self.bounds, self.space = record, record.bounds, record.bounds.space
@@ -50,7 +50,7 @@ class _Baseline:
         self.sampler = FeasibleSampler(self.bounds)
 
     def random(self) -> list[str]:
-        """Draw base models and strategies; one evaluation is kept for the best base model by itself."""
+        """Draw base models and strategies; one evaluation is reserved for the best base model by itself."""
         shares = self.settings.shares(self.stages)
         trials: dict[str, tuple[float, Integers, list[Scaling], list[float]]] = {}
         generations: list[Generation] = []
@@ -64,7 +64,7 @@ class _Baseline:
                 for stage in self.stages:
                     self.bounds.some_admissible(stage, bases[:1])
             keys = [Candidate(base, scaling).key for base, scalings in drawn for scaling in scalings]
-            # The last trial may be cut off: what is left of the budget is spent, and the trial counts for nothing.
+            # The last trial may be cut off: it spends the rest of the budget, but does not count.
             scores = self.record.score(keys[: self.record.affordable(keys, budget)])
             fitness = []
             for i in range(len(scores) // len(self.stages)):
@@ -84,7 +84,9 @@ class _Baseline:
                 self._save_bases(0, scalings, generations, bases, rows, np.array([fittest]))
             number, idle = number + 1, 0 if scored else idle + 1
         if not trials:
-            raise BudgetError("limits: found no base model with an admissible strategy for every stage")
+            raise BudgetError(
+                "limits: found no base model with an admissible strategy for every stage, expected wider limits"
+            )
         found = [Candidate(base, scaling).key for scaling in (self.space.unscaled, *scalings)]
         self.record.score(found[:1])
         return found
@@ -112,9 +114,9 @@ class _Baseline:
         return found
 
     def _evolve_size(self, place: int, stage: int, budget: int) -> tuple[Integers, Scaling]:
-        """The best base model and strategy of a stage, by their score, when there were `budget` evaluations.
+        """Evolve the base model and the strategy of a stage by their score, until `budget` evaluations are spent.
 
-        A genome is the base model's and the strategy's number.
+        A genome is that of a base model, followed by the number of a strategy.
         """
         scalings, seed = self.space.scalings(stage), self.settings.seed
         options = (*self.space.gene_options, len(scalings))
@@ -132,13 +134,13 @@ class _Baseline:
             good = np.flatnonzero(violation == 0.0)
             keys = [Candidate(bases[i], scalings[chosen[i]]).key for i in good]
             count = self.record.affordable(keys, budget)
-            violation[good[count:]] = 1.0  # not to be scored any more
+            violation[good[count:]] = 1.0  # the budget does not cover their scores
             fitness = np.zeros(len(bases))
             fitness[good[:count]] = self.record.score(keys[:count])
             return fitness, violation
 
         def begin(number: int, best: Integers) -> Iterator[tuple[Integers, Floats]]:
-            """An evolution of the best genomes so far and newcomers."""
+            """Begin an evolution with the best genomes so far and newcomers."""
             bases = self.sampler.draw(rng_at(seed, place, 1, number), self.settings.population - len(best))
             rng = rng_at(seed, place, 2, number)
             admissible = [self.bounds.admissible(stage, base[None]) or scalings for base in bases]
@@ -160,16 +162,17 @@ class _Baseline:
             its_scalings = [scalings[genomes[0, -1]]] if stage and len(genomes) else []
             self._save_bases(place, its_scalings, generations, kept, fitness[: len(kept), None], fitness[: len(kept)])
             idle = 0 if scored else idle + 1
-            if idle:  # too much alike to give anything new
+            if idle:  # the genomes are too similar to give new networks
                 evolution = begin(len(generations), genomes[: self.settings.population // 2])
         if not len(genomes):
             raise BudgetError(
-                f"limits: found no network of stage {stage} that keeps them in {len(generations)} generations"
+                f"limits: found no network of stage {stage} that keeps them in {len(generations)} generations,"
+                " expected wider limits"
             )
         return kept[0], scalings[genomes[0, -1]]
 
     def _draw_scalings(self, rng: np.random.Generator, base: Integers) -> list[Scaling]:
-        """A strategy for each stage, drawn from those admissible for a base model (stages, layers), or none at all."""
+        """Draw an admissible strategy per stage for a base model (stages, layers); empty if a stage has none."""
         admissible = [self.bounds.admissible(stage, base[None]) for stage in self.stages]
         return [each[rng.integers(len(each))] for each in admissible] if all(admissible) else []
 
@@ -199,23 +202,27 @@ class _Baseline:
 def search_baseline(
     method: Baseline, record: Record[ScaleNetLedger, Bounds], settings: MCEASettings, evaluations: int
 ) -> list[str]:
-    """Search in another way than the joint one.
+    """Run a baseline of the joint search.
+
+    `random` draws base models within the limits, each with strategies drawn from those admissible for it.
+
+    `compound` evolves the base model alone, by its own score, and scales it by EfficientNet's rule, with phi as large
+    as 2^s times the base model's MACs allow. The scaled networks have no scores, since they need not be of the space.
+
+    `separate` searches each size separately, evolving base model and strategy together by the score of the scaled
+    network. Every stage, including stage 0, gets an equal part of the evaluations.
 
     Args:
-        method: `random`: base models within the limits, each with strategies drawn from those admissible for it.
-            `compound`: the base model searched alone, by its own score, then scaled by EfficientNet's rule, phi as
-            large as 2^s times the base model's MACs allow; these networks have no scores: they need not be of the
-            space. `separate`: each size by itself, base model and strategy evolved together by the score of the
-            scaled network; every stage, 0 included, has an equal part of the evaluations.
-        record: of the search, with its space and limits.
-        settings: population, weights and seed; the rest does not matter.
-        evaluations: networks to be scored, each counted once.
+        method: one of these three names.
+        record: the search's record, with its space and limits.
+        settings: population, weights and seed; the other settings are not used.
+        evaluations: number of networks to score; each counts once.
 
     Returns:
-        The keys of the networks that it ends with, one a stage.
+        The keys of the networks that the search ends with, one per stage.
 
     Raises:
-        BudgetError: the limits cannot be kept.
+        BudgetError: no network can keep the limits.
         InputError: there are too few evaluations for the stages.
     """
     search = _Baseline(record, settings, evaluations)

@@ -1,4 +1,4 @@
-"""What a search of ScaleNet is told: base model and scaling strategies of a family of classifiers."""
+"""The configuration of a ScaleNet search: base model and scaling strategies of a family of classifiers."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class ScaleNetScoring(ScoringSettings):
     """How networks are scored.
 
     Attributes:
-        paths: both coupled ones, or the left one alone, which is all that a one-sided supernet has.
+        paths: `both` coupled paths, or only the left one (`single`), which is all that a one-sided supernet has.
     """
 
     paths: Literal["both", "single"] = "both"
 
 
 class MCEASettings(SearchSettings):
-    """How is searched; the defaults are the paper's.
+    """Settings of Markov-chain evolution; the defaults are the paper's (ScaleNet, ECCV 2022).
 
     Attributes:
-        population: base models of a generation.
-        generations: of a round.
-        rounds: of the Markov chain, after round 0.
-        keep: base models that a round hands to the next.
-        first_bases: random base models that round 0 ranks strategies with.
-        weights: of the stages above 0 in a base model's fitness; None: equal.
-        strategies_at_most: more admissible strategies of a stage than this are evolved, scoring this many.
+        population: number of base models in a generation.
+        generations: number of generations in a round.
+        rounds: number of rounds of the Markov chain, after round 0.
+        keep: number of base models that a round passes on to the next.
+        first_bases: number of random base models with which round 0 ranks strategies.
+        weights: weights of the stages above 0 in a base model's fitness; None: equal weights.
+        strategies_at_most: the most strategies of a stage to score; if more are admissible, evolution chooses them.
     """
 
     population: Annotated[int, Field(ge=2)] = 64
@@ -56,10 +56,10 @@ class MCEASettings(SearchSettings):
     strategies_at_most: Annotated[int, Field(ge=4)] = 200
 
     def shares(self, stages: Sequence[int]) -> Floats:
-        """What share of the fitness each stage has.
+        """Compute the share of each stage in the fitness, (stages,).
 
         Raises:
-            InputError: the weights are not one a stage, or all 0.
+            InputError: there is not one weight per stage, or all weights are 0.
         """
         weights = np.ones(len(stages)) if self.weights is None else np.asarray(self.weights, dtype=np.float64)
         if len(weights) != len(stages) or weights.sum() == 0:
@@ -72,10 +72,10 @@ class MCEASettings(SearchSettings):
 
 
 class ScaleNetConfig(SearchConfig):
-    """A search of ScaleNet.
+    """The configuration of a ScaleNet search.
 
     Attributes:
-        extrapolate: how many stages the family gets beyond those searched.
+        extrapolate: number of stages that the family gets beyond those searched.
     """
 
     limits: Limits = Limits()
@@ -88,7 +88,7 @@ class ScaleNetConfig(SearchConfig):
 
     @classmethod
     def from_values(cls, values: dict[str, Any], source: str) -> Self:
-        """See `SearchConfig.from_values`; networks of a supernet that is one-sided have one path."""
+        """See `SearchConfig.from_values`; networks of a one-sided supernet have a single path."""
         supernet, scoring = (values.get(name, {}) for name in ("supernet", "scoring"))
         one_sided = isinstance(supernet, dict) and (supernet.get("inherit") or supernet.get("sides") == "left")
         if one_sided and isinstance(scoring, dict):
@@ -116,6 +116,6 @@ class ScaleNetConfig(SearchConfig):
         if self.supernet.inherit is not None:
             check_inheritance(self.supernet.inherit, space.largest_spec(classes=2))
         if not self.supernet.coupled and self.scoring.paths == "both":
-            raise InputError("scoring: paths: found both, expected single: the supernet's networks take the left alone")
+            raise InputError("scoring: paths: found both, expected single: the supernet is one-sided (left)")
         for name in self.limits.given:
             self.limits.amounts(name, [each.stage for each in space.scaling])

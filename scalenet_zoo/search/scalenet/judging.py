@@ -1,7 +1,8 @@
 """The accuracy of a network with the super-supernet's weights.
 
-The coupled paths take channels from the left and from the right end of the supernet's; the sum of their logits is
-judged (ScaleNet, ECCV 2022, section 3.2, after BCNet, CVPR 2021). Networks are extracted: the supernet stays as it is.
+The coupled paths take their channels from the left and from the right end of the supernet's channels, and the sum of
+their logits is judged (ScaleNet, ECCV 2022, section 3.2, after BCNet, CVPR 2021). Networks are extracted, so the
+supernet does not change.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ class CoupledPaths(nn.Module):
         self.paths = nn.ModuleList(paths)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, channels, h, w) -> logits (n, classes)."""
+        """Compute logits (n, classes) of images (n, channels, height, width)."""
         total: Tensor = self.paths[0](x)
         for path in self.paths[1:]:
             total = total + path(x)
@@ -45,28 +46,28 @@ def score_network(
     settings: ScaleNetScoring,
     interface: Interface | None = None,
 ) -> float:
-    """The accuracy, 0 to 1, of a network with a supernet's weights.
+    """Compute the accuracy, 0 to 1, of a network with a supernet's weights.
 
     Args:
-        supernet: stays as it is.
-        spec: of the network.
+        supernet: the supernet, which is not changed.
+        spec: the network's spec.
         training: images that its batch-norm statistics are estimated from.
         validation: images that it is judged by.
-        settings: paths, size of batches, type; not how many images.
+        settings: paths, batch size and number type; the numbers of images in it are not used.
         interface: how images are normalised; None: as for any network of the spec.
 
     Raises:
-        WeightsError: outputs are not finite.
+        WeightsError: the network's outputs are not finite.
     """
     paths = CoupledPaths([supernet.extract(spec, side) for side in sides(settings)])
     return top1_accuracy(Calibrated(paths, spec, training, settings, interface=interface), spec, validation, settings)
 
 
 def top1_accuracy(network: Calibrated, spec: ArchSpec, validation: CachedImages, settings: ScaleNetScoring) -> float:
-    """The share, 0 to 1, of images whose class a network says.
+    """Compute the share, 0 to 1, of images whose class a network predicts correctly.
 
     Raises:
-        WeightsError: outputs are not finite.
+        WeightsError: the network's outputs are not finite.
     """
     correct = torch.zeros((), dtype=torch.int64, device=network.device)
     finite = torch.ones((), dtype=torch.bool, device=network.device)

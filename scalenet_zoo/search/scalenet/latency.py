@@ -1,4 +1,4 @@
-"""Which networks of ScaleNet's search are measured: the best of a round, and those that it would end with."""
+"""Selection of the networks that ScaleNet's search measures: the best of a round, and those that it would end with."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 def to_measure(
     bounds: Bounds, bases: Sequence[Integers], scalings: Sequence[Scaling], times: Mapping[str, float], each: int
 ) -> list[str]:
-    """The networks to measure after a round: of each limited stage, as far as they are predicted to be feasible.
+    """Choose the networks to measure after a round at each limited stage; those predicted to be feasible come first.
 
     Args:
-        bounds: the limits, with a model of latency.
+        bounds: the limits, with a latency model.
         bases: the best base models (stages, layers), the best first.
-        scalings: the strategy of each stage, 0 included.
-        times: what was measured, by keys; not measured again.
-        each: so many of a stage.
+        scalings: the strategy of each stage, including stage 0.
+        times: measured latencies in milliseconds, by key; these networks are not measured again.
+        each: number of networks per stage.
+
+    Returns:
+        The keys of the networks.
     """
     chosen: list[str] = []
     strategies = {scaling.stage: scaling for scaling in scalings}
@@ -36,7 +39,7 @@ def to_measure(
         keys = [Candidate(base, strategies[stage]).key for base in bases]
         new = [key for key in keys if key not in times]
         misses = [ms > budget for ms in bounds.predict(new)]
-        order = sorted(range(len(new)), key=misses.__getitem__)  # in either half the best remain first
+        order = sorted(range(len(new)), key=misses.__getitem__)  # a stable sort: the best stay first in either half
         chosen += [new[i] for i in order[:each]]
     return chosen
 
@@ -50,22 +53,22 @@ def verify_budgets(
 ) -> tuple[list[Candidate], list[str]]:
     """Measure the networks that a joint search would end with, and replace those that miss their budgets.
 
-    In place of a strategy comes the next best of its stage, in place of a base model the next best; of these,
-    what is predicted to miss is passed over, the more strictly the more was missed before.
+    A strategy is replaced by the next best one of its stage, a base model by the next best base model. Replacements
+    that are predicted to miss a budget are skipped; the threshold becomes stricter after each measured miss.
 
     Args:
-        bounds: the limits, with a model of latency.
-        bases: base models (stages, layers), the one found first, then the best.
-        options: strategies of each stage, the one found first, then the best.
-        latency: measures.
-        times: what was measured before, by keys.
+        bounds: the limits, with a latency model.
+        bases: base models (stages, layers): first the one found, then the others, the best first.
+        options: strategies of each stage: first the one found, then the others, the best first.
+        latency: measures networks.
+        times: latencies measured before, in milliseconds, by key.
 
     Returns:
-        A network each stage that meets the budgets by measurement; and the keys of all that were asked for.
+        For each stage a network that meets the budgets when measured; and the keys of all networks that were measured.
 
     Raises:
-        BudgetError: of the best base models none meets the budgets.
-        BackendError: as `latency.measure`.
+        BudgetError: none of the best base models meets the budgets.
+        BackendError: as in `LatencyMeter.measure`.
     """
     budgets = bounds.budgets
     bounds = replace(bounds, limits=bounds.limits.model_copy(update={"latency": ()}))  # measured, not predicted
@@ -85,7 +88,7 @@ def verify_budgets(
         tried[key] = ms
         if ms > (budget := budgets[stage]):
             targets[stage] = min(targets[stage], 0.99 * predicted, predicted * budget / ms)
-            missed = f"found {format_ms(ms)} at stage {stage}, expected at most {format_ms(budget)}"
+            missed = f"the last took {format_ms(ms)} at stage {stage}, expected at most {format_ms(budget)}"
         return ms <= budget
 
     for base in list({base.tobytes(): base for base in bases}.values())[:MOST_MEASURED]:
@@ -97,4 +100,6 @@ def verify_budgets(
             chosen.append(fitting)
         else:
             return chosen, list(dict.fromkeys([*tried, *(candidate.key for candidate in chosen)]))
-    raise BudgetError(f"latency: {missed}, and none of the best {MOST_MEASURED} base models met all when measured")
+    raise BudgetError(
+        f"latency: found none of the best {MOST_MEASURED} base models within all limits when measured; {missed}"
+    )

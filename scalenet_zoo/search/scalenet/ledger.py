@@ -1,4 +1,4 @@
-"""What ScaleNet's searches add to the ledger: the half-steps of the Markov chain."""
+"""The fields that ScaleNet's searches add to the ledger: the half-steps of the Markov chain."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class ScoredBase(Strict):
-    """A base model under one strategy a stage.
+    """A base model under one strategy per stage.
 
     Attributes:
-        kernels: of its layers.
-        macs: of the unscaled network.
-        fitness: the weighted mean of `scores`.
-        scores: accuracy of the scaled network of each stage.
+        kernels: kernel sizes of its layers.
+        macs: number of MACs of the unscaled network.
+        fitness: weighted mean of `scores`.
+        scores: accuracy of the scaled network at each stage, 0 to 1.
     """
 
     kernels: Kernels
@@ -37,7 +37,13 @@ class ScoredBase(Strict):
 
 
 class Generation(Strict):
-    """A generation of base models: fitness of the best, mean of the survivors; networks scored for the first time."""
+    """A generation of base models.
+
+    Attributes:
+        best: fitness of the best base model.
+        mean: mean fitness of the survivors.
+        scored: number of networks scored for the first time.
+    """
 
     best: float
     mean: float
@@ -45,7 +51,13 @@ class Generation(Strict):
 
 
 class ScoredScaling(Strict):
-    """A strategy, its score (the mean over the base models concerned) and their mean MACs under it."""
+    """A scaling strategy with its score.
+
+    Attributes:
+        scaling: the strategy.
+        score: mean score of the base models concerned under the strategy, 0 to 1.
+        macs: their mean MACs under the strategy.
+    """
 
     scaling: Scaling
     score: float
@@ -56,12 +68,12 @@ class HalfStep(Strict):
     """Half a round of the Markov chain.
 
     Attributes:
-        round: counted from 0; round 0 has no `bases` half. Of the baselines: the stage that was searched, or 0.
+        round: counted from 0; round 0 has no `bases` half. For baselines: the stage that was searched, or 0.
         kind: `strategies`: each stage's strategies were ranked; `bases`: base models were evolved.
         scalings: the strategy of each stage above 0, after this half-step.
-        ranked: of `strategies`: the admissible strategies of each stage, the best first.
-        generations: of `bases`.
-        bases: of `bases`: the best, the best first.
+        ranked: for `strategies`, the admissible strategies of each stage, the best first.
+        generations: for `bases`, the generations.
+        bases: for `bases`, the best base models, the best first.
     """
 
     round: Annotated[int, Field(ge=0)]
@@ -73,11 +85,11 @@ class HalfStep(Strict):
 
 
 class ScaleNetLedger(Ledger):
-    """A search of ScaleNet, so far or ended; it ends with a network each of stages 0, 1, ...
+    """A ScaleNet search that has ended or is under way; it ends with one network for each of the stages 0, 1, ...
 
     Attributes:
-        half_steps: done so far; the last may be unfinished while `ended` is false.
-        drawn, wasted: base models drawn under the limits, and how many of the draws were thrown away.
+        half_steps: the half-steps so far; the last may be unfinished while `ended` is false.
+        drawn, wasted: number of base models drawn under the limits, and how many of these draws were discarded.
     """
 
     half_steps: tuple[HalfStep, ...] = ()
@@ -86,23 +98,23 @@ class ScaleNetLedger(Ledger):
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """The scaling stages that are searched, above 0."""
+        """The scaling stages above 0 that are searched."""
         scaling = cast(Sequence[dict[str, int]], self.space["scaling"])
         return tuple(each["stage"] for each in scaling if each["stage"] > 0)
 
     def candidates(self, space: Space) -> list[Candidate]:
-        """The networks found, each with its own stage."""
+        """The networks found, each with its own scaling stage."""
         found = (Candidate.from_key(space, network.key) for network in self.found)
         stages = zip((0, *self.stages), found, strict=False)
         return [Candidate(each.kernels, replace(each.scaling, stage=stage)) for stage, each in stages]
 
     def last_step(self, kind: Literal["strategies", "bases"]) -> HalfStep | None:
-        """The last half-step of a kind."""
+        """The last half-step of a kind; None: there is none."""
         return next((step for step in reversed(self.half_steps) if step.kind == kind), None)
 
 
 def scored_bases(bounds: Bounds, bases: Integers, scores: Floats, fitness: Floats) -> tuple[ScoredBase, ...]:
-    """Base models (n, stages, layers) with their scores (n, scaling stages) and fitness (n,)."""
+    """Combine base models (n, stages, layers) with their scores (n, scaling stages) and fitness (n,)."""
     if not len(bases):
         return ()
     macs = bounds.population(bases, [bounds.space.unscaled]).cost.macs[:, 0]

@@ -1,4 +1,4 @@
-"""What the networks of a search may cost: MACs, parameters and latency, of the base model or of every scaling stage."""
+"""Limits on MACs, parameters and latency, of the base model alone or of every scaling stage."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ def _one_a_stage(value: object) -> object:
     if value is None or isinstance(value, str):
         return () if value is None else (value,)
     if not isinstance(value, (list, tuple)) or any(not isinstance(each, str | None) for each in value):
-        raise ValueError("expected a quantity with its unit, such as 306M or 4ms, or a list of them, one a stage")
+        raise ValueError("expected a quantity with its unit, such as 306M or 4ms, or a list of them, one per stage")
     return tuple(value)
 
 
 TOGETHER = 256
-"""Candidates that are costed at once: all their base models under all their strategies."""
+"""How many candidates are costed at a time, by costing all their base models under all their strategies."""
 Amounts = Annotated[tuple[str | None, ...], BeforeValidator(_one_a_stage)]
-"""A quantity, for the base model, or a list of them, for stages 0, 1, ...; null where a stage has no limit."""
+"""A quantity for the base model, or a list of quantities for stages 0, 1, ..., with null for stages without a limit."""
 
 
 class Limits(SearchLimits):
-    """What people ask of the networks, as YAML.
+    """Limits on the networks, as YAML.
 
         limits: {macs: 306M, tolerance: 0.08, latency: [4ms, null, 9ms], backend: ort-cpu}
 
     Attributes:
-        macs: at most so many multiply-adds; the base model, too, has about as many.
-        params: at most so many parameters.
-        latency: at most so long.
-        tolerance: base models lie within this share of their MACs (the paper: 25M of 306M).
-        growth: the MACs of networks of stage s may differ from 2^s times their base models' by this share
-            (the paper: 50M of 306M); None: by any.
+        macs: the most MACs (multiply-adds); for the base model, its MACs up to `tolerance`.
+        params: the most parameters.
+        latency: the longest latency.
+        tolerance: the MACs of base models may differ from `macs` by this share (in the paper, 25M of 306M).
+        growth: the MACs of networks at stage s may differ from 2^s times their base models' by this share (in the
+            paper, 50M of 306M); None: by any amount.
     """
 
     macs: Amounts = ()
@@ -62,11 +62,14 @@ class Limits(SearchLimits):
 
     @property
     def given(self) -> dict[str, tuple[str | None, ...]]:
-        """The quantities asked for, one a stage."""
+        """The limits as they are written, one per stage; see `SearchLimits.given`."""
         return {"macs": self.macs, "params": self.params, "latency": self.latency}
 
     def amounts(self, name: str, stages: Sequence[int]) -> dict[int, float]:
-        """The limits on `macs`, `params` or `latency` (milliseconds) of a space's stages, for those that have one.
+        """Parse the limits on `macs`, `params` or `latency` (in milliseconds) for the stages of a space.
+
+        Returns:
+            The limits by stage, for stages that have one.
 
         Raises:
             BudgetError: there are more limits than stages.
@@ -74,23 +77,23 @@ class Limits(SearchLimits):
         given = self.given[name]
         if len(given) > len(stages):
             raise BudgetError(
-                f"limits.{name}: found {len(given)} limits, expected at most {len(stages)}, one a stage of the space"
+                f"limits.{name}: found {len(given)} limits, expected at most {len(stages)}, one per stage of the space"
             )
         return {stage: parse_amount(name, text) for stage, text in zip(stages, given, strict=False) if text is not None}
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Limits on the networks of a space.
+    """The limits on the networks of a space.
 
     Attributes:
-        space: whose networks are judged.
-        classes: of the networks.
-        limits: to be kept.
-        model: that predicts latency; None: a limit on latency counts for nothing yet.
+        space: the space of the networks.
+        classes: number of classes.
+        limits: the limits to keep.
+        model: predicts latency; None: a limit on latency is not applied yet.
 
     Raises:
-        BudgetError: a limit cannot be kept by any network of the space, or contradicts another.
+        BudgetError: no network of the space can keep a limit, or a limit contradicts another.
     """
 
     space: Space
@@ -104,12 +107,12 @@ class Bounds:
                 self._check(stage, constraint)
 
     def with_model(self, model: Predictor) -> Bounds:
-        """The same limits, judged with another model of latency."""
+        """The same limits, with another latency model."""
         return replace(self, model=model)
 
     @cached_property
     def constraints(self) -> dict[int, tuple[Constraint, ...]]:
-        """The limits of each stage."""
+        """The limits of each stage; those on latency are included if there is a model."""
         found: dict[int, tuple[Constraint, ...]] = {each.stage: () for each in self.space.scaling}
         for stage, amount in self.limits.amounts("macs", list(found)).items():
             slack = 0.0 if stage else self.limits.tolerance
@@ -122,11 +125,11 @@ class Bounds:
         return found
 
     def population(self, bases: Integers, scalings: Sequence[Scaling]) -> Population:
-        """Base models (n, stages, layers) under m strategies, to be costed."""
+        """Make a population of base models (n, stages, layers) under m strategies, whose costs can be computed."""
         return self.space.population(bases, scalings, self.classes)
 
     def costs(self, keys: Sequence[str]) -> Costs:
-        """What candidates cost, by their keys."""
+        """Compute the costs of candidates by their keys."""
         macs, params = np.zeros((2, len(keys)), dtype=np.int64)
         latency = np.zeros(len(keys))
         for start in range(0, len(keys), TOGETHER):
@@ -143,20 +146,20 @@ class Bounds:
         return Costs(macs, params, None if self.model is None else latency)
 
     def predict(self, keys: Sequence[str]) -> list[float]:
-        """Milliseconds of candidates as the model predicts them."""
+        """Predict the latencies of candidates in milliseconds; there must be a model."""
         predicted = self.costs(keys).latency_ms
         assert predicted is not None
         return list(map(float, predicted))
 
     @property
     def budgets(self) -> dict[int, float]:
-        """The most milliseconds of each limited stage."""
+        """The latency limit of each limited stage, in milliseconds."""
         return self.limits.amounts("latency", [each.stage for each in self.space.scaling])
 
     def violation(self, bases: Integers, scalings: Sequence[Scaling]) -> Floats:
-        """How far base models (n, stages, layers) are from keeping all limits: (n,), 0 for those that keep them.
+        """Compute how far base models (n, stages, layers) are from keeping all limits: (n,), 0 if they keep them.
 
-        Each is judged under every one of the strategies, by the limits of the strategy's stage and the growth
+        Each base model is judged under every given strategy, by the limits of the strategy's stage and by the growth
         rule; the unscaled strategy stands for the base model itself.
         """
         total = np.zeros(len(bases))
@@ -171,24 +174,24 @@ class Bounds:
         return total
 
     def feasible(self, bases: Integers, scalings: Sequence[Scaling]) -> NDArray[np.bool_]:
-        """Which base models (n, stages, layers) keep all limits under all of the strategies: (n,)."""
+        """Tell which base models (n, stages, layers) keep all limits under all given strategies: (n,)."""
         feasible: NDArray[np.bool_] = self.violation(bases, scalings) == 0.0
         return feasible
 
     def admissible(self, stage: int, bases: Integers) -> list[Scaling]:
-        """The strategies of a stage under which base models (n, stages, layers) keep its limits in the mean.
+        """List the strategies of a stage under which base models (n, stages, layers) keep its limits on average.
 
-        Their MACs may differ from 2^s times the base models' by the share `growth`, in the mean as well
-        (ScaleNet, section 3: 50M * 2^s).
+        The MACs may differ from 2^s times the base models' by the share `growth`, also on average (ScaleNet, ECCV
+        2022, section 3: 50M * 2^s).
         """
         scalings = self.space.scalings(stage)
         return [scaling for scaling, excess in zip(scalings, self._excess(stage, bases), strict=True) if excess == 0.0]
 
     def some_admissible(self, stage: int, bases: Integers) -> list[Scaling]:
-        """As `admissible`.
+        """Like `admissible`, but at least one strategy is required.
 
         Raises:
-            BudgetError: there is none.
+            BudgetError: no strategy is admissible; the message has the closest.
         """
         if found := self.admissible(stage, bases):
             return found
@@ -198,8 +201,8 @@ class Bounds:
         if self.limits.growth is not None:
             rules.insert(0, f"{2**stage} times the base models' MACs, give or take {self.limits.growth:.0%}")
         raise BudgetError(
-            f"stage {stage}: found no strategy with {' and '.join(rules)}; the closest is depth {closest.depth:g},"
-            f" width {closest.width:g}, resolution {closest.resolution}, {excess.min():.1%} beyond"
+            f"stage {stage}: found no strategy with {' and '.join(rules)}, expected wider limits; the closest has depth"
+            f" {closest.depth:g}, width {closest.width:g}, resolution {closest.resolution}, {excess.min():.1%} beyond"
         )
 
     def _excess(self, stage: int, bases: Integers) -> Floats:
@@ -232,19 +235,19 @@ class Bounds:
                 growth = f"{self.limits.growth}{'' if 'growth' in self.limits.model_fields_set else ', the default,'}"
                 raise BudgetError(
                     f"limits.macs: found at most {write(constraint.budget)} for stage {stage}, expected"
-                    f" {write(least)} or more, since the base model's limit and growth {growth} ask for it"
+                    f" {write(least)} or more, as the base model's limit and growth {growth} require"
                 )
 
 
 def in_words(constraint: Constraint) -> str:
-    """A limit in words."""
+    """Write a limit in words."""
     if constraint.floor:
         return f"{constraint.measure_name} {format_range(constraint.floor, constraint.budget, constraint.format)}"
     return f"{constraint.measure_name} of at most {constraint.format(constraint.budget)}"
 
 
 def scaled_stages(space: Space) -> tuple[int, ...]:
-    """Those above 0.
+    """The scaling stages of a space above 0.
 
     Raises:
         InputError: there are none.

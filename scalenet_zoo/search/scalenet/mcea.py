@@ -1,10 +1,10 @@
-"""Markov-chain evolution (ScaleNet, ECCV 2022, section 3): base model and scaling strategies, found in turn.
+"""Markov-chain evolution (ScaleNet, ECCV 2022, section 3): base model and scaling strategies are searched in turn.
 
-Round 0 ranks the admissible strategies of every stage by the mean score over random base models. Each later round
-(a) evolves base models under the strategies, and (b) ranks the strategies for the best base model.
+Round 0 ranks the admissible strategies of every stage by their mean score over random base models. Each later round
+(a) evolves base models under the best strategies, and (b) ranks the strategies for the best base model.
 
 Beyond the paper, base models must keep the growth rule and every stage's limits under the strategies that they are
-scored with: so base model and strategies are feasible together at any time, and larger networks cannot win by
+scored with. So base model and strategies are feasible together at any time, and larger networks cannot win by
 exceeding the MACs of their stage.
 """
 
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from scalenet_zoo.spaces.scalenet import Scaling
 
 DRAWS = 20
-"""Times that base models are drawn so as to keep the limits of all stages, before others are taken as well."""
+"""How often base models that keep the limits of all stages are drawn, before others are accepted as well."""
 
 
 class MCEA:
     """A joint search for a base model and a strategy for each stage above 0; call `run`.
 
     Args:
-        record: of the search, with its space and limits.
-        settings: of the search.
-        measured: networks of each limited stage to measure after a round, if latency is limited.
+        record: the search's record, with its space and limits.
+        settings: the search's settings.
+        measured: number of networks to measure after a round at each limited stage, if latency is limited.
 
     Raises:
-        BudgetError: the limits cannot be kept.
-        InputError: the space or the weights do not fit a search.
+        BudgetError: no network can keep the limits.
+        InputError: the space has no stage above 0, or the weights do not fit its stages.
     """
 
     def __init__(self, record: Record[ScaleNetLedger, Bounds], settings: MCEASettings, measured: int = 4) -> None:
@@ -58,16 +58,24 @@ class MCEA:
 
     @property
     def bounds(self) -> Bounds:
-        """The limits as now judged."""
+        """The limits, with the latency model that was fitted last."""
         return self.sampler.bounds
 
     @property
     def scalings(self) -> list[Scaling]:
-        """The strategies that base models are scored with, one a stage above 0."""
+        """The strategies that base models are scored with, one per stage above 0."""
         return [ranked[0].scaling for ranked in self.ranked]
 
     def run(self) -> list[str]:
-        """Search to the end; the keys of the networks that it ends with, one a stage."""
+        """Search to the end.
+
+        Returns:
+            The keys of the networks that the search ends with, one per stage.
+
+        Raises:
+            BudgetError: no network keeps the limits.
+            BackendError: latency is limited, and the back end cannot run here.
+        """
         self.before()
         for number in range(1, self.settings.rounds + 1):
             self.evolve_bases(number)
@@ -76,14 +84,14 @@ class MCEA:
         return self.after()
 
     def before(self, number: int = 0) -> None:
-        """Rank strategies with random base models, and those by the strategies found."""
+        """Rank strategies with random base models, then rank these base models under the best strategies."""
         bases = self.sampler.draw(rng_at(self.settings.seed, number, 0), self.settings.first_bases)
         self.rank_strategies(number, bases)
         violation = self.bounds.violation(bases, self.scalings)
         self.bases = bases[np.lexsort((-self._scores(bases) @ self.shares, violation))]
 
     def evolve_bases(self, number: int) -> None:
-        """Evolve base models under the strategies, from the best ones of the round before.
+        """Evolve base models under the best strategies, starting from the best base models of the round before.
 
         Raises:
             BudgetError: no base model is found that keeps all limits.
@@ -120,7 +128,7 @@ class MCEA:
         if not len(bases):
             raise BudgetError(
                 "limits: found no base model that keeps them under the strategies"
-                f" {', '.join(map(_in_words, self.scalings))}; wider limits or another seed may help"
+                f" {', '.join(map(_in_words, self.scalings))}, expected wider limits; another seed may help, too"
             )
         self.bases = bases
 
@@ -140,7 +148,7 @@ class MCEA:
         self._save((*self.record.ledger.half_steps, half_step))
 
     def judge_anew(self, number: int) -> None:
-        """Have latency measured; drop what does not keep the limits as they are judged then."""
+        """Measure latency, fit its model again, and drop what no longer keeps the limits."""
         if self.record.latency is None:
             return
         best = self.record.ledger.last_step("bases")
@@ -161,14 +169,19 @@ class MCEA:
         self.before(number)
 
     def after(self) -> list[str]:
-        """The best base model under the strategies; where latency is limited, one that keeps the limits as measured.
+        """Choose the best base model with its strategies; if latency is limited, its networks meet it when measured.
+
+        Returns:
+            The keys of the networks, one per stage.
 
         Raises:
-            BudgetError: none keeps the limits.
+            BudgetError: no base model keeps the limits.
         """
         base = self.bases[self.bounds.feasible(self.bases, [self.space.unscaled, *self.scalings])][:1]
         if not len(base):
-            raise BudgetError("limits: found no base model that keeps them, as judged after the last measurements")
+            raise BudgetError(
+                "limits: found no base model that keeps them after the last measurements, expected wider limits"
+            )
         found = [Candidate(base[0], scaling) for scaling in (self.space.unscaled, *self.scalings)]
         if self.record.latency is not None:
             found = self._verified(found)
@@ -177,7 +190,7 @@ class MCEA:
         return keys
 
     def _verified(self, found: list[Candidate]) -> list[Candidate]:
-        """Networks in place of those found that meet their budgets when they are measured; see `verify_budgets`."""
+        """Replace networks found by ones that meet their budgets when measured; see `verify_budgets`."""
         record, ledger = self.record, self.record.ledger
         assert record.latency is not None
         bases, strategies = ledger.last_step("bases"), ledger.last_step("strategies")
@@ -198,7 +211,7 @@ class MCEA:
         self.record.save(half_steps=half_steps, drawn=self.sampler.drawn, wasted=self.sampler.wasted)
 
     def _with_newcomers(self, number: int) -> Integers:
-        """The base models handed on, filled up to a population with new ones, as far as possible within all limits."""
+        """Fill the base models of the round before up to a population; new ones keep all limits where possible."""
         rng = rng_at(self.settings.seed, number, 1)
         bases, others = self.bases, self.bases[:0]
         for _ in range(DRAWS):
@@ -214,7 +227,7 @@ class MCEA:
         return [Candidate(base, scaling).key for base in bases for scaling in self.scalings]
 
     def _scores(self, bases: Integers) -> Floats:
-        """Scores of base models (n, stages, layers) under the strategies, (n, stages above 0)."""
+        """Score base models (n, stages, layers) under the best strategies, (n, stages above 0)."""
         return np.reshape(self.record.score(self._keys(bases)), (len(bases), len(self.stages)))
 
     def _judge(self, genomes: Integers) -> tuple[Floats, Floats]:
@@ -226,7 +239,7 @@ class MCEA:
         return fitness, violation
 
     def _rank(self, number: int, stage: int, bases: Integers, before: list[Scaling]) -> list[ScoredScaling]:
-        """The admissible strategies of a stage that were scored, the best first; `before` is scored in any case."""
+        """Score admissible strategies of a stage, `before` in any case; return them, the best first."""
         scalings = self.bounds.some_admissible(stage, bases)
         if len(scalings) > self.settings.strategies_at_most:
             scalings = self._evolve_strategies(number, stage, bases, scalings, before)
@@ -239,7 +252,7 @@ class MCEA:
         return sorted(ranked, key=lambda each: -each.score)
 
     def _means(self, bases: Integers, scalings: Sequence[Scaling]) -> Floats:
-        """Mean scores of strategies over base models, (m,)."""
+        """Compute the mean scores of m strategies over base models, (m,)."""
         keys = [Candidate(base, scaling).key for scaling in scalings for base in bases]
         means: Floats = np.reshape(self.record.score(keys), (len(scalings), len(bases))).mean(axis=1)
         return means
@@ -247,7 +260,7 @@ class MCEA:
     def _evolve_strategies(
         self, number: int, stage: int, bases: Integers, admissible: list[Scaling], before: list[Scaling]
     ) -> list[Scaling]:
-        """The strategies that evolution scores where there are too many to score all."""
+        """Choose the strategies to score by evolution, if there are too many to score all."""
         every = self.space.scalings(stage)
         place = {scaling: i for i, scaling in enumerate(every)}
         own = next(each for each in self.space.scaling if each.stage == stage)
@@ -277,7 +290,7 @@ class MCEA:
         return list(scored)
 
     def _still_admissible(self, stage: int, place: int, base: Integers) -> list[ScoredScaling]:
-        """The strategies of a stage, ranked before, that a base model (stages, layers) may be scaled with."""
+        """The ranked strategies of a stage that are still admissible for a base model (stages, layers)."""
         admissible = set(self.bounds.admissible(stage, base[None]))
         return [each for each in self.ranked[place] if each.scaling in admissible]
 

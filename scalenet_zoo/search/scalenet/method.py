@@ -1,8 +1,9 @@
-"""ScaleNet to the search engine: a family of classifiers, base model and scaling strategies found together."""
+"""ScaleNet as a method of the search engine: base model and scaling strategies of classifiers, searched together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class ScaleNetMethod(Method[ScaleNetConfig]):
-    """Markov-chain evolution in a super-supernet, and what it is compared with; see `Method`."""
+    """Markov-chain evolution in a super-supernet, with its baselines; see `Method`."""
 
     name = "scalenet"
     searches: ClassVar = {
@@ -60,7 +61,7 @@ class ScaleNetMethod(Method[ScaleNetConfig]):
     supernet: ScaleNetSupernet
 
     def spec(self, key: str, name: str = "candidate") -> ArchSpec:
-        """A base model under a strategy."""
+        """See `Method.spec`; the network is a base model under a scaling strategy."""
         return self._spec(Candidate.from_key(self.space, key), name)
 
     def _spec(self, candidate: Candidate, name: str = "candidate") -> ArchSpec:
@@ -68,24 +69,24 @@ class ScaleNetMethod(Method[ScaleNetConfig]):
 
     @property
     def largest(self) -> ArchSpec:
-        """The largest base model; its images are the base model's, which every search asks for."""
+        """The largest base model, at the base model's image size, at which every search judges networks."""
         return self._spec(Candidate(self.space.largest, self.space.unscaled))
 
     @property
     def yardstick(self) -> ArchSpec:
-        """The base model of middle choices."""
+        """The base model whose choices are all in the middle of their lists."""
         genome = np.array([[options // 2 for options in self.space.gene_options]])
         return self._spec(Candidate(self.space.decode(genome)[0], self.space.unscaled))
 
     def draw(self, rng: np.random.Generator) -> ArchSpec:
-        """Any base model, under any strategy of any stage."""
+        """Draw a base model and a strategy of any stage."""
         stages = self.space.scaling
         scalings = self.space.scalings(stages[rng.integers(len(stages))].stage)
         return self._spec(Candidate(self.space.sample(rng, 1)[0], scalings[rng.integers(len(scalings))]))
 
     @property
     def divisor(self) -> int:
-        """The space's."""
+        """The number that the space's channels are multiples of."""
         return self.space.divisor
 
     def bounds(self, model: Predictor | None = None) -> Bounds:
@@ -93,7 +94,7 @@ class ScaleNetMethod(Method[ScaleNetConfig]):
         return Bounds(self.space, self.classes, self.config.limits, model)
 
     def check_limits(self, model: Predictor | None = None) -> None:
-        """Draw base models, and look for strategies that are admissible for them."""
+        """Draw base models, and check that every stage has an admissible strategy; see `Method.check_limits`."""
         bounds, settings = self.bounds(model), self.config.search
         bases = FeasibleSampler(bounds).draw(np.random.default_rng(settings.seed), settings.first_bases)
         for stage in self.space.scaling[1:]:
@@ -101,7 +102,7 @@ class ScaleNetMethod(Method[ScaleNetConfig]):
 
     @property
     def passes(self) -> int:
-        """One each path."""
+        """One pass per path."""
         return len(sides(self.config.scoring))
 
     def train(
@@ -117,20 +118,20 @@ class ScaleNetMethod(Method[ScaleNetConfig]):
         return load_supernet(self.supernet, folder)
 
     def judge(self, spec: ArchSpec, training: CachedImages, validation: CachedImages) -> float:
-        """Accuracy."""
+        """See `Method.judge`; the score is the top-1 accuracy."""
         return score_network(self.supernet, spec, training, validation, self.config.scoring, self.interface(spec))
 
     def settings(self, search: str, ledgers: Mapping[str, Ledger]) -> dict[str, Any]:
-        """Baselines have as many networks scored as joint search."""
+        """See `Method.settings`; baselines score as many networks as the joint search."""
         more = {} if search == "joint" else {"evaluations": ledgers["joint"].evaluations}
         return {**super().settings(search, ledgers), **more}
 
     def extract(self, spec: ArchSpec) -> nn.Module:
-        """See `Method.extract`; its channels are the left ones."""
+        """See `Method.extract`; the network gets channels from the left end."""
         return self.supernet.extract(spec)
 
     def measure(self, network: Calibrated, spec: ArchSpec, validation: CachedImages) -> float:
-        """Accuracy."""
+        """See `Method.measure`; the score is the top-1 accuracy."""
         return top1_accuracy(network, spec, validation, self.config.scoring)
 
     def search(
@@ -139,7 +140,7 @@ class ScaleNetMethod(Method[ScaleNetConfig]):
         """See `Method.search`."""
         if search == "joint":
             return MCEA(record, self.config.search, self.config.latency.measured).run()
-        if record.latency:  # the best model that there is
+        if record.latency:  # baselines start with the last model of the joint search
             record.bounds = record.bounds.with_model(record.latency.model(ledgers["joint"].latency_rounds))
         return search_baseline(cast(Baseline, search), record, self.config.search, ledgers["joint"].evaluations)
 
@@ -151,11 +152,11 @@ class ScaleNetMethod(Method[ScaleNetConfig]):
         return what, step.round, max(step.round, self.config.search.rounds)
 
     def names(self, ledger: Ledger) -> list[str]:
-        """A stage each."""
+        """See `Method.names`; each name has the network's scaling stage."""
         return [f"{ledger.name}_{ledger.search}_s{stage.stage}" for stage in self.space.scaling]
 
     def write(self, ledger: Ledger, folder: Path, origin: Origin | None) -> Written:
-        """Of the joint search, a family with the stages extrapolated, and its specs."""
+        """See `Method.write`; the joint search writes a family with extrapolated stages, and its specs."""
         if ledger.search != "joint" or origin is None or not isinstance(ledger, ScaleNetLedger):
             return super().write(ledger, folder, None)
         found = ledger.candidates(self.space)
@@ -171,13 +172,23 @@ class ScaleNetMethod(Method[ScaleNetConfig]):
             more = extrapolate(family, tuple(range(last + 1, last + 1 + self.config.extrapolate)))
             family = family.model_copy(update={"strategies": (*family.strategies, *more)})
         rows = []
+        timed = any(network.measured_ms is not None for network in ledger.found)
         with replacing_folder(folder) as new:
-            for strategy in family.strategies:
+            for strategy, network in zip_longest(family.strategies, ledger.found):  # extrapolated stages have no score
                 spec = apply_strategy(family, strategy)
                 spec.save(new / f"{strategy.name}.json")
-                figures = (f"{strategy.depth:g}", f"{strategy.width:g}", str(strategy.resolution))
-                rows.append((spec.name, *figures, format_count(spec.cost.macs), format_count(spec.cost.params)))
+                score, ms = (network.score, network.measured_ms) if network else (None, None)
+                figures = (f"{strategy.depth:.4g}", f"{strategy.width:.4g}", str(strategy.resolution))
+                rows.append(
+                    (
+                        *(spec.name, "-" if score is None else f"{score:.4f}"),
+                        *(format_count(spec.cost.macs), format_count(spec.cost.params)),
+                        *(("-" if ms is None else f"{ms:.3f}",) if timed else ()),
+                        *figures,
+                    )
+                )
         path = folder.parent / "family.json"
         family.save(path)
-        columns = ("network", "depth", "width", "pixels", "MACs", "params")
+        latency = ("latency (ms)",) if timed else ()
+        columns = ("network", "score", "MACs", "params", *latency, "depth", "width", "pixels")
         return Written([path, folder], columns, rows, {"family": family.model_dump(mode="json")})

@@ -1,11 +1,11 @@
 """Base models drawn under limits, by dynamic programming instead of blind rejection.
 
-Under a fixed strategy, a base model's MACs and parameters are a sum over its layers (of predicted latency, most is):
-a layer's part depends on its stage, its kernel and on whether it is the stage's first. So the distribution of what the
-layers still to come will cost is known at every layer, as a histogram, and each choice is drawn with the probability
-that it has among the base models within the limit. Costs are rounded to the histogram's bins and the limit is widened
-by the most that rounding can do; the few draws outside of the true limit are drawn again. What remains is exactly the
-prior (depths uniformly, then kernels uniformly) restricted to the limit.
+Under a fixed strategy, a base model's MACs and parameters are sums over its layers, and so is most of its predicted
+latency. What a layer adds depends on its stage, its kernel and whether it is the first of the stage. So the
+distribution of the cost of the remaining layers is known at every layer, as a histogram, and each choice is drawn with
+the probability that it has among the base models within the limit. Costs are rounded to the bins of the histogram, and
+the limit is widened by the largest possible rounding error; the few draws outside the true limit are drawn again. The
+result is exactly the prior (depths uniform, then kernels uniform) restricted to the limit.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from scalenet_zoo.spaces.scalenet import Space
 
 COST_BINS = 2**16
-"""Of the histograms, up to the limit's upper end."""
+"""Number of bins of the histograms, up to the upper end of the limit."""
 MOST_MISSES = 200_000
-"""Draws that may be thrown away in a row."""
+"""The most draws in a row that may be discarded."""
 
 
 class FeasibleSampler:
     """Draws base models that keep the limits of stage 0.
 
-    The first of the limits on MACs, parameters and latency is met by dynamic programming, the others by drawing again.
+    The first of the limits on MACs, parameters and latency is met by dynamic programming, the others by rejection.
 
     Args:
         bounds: the limits.
 
     Attributes:
-        drawn: base models drawn so far.
-        wasted: of them, those thrown away.
+        drawn: number of base models drawn so far.
+        wasted: how many of them were discarded.
 
     Raises:
         BudgetError: no base model keeps the first limit.
@@ -54,10 +54,10 @@ class FeasibleSampler:
             self._sample = _Walk(bounds, limits[0]).sample
 
     def draw(self, rng: np.random.Generator, count: int) -> Integers:
-        """Base models, (count, stages, layers), independent of each other.
+        """Draw independent base models, (count, stages, layers).
 
         Raises:
-            BudgetError: the limits contradict each other, or next to.
+            BudgetError: the limits contradict each other, or nearly so.
         """
         space = self.bounds.space
         kept = np.zeros((0, len(space.stages), space.longest), dtype=np.int64)
@@ -87,22 +87,22 @@ class FeasibleSampler:
         population = self.bounds.population(closest, [self.bounds.space.unscaled])
         has = (f"{each.measure_name} {each.format(float(each.measure(population)[0, 0]))}" for each in limits)
         return (
-            f"limits: found no base model with {' and '.join(map(in_words, limits))} among {MOST_MISSES:,} drawn;"
-            f" the closest has {' and '.join(has)}"
+            f"limits: found no base model with {' and '.join(map(in_words, limits))} among {MOST_MISSES:,} drawn,"
+            f" expected wider limits; the closest has {' and '.join(has)}"
         )
 
 
 class _Walk:
     """A walk through the layers in order, each choice conditioned on the limit.
 
-    Histograms hold the share of base models, under the prior, whose remaining layers cost so many bins.
-    `below[s][j, x]` is the share that costs less than x bins in j more layers of stage s and all later stages.
+    Histograms hold the share of base models, under the prior, by the cost of their remaining layers in bins.
+    `below[s][j, x]` is the share whose j further layers of stage s and all later stages cost less than x bins.
     """
 
     def __init__(self, bounds: Bounds, limit: Constraint) -> None:
         self.space = space = bounds.space
         fixed, first, more = _layer_costs(space, lambda bases: self._measure(bounds, limit, bases))
-        # Where costs are not quite a sum, the limit is widened by the largest difference seen.
+        # If costs are not exactly sums, the limit is widened by the largest difference seen.
         probe = space.sample(np.random.default_rng(0), 500)
         slack = float(np.abs(_add_up(space, probe, fixed, first, more) - self._measure(bounds, limit, probe)).max())
 
@@ -112,7 +112,7 @@ class _Walk:
         unit = top / COST_BINS if top > 0 else 1.0
         self.first = [np.rint(costs / unit).astype(np.int64) for costs in first]
         self.more = [np.rint(costs / unit).astype(np.int64) for costs in more]
-        slack = slack / unit + sum(longest) / 2  # each layer is off by half a bin at most
+        slack = slack / unit + sum(longest) / 2  # rounding moves each layer by half a bin at most
         size = COST_BINS + sum(longest) + int(np.ceil(slack)) + 2
         self.low = int(np.clip(np.floor((limit.floor - fixed) / unit - slack), 0, size))
         self.high = int(np.clip(np.ceil((limit.budget - fixed) / unit + slack), -1, size - 1))
@@ -129,14 +129,16 @@ class _Walk:
             after = np.mean([_mix(shares[depth - 1], first_costs) for depth in stage.depths], axis=0)
             self.below.insert(0, np.pad(np.cumsum(shares, axis=1), ((0, 0), (1, 0))))
         if not after[self.low : self.high + 1].any():
-            raise BudgetError(f"limits: found no base model of the space {space.name} with {in_words(limit)}")
+            raise BudgetError(
+                f"limits: found no base model of the space {space.name} with {in_words(limit)}, expected a wider limit"
+            )
 
     @staticmethod
     def _measure(bounds: Bounds, limit: Constraint, bases: Integers) -> Floats:
         return limit.measure(bounds.population(bases, [bounds.space.unscaled]))[:, 0]
 
     def sample(self, rng: np.random.Generator, count: int) -> Integers:
-        """Base models, (count, stages, layers), within the widened limit."""
+        """Draw base models, (count, stages, layers), within the widened limit."""
         kernels = np.zeros((count, len(self.space.stages), self.space.longest), dtype=np.int64)
         spent = np.zeros(count, dtype=np.int64)
         for s, stage in enumerate(self.space.stages):
@@ -155,7 +157,7 @@ class _Walk:
         return kernels
 
     def _share(self, s: int, layers: Integers, spent: Integers) -> Floats:
-        """Of the ways to go on with so many layers of stage s and all later ones, those that end within the limit."""
+        """The share of continuations, with `layers` more layers of stage s and all later stages, within the limit."""
         below, last = self.below[s], self.below[s].shape[1] - 1
         layers = np.broadcast_to(layers, spent.shape)
         share: Floats = (
@@ -165,10 +167,11 @@ class _Walk:
 
 
 def _layer_costs(space: Space, measure: Callable[[Integers], Floats]) -> tuple[float, list[Floats], list[Floats]]:
-    """What base models cost by layers.
+    """Split the cost of base models by layers.
 
     Returns:
-        What all of them cost, then for each stage what its first layer adds by kernel, and each further layer.
+        The cost that all base models share; for each stage the cost that its first layer adds, by kernel; and for each
+        stage the cost that a further layer adds, by kernel.
     """
     reference = np.zeros((1, len(space.stages), max(2, space.longest)), dtype=np.int64)
     reference[0, :, 0] = [stage.kernels[0] for stage in space.stages]
@@ -180,13 +183,13 @@ def _layer_costs(space: Space, measure: Callable[[Integers], Floats]) -> tuple[f
             changed.append(bases)
     costs = measure(np.concatenate([reference, *changed]))
     added = np.split(costs[1:] - costs[0], np.cumsum([len(bases) for bases in changed])[:-1])
-    lowest = [float(costs.min()) for costs in added[::2]]  # a larger kernel may take less time
+    lowest = [float(costs.min()) for costs in added[::2]]  # may be negative: a larger kernel may take less time
     first = [costs - low for costs, low in zip(added[::2], lowest, strict=True)]
     return float(costs[0]) + sum(lowest), first, [np.maximum(0.0, costs) for costs in added[1::2]]
 
 
 def _add_up(space: Space, bases: Integers, fixed: float, first: list[Floats], more: list[Floats]) -> Floats:
-    """The costs of base models (n, stages, layers) as sums, (n,)."""
+    """Add up the costs of base models (n, stages, layers) over their layers, (n,)."""
     total = np.full(len(bases), fixed)
     for s, stage in enumerate(space.stages):
         place = np.searchsorted(stage.kernels, bases[:, s])
@@ -195,7 +198,7 @@ def _add_up(space: Space, bases: Integers, fixed: float, first: list[Floats], mo
 
 
 def _mix(share: Floats, costs: Integers) -> Floats:
-    """The histogram after one more layer, whose kernels are equally likely; what lies past its end is dropped."""
+    """Add a layer to the histogram; its kernels are equally likely, and costs past the end are dropped."""
     mixed = np.zeros_like(share)
     for cost in costs[costs < len(share)]:
         mixed[cost:] += share[: len(share) - cost]
@@ -204,7 +207,7 @@ def _mix(share: Floats, costs: Integers) -> Floats:
 
 
 def _choose(rng: np.random.Generator, share: Floats) -> Integers:
-    """A column for each row of shares (n, options), which need not add up to 1."""
+    """Draw a column for each row of shares (n, options), which need not add up to 1."""
     steps = np.cumsum(share, axis=1)
     chosen: Integers = (steps > rng.random((len(share), 1)) * steps[:, -1:]).argmax(axis=1)
     return chosen

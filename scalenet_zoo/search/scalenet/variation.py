@@ -1,7 +1,7 @@
 """Evolution of genomes by pymoo's genetic algorithm: mutation, crossover, selection and survival.
 
-A genome is a vector of choices, gene i one of 0 .. options[i] - 1, without an order among them. Genomes that mean
-the same (genes of layers that are not there) are made the same before duplicates are thrown away.
+A genome is a vector of choices; gene i is one of 0 .. options[i] - 1, and these values have no order. Genomes that mean
+the same (they differ in genes of layers that do not exist) are made equal before duplicates are removed.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     Judge = Callable[[Integers], tuple[Floats, Floats]]
 
 MUTATION = 0.1
-"""The probability that a gene is drawn anew."""
+"""The probability that a gene mutates to a random value."""
 
 
 class _Canonical(Repair):  # type: ignore[misc]
-    """Writes genomes in the one way that stands for all that mean the same."""
+    """Replaces each genome by the one that stands for all genomes with the same meaning."""
 
     def __init__(self, canonical: Callable[[Integers], Integers]) -> None:
         super().__init__(vtype=int)
@@ -47,22 +47,22 @@ def evolve(
     seed: Sequence[int],
     canonical: Callable[[Integers], Integers] = lambda genomes: genomes,
 ) -> Iterator[tuple[Integers, Floats]]:
-    """Evolve genomes, generation by generation, for as long as the caller asks.
+    """Evolve genomes, generation by generation, for as long as the caller iterates.
 
-    Tournaments choose parents, uniform crossover and mutation make as many new genomes as survive; of old and
-    new, the fittest survive, and those that violate a constraint only where there are too few that do not.
+    Tournaments choose the parents; uniform crossover and mutation make as many new genomes as survive. The fittest of
+    the old and new genomes survive; those that violate a constraint do so only if there are too few that do not.
 
     Args:
-        start: the first generation (n, genes).
-        options: how many values each gene may take.
-        judge: the fitness (n,), larger is better, and the violation of the constraints (n,), 0 for none, of genomes
-            (n, genes); the fitness of those that violate one does not matter.
-        population: how many survive.
-        seed: of all that is random.
-        canonical: writes genomes (n, genes) in the one way that stands for all that mean the same.
+        start: the first generation, (n, genes).
+        options: number of values that each gene may take.
+        judge: takes genomes (n, genes), and returns their fitness (n,), larger is better, and their violation of the
+            constraints (n,), 0 for none. The fitness of genomes that violate a constraint does not matter.
+        population: number of survivors.
+        seed: determines everything that is random.
+        canonical: replaces each of n genomes (n, genes) by the one that stands for all genomes with the same meaning.
 
     Yields:
-        The survivors that violate nothing, (m, genes), and their fitness (m,), the best first.
+        The survivors that violate no constraint, (m, genes), and their fitness (m,), the best first.
     """
     problem = Problem(
         vars={str(i): Choice(options=range(count)) for i, count in enumerate(options)}, n_obj=1, n_ieq_constr=1

@@ -1,1 +1,1 @@
-"""ScaleNAS's supernet."""
+"""ScaleNAS's supernet and its training."""

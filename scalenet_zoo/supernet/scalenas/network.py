@@ -2,10 +2,10 @@
 
     largest   a MultipathNet with every block and every path: its weights are the supernet's
        |
-       +------activate: the blocks and paths of a mask------> active, a MultipathNet of the very same modules
+       +------activate: the blocks and paths of a mask------> active, a MultipathNet of the same modules
 
-Each block and each path of each step has weights of its own, whole or not at all in use. So what is active is computed
-by the code of the stand-alone network, and only that receives gradients.
+Each block, and each path of each step, has its own weights, which are used as a whole or not at all. So the code of the
+stand-alone network computes the active network, and only its weights receive gradients.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from scalenet_zoo.spaces.scalenas import MultipathSpace
 
 STAGES = {2: "stage2", 3: "stage3", 4: "stage4"}
-"""The stage of modules with so many branches."""
+"""The stage of the modules with 2, 3 or 4 branches."""
 
 
 class ScaleNASSupernet(nn.Module):
     """All networks of a space in one set of weights; at first the largest one is active.
 
     Args:
-        space: of topologies.
-        classes: classes or joints.
+        space: the space of topologies.
+        classes: the number of classes or joints.
 
     Attributes:
-        largest: the network with every block and every path; all weights are its.
+        largest: the network with every block and every path; it holds all weights.
 
     Raises:
-        BackendError: it does not fit into memory.
+        BackendError: the supernet does not fit into memory.
     """
 
     def __init__(self, space: MultipathSpace, classes: int) -> None:
@@ -59,11 +59,11 @@ class ScaleNASSupernet(nn.Module):
             shell = MultipathNet(spec, initialise=False)
         for name, module in self.largest.named_children():
             setattr(shell, name, module)
-        self._shell = (shell,)  # in a tuple: it is no module of this one
+        self._shell = (shell,)  # in a tuple, so that it is not registered as a submodule
 
     @property
     def active(self) -> MultipathNet:
-        """The network that runs; its modules are the largest one's."""
+        """The network that runs; its modules belong to the largest network."""
         return self._shell[0]
 
     @property
@@ -72,23 +72,23 @@ class ScaleNASSupernet(nn.Module):
         return [Window(p, tuple(slice(0, size) for size in p.shape), p) for p in self.active.parameters()]
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the active network gives: (n, channels, h, w) -> logits or heatmaps (n, classes, h / 4, w / 4)."""
+        """Run the active network: (n, channels, h, w) -> logits or heatmaps (n, classes, h / 4, w / 4)."""
         y: Tensor = self.active(x)
         return y
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of this and of the active network."""
+        """Set the mode of the supernet and of the active network."""
         self.active.train(mode)
         return super().train(mode)
 
     def activate(self, network: MultipathNetwork) -> None:
-        """Let a network run.
+        """Make a network the active one.
 
         Args:
-            network: of the space; if it has fewer modules, it takes the first ones of each stage.
+            network: a network of the space; with fewer modules, it takes the first ones of each stage.
 
         Raises:
-            InputError: the network is not one of the space's.
+            InputError: the network is not in the space.
         """
         self._check(network)
         for branches, masks in _by_stage(network).items():
@@ -97,12 +97,12 @@ class ScaleNASSupernet(nn.Module):
             setattr(self.active, stage, nn.ModuleList(parts))
 
     def extract(self, spec: ArchSpec) -> MultipathNet:
-        """A stand-alone network with copies of the weights and statistics that `spec` has here.
+        """Make a stand-alone network with copies of the weights and statistics that `spec` has here.
 
-        Its outputs are those of this network with `spec` active. What is active does not change.
+        Its outputs equal those of the supernet with `spec` active. The active network does not change.
 
         Raises:
-            InputError: the network is not one of the space's, or for other images or classes.
+            InputError: the network is not in the space, or is for other images or classes.
         """
         self.check(spec)
         with torch.device("meta"):
@@ -113,37 +113,37 @@ class ScaleNASSupernet(nn.Module):
         return alone.train(self.training)
 
     def inherit(self, network: MultipathNet) -> None:
-        """Take over the weights and statistics of a network, such as a pretrained HRNet; the others stay.
+        """Copy the weights and statistics of a network, such as a pretrained HRNet; the supernet's others stay.
 
         Raises:
-            InputError: the network is not one of the space's, or for other images or classes.
+            InputError: the network is not in the space, or is for other images or classes.
         """
         self.check(spec_of(network))
         self.largest.load_state_dict(self.largest.state_dict() | network.state_dict())
 
     def check(self, spec: ArchSpec) -> None:
-        """Refuse a network that has no place here, or is for other images or classes.
+        """Refuse a network that is not in the space, or is for other images or classes.
 
         Raises:
-            InputError: it is such.
+            InputError: the network is refused.
         """
         classes, channels = self.classes, self.space.input.channels
         if spec.network.type != "multipath" or (spec.classes, spec.input.channels) != (classes, channels):
             raise InputError(
                 f"{spec.name}: found {spec.classes} classes and {spec.input.channels} channels,"
-                f" expected {classes} and {channels}, as the supernet has"
+                f" expected {classes} and {channels}, as in the supernet"
             )
         self._check(spec.network)
 
     def _check(self, network: MultipathNetwork) -> None:
-        """Refuse a network that has no place here."""
+        """Refuse a network that is not in the space."""
         for name in ("width", "head"):
             found, expected = getattr(network, name), getattr(self.space, name)
             if found != expected:
-                raise InputError(f"{name}: found {found}, expected {expected}, as the supernet has")
+                raise InputError(f"{name}: found {found}, expected {expected}, as in the supernet")
         for (branches, masks), most in zip(_by_stage(network).items(), self.space.modules, strict=True):
             if len(masks) > most:
-                raise InputError(f"modules: found {len(masks)} of {branches} branches, expected at most {most}")
+                raise InputError(f"modules: found {len(masks)} with {branches} branches, expected at most {most}")
         deepest = self.space.depths[-1]
         for m, module in enumerate(network.modules):
             if max(module.depth) > deepest:
@@ -151,5 +151,5 @@ class ScaleNASSupernet(nn.Module):
 
 
 def _by_stage(network: MultipathNetwork) -> dict[int, list[Module]]:
-    """The modules of 2, 3 and 4 branches."""
+    """Group a network's modules by their number of branches: 2, 3 or 4."""
     return {branches: [m for m in network.modules if len(m.depth) == branches] for branches in STAGES}

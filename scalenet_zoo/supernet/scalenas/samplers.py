@@ -1,4 +1,4 @@
-"""Which networks, topologies, a training step of ScaleNAS's supernet works on: a class a rule."""
+"""Samplers of the topologies that a training step of ScaleNAS's supernet trains: one class per rule."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
 
 
 class TopologySampler(Protocol):
-    """Draws the multipath networks of a step."""
+    """A rule that draws the multipath networks of a step."""
 
     def sample(self, rng: np.random.Generator) -> Topologies:
-        """One topology or several."""
+        """Draw one topology or several."""
         ...
 
 
 @dataclass(frozen=True)
 class GroupedSampler:
-    """Grouped sampling (ScaleNAS, AutoML-Conf 2022, section 3): a group, all equally likely, then within it."""
+    """Grouped sampling (ScaleNAS, AutoML-Conf 2022, section 3): first a group, uniformly, then a topology within it."""
 
     space: MultipathSpace
 
     def sample(self, rng: np.random.Generator) -> Topologies:
-        """One topology."""
+        """Draw one topology."""
         return self.space.sample(rng, 1)
 
 
 @dataclass(frozen=True)
 class UniformTopologySampler:
-    """Each depth uniformly among all, each path with probability 1/2: nearly all networks are of middling size."""
+    """Each depth uniformly among all, each path with probability 1/2; nearly all networks are of medium size."""
 
     space: MultipathSpace
 
     def sample(self, rng: np.random.Generator) -> Topologies:
-        """One topology."""
+        """Draw one topology."""
         return self.space.sample_group(rng, Group(self.space.depths, 0.5), 1)
 
 
@@ -51,6 +51,6 @@ class TopologySandwichSampler:
     between: TopologySampler
 
     def sample(self, rng: np.random.Generator) -> Topologies:
-        """Four topologies."""
+        """Draw four topologies."""
         ends = [self.space.largest[None], self.space.smallest[None]]
         return Topologies.joined([*ends, self.between.sample(rng), self.between.sample(rng)])

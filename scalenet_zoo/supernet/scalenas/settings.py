@@ -1,4 +1,4 @@
-"""How ScaleNAS's supernet is trained: the section `supernet` of a configuration; needs no torch."""
+"""Settings for training ScaleNAS's supernet: the section `supernet` of a configuration. This needs no torch."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class TeacherSettings(Strict):
-    """How the teacher comes about; without any, the largest network is trained first, with the supernet's recipe.
+    """Where the teacher comes from; by default, the largest network is trained first with the supernet's recipe.
 
     Attributes:
-        weights: of one that is trained already: a folder of `train`, `hf-hub:org/name`, or a file of weights for the
-            largest network.
-        pretrained: the zoo's name of the one that is trained first, from published weights, such as hrnet_w32; None:
-            the largest, from nothing.
-        recipe: values of its training that differ from the supernet's.
+        weights: a trained teacher: a folder that `train` wrote, `hf-hub:org/name`, or a file of weights for the largest
+            network.
+        pretrained: the zoo entry that is trained first as the teacher, from its published weights, such as hrnet_w32;
+            None: the largest network, from scratch.
+        recipe: values of the teacher's recipe that differ from the supernet's.
     """
 
     weights: str | None = None
@@ -40,11 +40,11 @@ class TeacherSettings(Strict):
     @model_validator(mode="after")
     def _either(self) -> Self:
         if self.weights is not None and (self.pretrained is not None or self.recipe):
-            raise ValueError("found weights with pretrained or recipe, expected one: what has weights is not trained")
+            raise ValueError("found weights with pretrained or recipe, expected only weights, which need no training")
         return self
 
     def make_recipe(self, recipe: Recipe, task: Task) -> Recipe:
-        """How it is trained, where the supernet is trained by `recipe`.
+        """Make the teacher's recipe from the supernet's.
 
         Raises:
             InputError: a value is unknown, out of range, or for another task.
@@ -56,19 +56,19 @@ class TeacherSettings(Strict):
 
 
 _RECIPES = {"segmentation": "cityscapes", "pose": "coco-pose"}
-"""Recipes that a supernet's differs from."""
+"""The recipes that a supernet's recipe is based on, by head."""
 
 
 class ScaleNASSettings(LoopSettings):
-    """How ScaleNAS's supernet is trained.
+    """Settings for training ScaleNAS's supernet.
 
     Attributes:
-        sampler: which networks a step works on: `grouped` and `uniform` one, `sandwich` four.
-        teacher: how the network comes about that the others learn from.
-        distill_weight: of the difference to the teacher's prediction in the loss; 0: nobody teaches.
-        init: where the supernet's weights begin: at the `teacher`'s, or from `scratch`.
-        recipe: values that differ from the recipe cityscapes or coco-pose, by the space's head; images have the size
-            of the space's input if no `train_size` is given.
+        sampler: how the networks of a step are drawn: `grouped` and `uniform` draw one, `sandwich` draws four.
+        teacher: where the network that teaches the others comes from.
+        distill_weight: the weight in the loss of the difference to the teacher's prediction; 0: no teacher.
+        init: whether the supernet begins with the weights of the `teacher` or from `scratch`.
+        recipe: values that differ from the recipe cityscapes or coco-pose, by the space's head; without `train_size`,
+            images have the size of the space's input.
     """
 
     sampler: Literal["grouped", "uniform", "sandwich"] = "grouped"
@@ -80,25 +80,28 @@ class ScaleNASSettings(LoopSettings):
     def _one_origin(self) -> Self:
         given = self.teacher.weights or self.teacher.pretrained
         if self.inherit is not None and given is not None and self.init == "teacher":
-            raise ValueError(f"inherit: found it with the teacher {given}, whose weights the supernet begins with")
+            raise ValueError(
+                f"inherit: found it with the teacher {given}, expected one of them: the supernet begins with the"
+                " teacher's weights"
+            )
         return self
 
     def make_recipe(self, head: Literal["segmentation", "pose"]) -> Recipe:
-        """The recipe for a space with this head.
+        """Make the recipe for a space with this head.
 
         Raises:
             InputError: a value is unknown, out of range, for another task, or has no meaning for a supernet.
         """
         where = "supernet: recipe"
         if "distill_weight" in self.recipe:
-            raise InputError(f"{where}: distill_weight: found it in the recipe, expected supernet: distill_weight")
+            raise InputError(f"{where}: distill_weight: found it in the recipe, expected it in the section supernet")
         own = {"train_size": None, **self.recipe, "distill_weight": self.distill_weight}
         recipe = packaged_recipe(_RECIPES[head]).replace(own, where)
         recipe.check_task(head, self.recipe, where)
         return check_recipe(recipe, {})
 
     def make_sampler(self, space: MultipathSpace) -> TopologySampler:
-        """The sampler; what the sandwich rule has between the ends is drawn uniformly."""
+        """Make the sampler; the sandwich rule draws the networks between the extremes uniformly."""
         if self.sampler == "grouped":
             return GroupedSampler(space)
         uniform = UniformTopologySampler(space)
@@ -106,5 +109,5 @@ class ScaleNASSettings(LoopSettings):
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether there is anything for a teacher to do."""
+        """Whether the training uses a teacher."""
         return self.distill_weight > 0 or self.init == "teacher"

@@ -1,4 +1,4 @@
-"""Who teaches the networks of ScaleNAS's supernet: one of them, trained before (AutoML-Conf 2022, section 3)."""
+"""The teacher of ScaleNAS's supernet: one of its networks, trained before it (AutoML-Conf 2022, section 3)."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ def make_teacher(
     options: Options,
     on_step: OnProgress,
 ) -> MultipathNet:
-    """A trained network of a supernet's space.
+    """Open or train the teacher of a supernet.
 
     Args:
-        supernet: it shall teach.
-        settings: where it is from.
-        source: the network whose weights it begins with, if it is the largest and not trained yet; None: with random
-            ones.
-        recipe: of its training, see `TeacherSettings.make_recipe`.
+        supernet: the supernet to teach.
+        settings: where the teacher comes from.
+        source: the network whose weights the teacher begins with, if it is the largest network and not trained yet;
+            None: it begins with random weights.
+        recipe: the recipe of the teacher's training, from `TeacherSettings.make_recipe`.
         training: images to learn from.
         validation: images to choose the best epoch by.
-        run: the folder of its training, a run of `train`; one that was stopped goes on, one that is done stays.
-        options: of its training.
-        on_step: told of every step of its training.
+        run: the folder of the teacher's training, a run of `train`; a stopped run resumes, a finished one stays.
+        options: where to train, and how often to save and to log.
+        on_step: called at every step of the teacher's training.
 
     Raises:
-        InputError: the network has no place in the supernet, or is for other classes or joints; recipe and data do not
-            fit.
+        InputError: the network is not part of the supernet, or is for other classes or joints; or recipe and data do
+            not fit together.
         ModelNotFoundError: there is no such folder or name.
-        WeightsError: weights cannot be had, or do not fit.
+        WeightsError: weights cannot be fetched, or do not fit.
         TrainingError: the loss is not finite, or the folder holds another run.
     """
     largest = supernet.largest.spec
@@ -92,15 +92,15 @@ def make_teacher(
 
 
 def inherit_labelled(network: nn.Module, source: str, labels: Labels) -> None:
-    """Give a network what another knows; of its classes or joints, those that both have by name.
+    """Let a network inherit the weights of another; classes and joints are matched by name.
 
     Args:
-        network: changed in place.
-        source: as `inherit` takes it.
-        labels: of the network's classes or joints.
+        network: the network, changed in place.
+        source: the other network, as `inherit` takes it.
+        labels: the labels of the network's classes or joints.
 
     Raises:
-        ModelNotFoundError, SpecError, WeightsError: as `inherit`.
+        ModelNotFoundError, SpecError, WeightsError: as for `inherit`.
     """
     cfg = Interface.of_network(network).model_copy(update={"labels": labels}).to_timm(spec_of(network))
     network.pretrained_cfg = cfg  # type: ignore[assignment]
@@ -108,14 +108,14 @@ def inherit_labelled(network: nn.Module, source: str, labels: Labels) -> None:
 
 
 def _open(source: str, largest: ArchSpec) -> MultipathNet:
-    """A network with its weights."""
+    """Open a teacher with its weights."""
     if source.endswith((".safetensors", ".pth")) or user_path(source).is_file():
         network = create_model(largest, weights=source)
     elif (folder := open_folder(source)) is not None:
         network = create_model(folder)
     else:
         raise InputError(
-            f"supernet: teacher: weights: found {source}, expected a folder of `train`, hf-hub:org/name,"
+            f"supernet: teacher: weights: found {source}, expected a folder that `train` wrote, hf-hub:org/name,"
             " or a file of weights"
         )
     if not isinstance(network, MultipathNet):

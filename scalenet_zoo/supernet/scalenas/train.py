@@ -1,4 +1,4 @@
-"""Training of ScaleNAS's supernet: the loop of `supernet/loop.py` with topologies (AutoML-Conf 2022, section 3).
+"""Training of ScaleNAS's supernet: the loop of `supernet/loop.py` over topologies (AutoML-Conf 2022, section 3).
 
 images --+--> teacher, a trained network ------------------> prediction
          |                                                      | mean squared difference
@@ -6,8 +6,8 @@ images --+--> teacher, a trained network ------------------> prediction
                  ^
    (seed, step) --sampler--> topology
 
-The teacher is trained first, by default: it is the largest network, and the supernet begins with its weights. With
-`inherit` the teacher, or a supernet that begins without one, begins with what another network knows.
+By default, the teacher is trained first: it is the largest network, and the supernet begins with its weights. With
+`inherit`, the teacher begins with the weights of another network; so does a supernet that begins without a teacher.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from scalenet_zoo.training.optimisation import make_optimizer
 from scalenet_zoo.training.trainer import Options
 
 TEACHER = "teacher"
-"""The folder of the teacher's training, in the supernet's."""
+"""The folder of the teacher's training, within the supernet's folder."""
 
 
 def train_scalenas(
@@ -49,27 +49,27 @@ def train_scalenas(
     training: Examples,
     validation: Examples,
     run: Path,
-    options: LoopOptions = LoopOptions(),  # noqa: B008 - it cannot be changed
+    options: LoopOptions = LoopOptions(),  # noqa: B008 - it is immutable
     on_step: OnProgress = lambda what, done, total: None,
 ) -> SupernetSummary:
-    """Train a supernet and before that its teacher, or go on with it, and write it to a folder.
+    """Train a supernet, after its teacher, and write it to a folder; a stopped run resumes.
 
     Args:
-        supernet: to train.
-        settings: how.
+        supernet: the supernet to train.
+        settings: how to train it.
         training: images to learn from.
         validation: images to choose the teacher's best epoch by.
-        run: the folder: teacher (a run of `train`), checkpoints, log.jsonl, in the end supernet.safetensors and
-            summary.json.
-        options: where, and how often to save and to tell.
-        on_step: told of every step: what is being done, how many are done, and of how many.
+        run: the folder of the run: teacher (a run of `train`), checkpoints and log.jsonl, in the end
+            supernet.safetensors and summary.json.
+        options: where to train, and how often to save and to log.
+        on_step: called at every step with what is being done, the number of steps done, and their total.
 
     Raises:
-        InputError: settings, data, teacher and space do not fit.
+        InputError: settings, data, teacher and space do not fit together.
         ModelNotFoundError: there is no such teacher.
-        TrainingError: the loss is not finite, the folder holds a run with other settings, or another process is at
-            work in it.
-        WeightsError: a checkpoint is damaged, or the teacher's weights cannot be had.
+        TrainingError: the loss is not finite, the folder holds a run with other settings, or another process works in
+            it.
+        WeightsError: a checkpoint is damaged, or the teacher's weights cannot be fetched.
         OutputError: a file cannot be written.
     """
     recipe = settings.make_recipe(supernet.space.head)
@@ -90,10 +90,10 @@ def train_scalenas(
 
 
 class ScaleNASTrainer(SupernetLoop):
-    """One run; arguments as `train_scalenas`.
+    """One training run; its other arguments are those of `train_scalenas`.
 
     Args:
-        teacher: a trained network of the space; None: there is nothing for one to do.
+        teacher: a trained network of the space; None: the training uses no teacher.
     """
 
     supernet: ScaleNASSupernet
@@ -115,7 +115,7 @@ class ScaleNASTrainer(SupernetLoop):
         recipe = settings.make_recipe(space.head)
         height, width = recipe.train_size or (space.input.height, space.input.width)
         image = Input(channels=space.input.channels, height=height, width=width)
-        # What is drawn are networks for images of the size that is trained on.
+        # The networks of a step are drawn for images of the training size.
         self.space = space.model_copy(update={"input": image})
         super().__init__(supernet, settings, recipe, supernet.largest.spec, training, run, options)
         self.teacher_sha256, self.teacher = None, None
@@ -127,7 +127,7 @@ class ScaleNASTrainer(SupernetLoop):
         self.learn = teacher_loss(space.head, recipe.distill_temperature)
 
     def load(self) -> Checkpoint | None:
-        """Load the newest whole checkpoint; without one, and without the teacher's weights, what is inherited."""
+        """Load the newest intact checkpoint; if there is none, and no teacher's weights, inherit weights as set."""
         checkpoint = super().load()
         source = self.settings.inherit
         if checkpoint is None and source is not None and self.settings.init == "scratch":
@@ -135,14 +135,14 @@ class ScaleNASTrainer(SupernetLoop):
         return checkpoint
 
     def new_optimizer(self) -> torch.optim.Optimizer:
-        """Timm's optimiser: a block or path is whole or not at all in use, and what has no gradient is passed over."""
+        """Make one of timm's optimisers; it skips blocks and paths without a gradient, which are never used in part."""
         return make_optimizer(self.supernet, self.recipe)
 
     def update(self, gradients: Gradients) -> None:  # noqa: D102
         step_along(self.optimizer, gradients)
 
     def draw_networks(self, rng: np.random.Generator) -> list[ArchSpec]:
-        """The networks of a step in one process, for images of the size that is trained on."""
+        """Draw the networks of a step in one process, for images of the training size."""
         drawn = self.sampler.sample(rng)
         return [self.space.spec(drawn[i], self.supernet.classes) for i in range(len(drawn))]
 
@@ -151,7 +151,7 @@ class ScaleNASTrainer(SupernetLoop):
         self.supernet.activate(spec.network)
 
     def losses(self, images: Tensor, target: Any, networks: Sequence[ArchSpec]) -> Iterator[Tensor]:  # noqa: ANN401
-        """The task's loss, and how far the prediction is from the teacher's."""
+        """Yield each network's loss: the task's loss, plus the weighted distance to the teacher's prediction."""
         images = images.contiguous(memory_format=self.memory_format)
         taught = None
         if self.teacher is not None:
@@ -167,5 +167,5 @@ class ScaleNASTrainer(SupernetLoop):
             yield loss
 
     def facts(self) -> dict[str, Any]:
-        """Settings, recipe, space, data and teacher."""
+        """Describe the run: settings, recipe, space, data and teacher; they must be the same when it resumes."""
         return {**super().facts(), "teacher_sha256": self.teacher_sha256}

@@ -1,1 +1,1 @@
-"""ScaleNet's super-supernet."""
+"""ScaleNet's super-supernet and its training."""

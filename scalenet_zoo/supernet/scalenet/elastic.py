@@ -1,9 +1,9 @@
-"""Slices of weights: how narrow layers live in wide ones.
+"""Elastic layers: narrow layers whose weights are slices of wide layers' weights.
 
-A narrow layer's weights are a window of the wide layer's: the first channels or the last ones along each dimension,
-so that every channel is trained as often from the left as from the right (bilateral coupling, as in BCNet, CVPR 2021).
-A window is a view: nothing is copied, the gradient has the window's size, and what an optimiser writes into it, the
-wide layer has.
+A narrow layer's weights are a window of the wide layer's: the first or the last channels along each dimension, so that
+every channel is trained as often from the left as from the right (bilateral coupling, as in BCNet, CVPR 2021). A window
+is a view: nothing is copied, the gradient has the window's size, and what an optimiser writes into the window is
+written into the wide layer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scalenet_zoo.arch.spec import Layer
 
 Side = Literal["left", "right"]
-"""Which end of the channels a window begins at."""
+"""The end of the channels at which a window begins."""
 
 LAYER_DIMS: Mapping[str, tuple[str, ...]] = {
     "expand.conv.weight": ("hidden", "before"),
@@ -35,19 +35,19 @@ LAYER_DIMS: Mapping[str, tuple[str, ...]] = {
     "project.conv.weight": ("channels", "hidden"),
     "project.norm": ("channels",),
 }
-"""What the leading dimensions of an MBConv layer's tensors count; a norm's tensors all count the same."""
+"""What the leading dimensions of an MBConv layer's tensors count; all tensors of a norm count the same."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """A tensor of a wide module, and where its windows go: the module of the same name in a shell.
+    """A tensor of a wide module, and the place of its windows: the module of the same name in a shell.
 
     Attributes:
         wide: the module that holds the tensor.
-        shell: the module that shall hold a window of it.
-        name: of the tensor in both.
-        is_parameter: else it is a buffer.
-        dims: what its leading dimensions count.
+        shell: the module that is to hold a window of it.
+        name: the tensor's name in both modules.
+        is_parameter: whether the tensor is a parameter; else it is a buffer.
+        dims: what the tensor's leading dimensions count.
     """
 
     wide: nn.Module
@@ -58,12 +58,18 @@ class Place:
 
 
 def span(full: int, size: int, side: Side) -> slice:
-    """The first or the last `size` of `full` channels."""
+    """Select the first or the last `size` of `full` channels."""
     return slice(0, size) if side == "left" else slice(full - size, full)
 
 
 def find_places(wide: nn.Module, shell: nn.Module, dims: Mapping[str, tuple[str, ...]]) -> list[Place]:
-    """The tensors of a module and of its shell, with what `dims` says of each tensor or of its module."""
+    """List the tensors of a module and their places in its shell.
+
+    Args:
+        wide: the module with the tensors.
+        shell: a module of the same structure, to hold windows of them.
+        dims: what the leading dimensions of a tensor count, by the tensor's name or its module's name.
+    """
     places = []
     for path, module in wide.named_modules():
         for tensors, is_parameter in ((module._parameters, True), (module._buffers, False)):
@@ -81,12 +87,12 @@ def open_windows(places: list[Place], sizes: Mapping[str, int], side: Side) -> l
     """Put windows of the wide modules' tensors into their shells.
 
     Args:
-        places: of `find_places`.
-        sizes: how many channels each kind of dimension has now.
-        side: which end they are taken from.
+        places: the places that `find_places` found.
+        sizes: the number of channels that each kind of dimension has now.
+        side: the end of the channels at which the windows begin.
 
     Returns:
-        Those of parameters.
+        The windows of parameters.
     """
     windows = []
     for place in places:
@@ -103,5 +109,5 @@ def open_windows(places: list[Place], sizes: Mapping[str, int], side: Side) -> l
 
 
 def layer_sizes(before: int, layer: Layer) -> dict[str, int]:
-    """What the dimensions of an MBConv layer's tensors count; see `LAYER_DIMS`."""
+    """The size of each kind of dimension of an MBConv layer's tensors; see `LAYER_DIMS`."""
     return {"before": before, "hidden": layer.hidden, "squeeze": layer.squeeze, "channels": layer.channels}

@@ -1,13 +1,13 @@
-"""ScaleNet's supernet with the weights of a trained network, so that it need not begin with nothing.
+"""Inheritance of ScaleNet's supernet: it begins with the weights of a trained network instead of from scratch.
 
     source --inherit: channels sorted by importance--> the largest network, with one kernel size everywhere
                                                               |  for each kernel size
     supernet's wide layers of that kernel size  <-------------+
 
-Networks take the first channels of the wide layers. These are the source's, the most important ones first, so that a
-narrow network has what matters most; channels and layers that the source has not add nothing at first. A wide layer
-for another kernel size has the source's kernel in its middle, or its middle. As in once-for-all (ICLR 2020) and BigNAS
-(ECCV 2020).
+Networks take the first channels of the wide layers. These are the source's channels, the most important ones first, so
+that a narrow network keeps what matters most. Channels and layers that the source lacks add nothing at first. A wide
+layer with a larger kernel holds the source's kernel in its centre; one with a smaller kernel holds the centre of the
+source's. Once-for-all (ICLR 2020) and BigNAS (ECCV 2020) do the same.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _log = logging.getLogger(__name__)
 
 
 def inherit_supernet(supernet: ScaleNetSupernet, source: str, labels: Labels) -> None:
-    """Give a supernet what a trained network knows.
+    """Let a supernet inherit the weights of a trained network.
 
     Args:
-        supernet: changed in place; where the source gives nothing, its weights stay.
-        source: what `create_model` takes; an entry of the zoo with its published weights.
-        labels: of the supernet's classes: those that the source has keep their weights.
+        supernet: the supernet, changed in place; weights for which the source has nothing stay as they are.
+        source: the network, as `create_model` takes it; a zoo entry is opened with its published weights.
+        labels: the labels of the supernet's classes; classes that the source also has keep its weights.
 
     Raises:
         ModelNotFoundError, SpecError: there is no such network.
-        WeightsError: it is of another type or task, or its weights cannot be had.
+        WeightsError: the network is of another type or for another task, or its weights cannot be fetched.
     """
     theirs = create_model(source, pretrained=is_entry(source))
     space = supernet.space
@@ -55,7 +55,7 @@ def inherit_supernet(supernet: ScaleNetSupernet, source: str, labels: Labels) ->
         alone.pretrained_cfg = interface.to_timm(spec)  # type: ignore[assignment]
         taken.append(inherit_network(alone, theirs, source, sort_channels=True))
         supernet.activate(network)
-        own = supernet.active.state_dict()  # windows: what is written into them, the supernet has
+        own = supernet.active.state_dict()  # windows: writing into them writes into the supernet
         with torch.no_grad():
             for name, tensor in alone.state_dict().items():
                 own[name].copy_(tensor)
@@ -64,7 +64,7 @@ def inherit_supernet(supernet: ScaleNetSupernet, source: str, labels: Labels) ->
 
 
 def _with_kernel(supernet: ScaleNetSupernet, network: MBConvNetwork, kernel: int) -> MBConvNetwork:
-    """The network with a kernel size in all layers, or the nearest that a layer may have."""
+    """Give all layers of a network one kernel size, or the nearest that a layer may have."""
     stages = tuple(
         tuple(
             layer.model_copy(update={"kernel": min(stage.kernels, key=lambda each: (abs(each - kernel), each))})

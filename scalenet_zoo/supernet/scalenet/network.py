@@ -1,12 +1,12 @@
 """ScaleNet's supernet (ECCV 2022, section 3.2: super-supernet): one set of weights for all base models and stages.
 
-    stages.S.I.K   a wide MBConv for each stage, layer and kernel      shell: the same without weights of its own
+    stages.S.I.K   a wide MBConv for each stage, layer and kernel      shell: the same without its own weights
           |                                                              ^
           +-----------open_windows: the first or last channels-----------+---> an MBConvNet that runs one network
 
-Each position has a layer a kernel size, as wide as the largest multiplier asks. A network runs in a shell, an ordinary
-`MBConvNet` whose weights are windows of the wide layers'. So what is active is computed by the very code of the
-stand-alone network, and only that receives gradients.
+Each position has one wide layer per kernel size, as wide as the largest multiplier requires. A network runs in a shell,
+an ordinary `MBConvNet` whose weights are windows of the wide layers' weights. So the code of the stand-alone network
+computes the active network, and only its windows receive gradients.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class ScaleNetSupernet(nn.Module):
     """All networks of a space in one set of weights.
 
     Args:
-        space: of base models and scaling strategies.
-        classes: of the classifier.
-        in_channels: of the images.
+        space: the space of base models and scaling strategies.
+        classes: the number of classes.
+        in_channels: channels of the images.
 
     Attributes:
         windows: the parts of the parameters that the active network uses.
 
     Raises:
-        BackendError: it does not fit into memory.
+        BackendError: the supernet does not fit into memory.
     """
 
     def __init__(self, space: Space, classes: int, in_channels: int = 3) -> None:
@@ -61,7 +61,7 @@ class ScaleNetSupernet(nn.Module):
         conv = partial(ConvNormAct, activation=network.activation, padding=network.padding, norm_eps=network.norm_eps)
         self.stem = conv(in_channels, network.stem.channels, network.stem.kernel, network.stem.stride)
         with torch.device("meta"):
-            self._shell = (MBConvNet(largest),)  # in a tuple: it is no module of this one
+            self._shell = (MBConvNet(largest),)  # in a tuple, so that it is not registered as a submodule
         self.stages = nn.ModuleList()
         self._layers: list[list[dict[int, _ElasticLayer]]] = []
         before = network.stem.channels
@@ -87,28 +87,28 @@ class ScaleNetSupernet(nn.Module):
 
     @property
     def active(self) -> MBConvNet:
-        """The network that runs; its weights are windows of this one's."""
+        """The network that runs; its weights are windows of the supernet's weights."""
         return self._shell[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the active network gives: (n, in_channels, h, w) -> logits (n, classes)."""
+        """Run the active network: (n, in_channels, h, w) -> logits (n, classes)."""
         y: Tensor = self.active(x)
         return y
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of this and of the active network."""
+        """Set the mode of the supernet and of the active network."""
         self.active.train(mode)
         return super().train(mode)
 
     def activate(self, network: MBConvNetwork, side: Side = "left") -> None:
-        """Let a network run.
+        """Make a network the active one.
 
         Args:
-            network: of the space, scaled in any way that the space's multipliers allow.
-            side: which end of the wide layers' channels it takes.
+            network: a network of the space, scaled in any way that the space's multipliers allow.
+            side: the end of the wide layers' channels that it takes.
 
         Raises:
-            InputError: the network is not one of the space's.
+            InputError: the network is not in the space.
         """
         self._check(network)
         stem, head, classifier = self._ends
@@ -131,18 +131,18 @@ class ScaleNetSupernet(nn.Module):
         self.windows, self._runs = windows, (network, side)
 
     def extract(self, spec: ArchSpec, side: Side = "left") -> MBConvNet:
-        """A stand-alone network with copies of the weights and statistics that `spec` has here.
+        """Make a stand-alone network with copies of the weights and statistics that `spec` has here.
 
-        Its outputs are those of this network with `spec` active. What is active does not change.
+        Its outputs equal those of the supernet with `spec` active. The active network does not change.
 
         Raises:
-            InputError: the network is not one of the space's, or for other images or classes.
+            InputError: the network is not in the space, or is for other images or classes.
         """
         network = spec.network
         if network.type != "mbconv" or (spec.classes, spec.input.channels) != (self.classes, self.in_channels):
             raise InputError(
                 f"{spec.name}: found {spec.classes} classes and {spec.input.channels} channels,"
-                f" expected {self.classes} and {self.in_channels}, as the supernet has"
+                f" expected {self.classes} and {self.in_channels}, as in the supernet"
             )
         runs = self._runs
         self.activate(network, side)
@@ -156,7 +156,7 @@ class ScaleNetSupernet(nn.Module):
         return alone.train(self.training)
 
     def _check(self, network: MBConvNetwork) -> None:
-        """Refuse a network that has no place here."""
+        """Refuse a network that is not in the space."""
         if len(network.stages) != len(self._layers):
             raise InputError(f"network: found {len(network.stages)} stages, expected {len(self._layers)}")
         wide = self.stem.conv.out_channels
@@ -175,11 +175,11 @@ class ScaleNetSupernet(nn.Module):
 
 
 def _parameters(space: Space, network: MBConvNetwork) -> int:
-    """Weights of a supernet's convolutions between stem and head, of which nearly all are; the rest is left out.
+    """Count the weights of a supernet's convolutions between stem and head; the few other weights are left out.
 
     Args:
-        space: says how many kernels a layer chooses from.
-        network: its largest.
+        space: the space, with the kernels that a layer may have.
+        network: the largest network of the space.
     """
     total, before = 0, network.stem.channels
     for layers, options in zip(network.stages, space.stages, strict=True):
@@ -191,7 +191,7 @@ def _parameters(space: Space, network: MBConvNetwork) -> int:
 
 
 class _ElasticLayer:
-    """A wide MBConv, and one without weights of its own that windows of the wide one's are put into."""
+    """A wide MBConv, and a shell: an MBConv without its own weights, which gets windows of the wide layer's weights."""
 
     def __init__(self, before: int, widest: Layer, kernel: int, network: MBConvNetwork) -> None:
         self.widest = widest.model_copy(update={"kernel": kernel})
@@ -201,7 +201,7 @@ class _ElasticLayer:
         self.places: list[Place] = find_places(self.wide, self.shell, LAYER_DIMS)
 
     def check(self, where: str, layer: Layer) -> None:
-        """Refuse a layer that is no part of this one."""
+        """Refuse a layer that is not a part of the wide layer."""
         for name in ("hidden", "squeeze", "channels"):
             found, most = getattr(layer, name), getattr(self.widest, name)
             if found > most:
@@ -210,7 +210,7 @@ class _ElasticLayer:
             raise InputError(f"{where}.stride: found {layer.stride}, expected {self.widest.stride}")
 
     def shaped(self, before: int, layer: Layer) -> MBConv:
-        """The narrow layer, once its windows are open."""
+        """Set the shell to the shape of a narrow layer whose windows are open, and return it."""
         self.shell.depthwise.conv.groups = layer.hidden
         self.shell.has_shortcut = layer.stride == 1 and layer.channels == before
         return self.shell

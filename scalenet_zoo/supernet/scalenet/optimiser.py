@@ -1,4 +1,4 @@
-"""SGD that touches only the windows in use: the rest of the wide weights has no gradient, decay or momentum."""
+"""SGD on the windows in use; the rest of the wide weights gets no gradient, no weight decay and no momentum."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class WindowSGD(torch.optim.SGD):
-    """SGD with Nesterov's momentum on windows of a supernet's parameters; biases and norms have no weight decay.
+    """SGD with Nesterov momentum on windows of a supernet's parameters; biases and norms have no weight decay.
 
-    Momentum is kept at full size, so that a weight finds its own again when it is next in use.
+    Momentum is stored at full size, so that a weight keeps its momentum until it is in use again.
     """
 
     def __init__(self, supernet: nn.Module, lr: float, momentum: float, weight_decay: float) -> None:
@@ -28,7 +28,7 @@ class WindowSGD(torch.optim.SGD):
 
     @torch.no_grad()
     def update(self, gradients: Gradients) -> None:
-        """Take a step along these gradients."""
+        """Take a step along the gradients."""
         for group in self.param_groups:
             windows, slopes, momenta = [], [], []
             for parameter in group["params"]:

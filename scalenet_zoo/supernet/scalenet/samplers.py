@@ -1,4 +1,4 @@
-"""Which networks, base models with their scaling, a training step of ScaleNet's supernet works on: a class a rule."""
+"""Samplers of the scaled base models that a training step of ScaleNet's supernet trains: one class per rule."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Sampler(Protocol):
-    """Draws the networks of a step."""
+    """A rule that draws the networks of a step."""
 
     def sample(self, rng: np.random.Generator) -> list[Candidate]:
-        """Base models with their scaling."""
+        """Draw base models with their scaling."""
         ...
 
 
@@ -29,14 +29,16 @@ class Sampler(Protocol):
 class HierarchicalSampler:
     """The hierarchical sampling strategy (HSS; ScaleNet, ECCV 2022, section 3.3).
 
-    First the scaling stage, then its depth, width and resolution uniformly, then the base model uniformly.
+    It draws the scaling stage first, then the stage's depth, width and resolution uniformly, then the base model
+    uniformly.
 
     Attributes:
-        space: to draw from.
-        probabilities: of the stages, in any unit; None: proportional to how many multipliers a stage offers.
+        space: the space to draw from.
+        probabilities: weights of the scaling stages, which need not sum to 1; None: in proportion to the number of a
+            stage's multipliers.
 
     Raises:
-        InputError: there are more or fewer probabilities than stages, or they are not positive.
+        InputError: there are more or fewer weights than stages, one is negative, or all are 0.
     """
 
     space: Space
@@ -46,8 +48,8 @@ class HierarchicalSampler:
         weights, stages = self.probabilities, len(self.space.scaling)
         if weights is not None and (len(weights) != stages or min(weights) < 0 or not sum(weights) > 0):
             raise InputError(
-                f"stage_probabilities: found {list(weights)}, expected {stages} numbers, one a scaling stage of the"
-                f" space {self.space.name}, none below 0"
+                f"stage_probabilities: found {list(weights)}, expected {stages} numbers, none below 0 and not all 0,"
+                f" one per scaling stage of the space {self.space.name}"
             )
 
     @cached_property
@@ -59,7 +61,7 @@ class HierarchicalSampler:
         return shares
 
     def sample(self, rng: np.random.Generator) -> list[Candidate]:
-        """One network."""
+        """Draw one network."""
         stage = self.space.scaling[rng.choice(len(self.shares), p=self.shares)]
         scaling = Scaling(
             stage.stage,
@@ -72,15 +74,15 @@ class HierarchicalSampler:
 
 @dataclass(frozen=True)
 class UniformSampler:
-    """Depth, width and resolution uniformly among those of all stages, each apart; then the base model uniformly.
+    """Depth, width and resolution are drawn uniformly and independently over all stages, as is the base model.
 
-    Small and large networks are then rare: most mix multipliers of different stages.
+    Small and large networks are rare then, since most networks mix multipliers of different stages.
     """
 
     space: Space
 
     def sample(self, rng: np.random.Generator) -> list[Candidate]:
-        """One network; its `stage` is the one that its width is from."""
+        """Draw one network; its `stage` is the stage of its width."""
         space = self.space
         depths = [depth for stage in space.scaling for depth in stage.depth]
         widths = [(stage.stage, width) for stage in space.scaling for width in stage.width]
@@ -94,14 +96,14 @@ class UniformSampler:
 class SandwichSampler:
     """The sandwich rule (BigNAS, ECCV 2020): the largest network, the smallest, and two drawn by another rule.
 
-    The largest one comes first: the others learn from it in the same step.
+    The largest network comes first, since the others learn from it in the same step.
     """
 
     space: Space
     between: Sampler
 
     def sample(self, rng: np.random.Generator) -> list[Candidate]:
-        """Four networks."""
+        """Draw four networks."""
         ends = [
             Candidate(self.space.largest, self.space.largest_scaling),
             Candidate(self.space.smallest, self.space.unscaled),

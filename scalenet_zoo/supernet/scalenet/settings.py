@@ -1,4 +1,4 @@
-"""How ScaleNet's supernet is trained: the section `supernet` of a configuration; needs no torch."""
+"""Settings for training ScaleNet's supernet: the section `supernet` of a configuration. This needs no torch."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 
 class ScaleNetSettings(LoopSettings):
-    """How ScaleNet's supernet is trained.
+    """Settings for training ScaleNet's supernet.
 
     Attributes:
-        sampler: which networks a step works on: `hierarchical` and `uniform` one, `sandwich` four.
-        stage_probabilities: of the hierarchical sampler; None: by the number of multipliers.
-        resolution: `stage`: of the scaling stage that was drawn; `random`: any of the space's.
-        sides: which ends of the wide layers' channels networks take, in turns: `both`, the paper's bilateral coupling,
-            or the `left` alone, where inherited channels are sorted by importance (as in BigNAS, ECCV 2020); None:
-            left with `inherit`, else both.
-        recipe: values that differ from recipe.yaml, the paper's.
+        sampler: how the networks of a step are drawn: `hierarchical` and `uniform` draw one, `sandwich` draws four.
+        stage_probabilities: the hierarchical sampler's probabilities of scaling stages; None: in proportion to the
+            number of a stage's multipliers.
+        resolution: `stage` draws a resolution of the drawn scaling stage, `random` any resolution of the space.
+        sides: which ends of the wide layers' channels networks take: `both` in turn, the paper's bilateral coupling, or
+            only the `left`, where inherited channels are sorted by importance (as in BigNAS, ECCV 2020); None: left
+            with `inherit`, else both.
+        recipe: values that differ from recipe.yaml, the paper's recipe.
     """
 
     sampler: Literal["hierarchical", "uniform", "sandwich"] = "hierarchical"
@@ -37,16 +38,16 @@ class ScaleNetSettings(LoopSettings):
     @model_validator(mode="after")
     def _one_sided(self) -> Self:
         if self.inherit is not None and self.sides == "both":
-            raise ValueError("sides: found both with inherit, expected left: inherited channels lie there, sorted")
+            raise ValueError("sides: found both with inherit, expected left, where the inherited channels are")
         return self
 
     @property
     def coupled(self) -> bool:
-        """Whether networks take channels from both ends."""
+        """Whether networks take channels from both ends in turn (bilateral coupling)."""
         return self.sides == "both" or (self.sides is None and self.inherit is None)
 
     def make_recipe(self) -> Recipe:
-        """The recipe.
+        """Make the complete recipe.
 
         Raises:
             InputError: a value is unknown, out of range, or has no meaning for a supernet.
@@ -55,10 +56,10 @@ class ScaleNetSettings(LoopSettings):
         return check_recipe(paper.replace(self.recipe, "supernet: recipe"), {"opt": "sgd", "train_size": None})
 
     def make_sampler(self, space: Space) -> Sampler:
-        """The sampler.
+        """Make the sampler.
 
         Raises:
-            InputError: the stage probabilities are not for the space, or for another sampler.
+            InputError: the stage probabilities do not fit the space or the sampler.
         """
         if self.stage_probabilities is not None and self.sampler == "uniform":
             raise InputError("supernet: stage_probabilities: found some, expected none for the uniform sampler")

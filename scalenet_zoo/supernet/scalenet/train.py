@@ -1,4 +1,4 @@
-"""Training of ScaleNet's supernet: the loop of `supernet/loop.py` with base models, scaled (ECCV 2022, section 3.2).
+"""Training of ScaleNet's supernet: the loop of `supernet/loop.py` over scaled base models (ECCV 2022, section 3.2).
 
 images at the largest resolution --resized--> active network --loss--> windows' gradients --WindowSGD--> wide weights
                                                 ^
@@ -37,23 +37,23 @@ def train_scalenet(
     settings: ScaleNetSettings,
     training: Examples,
     run: Path,
-    options: LoopOptions = LoopOptions(),  # noqa: B008 - it cannot be changed
+    options: LoopOptions = LoopOptions(),  # noqa: B008 - it is immutable
     on_step: OnProgress = lambda what, done, total: None,
 ) -> SupernetSummary:
-    """Train a supernet, or go on with it, and write it to a folder.
+    """Train a supernet and write it to a folder; a stopped run resumes.
 
     Args:
-        supernet: to train.
-        settings: how.
+        supernet: the supernet to train.
+        settings: how to train it.
         training: images to learn from.
-        run: the folder: checkpoints, log.jsonl, in the end supernet.safetensors and summary.json.
-        options: where, and how often to save and to tell.
-        on_step: told of every step: what is being done, how many are done, and of how many.
+        run: the folder of the run: checkpoints and log.jsonl, in the end supernet.safetensors and summary.json.
+        options: where to train, and how often to save and to log.
+        on_step: called at every step with what is being done, the number of steps done, and their total.
 
     Raises:
-        InputError: settings, data and space do not fit.
-        TrainingError: the loss is not finite, the folder holds a run with other settings, or another process is at
-            work in it.
+        InputError: settings, data and space do not fit together.
+        TrainingError: the loss is not finite, the folder holds a run with other settings, or another process works in
+            it.
         WeightsError: a checkpoint is damaged.
         OutputError: a file cannot be written.
     """
@@ -61,7 +61,7 @@ def train_scalenet(
 
 
 class ScaleNetTrainer(SupernetLoop):
-    """One run; arguments as `train_scalenet`."""
+    """One training run; its arguments are those of `train_scalenet`."""
 
     supernet: ScaleNetSupernet
     settings: ScaleNetSettings
@@ -82,7 +82,7 @@ class ScaleNetTrainer(SupernetLoop):
         super().__init__(supernet, settings, recipe, largest, training, run, options)
 
     def new_optimizer(self) -> WindowSGD:
-        """SGD on windows."""
+        """Make an optimiser of windows."""
         return WindowSGD(self.supernet, self.recipe.lr, self.recipe.momentum, self.recipe.weight_decay)
 
     def update(self, gradients: Gradients) -> None:  # noqa: D102
@@ -97,20 +97,20 @@ class ScaleNetTrainer(SupernetLoop):
         return [space.spec(c.kernels, c.scaling, supernet.classes, in_channels=supernet.in_channels) for c in networks]
 
     def activate(self, spec: ArchSpec) -> None:
-        """Let a network run, on the side of the channels whose turn it is (bilateral coupling), or on the left."""
+        """Activate a network on the side of the channels whose turn it is (bilateral coupling), or on the left."""
         assert spec.network.type == "mbconv"
         is_right = self.settings.coupled and self.step % 2
         self.supernet.activate(spec.network, "right" if is_right else "left")
 
     def load(self) -> Checkpoint | None:
-        """Load the newest whole checkpoint; without one, begin with what is inherited."""
+        """Load the newest intact checkpoint; if there is none, inherit weights as set."""
         checkpoint = super().load()
         if checkpoint is None and self.settings.inherit is not None:
             inherit_supernet(self.supernet, self.settings.inherit, self.training.labels)
         return checkpoint
 
     def losses(self, images: Tensor, target: Any, networks: Sequence[ArchSpec]) -> Iterator[Tensor]:  # noqa: ANN401
-        """Of the first network the task's; the others learn from its output."""
+        """Yield the task's loss for the first network; the other networks learn from its output."""
         if self.mixup is not None:
             images, target = self.mixup(images, target)
         taught: Tensor | None = None

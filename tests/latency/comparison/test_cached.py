@@ -1,4 +1,4 @@
-"""Exports in the cache: found again, made once by whoever comes first, made anew when something else is asked for."""
+"""Exports in the cache: they are reused, made only once by concurrent users, and made again for other requests."""
 
 from pathlib import Path
 from threading import Thread
@@ -17,7 +17,7 @@ from tests.helpers.shapes import SPECS
 
 
 class Exporter:
-    """Stands in for `export_model`: writes a file, and counts."""
+    """A stand-in for `export_model`, which writes a file and counts its calls."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -70,7 +70,7 @@ def test_other_versions_make_other_files(exporter: Exporter, monkeypatch: pytest
     assert CachedExports.of(network(), 1).file("ort-cpu", "fp32") != path
 
 
-def test_rebuild_makes_each_file_anew_once(exporter: Exporter) -> None:
+def test_rebuild_makes_each_file_again_once(exporter: Exporter) -> None:
     path = CachedExports.of(network(), 1).file("ort-cpu", "fp32")
     path.write_text("stale")
     again = CachedExports.of(network(), 1, rebuild=True)

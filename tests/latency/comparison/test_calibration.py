@@ -1,4 +1,4 @@
-"""Images for int8: of the training split, spread evenly, as networks see them; never one that is judged."""
+"""Calibration images for int8: from the training split, spread evenly, as networks see them; never judged images."""
 
 from pathlib import Path
 
@@ -50,11 +50,11 @@ def test_what_is_judged_is_left_out(tmp_path: Path) -> None:
     assert [path.name for path in sorted((tmp_path / "images").iterdir())] == ["000.png", "002.png"]
     (root / "val.txt").write_text("0\n1\n2")
     (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="found no training split beside val of"):
+    with pytest.raises(InputError, match="found no training split besides val of"):
         CalibrationImages.of_training(data, SEGMENTATION, open_data(data, "segmentation", "val"), tmp_path / "none")
 
 
-def test_an_image_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_skipped(tmp_path: Path) -> None:
     root = write_image_folder(tmp_path / "data")
     spoil(root / "train" / "cat" / "0.png")
     (tmp_path / "images").mkdir()
@@ -71,6 +71,6 @@ def test_a_folder_is_known_by_its_images(tmp_path: Path) -> None:
     (root / "train" / "cat" / "0.png").unlink()
     assert CalibrationImages.of_folder(root / "train", judged).digest != before.digest
     with pytest.raises(
-        InputError, match=r"found 0\.png, which is in the split val of .*, expected images to calibrate"
+        InputError, match=r"found 0\.png, which is in the split val of .*, expected only images outside that split"
     ):
         CalibrationImages.of_folder(root / "val", judged)

@@ -1,4 +1,4 @@
-"""The table: what is in it, what a row says that cannot be made, what an interrupt leaves, the page, the command."""
+"""The table: its contents, rows that cannot be made, the results after an interrupt, the page, the command."""
 
 import json
 import logging
@@ -46,13 +46,13 @@ without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="is about a m
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache, in which what one test exported is found by the next."""
+    """The cache, which tests share, so that each finds what an earlier one exported."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    """Memory is as somebody says: a process that imports torch takes seconds."""
+    """Replace the measurement of memory, since a process that imports torch takes seconds."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr(comparing, "peak_memory", lambda *arguments: MEMORY)
 
@@ -123,7 +123,7 @@ def test_a_table_of_every_precision_and_back_end(network: nn.Module, folder: Pat
     assert metadata.class_names == tuple("0123456789")
     assert quantised.file_bytes == Path(str(quantised.file)).stat().st_size
     assert first.file_bytes == (Path(str(first.file)) / "model.safetensors").stat().st_size
-    assert rows["int8", "torch"].error == "found int8, expected fp32 or fp16: PyTorch runs no quantised networks here"
+    assert rows["int8", "torch"].error == "`precision`: found int8, expected fp32 or fp16 with torch"
     for precision in ("fp32", "int8"):
         assert "no NVIDIA GPU" in str(rows[precision, "ort-cuda"].error) or "ONNX Runtime has no CUDA provider" in str(
             rows[precision, "ort-cuda"].error
@@ -190,7 +190,9 @@ def test_without_a_row_in_fp32_the_network_itself_is_the_reference(network: nn.M
     assert row.agreement > 0.9
 
 
-def test_one_network_that_does_not_know_the_classes_is_no_end(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_network_that_does_not_know_the_classes_does_not_end_the_comparison(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         table = compare([TINY, folder], "digits", on="torch", precision="fp32", limit=8, **FAST)
     wrong, right = table.rows
@@ -204,7 +206,7 @@ def test_where_nothing_works_the_first_reason_is_the_error(tmp_path: Path) -> No
     tables: list[ComparisonTable] = []
     with pytest.raises(BackendError) as caught:
         compare(TINY, "digits", on="torch", precision=["fp32", "int8"], on_results=tables.append, **FAST)
-    assert "none of 2 networks, precisions and back ends can be compared here" in str(caught.value)
+    assert "models: found none of 2 rows that can run here" in str(caught.value)
     assert "found 10 classes, expected 3" in str(caught.value)
     assert [bool(row.error) for row in tables[-1].rows] == [True, True]
 
@@ -228,7 +230,7 @@ def test_an_interrupt_leaves_what_was_measured(folder: Path, tmp_path: Path, mon
     assert second["accuracy"] is None
 
 
-def test_what_a_library_raises_is_told_in_its_row(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_a_library_is_reported_in_its_row(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = judging.judge
 
     def failing(metadata: Any, opened: Any, *others: Any) -> Any:
@@ -249,12 +251,12 @@ def test_images_to_calibrate_with_are_never_those_judged(folder: Path, tmp_path:
     data = str(write_image_folder(tmp_path / "data", classes=("0", "1", "2"), count=3))
     with pytest.raises(BackendError, match=r"1/0\.png, which is in the split val|0\.png, which is in the split val"):
         compare(folder, data, on="ort-cpu", precision="int8", calibration=tmp_path / "data" / "val", **FAST)
-    with pytest.raises(BackendError, match="found no training split beside train of"):
+    with pytest.raises(BackendError, match="found no training split besides train of"):
         compare(folder, data, on="ort-cpu", precision="int8", split="train", **FAST)
     examples = Shapes("classification", 4, "val")
     other: Any = randomise(create_model(TINY))
     other.pretrained_cfg["labels"] = examples.labels.to_cfg()
-    with pytest.raises(BackendError, match="found no training split beside val of shapes"):
+    with pytest.raises(BackendError, match="found no training split besides val of shapes"):
         compare(other, examples, on="ort-cpu", precision="int8", **FAST)
 
 
@@ -323,7 +325,7 @@ def test_the_best_rows_are_those_that_no_other_beats(figures: list[tuple[int, in
 
 @pytest.mark.slow
 def test_rows_are_sorted_by_a_click(page: Page, tmp_path: Path) -> None:
-    """In a browser; what is not known comes last, upwards and downwards."""
+    """In a browser, unknown values come last in both directions."""
     playwright = pytest.importorskip("playwright.sync_api")
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
@@ -365,7 +367,7 @@ def test_the_command_prints_the_table(run: Run, folder: Path, tmp_path: Path) ->
     assert [line[:3] for line in lines[table + 1 : table + 4]] == [
         ["tiny", precision, "torch"] for precision in ("fp32", "fp16", "int8")
     ]
-    assert "tiny int8 on torch: found int8, expected fp32 or fp16" in out
+    assert "tiny int8 on torch: --precision: found int8, expected fp32 or fp16" in out
     assert f"wrote page.html ({(tmp_path / 'page.html').stat().st_size:,} bytes)" in out
     written = json.loads((tmp_path / "table.json").read_text())
     printed = run.json("benchmark", folder, "--data", "digits", "--on", "torch", "--precision", "fp32", *FLAGS)
@@ -409,8 +411,8 @@ def test_what_the_function_refuses(tmp_path: Path, network: nn.Module) -> None:
         "`models`: found none": {"models": []},
         "`batch`: found 0": {"batch": 0},
         "`warmup`: found nan": {"warmup": float("nan")},
-        "`limit`: found it with examples": {"data": Shapes("classification", 4), "limit": 2},
-        "expected neither: a network has its weights": {"models": network, "pretrained": True},
+        "`limit`: found it with open examples": {"data": Shapes("classification", 4), "limit": 2},
+        "expected neither: a network has its own weights": {"models": network, "pretrained": True},
     }
     for message, arguments in calls.items():
         with pytest.raises(ZooError) as caught:

@@ -1,4 +1,4 @@
-"""What is judged is what is timed: accuracy as `evaluate` has it, its standard error, agreement as exports have it."""
+"""Judging what is timed: accuracy as in `evaluate`, its standard error, and agreement as in exports."""
 
 import re
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ def test_half_precision_is_judged_in_half_precision() -> None:
 
 @dataclass(frozen=True)
 class Noisy:
-    """Stands in for an exported file: a network whose outputs are off."""
+    """A stand-in for an exported file: a network whose outputs are off."""
 
     network: nn.Module
     metadata: Metadata
@@ -149,7 +149,7 @@ def test_the_error_of_a_share(count: int, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("task", ["segmentation", "pose"])
 def test_the_error_of_other_figures_is_the_jackknife(task: Task) -> None:
-    """One image a group: the figure is computed anew without each of them."""
+    """With one image per group, the figure is computed again without each image."""
     network, examples = shapes_network(task), Easy(task, 8, "val")
     inference = prepare_inference(network)
     spec = inference.spec
@@ -175,7 +175,7 @@ def test_the_error_of_other_figures_is_the_jackknife(task: Task) -> None:
 @settings(max_examples=5)
 @given(st.integers(0, 2**32 - 1))
 def test_the_jackknife_is_near_what_other_images_would_give(seed: int) -> None:
-    """Of mIoU: beside the deviation over 200 data sets drawn from the same images (the bootstrap)."""
+    """For mIoU, compared with the deviation over 200 data sets drawn from the same images (the bootstrap)."""
     rng = np.random.default_rng(seed)
     spec, examples = SPECS["segmentation"], Shapes("segmentation", 100, "val")
     masks = rng.integers(0, 3, (100, 12, 12))
