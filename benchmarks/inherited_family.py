@@ -14,6 +14,7 @@ the same images, and is judged after the last epoch.
 
 import argparse
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -32,8 +33,7 @@ from benchmarks.evidence.tables import markdown
 from benchmarks.imagenette import FOLDER
 from benchmarks.significance import paired
 from scalenet_zoo import ArchSpec, fit, run_search
-from scalenet_zoo.arch.family import LEAST, Strategy
-from scalenet_zoo.arch.scaling import apply_strategy
+from scalenet_zoo.arch.scaling import apply_strategy, follow_law
 from scalenet_zoo.arch.spec import Strict, spec_errors
 from scalenet_zoo.core.files import read_yaml
 from scalenet_zoo.search.scalenet.baselines import COMPOUND
@@ -46,6 +46,8 @@ PLAN = Path(__file__).with_suffix(".yaml")
 RESULTS = Path(__file__).parent / "results" / "inherited_family.jsonl"
 SOURCE = "tf_efficientnet_lite0"
 CLASSES = 10
+SMALLEST_PHI = -12.0
+"""The end of the part of EfficientNet's rule that is searched: a 2,500th of Lite0's MACs."""
 
 
 class Plan(Strict):
@@ -105,20 +107,10 @@ def compound(macs: float) -> ArchSpec:
 
     Depth, width and resolution follow one coefficient, phi: 1.2^phi, 1.1^phi and 1.15^phi (ICML 2019).
     """
-    family = load_family("efficientnet_lite")
-    best: ArchSpec | None = None
-    for phi in np.linspace(-12, 0, 481):
-        depth, width = np.exp(COMPOUND.depth * phi), np.exp(COMPOUND.width * phi)
-        pixels = 8 * round(family.base.resolution * np.exp(COMPOUND.resolution * phi) / 8)
-        if min(depth, width) < LEAST:
-            continue
-        name = f"compound_{macs / 1e6:.0f}m"
-        strategy = Strategy(name=name, stage=0.0, depth=float(depth), width=float(width), resolution=int(pixels))
-        spec = apply_strategy(family, strategy, classes=CLASSES)
-        if spec.cost.macs <= macs and (best is None or spec.cost.macs > best.cost.macs):
-            best = spec
-    assert best is not None
-    return best
+    family = load_family("efficientnet_lite").model_copy(update={"classes": CLASSES})
+    base = apply_strategy(family, family.strategies[0])
+    stage, name = math.log2(macs / base.cost.macs), f"compound_{macs / 1e6:.0f}m"
+    return apply_strategy(family, follow_law(family, COMPOUND, stage, SMALLEST_PHI, name))
 
 
 def drawn(plan: Plan) -> list[ArchSpec]:

@@ -193,14 +193,14 @@ def fit_growth_law(strategies: Iterable[Strategy], base_resolution: int) -> Grow
     return GrowthLaw(*map(float, fitted))
 
 
-def follow_law(family: Family, law: GrowthLaw, stage: int, reach: float, name: str) -> Strategy:
+def follow_law(family: Family, law: GrowthLaw, stage: float, reach: float, name: str) -> Strategy:
     """Find the strategy on a growth law that comes closest to 2^s times the base model's MACs without exceeding them.
 
     Args:
         family: the base model and its rules.
         law: gives depth, width and resolution as exponentials of a number from 0 to `reach`.
-        stage: s.
-        reach: the end of the part of the law that is searched.
+        stage: s; below 0, networks smaller than the base model.
+        reach: the end of the part of the law that is searched; below 0 where s is.
         name: the name of the strategy.
 
     Returns:

@@ -30,19 +30,6 @@ SETTING = Setting(backend="ort-cpu", threads=1)
 BOTH: tuple[Precision, ...] = ("fp32", "int8")
 
 
-@pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "scalenet-zoo" / "explore"
-
-
-@pytest.fixture
-def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUpMachine:
-    machine = MadeUpMachine()
-    pretend(monkeypatch, machine)
-    return machine
-
-
 def choose(budget: float, precisions: tuple[Precision, ...] = BOTH) -> Choice:
     with open_bench(SETTING) as bench:
         return choose_entry(budget, quoted_entries(pretrained=True), precisions, bench)
