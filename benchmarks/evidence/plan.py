@@ -52,6 +52,7 @@ class Study(Strict):
         drawn: networks of each stage that are drawn at random, and as many that are chosen by their scores.
         pool: networks of each stage that are scored to choose from.
         seeds: of trainings alone.
+        longer_epochs: of one more training of each network, with the first seed.
         bn_images: images for statistics, where they are from more of them.
         searches: names of supernets that are searched with, each by all methods.
         search: settings of the joint search.
@@ -63,6 +64,7 @@ class Study(Strict):
     at_once: int
     pool: int
     seeds: tuple[int, ...]
+    longer_epochs: int
     bn_images: int
     searches: tuple[str, ...]
     search: dict[str, JsonValue]
@@ -99,14 +101,14 @@ class Plan(Strict):
             return cls.model_validate_json(json.dumps({**read_yaml(path), **changes}))
 
     def on(self, device: str) -> "Plan":
-        """The plan as a device runs it: on a CPU in fp32, which is faster there than bf16."""
-        if device != "cpu":
-            return self
-        fp32: dict[str, JsonValue] = {"amp": "no"}
-        scoring = self.scoring.model_copy(update=fp32)
-        return self.model_copy(
-            update={"supernet": {**self.supernet, **fp32}, "alone": {**self.alone, **fp32}, "scoring": scoring}
-        )
+        """The plan as a device runs it.
+
+        On a CPU, networks train alone in fp32, which is faster there than bf16. On a GPU, supernets have channels
+        first, as the package's do.
+        """
+        if device == "cpu":
+            return self.model_copy(update={"alone": {**self.alone, "amp": "no"}})
+        return self.model_copy(update={"supernet": {**self.supernet, "channels_last": False}})
 
     @cached_property
     def opened(self) -> Space:

@@ -30,7 +30,7 @@ from benchmarks.evidence.plan import Plan, Way
 from benchmarks.evidence.workers import Worker, Workers
 
 STAGES = (0, 1, 2)
-METHODS = ("joint", "compound", "random")
+METHODS = ("joint", "compound", "random", "separate")
 TRIES = 2
 """Times that a job is begun that fails, before it is left out."""
 HANGING = 240.0
@@ -181,6 +181,15 @@ class Run:
                     for stage, key in enumerate(found):
                         if stage > 0:
                             yield self._alone(key, stage, seed)
+        for half in both:
+            for place in range(study.drawn):
+                for stage in reversed(STAGES):
+                    yield self._longer(half[stage][place], stage)
+        for name in study.searches:
+            for method in METHODS:
+                for stage, key in enumerate(self.results.answers.get(f"search/{name}/{method}", {}).get("found", ())):
+                    if stage > 0:
+                        yield self._longer(key, stage)
 
     @cached_property
     def drawn(self) -> dict[int, list[str]]:
@@ -238,8 +247,13 @@ class Run:
         return Job(name, kind, tasks.score, (way, path, list(keys), changes or {}, self.until))
 
     def _alone(self, key: str, stage: int, seed: int) -> Job:
-        arguments = key, seed, self.record, self.until
+        arguments = key, {"seed": seed}, self.record, self.until
         return Job(f"alone/{key}/{seed}", f"alone {stage}", tasks.alone, arguments)
+
+    def _longer(self, key: str, stage: int) -> Job:
+        seed, epochs = self.plan.study.seeds[0], self.plan.study.longer_epochs
+        arguments = key, {"seed": seed, "epochs": epochs}, self.record, self.until
+        return Job(f"longer/{key}/{seed}", f"longer {stage}", tasks.alone, arguments)
 
     def _jobs(self, running: set[str]) -> Iterator[Job]:
         """What may be begun now, in order of worth: missing, not begun, and likely to end in time."""

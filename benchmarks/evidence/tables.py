@@ -13,21 +13,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 from scipy.stats import nct
 from scipy.stats import t as student
 
-from benchmarks.evidence.plan import PLAN, Plan
-from benchmarks.evidence.ranking import Ranking, mean_ranking, rank
+from benchmarks.evidence.plan import Plan
+from benchmarks.evidence.ranking import Estimate, Ranking, mean_ranking, rank
 from benchmarks.evidence.run import METHODS, STAGES
-from benchmarks.significance import RESAMPLES, paired, rank_correlation
+from benchmarks.significance import RESAMPLES, paired
 from scalenet_zoo.arch.trace import trace
 
 RESULTS = Path(__file__).parents[1] / "results" / "evidence.jsonl"
-TRAIN, SEARCH = 45_000, 5_000
-"""Images that networks learn from, and that supernets judge by."""
 TAU = 0.5
 """Between scores and what networks are worth in truth: what must be seen."""
 POWER, LEVEL = 0.8, 0.05
@@ -42,25 +41,25 @@ class Answers:
     Attributes:
         rows: by the names of jobs.
         plan: of the run.
-        facts: of the machine; empty where none are written beside the answers.
     """
 
     rows: dict[str, dict[str, Any]]
     plan: Plan
-    facts: dict[str, Any]
 
     @classmethod
     def load(cls, path: Path) -> "Answers":
-        """The answers of results.jsonl; beside a committed NAME.jsonl, NAME.json has facts and the plan of then."""
-        rows = {row.pop("job"): row for row in map(json.loads, path.read_text().splitlines())}
-        beside = path.with_suffix(".json")
-        facts = json.loads(beside.read_text()) if beside.exists() else {}
-        return cls(rows, Plan.load(PLAN, **facts.get("plan", {})), facts)
+        """The answers of results.jsonl."""
+        return cls({row.pop("job"): row for row in map(json.loads, path.read_text().splitlines())}, Plan.load())
 
     @cached_property
     def drawn(self) -> dict[int, list[str]]:
-        """Keys of the networks drawn at random, of each stage."""
-        return {stage: self.plan.draw(stage, self.plan.study.drawn, 100) for stage in STAGES}
+        """Keys of the networks drawn at random, of each stage, that were trained with all seeds."""
+        drawn = {stage: self.plan.draw(stage, self.plan.study.drawn, 100) for stage in STAGES}
+        return {stage: [key for key in keys if self.is_trained(key)] for stage, keys in drawn.items()}
+
+    def is_trained(self, key: str) -> bool:
+        """Whether a network was trained alone with all seeds."""
+        return all(f"alone/{key}/{seed}" in self.rows for seed in self.plan.study.seeds)
 
     def of(self, keys: Iterable[str], what: str = "top1") -> np.ndarray:
         """A figure of networks trained alone, a row a network, a column a seed."""
@@ -153,9 +152,9 @@ def ceiling(found: Answers) -> str:
             perfect.append(expected_tau(1.0, *deviations(chosen), points.shape[1]))
         low, high = np.percentile(perfect, [2.5, 97.5])
         best = expected_tau(1.0, *deviations(points), points.shape[1])
-        macs = rank_correlation([found.macs(key) for key in keys], list(points.mean(axis=1)))
-        seeds = rank_correlation(list(points[:, 0]), list(points[:, 1]))
-        rows.append([stage, _tau(seeds), f"{best:.2f} [{low:.2f}, {high:.2f}]", _tau(macs)])
+        macs = rank([np.array([found.macs(key) for key in keys])], [points.mean(axis=1)])
+        seeds = rank([points[:, 0]], [points[:, 1]])
+        rows.append([stage, seeds.mean, Estimate(best, float(low), float(high)), macs.mean])
     head = "stage|tau between seeds|tau that a perfect score reaches|tau of multiply-adds"
     return markdown(head.split("|"), rows)
 
@@ -171,60 +170,6 @@ def needs(found: Answers) -> str:
             rows.append([stage, seeds, f"{tau:.2f}", next(counts), f"{noise:.2f}", next(counts)])
     head = "stage|seeds|tau seen if it is 0.5 in truth|networks|SD of a difference, points|pairs for 1 point"
     return markdown(head.split("|"), rows)
-
-
-def throughput(found: Answers) -> str:
-    """How fast networks were trained alone, a process each."""
-    recipe, rows = found.plan.recipe(), []
-    images = recipe.epochs * (TRAIN // recipe.batch_size) * recipe.batch_size
-    for stage, keys in found.drawn.items():
-        seconds = found.of(keys, "seconds")
-        middle = float(np.median(seconds))
-        span = f"{seconds.min():.1f} to {seconds.max():.1f}"
-        rows.append([stage, seconds.size, f"{images:,}", f"{middle:.1f}", span, f"{images / middle:,.0f}"])
-    head = "stage|trainings|images each|seconds, median|from, to|images/s per process"
-    return markdown(head.split("|"), rows)
-
-
-def missing(found: Answers) -> str:
-    """What the rest of today's plan takes on one core of a CPU, by its rates."""
-    plan, rates, rows = Plan.load(), found.facts["cpu_images_per_second"], []
-    study = plan.study
-    ways = {way.name: way for way in study.supernets}
-    paired = {way.seed for way in study.supernets if way.sampler == "uniform"}
-    kinds = [name for name, way in ways.items() if name.startswith(("hss", "uniform")) and way.seed in paired]
-    searched = [name for name in study.searches if name not in kinds]
-    rest = [name for name in ways if name not in (*kinds, *searched)]
-    each, scored = plan.recipe().epochs * TRAIN, plan.scoring.bn_images + SEARCH
-    slow = len(STAGES) / sum(1 / rates["scoring"][str(stage)] for stage in STAGES)
-
-    def supernets(names: Iterable[str]) -> tuple[float, float]:
-        epochs = (plan.settings_of(ways[name]).make_recipe().epochs * plan.networks_of(ways[name]) for name in names)
-        images = sum(epochs) * TRAIN
-        return images, images / rates["supernet"]
-
-    def scores(count: int, images: int = scored) -> tuple[float, float]:
-        return count * images, count * images / slow
-
-    def alone(stages: Sequence[int], count: int) -> tuple[float, float]:
-        return count * len(stages) * each, count * sum(each / rates["alone"][str(stage)] for stage in stages)
-
-    both, seeds = 2 * study.drawn * len(STAGES), len(study.seeds)
-    searches, averaged = len(study.searches) * len(METHODS), sum(way.average is not None for way in study.supernets)
-    left = seeds * (2 * study.drawn - found.plan.study.drawn)
-    for name, parts in (
-        ("a", [supernets(kinds[:1]), scores(study.pool * len(STAGES) + both), alone(STAGES, left)]),
-        ("b, beyond a", [supernets(kinds[1:]), scores(both * (len(kinds) - 1))]),
-        ("e, beyond b", [supernets(rest), scores(both * (len(rest) + averaged))]),
-        ("e, statistics from more images", [scores(both * averaged, study.bn_images + SEARCH)]),
-        (
-            "c, beyond b",
-            [supernets(searched), scores(searches * study.evaluations), alone(STAGES[1:], searches * seeds)],
-        ),
-    ):
-        images, seconds = (sum(part[place] for part in parts) for place in (0, 1))
-        rows.append([name, f"{images / 1e6:.1f}", f"{seconds / 3600:.1f}"])
-    return markdown(["study", "million images", "hours of one core"], rows)
 
 
 @dataclass(frozen=True)
@@ -249,17 +194,21 @@ class Scored:
             if name.startswith("score/"):
                 _, supernet, _, *way = name.split("/")  # drawn and chosen networks are scored one after the other
                 scores["/".join([supernet, *way])] |= answer["scores"]
-        plan, seeds = Plan.load(), found.plan.study.seeds
+        plan = found.plan
         keys = []
         for stage in STAGES:
             known = [*plan.draw(stage, plan.study.drawn, 100), *found.rows.get(f"pool/{stage}", {}).get("scores", {})]
-            trained = [key for key in known if all(f"alone/{key}/{seed}" in found.rows for seed in seeds)]
-            keys.append([key for key in dict.fromkeys(trained) if all(key in each for each in scores.values())])
+            every = [key for key in dict.fromkeys(known) if all(key in each for each in scores.values())]
+            keys.append([key for key in every if found.is_trained(key)])
         return cls(keys, [found.of(each).mean(axis=1) for each in keys], dict(scores))
 
     def of_way(self, way: str) -> list[np.ndarray]:
         """The scores of each stage."""
         return [np.array([self.scores[way][key] for key in keys]) for keys in self.keys]
+
+    def mean_of(self, way: str) -> float:
+        """The mean score of all networks, in percent."""
+        return 100 * float(np.concatenate(self.of_way(way)).mean())
 
     @cached_property
     def rankings(self) -> dict[str, Ranking]:
@@ -278,20 +227,24 @@ class Scored:
 
 
 def ranks(scored: Scored) -> str:
-    """Tau between the scores of every supernet and what networks reach alone."""
-    head = ["scores by", *(f"stage {stage}, {len(keys)} networks" for stage, keys in enumerate(scored.keys)), "mean"]
-    rows = [[name, *each.stages, each.mean] for name, each in sorted(scored.rankings.items())]
+    """Tau between the scores of every supernet and what networks reach alone, and the mean score."""
+    stages = [f"stage {stage}, {len(keys)} networks" for stage, keys in enumerate(scored.keys)]
+    head = ["scores by", *stages, "mean", "mean score, %"]
+    rows = [
+        [name, *its.stages, its.mean, f"{scored.mean_of(name):.1f}"] for name, its in sorted(scored.rankings.items())
+    ]
     for name in ("hss", "uniform"):
         if len(group := scored.group(name)) > 1:
             both = mean_ranking([scored.rankings[way] for way in group])
-            rows.append([f"{name}, mean of {len(group)}", *both.stages, both.mean])
+            points = fmean(scored.mean_of(way) for way in group)
+            rows.append([f"{name}, mean of {len(group)}", *both.stages, both.mean, f"{points:.1f}"])
     return markdown(head, rows)
 
 
 def samplers(scored: Scored) -> str:
     """Hierarchical against uniform sampling, a pair of supernets per seed; with a paired t-test over the seeds."""
     pairs = scored.pairs
-    means = [[100 * float(np.concatenate(scored.of_way(way)).mean()) for way in pair] for pair in pairs]
+    means = [[scored.mean_of(way) for way in pair] for pair in pairs]
     taus = [[float(scored.rankings[way].mean.value) for way in pair] for pair in pairs]
     rows = []
     for (ours, _), score, tau in zip(pairs, means, taus, strict=True):
@@ -302,42 +255,127 @@ def samplers(scored: Scored) -> str:
         for figures_of in (means, taus):
             test = paired(*zip(*figures_of, strict=True))
             half = student.ppf(0.975, len(pairs) - 1) * test["difference_standard_error"]
-            p = "no difference" if test["t_test_p"] is None else f"p = {test['t_test_p']:.2f}"
-            cells += ["", "", f"{test['difference']:.2f} ± {half:.2f}, {p}"]
+            cells += ["", "", f"{test['difference']:.2f} ± {half:.2f}, p = {_p(test)}"]
         rows.append(["mean", *cells])
     head = "seed|mean score, HSS, %|uniform|difference|mean tau, HSS|uniform|difference"
     return markdown(head.split("|"), rows)
 
 
 def ways(scored: Scored) -> str:
-    """What other ways to train or to score change in the mean tau, against the default with the same seeds."""
-    rows = []
-    default = scored.group("hss")
-    rankings = scored.rankings
+    """What other ways to train or to score change in the mean tau, against the default.
+
+    Ways to score are compared on the same supernets; ways to train, of one supernet each, with the mean of all default
+    supernets.
+    """
+    rankings, default = scored.rankings, scored.group("hss")
+    compared = []
     for way in ("averaged", "statistics"):
-        group = [name for name in default if f"{name}/{way}" in rankings]
-        if group:
-            mine, theirs = (mean_ranking([rankings[f"{name}{end}"] for name in group]) for end in (f"/{way}", ""))
-            rows.append([way, len(group), mine.mean, theirs.mean, mine.minus(theirs)])
-    for name in rankings:
-        if "/" not in name and not name.startswith(("hss", "uniform")) and "hss-0" in rankings:
-            mine, theirs = rankings[name], rankings["hss-0"]
-            rows.append([name.removesuffix("-0"), 1, mine.mean, theirs.mean, mine.minus(theirs)])
-    return markdown(["way", "supernets", "mean tau", "default, same seeds", "difference"], rows)
+        same = [name for name in default if f"{name}/{way}" in rankings]
+        compared.append((way, [rankings[f"{name}/{way}"] for name in same], same))
+    scores = [np.mean([scored.of_way(name)[stage] for name in default], axis=0) for stage in STAGES]
+    compared.append((f"mean of {len(default)} supernets' scores", [rank(scores, scored.reached)], default))
+    others = [name for name in rankings if "/" not in name and not name.startswith(("hss", "uniform"))]
+    compared += [(name.removesuffix("-0"), [rankings[name]], default) for name in others]
+    rows = []
+    for way, ours, same in compared:
+        if ours:
+            mine, theirs = mean_ranking(ours), mean_ranking([rankings[name] for name in same])
+            rows.append([way, len(ours), mine.mean, f"{theirs.mean.value:.2f} ({len(same)})", mine.minus(theirs)])
+    return markdown(["way", "supernets", "mean tau", "default (supernets)", "difference"], rows)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The networks of stages 1 and 2 that searches found and that were trained alone with all seeds.
+
+    Attributes:
+        keys: of each method: by search and stage.
+    """
+
+    found: Answers
+    keys: dict[str, dict[tuple[str, int], str]]
+
+    @classmethod
+    def of(cls, found: Answers) -> "Searched":
+        """What a run has of them so far."""
+        keys: dict[str, dict[tuple[str, int], str]] = {}
+        for method in METHODS:
+            searches = {name: found.rows.get(f"search/{name}/{method}", {}) for name in found.plan.study.searches}
+            networks = {
+                (name, stage): key for name, its in searches.items() for stage, key in enumerate(its.get("found", ()))
+            }
+            keys[method] = {at: key for at, key in networks.items() if at[1] > 0 and found.is_trained(key)}
+        return cls(found, keys)
+
+    def points(self, method: str, at: Iterable[tuple[str, int]]) -> list[float]:
+        """Accuracies in percent, means over seeds, of a method's networks of these searches and stages."""
+        reached = self.found.of(self.keys[method][each] for each in at).mean(axis=1)
+        return [100 * float(each) for each in reached]
+
+
+def searches(searched: Searched) -> str:
+    """What the networks that searches found reach, by stage and method."""
+    rows = []
+    for stage in STAGES[1:]:
+        for method, keys in searched.keys.items():
+            at = [each for each in keys if each[1] == stage]
+            if at:
+                points, macs = searched.points(method, at), [searched.found.macs(keys[each]) / 1e6 for each in at]
+                span, reached = f"{min(macs):.1f} to {max(macs):.1f}", f"{min(points):.1f} to {max(points):.1f}"
+                rows.append([stage, method, len(at), span, f"{fmean(points):.2f}", reached])
+    return markdown(["stage", "method", "searches", "M multiply-adds", "mean, %", "from, to"], rows)
+
+
+def against(searched: Searched) -> str:
+    """The joint search against each other method: the same supernets and stages, with a paired t-test."""
+    rows = []
+    for other in METHODS[1:]:
+        at = [each for each in searched.keys["joint"] if each in searched.keys[other]]
+        if len(at) > 1:
+            test = paired(searched.points("joint", at), searched.points(other, at))
+            half = student.ppf(0.975, len(at) - 1) * test["difference_standard_error"]
+            rows.append([other, len(at), f"{test['difference']:.2f} ± {half:.2f}", _p(test)])
+    return markdown(["joint search against", "pairs", "difference, points", "p, paired t-test"], rows)
+
+
+def costs(found: Answers) -> str:
+    """What supernets and searches cost in million images forward; a step backward counts as two forward.
+
+    A search's figures are means over the searches done. The last row compares the separate search with one supernet per
+    stage, as the paper counts it, with the joint search and its one supernet.
+    """
+    names, rows, millions = found.plan.study.searches, [], {}
+    supernet = found.rows[f"supernet/{names[0]}"]
+    training = 3 * supernet["steps"] * supernet["batch_size"] / 1e6
+    rows.append(["train one supernet", 1, "-", f"{training:.2f}"])
+    for method in METHODS:
+        done = [row for name in names if (row := found.rows.get(f"search/{name}/{method}"))]
+        if done:
+            millions[method] = fmean(row["images"] for row in done) / 1e6
+            networks = fmean(row["evaluations"] for row in done)
+            rows.append([f"{method} search", len(done), f"{networks:.0f}", f"{millions[method]:.2f}"])
+    if {"joint", "separate"} <= set(millions):
+        factor = (len(STAGES) * training + millions["separate"]) / (training + millions["joint"])
+        rows.append(["separate / joint, with supernets", "-", "-", f"{factor:.2f} times"])
+    return markdown(["step", "done", "networks scored", "million images forward"], rows)
 
 
 def tables(found: Answers) -> dict[str, str]:
     """All tables that the answers suffice for, by their names."""
-    made = {each.__name__: each(found) for each in (accuracies, ceiling, needs, throughput)}
+    made = {each.__name__: each(found) for each in (accuracies, ceiling, needs)}
     scored = Scored.of(found)
     if scored.scores:
         made["ranks"] = ranks(scored)
     if scored.pairs:
         made["samplers"] = samplers(scored)
-    if any("/" in name for name in scored.scores):
         made["ways"] = ways(scored)
-    if "cpu_images_per_second" in found.facts:
-        made["missing"] = missing(found)
+    searched = Searched.of(found)
+    if any(searched.keys.values()):
+        made["searches"] = searches(searched)
+    if any(at in searched.keys["joint"] for method in METHODS[1:] for at in searched.keys[method]):
+        made["against"] = against(searched)
+    if any(name.startswith("search/") for name in found.rows):
+        made["costs"] = costs(found)
     return made
 
 
@@ -347,8 +385,5 @@ def print_tables(path: Path) -> None:
         print(f"{name}\n\n{table}\n", flush=True)
 
 
-def _tau(found: dict[str, Any]) -> str:
-    if found["tau"] is None:
-        return "none"
-    low, high = found["interval_95"]
-    return f"{found['tau']:.2f} [{low:.2f}, {high:.2f}]"
+def _p(test: dict[str, Any]) -> str:
+    return "none" if test["t_test_p"] is None else f"{test['t_test_p']:.3f}"

@@ -45,9 +45,9 @@ def self_test(sets: Sets, plan: Plan) -> dict[str, Any]:
     return {"recorded": recorded, "trouble": trouble, "alike": alike, "moved": float(found[0].norm())}
 
 
-def alone(sets: Sets, plan: Plan, key: str, seed: int, record: bool, until: float) -> Answer:
-    """Train a network alone."""
-    reached = train_alone(plan.spec(key), plan.recipe(seed=seed), sets, until, record)
+def alone(sets: Sets, plan: Plan, key: str, changes: dict[str, Any], record: bool, until: float) -> Answer:
+    """Train a network alone; `changes`: values of the recipe."""
+    reached = train_alone(plan.spec(key), plan.recipe(**changes), sets, until, record)
     return None if reached is None else {**vars(reached), "seconds": round(reached.seconds, 2)}
 
 

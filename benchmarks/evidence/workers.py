@@ -59,6 +59,7 @@ def multi_process_service(folder: Path, wanted: bool) -> Iterator[str]:
         Path(path).mkdir(exist_ok=True)
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)
+    _tried([program], 10, "quit\n")  # a run that was killed leaves it behind
     trouble = _tried([program, "-d"], 10) or _tried([sys.executable, "-c", PROBE], 30)
     try:
         if trouble:
@@ -244,7 +245,7 @@ def _serve(connection: Connection, device: str, data: str, barriers: Sequence[Ba
     torch.set_num_threads(1)
     on = torch.device(device)
     if device == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 as on a CPU
         torch.backends.cudnn.benchmark = False
     sets: Sets | None = None
     try:

@@ -144,7 +144,7 @@ class TrainingLoop(ABC, Generic[Outcome]):
                 f"{training.source}: found fewer images than one batch needs, expected {recipe.batch_size} or more"
             )
         self.total_steps = self.steps_per_epoch * recipe.epochs
-        self.memory_format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.memory_format = self.choose_layout()
         self.loss = task_loss(spec.task, recipe, self._mean_count, spec.bottom_up)
         self.mixup: Mixup | None = None
         if spec.task == "classification" and (recipe.mixup or recipe.cutmix):
@@ -164,6 +164,10 @@ class TrainingLoop(ABC, Generic[Outcome]):
         self.doing = f"{self.kind}epoch 1/{recipe.epochs}"
 
     # --- what subclasses define ------------------------------------------------------------------------
+
+    def choose_layout(self) -> torch.memory_format:
+        """Choose the memory format of images and weights."""
+        return torch.channels_last if self.recipe.channels_last else torch.contiguous_format
 
     @abstractmethod
     def take_step(self, batches: Iterator[dict[str, Any]]) -> tuple[Tensor, list[str]]:

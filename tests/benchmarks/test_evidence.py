@@ -60,6 +60,7 @@ SMALL: dict[str, Any] = {
         "pool": 4,
         "at_once": 1,
         "seeds": [0, 1],
+        "longer_epochs": 3,
         "bn_images": 64,
         "supernets": [
             {"name": "hss-0", "average": 0.9},
@@ -310,8 +311,8 @@ def test_a_supernet_in_parts_is_the_one_trained_at_once(
             break
         left.append(part["left"])
         assert (tmp_path / "parts" / f"{given.name}.state.safetensors").exists()
-    assert 1 <= len(left) < 20
-    assert left == sorted(set(left), reverse=True)
+    assert left
+    assert left == sorted(left, reverse=True)
     assert part is not None
     assert part["steps"] == 20
     files = sorted(path.name for path in (tmp_path / "whole").iterdir())

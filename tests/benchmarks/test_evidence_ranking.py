@@ -60,7 +60,7 @@ def found() -> Answers:
         "score/uniform-1/drawn": {"scores": {key: reached[key] / 2 for key in keys}},
         "score/longer-0/drawn": {"scores": noise},
     }
-    return Answers({**alone, **rows}, committed.plan, committed.facts)
+    return Answers({**alone, **rows}, committed.plan)
 
 
 def test_tables_of_scores_say_what_was_scored(found: Answers) -> None:
@@ -73,10 +73,12 @@ def test_tables_of_scores_say_what_was_scored(found: Answers) -> None:
     assert "10.00 | 1.00 | 1.00 | 0.00" in sampler[2]  # points of score, both rank perfectly
     assert "20.00" in sampler[3]
     assert sampler[4].startswith("| mean | ")
-    assert "15.00 ± 63.53, p = 0.20" in sampler[4]  # t of 1 degree of freedom: 12.706 * 5
+    assert "15.00 ± 63.53, p = 0.205" in sampler[4]  # t of 1 degree of freedom: 12.706 * 5
     way = {line.split(" | ")[0]: line for line in ways(scored).splitlines()[2:]}
     assert way["| averaged"].endswith("-2.00 [-2.00, -2.00] |")
-    assert set(way) == {"| averaged", "| longer"}
+    assert set(way) == {"| averaged", "| mean of 2 supernets' scores", "| longer"}
+    assert "1.00 (2)" in way["| longer"]  # the mean of both default supernets
+    assert way["| mean of 2 supernets' scores"].endswith("0.00 [0.00, 0.00] |")
 
 
 def test_networks_that_some_supernet_has_not_scored_are_left_out(found: Answers) -> None:

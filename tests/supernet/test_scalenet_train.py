@@ -218,6 +218,14 @@ def test_a_gpu_trains(amp: str, tmp_path: Path) -> None:
     assert np.mean(losses(tmp_path)[-10:]) < np.mean(losses(tmp_path)[:5])
 
 
+@pytest.mark.parametrize("last", [True, False])
+def test_channels_come_first_on_a_gpu(last: bool, tmp_path: Path) -> None:
+    trainer = ScaleNetTrainer(supernet(), settings({"channels_last": last}), DATA, tmp_path, HERE)
+    assert trainer.memory_format == (torch.channels_last if last else torch.contiguous_format)
+    trainer.device = torch.device("cuda")  # a stand-in: most machines that run this test have no GPU
+    assert trainer.choose_layout() == torch.contiguous_format
+
+
 def test_networks_of_a_step_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
     def drawn(step: int, seed: int = 0) -> str:
         chosen = settings({"seed": seed}, resolution="random")

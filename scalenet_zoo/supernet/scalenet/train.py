@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -80,6 +81,14 @@ class ScaleNetTrainer(SupernetLoop):
         pixels = supernet.space.resolutions[0]
         check_batch_norm(largest.replace(height=pixels, width=pixels), recipe)
         super().__init__(supernet, settings, recipe, largest, training, run, options)
+
+    def choose_layout(self) -> torch.memory_format:
+        """Choose the memory format; on a GPU, channels always come first.
+
+        With channels last, cuDNN prepares kernels for every new shape, and here shapes change at every step: 12
+        processes on one H100 took 4 steps per second together in fp32, and 172 with channels first (docs/evidence.md).
+        """
+        return torch.contiguous_format if self.device.type == "cuda" else super().choose_layout()
 
     def new_optimizer(self) -> WindowSGD:
         """Make an optimiser of windows."""
