@@ -1,12 +1,16 @@
 """Do searches find a better family than scaling a known network, if all of them inherit the same weights?
 
-python -m benchmarks.inherited_family --data FOLDER --run RUN [--processes 2]: five hours of one core.
+python -m benchmarks.inherited_family --data FOLDER --run RUN [--processes 2]: eight hours of one core.
 FOLDER has imagenette-128, unpacked. RUN keeps every finished part, so the same command resumes a stopped run; it writes
-benchmarks/results/inherited_family.jsonl, one line per search or fine-tuning. `tables` prints the tables of
-docs/evidence.md: python -m benchmarks.inherited_family --tables.
+benchmarks/results/inherited_family.jsonl, one line per job. `tables` prints the tables of docs/evidence.md:
+python -m benchmarks.inherited_family --tables.
 
     train --> train and held out --> supernets that inherit EfficientNet-Lite0 --> searches --> families
     families, Lite0 under EfficientNet's rule, random networks --inherit, fine-tune--> accuracy on the 2,000 of val
+
+The first part limits MACs. The second part limits int8 latency (`inherited_latency`): it searches the supernets of the
+first part, and compares networks at the latencies that Lite0 has at the MACs of the first part. Jobs that time networks
+run alone, so the machine should have nothing else to do when only they are left.
 
 No search and no training sees val. Every network inherits EfficientNet-Lite0's weights, trains for the same epochs on
 the same images, and is judged after the last epoch.
@@ -14,40 +18,37 @@ the same images, and is judged after the last epoch.
 
 import argparse
 import json
-import math
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import JsonValue
 
 from benchmarks.evidence.run import Results
 from benchmarks.evidence.tables import markdown
 from benchmarks.imagenette import FOLDER
+from benchmarks.inherited_latency import int8_latencies, latency_limits, search_within, with_latency
+from benchmarks.inherited_peers import CLASSES, compound, drawn
+from benchmarks.jobs import Answers, Job, do_missing
 from benchmarks.significance import paired
 from scalenet_zoo import ArchSpec, fit, run_search
-from scalenet_zoo.arch.scaling import apply_strategy, follow_law
+from scalenet_zoo.arch.constraints import Predictor
 from scalenet_zoo.arch.spec import Strict, spec_errors
 from scalenet_zoo.core.files import read_yaml
-from scalenet_zoo.search.scalenet.baselines import COMPOUND
+from scalenet_zoo.search.run_search import SearchResult
 from scalenet_zoo.search.scalenet.config import ScaleNetConfig
 from scalenet_zoo.search.scalenet.limits import Bounds
-from scalenet_zoo.search.scalenet.sampling import FeasibleSampler
-from scalenet_zoo.zoo.catalog import load_family
+from scalenet_zoo.search.settings import LatencySettings
 
 PLAN = Path(__file__).with_suffix(".yaml")
 RESULTS = Path(__file__).parent / "results" / "inherited_family.jsonl"
 SOURCE = "tf_efficientnet_lite0"
-CLASSES = 10
-SMALLEST_PHI = -12.0
-"""The end of the part of EfficientNet's rule that is searched: a 2,500th of Lite0's MACs."""
+ALONE = ("latency", "search_int8", "measured_int8")
+"""Jobs that time networks, so that nothing else may run beside them."""
 
 
 class Plan(Strict):
@@ -60,6 +61,8 @@ class Plan(Strict):
         random: number of networks drawn per stage.
         seeds: the seeds of fine-tuning.
         fine_tuning: values of the recipe.
+        latency: how searches model and measure int8 latency.
+        timing: how long all networks are timed at the end, as `benchmark` takes it.
     """
 
     search: dict[str, JsonValue]
@@ -68,6 +71,8 @@ class Plan(Strict):
     random: int
     seeds: tuple[int, ...]
     fine_tuning: dict[str, JsonValue]
+    latency: LatencySettings
+    timing: dict[str, JsonValue]
 
     @classmethod
     def load(cls, path: Path = PLAN) -> "Plan":
@@ -81,8 +86,12 @@ class Plan(Strict):
         values["supernet"]["recipe"]["seed"] = values["search"]["seed"] = seed
         return ScaleNetConfig.model_validate_json(json.dumps(values))
 
+    def int8_config(self, data: str, seed: int = 0, limits: Sequence[str | None] = ()) -> ScaleNetConfig:
+        """The configuration of one search within limits on int8 latency, such as 1.5ms, one per stage, or None."""
+        return with_latency(self.config(data, seed), self.latency, limits)
+
     def bounds(self) -> Bounds:
-        """The limits on the networks."""
+        """The limits on the MACs of networks."""
         config = self.config("imagefolder:.")
         return Bounds(config.open_space(), CLASSES, config.limits)
 
@@ -102,42 +111,57 @@ def split_data(source: Path, target: Path, held_out: int) -> None:
     scratch.rename(target)
 
 
-def compound(macs: float) -> ArchSpec:
-    """EfficientNet-Lite0 scaled down by EfficientNet's rule, to at most so many MACs and as near to them as it gets.
-
-    Depth, width and resolution follow one coefficient, phi: 1.2^phi, 1.1^phi and 1.15^phi (ICML 2019).
-    """
-    family = load_family("efficientnet_lite").model_copy(update={"classes": CLASSES})
-    base = apply_strategy(family, family.strategies[0])
-    stage, name = math.log2(macs / base.cost.macs), f"compound_{macs / 1e6:.0f}m"
-    return apply_strategy(family, follow_law(family, COMPOUND, stage, SMALLEST_PHI, name))
-
-
-def drawn(plan: Plan) -> list[ArchSpec]:
-    """Networks drawn at random for each stage, before any search: base models, each under a strategy.
-
-    They use 95% to 100% of the stage's MACs, so that all networks of a stage are compared at equal MACs.
-    """
-    bounds, found = plan.bounds(), []
-    sampler = FeasibleSampler(bounds)
-    for stage, budget in bounds.limits.amounts("macs", list(bounds.constraints)).items():
-        rng, count = np.random.default_rng([7, stage]), 0
-        while count < plan.random:
-            (base,) = sampler.draw(rng, 1)
-            scalings = bounds.admissible(stage, base[None])
-            macs = bounds.population(base[None], scalings).cost.macs[0] if scalings else np.empty(0)
-            if near := [scaling for scaling, cost in zip(scalings, macs, strict=True) if cost >= 0.95 * budget]:
-                scaling = near[rng.integers(len(near))]
-                found.append(bounds.space.spec(base, scaling, CLASSES, f"random_s{stage}_{count}"))
-                count += 1
-    return found
-
-
 def search(plan: Plan, run: Path, seed: int) -> dict[str, Any]:
     """Train a supernet that inherits, search it, and return the specs that were found, one per stage."""
     torch.set_num_threads(1)
     output = run / f"search_{seed}"
-    found = run_search(plan.config(f"imagefolder:{run / 'data'}", seed), output, workers=0, cpu=True)
+    return _specs(run_search(plan.config(_data(run), seed), output, workers=0, cpu=True), run)
+
+
+def latency(plan: Plan, run: Path) -> dict[str, Any]:
+    """Profile the space in int8, and return the limit of each stage and the networks drawn within the limits."""
+    torch.set_num_threads(1)
+    peers = compounds(plan)
+    found = latency_limits(plan.int8_config(_data(run)), peers, run / "latency")
+    return {
+        "conditions": found.conditions,
+        "held_out": found.model.held_out.model_dump(),
+        "limits": list(found.limits),
+        "measured": {spec.name: ms for spec, ms in zip(peers, found.measured, strict=True)},
+        "random": [spec.model_dump(mode="json") for spec in drawn_within(plan, found.limits, found.model)],
+    }
+
+
+def drawn_within(plan: Plan, limits: Sequence[str], model: Predictor) -> list[ArchSpec]:
+    """Draw networks at random for each stage within its limit on int8 latency; see `drawn`.
+
+    Their base models keep no limit of stage 0: from one that does, hardly any strategy reaches the limit of stage 2.
+    """
+    found: list[ArchSpec] = []
+    for stage, limit in enumerate(limits):
+        config = plan.int8_config("imagefolder:.", limits=[*[None] * stage, limit])
+        found += drawn(Bounds(config.open_space(), CLASSES, config.limits, model), plan.random, "random_int8")
+    return found
+
+
+def search_int8(plan: Plan, run: Path, seed: int, limits: Sequence[str]) -> dict[str, Any]:
+    """Search the supernet of the search with this seed within limits on int8 latency; the answer is as for `search`."""
+    torch.set_num_threads(1)
+    config, output = plan.int8_config(_data(run), seed, limits), run / f"search_int8_{seed}"
+    return _specs(search_within(config, output, run / f"search_{seed}", run / "latency"), run)
+
+
+def measured_int8(plan: Plan, run: Path, specs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Export all networks of the second part to int8, and time the files in turn."""
+    torch.set_num_threads(1)
+    return int8_latencies([ArchSpec.from_dict(values, source="spec") for values in specs], plan.timing)
+
+
+def _data(run: Path) -> str:
+    return f"imagefolder:{run / 'data'}"
+
+
+def _specs(found: SearchResult, run: Path) -> dict[str, Any]:
     paths = sorted((found.folder / "specs").glob("*.json"))
     return {"specs": [json.loads(path.read_text().replace(str(run), "RUN")) for path in paths]}
 
@@ -150,7 +174,7 @@ def tune(plan: Plan, run: Path, values: dict[str, Any], seed: int) -> dict[str, 
     recipe: dict[str, Any] = {**plan.fine_tuning, "seed": seed}
     fitted = fit(
         spec,
-        f"imagefolder:{run / 'data'}",
+        _data(run),
         val_split="test",
         val_interval=recipe["epochs"],
         output=output,
@@ -165,18 +189,43 @@ def tune(plan: Plan, run: Path, values: dict[str, Any], seed: int) -> dict[str, 
     return {"top1": fitted.best, "macs": spec.cost.macs, "pixels": spec.input.height}
 
 
-def jobs(plan: Plan, results: Results) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-    """All work that can be done with what is known, finished or not: the name, the function and its arguments."""
+def jobs(plan: Plan, run: Path, answers: Answers) -> Iterator[Job]:
+    """All jobs whose arguments are known, finished or not."""
     for seed in plan.searches:
-        yield f"search/{seed}", search, (seed,)
-    peers = [*(compound(budget) for budget in _budgets(plan).values()), *drawn(plan)]
-    specs = {spec.name: spec.model_dump(mode="json") for spec in peers}
-    for seed in plan.searches:
-        for stage, values in enumerate(results.answers.get(f"search/{seed}", {}).get("specs", ())):
-            specs[f"found_s{stage}_{seed}"] = {**values, "name": f"found_s{stage}_{seed}"}
+        yield Job(f"search/{seed}", search, (plan, run, seed))
+    peers = {spec.name: spec.model_dump(mode="json") for spec in compounds(plan)}
+    random = {spec.name: spec.model_dump(mode="json") for spec in drawn(plan.bounds(), plan.random)}
+    yield from _tunings(plan, run, {**peers, **random, **_found(plan, answers, "search", "found")})
+    yield Job("latency", latency, (plan, run))
+    if known := answers.get("latency"):
+        for seed in plan.searches:
+            if f"search/{seed}" in answers:
+                yield Job(f"search_int8/{seed}", search_int8, (plan, run, seed, known["limits"]))
+        found = _found(plan, answers, "search_int8", "found_int8")
+        ours = {**{values["name"]: values for values in known["random"]}, **found}
+        yield from _tunings(plan, run, ours)
+        if all(f"search_int8/{seed}" in answers for seed in plan.searches):
+            yield Job("measured_int8", measured_int8, (plan, run, [*peers.values(), *ours.values()]))
+
+
+def _found(plan: Plan, answers: Answers, job: str, name: str) -> dict[str, dict[str, Any]]:
+    """The specs that searches have found, by their names: NAME_sSTAGE_SEED."""
+    return {
+        f"{name}_s{stage}_{seed}": {**values, "name": f"{name}_s{stage}_{seed}"}
+        for seed in plan.searches
+        for stage, values in enumerate(answers.get(f"{job}/{seed}", {}).get("specs", ()))
+    }
+
+
+def _tunings(plan: Plan, run: Path, specs: dict[str, dict[str, Any]]) -> Iterator[Job]:
     for seed in plan.seeds:
         for name, values in specs.items():
-            yield f"tuned/{name}/{seed}", tune, (values, seed)
+            yield Job(f"tuned/{name}/{seed}", tune, (plan, run, values, seed))
+
+
+def compounds(plan: Plan) -> list[ArchSpec]:
+    """EfficientNet-Lite0, scaled to the MACs of each stage."""
+    return [compound(budget) for budget in _budgets(plan).values()]
 
 
 def _budgets(plan: Plan) -> dict[int, float]:
@@ -188,40 +237,56 @@ def work(plan: Plan, data: Path, run: Path, processes: int) -> None:
     """Do all that is missing, in several processes."""
     run.mkdir(parents=True, exist_ok=True)
     split_data(data / FOLDER, run / "data", plan.held_out)
-    results = Results(run / "results.jsonl", RESULTS)
-    os.environ["OMP_NUM_THREADS"] = "1"
-    while missing := [job for job in jobs(plan, results) if job[0] not in results]:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            running = {pool.submit(function, plan, run, *given): name for name, function, given in missing}
-            for future in as_completed(running):
-                results.add(running[future], future.result())
-                print(f"{running[future]}: {str(future.result())[:100]}", flush=True)
+    do_missing(partial(jobs, plan, run), Results(run / "results.jsonl", RESULTS), processes, ALONE)
 
 
 def tables(path: Path = RESULTS) -> str:
-    """The tables of docs/evidence.md: accuracies, and the paired differences of the found networks to their peers."""
+    """The tables of docs/evidence.md: accuracies, and the paired differences of the found networks to their peers.
+
+    The tables of the second part follow if its networks have been measured.
+    """
     plan = Plan.load()
     rows = {row.pop("job"): row for row in map(json.loads, path.read_text().splitlines())}
+    parts = [_part(plan, rows, "found", "random", [])]
+    if "measured_int8" in rows:
+        parts.append(_part(plan, rows, "found_int8", "random_int8", rows["latency"]["limits"]))
+    return "\n\n".join(parts)
+
+
+def _part(plan: Plan, rows: dict[str, Any], found: str, random: str, limits: Sequence[str]) -> str:
+    """Two tables of the networks with these names; with limits on latency, the first one has measured latencies."""
+
+    def reached(names: Sequence[str]) -> list[list[dict[str, Any]]]:
+        return [[{**rows[f"tuned/{name}/{seed}"], "name": name} for seed in plan.seeds] for name in names]
+
     cells, differences = [], []
-    for stage, budget in _budgets(plan).items():
-        found = [[rows[f"tuned/found_s{stage}_{search}/{seed}"] for seed in plan.seeds] for search in plan.searches]
-        random = [[rows[f"tuned/random_s{stage}_{each}/{seed}"] for seed in plan.seeds] for each in range(plan.random)]
-        scaled = [[rows[f"tuned/{compound(budget).name}/{seed}"] for seed in plan.seeds]]
-        for name, group in (("found", found), ("Lite0, compound rule", scaled), ("random", random)):
-            macs = [network[0]["macs"] / 1e6 for network in group]
-            span = f"{min(macs):.1f}" if len(macs) == 1 else f"{min(macs):.1f} to {max(macs):.1f}"
-            cells.append([stage, name, len(group), span, f"{100 * fmean(_means(group)):.2f}", _spread(group)])
-        for name, group in (("Lite0, compound rule", scaled * len(found)), ("random", random)):
-            differences += [(name, *pair) for pair in zip(_means(found), _means(group), strict=True)]
+    for stage, scaled in enumerate(compounds(plan)):
+        ours = reached([f"{found}_s{stage}_{search}" for search in plan.searches])
+        rivals = reached([f"{random}_s{stage}_{number}" for number in range(plan.random)])
+        rule = reached([scaled.name])
+        for name, group in (("found", ours), ("Lite0, compound rule", rule), ("random", rivals)):
+            costs = [_span([network[0]["macs"] / 1e6 for network in group], 1)]
+            if limits:
+                times = [rows["measured_int8"][network[0]["name"]]["ms"] for network in group]
+                costs = [limits[stage].removesuffix("ms"), _span(times, 3), *costs]
+            cells.append([stage, name, len(group), *costs, f"{100 * fmean(_means(group)):.2f}", _spread(group)])
+        for name, group in (("Lite0, compound rule", rule * len(ours)), ("random", rivals)):
+            differences += [(name, *pair) for pair in zip(_means(ours), _means(group), strict=True)]
     compared = []
     for name in ("Lite0, compound rule", "random"):
-        ours, theirs = zip(*(pair for peer, *pair in differences if peer == name), strict=True)
-        test = paired([100 * each for each in ours], [100 * each for each in theirs])
-        error = test["difference_standard_error"]
-        compared.append([name, test["pairs"], f"{test['difference']:.2f} ± {error:.2f}", f"{test['t_test_p']:.3f}"])
-    reached = markdown(["stage", "networks", "how many", "M multiply-adds", "top-1, %", "from, to"], cells)
-    tested = markdown(["found against", "pairs", "difference, points", "p, paired t-test"], compared)
-    return f"{reached}\n\n{tested}"
+        mine, theirs = zip(*(pair for peer, *pair in differences if peer == name), strict=True)
+        test = paired([100 * each for each in mine], [100 * each for each in theirs])
+        difference = f"{test['difference']:.2f} ± {test['difference_standard_error']:.2f}"
+        p_value = "-" if test["t_test_p"] is None else f"{test['t_test_p']:.3f}"  # None: all pairs are equal
+        compared.append([name, test["pairs"], difference, p_value])
+    head = ["limit, ms", "int8 latency, ms", "M multiply-adds"] if limits else ["M multiply-adds"]
+    first = markdown(["stage", "networks", "how many", *head, "top-1, %", "from, to"], cells)
+    return f"{first}\n\n{markdown(['found against', 'pairs', 'difference, points', 'p, paired t-test'], compared)}"
+
+
+def _span(values: Sequence[float], digits: int) -> str:
+    low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
+    return low if len(values) == 1 else f"{low} to {high}"
 
 
 def _means(group: Sequence[Sequence[dict[str, Any]]]) -> list[float]:

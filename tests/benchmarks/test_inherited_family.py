@@ -1,17 +1,26 @@
 """The study of families that inherit: its peers have equal MACs, its data share no image, a stopped run is resumed."""
 
 import json
+from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import ttest_rel
 
 from benchmarks import inherited_family
+from benchmarks.evidence.run import Results
 from benchmarks.imagenette import FOLDER
-from benchmarks.inherited_family import Plan, compound, drawn, split_data, tables, work
+from benchmarks.inherited_family import Plan, drawn_within, jobs, split_data, tables, work
+from benchmarks.inherited_latency import int8_latencies
+from benchmarks.inherited_peers import compound, drawn
 from scalenet_zoo import load_spec
+from scalenet_zoo.arch.population import Population
+from scalenet_zoo.core.errors import BudgetError
+from scalenet_zoo.search.driver import _OF_SUPERNET
 
 TINY: dict[str, Any] = {
     "search": {
@@ -25,7 +34,24 @@ TINY: dict[str, Any] = {
     "random": 1,
     "seeds": [0, 1],
     "fine_tuning": {"epochs": 1, "batch_size": 4, "warmup_epochs": 0},
+    "latency": {"profile": {"layers": 1, "networks": 4, "held_out": 2}, "measured": 1, "precision": "int8"},
+    "timing": {"warmup": 0.0, "seconds": 0.0, "runs": 3, "repeats": 3},
 }
+LIMITS = ["1.000ms", "2.000ms", "4.000ms"]
+
+
+class PerMac:
+    """Predicts one millisecond per 20M MACs."""
+
+    def predict(self, population: Population) -> np.ndarray:
+        return population.cost.macs / 20e6
+
+
+def results_of(folder: Path, answers: dict[str, dict[str, Any]]) -> Results:
+    results = Results(folder / "results.jsonl", folder / "results.jsonl")
+    for name, answer in answers.items():
+        results.add(name, answer)
+    return results
 
 
 def write_images(folder: Path, train: int, val: int) -> None:
@@ -48,12 +74,119 @@ def test_the_compound_rule_uses_the_budget(macs: float) -> None:
 
 def test_random_networks_have_the_macs_of_their_stage() -> None:
     plan = Plan.load()
-    networks = drawn(plan)
+    networks = drawn(plan.bounds(), plan.random)
     assert len({spec.hash for spec in networks}) == len(networks) == 9
     for spec in networks:
         budget = (20e6, 50e6, 125e6)[int(spec.name[8])]
         assert 0.95 * budget <= spec.cost.macs <= 1.05 * budget
-    assert [spec.hash for spec in drawn(plan)] == [spec.hash for spec in networks]
+    assert [spec.hash for spec in drawn(plan.bounds(), plan.random)] == [spec.hash for spec in networks]
+
+
+def test_random_networks_have_the_latency_of_their_stage() -> None:
+    networks = drawn_within(Plan.load(), LIMITS, PerMac())
+    assert [spec.name for spec in networks] == [f"random_int8_s{stage}_{i}" for stage in (0, 1, 2) for i in (0, 1, 2)]
+    assert len({spec.hash for spec in networks}) == 9
+    for spec in networks:
+        limit = float(LIMITS[int(spec.name[13])].removesuffix("ms"))
+        assert 0.95 * limit <= spec.cost.macs / 20e6 <= limit
+
+
+def test_a_limit_that_no_network_uses_up_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.inherited_peers.MOST_DRAWN", 20)
+    with pytest.raises(BudgetError, match=r"^limits.latency: found no network of stage 2 with 95ms or more among 20"):
+        drawn_within(Plan.load(), [*LIMITS[:2], "100ms"], PerMac())
+
+
+def test_both_searches_of_a_seed_share_a_supernet() -> None:
+    plan = Plan.load()
+    first, second = (
+        config.model_dump() for config in (plan.config("digits", 2), plan.int8_config("digits", 2, LIMITS))
+    )
+    assert {name: first.get(name) for name in _OF_SUPERNET} == {name: second.get(name) for name in _OF_SUPERNET}
+    assert first["search"] == second["search"]
+    assert (second["limits"]["macs"], second["limits"]["latency"]) == ((), tuple(LIMITS))
+    assert (second["limits"]["threads"], second["latency"]["precision"]) == (1, "int8")
+    assert first["limits"]["latency"] == ()
+
+
+def test_jobs_follow_from_what_is_known() -> None:
+    plan = Plan.load()
+    of_stages = [spec.model_dump(mode="json") for spec in drawn(plan.bounds(), 1, "any")]
+    found = {"specs": of_stages}
+
+    def named(answers: dict[str, dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
+        return {job.name: job.arguments for job in jobs(plan, Path("run"), answers)}
+
+    first = named({})
+    peers = [f"random_s{stage}_{i}" for stage in (0, 1, 2) for i in (0, 1, 2)]
+    scaled = ["compound_20m", "compound_50m", "compound_125m"]
+    tunings = [f"tuned/{name}/{seed}" for seed in (0, 1, 2) for name in scaled + peers]
+    assert list(first) == ["search/0", "search/1", "search/2", *tunings, "latency"]
+
+    random = [{**values, "name": f"random_int8_s{stage}_0"} for stage, values in enumerate(of_stages)]
+    answers: dict[str, dict[str, Any]] = {"latency": {"limits": LIMITS, "random": random}, "search/1": found}
+    second = named(answers)
+    more = {"search_int8/1", *(f"tuned/{name}_s{stage}_{number}/{seed}" for seed in (0, 1, 2) for stage in (0, 1, 2)
+                               for name, number in (("found", 1), ("random_int8", 0)))}  # fmt: skip
+    assert set(second) - set(first) == more
+    assert second["search_int8/1"] == (plan, Path("run"), 1, LIMITS)
+
+    answers |= {f"{search}/{seed}": found for seed in plan.searches for search in ("search", "search_int8")}
+    last = named(answers)
+    assert {"tuned/found_int8_s2_0/2", "tuned/found_s2_0/2"} < set(last)
+    *_, timed = last["measured_int8"]
+    ours = [f"found_int8_s{stage}_{seed}" for seed in plan.searches for stage in (0, 1, 2)]
+    assert [values["name"] for values in timed] == [*scaled, *(values["name"] for values in random), *ours]
+
+
+def test_tables_of_latency_have_what_was_measured(tmp_path: Path) -> None:
+    plan = Plan.load()
+    rows: dict[str, dict[str, Any]] = {"latency": {"limits": LIMITS}, "measured_int8": {}}
+    rng = np.random.default_rng(0)
+    names = {(stage, spec.name) for stage, spec in enumerate(map(compound, (20e6, 50e6, 125e6)))}
+    for kind in ("found", "random", "found_int8", "random_int8"):
+        names |= {(stage, f"{kind}_s{stage}_{number}") for stage in (0, 1, 2) for number in (0, 1, 2)}
+    means: dict[str, float] = {}
+    for stage, name in sorted(names):
+        reached = (0.9 if name.startswith("found_int8") else 0.88) + rng.uniform(0, 0.01, 3)
+        means[name] = 100 * fmean(reached)
+        for seed, top1 in enumerate(reached):
+            rows[f"tuned/{name}/{seed}"] = {"top1": top1, "macs": 20_000_000 * (stage + 1), "pixels": 96}
+        rows["measured_int8"][name] = {"ms": stage + 1 + int(name[-1]) / 100 if "_s" in name else 1.5, "spread": [1, 2]}
+    for stage, number, seed in product((0, 1, 2), repeat=3):  # random networks of the first part are as good
+        rows[f"tuned/random_s{stage}_{number}/{seed}"] = rows[f"tuned/found_s{stage}_{number}/{seed}"]
+    path = tmp_path / "results.jsonl"
+    results_of(tmp_path, rows)
+    text = tables(path)
+
+    def mean(kind: str, stage: int) -> str:
+        return f"{fmean(means[f'{kind}_s{stage}_{number}'] for number in (0, 1, 2)):.2f}"
+
+    assert f"| 1 | found | 3 | 2.000 | 2.000 to 2.020 | 40.0 to 40.0 | {mean('found_int8', 1)} |" in text
+    assert f"| 2 | random | 3 | 4.000 | 3.000 to 3.020 | 60.0 to 60.0 | {mean('random_int8', 2)} |" in text
+    assert "| 0 | Lite0, compound rule | 1 | 1.000 | 1.500 | 20.0 |" in text
+    assert f"| 0 | found | 3 | 20.0 to 20.0 | {mean('found', 0)} |" in text  # of the first part
+    every = [f"_s{stage}_{number}" for stage in (0, 1, 2) for number in plan.searches]
+    ours, theirs = ([means[f"{kind}{each}"] for each in every] for kind in ("found_int8", "random_int8"))
+    difference, p = fmean(ours) - fmean(theirs), ttest_rel(ours, theirs).pvalue
+    assert f"| random | 9 | {difference:.2f} ± " in text
+    assert f"| {p:.3f} |" in text
+    assert "| random | 9 | 0.00 ± 0.00 | - |" in text
+
+    del rows["measured_int8"]
+    (tmp_path / "first").mkdir()
+    results_of(tmp_path / "first", rows)
+    assert text.startswith(tables(tmp_path / "first" / "results.jsonl"))
+    assert "int8" not in tables(tmp_path / "first" / "results.jsonl")
+
+
+@pytest.mark.slow
+def test_int8_files_are_timed_under_their_networks_names() -> None:
+    specs = [compound(125e6), compound(20e6)]
+    found = int8_latencies(specs, {"warmup": 0.05, "seconds": 0.2, "runs": 9, "repeats": 3})
+    slow, fast = (found[spec.name] for spec in specs)
+    assert slow["ms"] > 1.5 * fast["ms"] > 0
+    assert all(low <= each["ms"] <= high for each in (slow, fast) for low, high in (each["spread"],))
 
 
 def test_the_parts_share_no_image(tmp_path: Path) -> None:
@@ -78,10 +211,23 @@ def test_a_stopped_run_is_resumed_to_the_tables(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(inherited_family, "RESULTS", results)
     work(plan, tmp_path, tmp_path / "run", 2)
     lines = results.read_text().splitlines()
-    assert len(lines) == 1 + 2 * 9  # a search; three stages of found, scaled and random networks with two seeds
+    first = 1 + 2 * 9  # a search; three stages of found, scaled and random networks with two seeds
+    assert len(lines) == first + 3 + 2 * 6  # latency, a search, what all take; found and random networks
+    rows = {row["job"]: row for row in map(json.loads, lines)}
+    assert list(rows)[-1] == "measured_int8"
+    limits, within = rows["latency"]["limits"], rows["search_int8/0"]["specs"]
+    assert all(0 < float(limit.removesuffix("ms")) < 100 for limit in limits)
+    taken = [{each["metric"]: each["value"] for each in spec["provenance"]["results"]}["latency_ms"] for spec in within]
+    assert all(ms <= float(limit.removesuffix("ms")) for ms, limit in zip(taken, limits, strict=True))
+    weights = [
+        tmp_path / "run" / folder / "supernet" / "supernet.safetensors" for folder in ("search_0", "search_int8_0")
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
     (tmp_path / "run" / "results.jsonl").write_text("\n".join(lines[:-3]) + "\n" + lines[-3][:20])
     work(plan, tmp_path, tmp_path / "run", 1)
     again = results.read_text().splitlines()
-    assert sorted(again) == sorted(lines)  # what was repeated gave the same
-    assert "| 2 | found | 1 |" in tables(results)
-    assert "| random | 3 |" in tables(results)
+    accuracies = [{line for line in each if '"tuned/' in line} for each in (again, lines)]
+    assert accuracies[0] == accuracies[1]  # what was repeated gave the same
+    assert len(again) == len(lines)
+    assert tables(results).count("| 2 | found | 1 |") == 2
+    assert tables(results).count("| random | 3 |") == 2

@@ -1,0 +1,88 @@
+"""Jobs of a long study: what is missing is done by several processes, and a stopped run resumes.
+
+answers --wanted--> jobs whose arguments are known --processes--> answers, one line of results.jsonl each
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from threading import Thread
+from typing import Any
+
+from benchmarks.evidence.run import Results
+
+Answers = Mapping[str, dict[str, Any]]
+"""The answers of finished jobs, by their names."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A piece of work for one process.
+
+    Attributes:
+        name: its line in the results; the part before the first slash is its kind.
+        function: a function of a module, which returns the answer.
+        arguments: the function's arguments, which can be pickled.
+    """
+
+    name: str
+    function: Callable[..., dict[str, Any]]
+    arguments: tuple[Any, ...]
+
+    @property
+    def kind(self) -> str:
+        """The kind of the job."""
+        return self.name.partition("/")[0]
+
+
+def do_missing(
+    wanted: Callable[[Answers], Iterable[Job]], results: Results, processes: int, alone: Collection[str] = ()
+) -> None:
+    """Do all jobs that have no answer yet; a free process takes the first job that it may begin.
+
+    Args:
+        wanted: all jobs whose arguments are known by these answers, finished or not, in order.
+        results: the answers so far; new ones are added.
+        processes: number of processes, with one thread each.
+        alone: the kinds of jobs beside which no other may run, because they time networks; they come last.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    running: dict[Future[dict[str, Any]], str] = {}
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=end_with_parent) as pool:
+        while True:
+            begun = {*results.answers, *running.values()}
+            missing = [job for job in wanted(results.answers) if job.name not in begun]
+            for job in choose(missing, running.values(), processes, alone):
+                running[pool.submit(job.function, *job.arguments)] = job.name
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                name = running.pop(future)
+                results.add(name, future.result())
+                print(f"{name}: {str(future.result())[:100]}", flush=True)
+
+
+def choose(
+    missing: Sequence[Job], running: Collection[str], processes: int, alone: Collection[str] = ()
+) -> Sequence[Job]:
+    """Choose the jobs to begin now, beside those running: jobs that run alone begin only when no other job is left."""
+    if any(name.partition("/")[0] in alone for name in running):
+        return []
+    shared = [job for job in missing if job.kind not in alone]
+    if shared or running:
+        return shared[: processes - len(running)]
+    return missing[:1]
+
+
+def end_with_parent() -> None:
+    """End this process as soon as its parent ends: a job that runs on would lock its folder for the next session."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait_for_end() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait_for_end, daemon=True).start()
