@@ -34,9 +34,9 @@ import torch
 from pydantic import JsonValue
 from scipy.stats import t as student
 
-from benchmarks.evidence.run import Results, spread
+from benchmarks.evidence.run import spread
 from benchmarks.evidence.tables import markdown
-from benchmarks.jobs import Answers, Job, do_missing
+from benchmarks.jobs import Answers, Job, Results, do_missing
 from benchmarks.real_scalenas import SAMPLERS, SamplerName, hrnet_modules
 from benchmarks.significance import paired
 from scalenet_zoo import ArchSpec, evaluate, fit, load_spec, run_search

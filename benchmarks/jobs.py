@@ -3,18 +3,49 @@
 answers --wanted--> jobs whose arguments are known --processes--> answers, one line of results.jsonl each
 """
 
+import json
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from benchmarks.evidence.run import Results
-
 Answers = Mapping[str, dict[str, Any]]
 """The answers of finished jobs, by their names."""
+
+
+@dataclass
+class Results:
+    """The answers so far, by the names of jobs, in files that are added to."""
+
+    path: Path
+    copy: Path
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            text = self.path.read_text()
+            whole = text[: text.rfind("\n") + 1]  # the last line may have been cut off
+            self.path.write_text(whole)
+            self.answers = {row.pop("job"): row for row in map(json.loads, whole.splitlines())}
+            if self.copy != self.path:
+                shutil.copy(self.path, self.copy)
+
+    def add(self, name: str, answer: dict[str, Any]) -> None:
+        """Write an answer."""
+        self.answers[name] = answer
+        line = json.dumps({"job": name, **_short(answer)}) + "\n"
+        for path in {self.path, self.copy}:
+            with path.open("a") as file:
+                file.write(line)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.answers
 
 
 @dataclass(frozen=True)
@@ -86,3 +117,12 @@ def end_with_parent() -> None:
         os._exit(1)
 
     Thread(target=wait_for_end, daemon=True).start()
+
+
+def _short(value: Any) -> Any:
+    """Figures with as many digits as mean something."""
+    if isinstance(value, float):
+        return round(value, 5)
+    if isinstance(value, dict):
+        return {name: _short(each) for name, each in value.items()}
+    return [_short(each) for each in value] if isinstance(value, list | tuple) else value

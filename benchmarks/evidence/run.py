@@ -12,8 +12,6 @@ once, a line of RUN/results.jsonl and of OUT/results.jsonl: a run that was stopp
 trained in parts of a minute (`tasks.PART`); its state lies in RUN/supernets.
 """
 
-import json
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +26,7 @@ import numpy as np
 from benchmarks.evidence import tasks
 from benchmarks.evidence.plan import Plan, Way
 from benchmarks.evidence.workers import Worker, Workers
+from benchmarks.jobs import Results
 
 STAGES = (0, 1, 2)
 METHODS = ("joint", "compound", "random", "separate")
@@ -54,36 +53,6 @@ class Job:
     kind: str
     task: Callable[..., Any]
     arguments: tuple[Any, ...]
-
-
-@dataclass
-class Results:
-    """The answers so far, by the names of jobs, in files that are added to."""
-
-    path: Path
-    copy: Path
-    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            text = self.path.read_text()
-            whole = text[: text.rfind("\n") + 1]  # the last line may have been cut off
-            self.path.write_text(whole)
-            self.answers = {row.pop("job"): row for row in map(json.loads, whole.splitlines())}
-            if self.copy != self.path:
-                shutil.copy(self.path, self.copy)
-
-    def add(self, name: str, answer: dict[str, Any]) -> None:
-        """Write an answer."""
-        self.answers[name] = answer
-        line = json.dumps({"job": name, **_short(answer)}) + "\n"
-        for path in {self.path, self.copy}:
-            with path.open("a") as file:
-                file.write(line)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.answers
 
 
 def spread(scores: dict[str, float], count: int) -> list[str]:
@@ -319,12 +288,3 @@ class Run:
         means = {kind: f"{count}x{self._expected(kind):.1f}s" for kind, count in done.items() if count}
         part = f"{sum(done.values())} of {len(wanted)}, {running} running"
         print(f"{time.monotonic() - self.began:5.0f} s, {part}: {means}", flush=True)
-
-
-def _short(value: Any) -> Any:
-    """Figures with as many digits as mean something."""
-    if isinstance(value, float):
-        return round(value, 5)
-    if isinstance(value, dict):
-        return {name: _short(each) for name, each in value.items()}
-    return [_short(each) for each in value] if isinstance(value, list | tuple) else value

@@ -42,7 +42,7 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(specs)
 def test_random_networks_cost_what_the_closed_form_says(spec: ArchSpec) -> None:
     model = on_meta(create_model, spec)
@@ -66,7 +66,7 @@ def test_zoo_networks_cost_what_the_closed_form_says(name: str) -> None:
     assert executed_macs(model, (spec.input.channels, spec.input.height, spec.input.width)) == spec.cost.macs
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(specs)
 def test_operations_carry_the_names_and_order_of_modules(spec: ArchSpec) -> None:
     model = create_model(spec).eval()

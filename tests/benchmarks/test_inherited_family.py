@@ -12,11 +12,11 @@ from PIL import Image
 from scipy.stats import ttest_rel
 
 from benchmarks import inherited_family
-from benchmarks.evidence.run import Results
 from benchmarks.imagenette import FOLDER
 from benchmarks.inherited_family import Plan, drawn_within, jobs, split_data, tables, work
 from benchmarks.inherited_latency import int8_latencies
 from benchmarks.inherited_peers import compound, drawn
+from benchmarks.jobs import Results
 from scalenet_zoo import load_spec
 from scalenet_zoo.arch.population import Population
 from scalenet_zoo.core.errors import BudgetError

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import jobs
-from benchmarks.evidence.run import Results
-from benchmarks.jobs import Answers, Job, choose, do_missing
+from benchmarks.jobs import Answers, Job, Results, choose, do_missing
 
 
 def named(*names: str) -> list[Job]:

@@ -259,7 +259,7 @@ def test_hrnet_grows_in_width(small: str, large: str) -> None:
     ],
 )
 def test_what_is_in_the_way_is_told_and_the_function_is_another(change: dict[str, Any], hindrance: str) -> None:
-    source = shallow("scalenet_s0")
+    source = shallow("scalenet_s0", 1)
     target = with_network(source, **change)
     assert hindrances(target, source) == (hindrance,)
     result = inherit(create_model(target), lively_model(source))
@@ -279,7 +279,7 @@ def test_what_is_in_the_way_is_told_and_the_function_is_another(change: dict[str
     ],
 )
 def test_layers_that_cannot_do_the_same_are_named(layer: dict[str, Any], hindrance: str) -> None:
-    source = shallow("scalenet_s0")
+    source = shallow("scalenet_s0", 1)
     stages = list(mbconv(source).stages)
     stages[1] = (stages[1][0].model_copy(update=layer),)
     assert hindrance in hindrances(with_network(source, stages=tuple(stages)), source)
@@ -287,7 +287,7 @@ def test_layers_that_cannot_do_the_same_are_named(layer: dict[str, Any], hindran
 
 def test_one_pixel_does_not_grow_where_same_pads_nothing() -> None:
     """A kernel of one pixel starts inside of the image, so a larger kernel around it reads other pixels."""
-    source = with_network(shallow("scalenet_s0"), padding="same", stem=Stem(channels=32, kernel=1, stride=2))
+    source = with_network(shallow("scalenet_s0", 1), padding="same", stem=Stem(channels=32, kernel=1, stride=2))
     target = with_network(source, stem=Stem(channels=32, kernel=3, stride=2))
     result = inherit(create_model(target), lively_model(source))
     assert not result.exact
@@ -295,7 +295,7 @@ def test_one_pixel_does_not_grow_where_same_pads_nothing() -> None:
 
 
 def test_what_batch_norm_adds_to_the_variance_is_made_up_for() -> None:
-    source = with_network(shallow("scalenet_s0"), norm_eps=1e-3)
+    source = with_network(shallow("scalenet_s0", 1), norm_eps=1e-3)
     theirs, ours = lively_model(source), create_model(with_network(source, norm_eps=1e-5))
     result = inherit(ours, theirs)
     assert result.exact
@@ -307,7 +307,7 @@ def test_what_batch_norm_adds_to_the_variance_is_made_up_for() -> None:
 
 
 def test_new_layers_need_a_shortcut() -> None:
-    source = shallow("scalenet_s0")
+    source = shallow("scalenet_s0", 1)
     stages = list(mbconv(source).stages)
     last = stages[-1][-1]
     stages[-1] = (*stages[-1], last.model_copy(update={"channels": last.channels + 8}))
@@ -318,7 +318,7 @@ def test_new_layers_need_a_shortcut() -> None:
 
 def test_what_is_smaller_keeps_the_channels_that_matter() -> None:
     """If a head has channels that are always zero, the other channels are kept."""
-    spec = shallow("scalenet_s0").replace(classes=5)
+    spec = shallow("scalenet_s0", 1).replace(classes=5)
     channels = mbconv(spec).head.channels
     source = lively_model(with_network(spec, head=Head(channels=channels + 40)))
     silent = torch.randperm(channels + 40, generator=torch.Generator().manual_seed(0))[:40]
@@ -356,7 +356,7 @@ def test_a_residual_stream_keeps_the_same_channels_everywhere() -> None:
 
 
 def test_squeezed_channels_are_chosen_by_importance_though_they_have_no_batch_norm() -> None:
-    spec = shallow("scalenet_s0")
+    spec = shallow("scalenet_s0", 1)
     source = lively_model(spec)
     groups = channel_groups(spec)
     group = groups.slots["stages.2.0.squeeze.reduce"].out
@@ -368,7 +368,7 @@ def test_squeezed_channels_are_chosen_by_importance_though_they_have_no_batch_no
 
 
 def test_the_middle_of_larger_kernels_is_kept() -> None:
-    spec = shallow("scalenet_s0")
+    spec = shallow("scalenet_s0", 1)
     stages = mbconv(spec).stages
     source_stages = tuple((stage[0].model_copy(update={"kernel": 7}),) for stage in stages)
     source = lively_model(with_network(spec, stages=source_stages))
@@ -381,7 +381,7 @@ def test_the_middle_of_larger_kernels_is_kept() -> None:
 
 
 def test_classes_are_matched_by_name() -> None:
-    spec = shallow("scalenet_s0").replace(classes=3)
+    spec = shallow("scalenet_s0", 1).replace(classes=3)
     source: Any = lively_model(spec)
     ours: Any = create_model(spec)
     source.pretrained_cfg["labels"] = {"names": ("cat", "dog", "owl")}
@@ -396,7 +396,7 @@ def test_classes_are_matched_by_name() -> None:
 
 
 def test_a_source_of_1000_classes_knows_imagenets() -> None:
-    spec = shallow("scalenet_s0")
+    spec = shallow("scalenet_s0", 1)
     ours: Any = create_model(spec, num_classes=2)
     known = imagenet_labels()
     ours.pretrained_cfg["labels"] = Labels(names=("tench", "parachute"), ids=("n01440764", "n03888257")).to_cfg()
@@ -407,7 +407,7 @@ def test_a_source_of_1000_classes_knows_imagenets() -> None:
 
 
 def test_statistics_are_estimated_anew_only_where_the_function_is_another() -> None:
-    spec = shallow("scalenet_s0")
+    spec = shallow("scalenet_s0", 1)
     smaller = with_network(spec, head=Head(channels=640))
     source, images = lively_model(spec), torch.randn(4, 3, 32, 32)
     ours: Any = create_model(smaller)
@@ -421,7 +421,7 @@ def test_statistics_are_estimated_anew_only_where_the_function_is_another() -> N
 
 
 def test_images_are_prepared_as_for_the_source_and_provenance_says_so() -> None:
-    spec = shallow("scalenet_s0")
+    spec = shallow("scalenet_s0", 1)
     source = lively_model(spec)
     source.pretrained_cfg |= {
         "mean": (0.1, 0.2, 0.3),
@@ -440,7 +440,7 @@ def test_images_are_prepared_as_for_the_source_and_provenance_says_so() -> None:
 
 
 def test_create_model_inherits_from_a_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    spec = shallow("scalenet_s0")
+    spec = shallow("scalenet_s0", 1)
     source = lively_model(spec)
     save_model(source, tmp_path)
     target = with_network(spec, head=Head(channels=2000))
@@ -456,7 +456,7 @@ def test_create_model_inherits_from_a_folder(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_bad_sources_are_one_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours: Any = create_model(shallow("scalenet_s0"))
+    ours: Any = create_model(shallow("scalenet_s0", 1))
     (tmp_path / "network.onnx").write_bytes(b"")
     cases: list[tuple[Any, type[ZooError], str]] = [
         ("hrnet_w18", WeightsError, "scalenet_s0: found the source hrnet_w18, a multipath network for segmentation"),
@@ -479,7 +479,7 @@ def test_bad_sources_are_one_line_each(tmp_path: Path, monkeypatch: pytest.Monke
         inherit(ours, nn.Linear(2, 2))
     with pytest.raises(UsageError, match="`inherit`: found weights to load as well"):
         create_model("efficientnet_b0", pretrained=True, inherit="efficientnet_b0")
-    save_model(lively_model(shallow("scalenet_s0")), tmp_path)
+    save_model(lively_model(shallow("scalenet_s0", 1)), tmp_path)
     monkeypatch.setattr("scalenet_zoo.core.memory.available_memory", lambda: 1000)
     with pytest.raises(BackendError, match="scalenet_s0: a network of .* parameters: found that it takes"):
         inherit(ours, str(tmp_path))
