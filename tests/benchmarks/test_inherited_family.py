@@ -180,6 +180,12 @@ def test_tables_of_latency_have_what_was_measured(tmp_path: Path) -> None:
     assert "int8" not in tables(tmp_path / "first" / "results.jsonl")
 
 
+def test_the_documents_tables_are_what_the_results_give() -> None:
+    text = (Path(inherited_family.__file__).parents[1] / "docs" / "evidence.md").read_text()
+    for table in tables().split("\n\n"):
+        assert table in text
+
+
 @pytest.mark.slow
 def test_int8_files_are_timed_under_their_networks_names() -> None:
     specs = [compound(125e6), compound(20e6)]
