@@ -172,14 +172,14 @@ def test_forward_is_head_of_features(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_features_only_gives_the_listed_channels_and_strides(name: str) -> None:
-    model: Any = create_model(shallow(name), features_only=True).eval()
+    model: Any = create_model(shallow(name, 1), features_only=True).eval()
     x = image(model.spec)
     features = model(x)
     assert model.feature_info.reduction() == [2, 4, 8, 16, 32]
     assert [f.shape[1] for f in features] == model.feature_info.channels()
     assert [f.shape[-1] for f in features] == [96 // 2**i for i in range(1, 6)]
 
-    chosen: Any = create_model(shallow(name), features_only=True, out_indices=(1, -1)).eval()
+    chosen: Any = create_model(shallow(name, 1), features_only=True, out_indices=(1, -1)).eval()
     chosen.load_state_dict({key: value for key, value in model.state_dict().items() if key in chosen.state_dict()})
     ours = chosen(x)
     assert len(ours) == 2
