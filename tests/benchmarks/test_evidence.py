@@ -22,7 +22,7 @@ from benchmarks.evidence import tasks
 from benchmarks.evidence.alone import Training, on_one_stream, train_alone
 from benchmarks.evidence.images import MARGIN, Epochs, Normalise, Sets, decode, resized
 from benchmarks.evidence.plan import CLASSES, Plan, Way
-from benchmarks.evidence.run import Run, spread
+from benchmarks.evidence.run import METHODS, Run, spread
 from benchmarks.evidence.supernets import SupernetTraining
 from benchmarks.evidence.tasks import self_test
 from benchmarks.evidence.workers import Workers, multi_process_service
@@ -474,7 +474,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_end(tmp_path: Path) -> None:
         assert "all is done" in done.stdout
         rows = {row["job"]: row for row in map(json.loads, path.read_text().splitlines())}
         assert path.read_text().count("\n") == len(rows)  # the second time nothing is done again
-        searches = {f"search/hss-0/{method}" for method in ("joint", "compound", "random")}
+        searches = {f"search/hss-0/{method}" for method in METHODS}
         halves = ("score/hss-0/drawn", "score/hss-0/chosen")
         scores = {f"{half}{way}" for half in halves for way in ("", "/averaged", "/statistics")}
         assert {"rate", "supernet/hss-0", "pool/0", "pool/1", "pool/2"} | searches | scores <= set(rows)
@@ -482,6 +482,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_end(tmp_path: Path) -> None:
         wanted = {key for name in searches for key in rows[name]["found"][1:]}
         wanted |= {key for half in halves for key in rows[half]["scores"]}
         assert trained == {(key, seed) for key in wanted for seed in "01"}
+        assert {name.split("/")[1] for name in rows if name.startswith("longer/")} == wanted
         assert all(len(rows[half]["scores"]) == 3 for half in halves)
 
 
