@@ -33,7 +33,7 @@ from benchmarks.imagenette import FOLDER
 from benchmarks.inherited_latency import int8_latencies, latency_limits, search_within, with_latency
 from benchmarks.inherited_peers import CLASSES, compound, drawn
 from benchmarks.jobs import Answers, Job, Results, do_missing
-from benchmarks.significance import paired
+from benchmarks.significance import COMPARISON, comparison
 from scalenet_zoo import ArchSpec, fit, run_search
 from scalenet_zoo.arch.constraints import Predictor
 from scalenet_zoo.arch.spec import Strict, spec_errors
@@ -274,13 +274,10 @@ def _part(plan: Plan, rows: dict[str, Any], found: str, random: str, limits: Seq
     compared = []
     for name in ("Lite0, compound rule", "random"):
         mine, theirs = zip(*(pair for peer, *pair in differences if peer == name), strict=True)
-        test = paired([100 * each for each in mine], [100 * each for each in theirs])
-        difference = f"{test['difference']:.2f} ± {test['difference_standard_error']:.2f}"
-        p_value = "-" if test["t_test_p"] is None else f"{test['t_test_p']:.3f}"  # None: all pairs are equal
-        compared.append([name, test["pairs"], difference, p_value])
+        compared.append([name, *comparison([100 * each for each in mine], [100 * each for each in theirs])])
     head = ["limit, ms", "int8 latency, ms", "M multiply-adds"] if limits else ["M multiply-adds"]
     first = markdown(["stage", "networks", "how many", *head, "top-1, %", "from, to"], cells)
-    return f"{first}\n\n{markdown(['found against', 'pairs', 'difference, points', 'p, paired t-test'], compared)}"
+    return f"{first}\n\n{markdown(['found against', *COMPARISON], compared)}"
 
 
 def _span(values: Sequence[float], digits: int) -> str:

@@ -32,13 +32,12 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import JsonValue
-from scipy.stats import t as student
 
 from benchmarks.evidence.run import spread
 from benchmarks.evidence.tables import markdown
 from benchmarks.jobs import Answers, Job, Results, do_missing
 from benchmarks.real_scalenas import SAMPLERS, SamplerName, hrnet_modules
-from benchmarks.significance import paired
+from benchmarks.significance import COMPARISON, comparison
 from scalenet_zoo import ArchSpec, evaluate, fit, load_spec, run_search
 from scalenet_zoo.arch.spec import Strict, spec_errors
 from scalenet_zoo.core.files import read_yaml
@@ -374,23 +373,13 @@ class Tables:
         first, *others = SEARCHES
         compared += [(f"(3) {first}, {other}", self.areas(first), self.areas(other)) for other in others]
         rows = [[what, *comparison(ours, theirs)] for what, ours, theirs in compared if len(ours) > 1]
-        return markdown(["compared", "pairs", "difference, points", "95% interval", "p, paired t-test"], rows)
+        return markdown(["compared", *COMPARISON], rows)
 
     def _reached(self, names: Sequence[str]) -> list[float]:
         return [100 * self.answers[name]["miou"] for name in names]
 
     def _finished(self, names: Sequence[str]) -> bool:
         return all(name in self.answers for name in names)
-
-
-def comparison(ours: Sequence[float], theirs: Sequence[float]) -> list[str]:
-    """The cells of a comparison: pairs, the mean difference with its standard error, its 95% interval, and p."""
-    test = paired(ours, theirs)
-    difference, error, pairs = test["difference"], test["difference_standard_error"], test["pairs"]
-    half = float(student.ppf(0.975, pairs - 1)) * error
-    p = "-" if test["t_test_p"] is None else f"{test['t_test_p']:.3f}"
-    interval = f"{difference - half:.2f} to {difference + half:.2f}"
-    return [str(pairs), f"{difference:.2f} ± {error:.2f}", interval, p]
 
 
 def _mean_and_span(values: Sequence[float]) -> tuple[str, str]:

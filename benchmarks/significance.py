@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau, ttest_rel, wilcoxon
+from scipy.stats import t as student
 
 RESAMPLES = 2000
 """Number of resamples of a bootstrap."""
+COMPARISON = ("pairs", "difference, points", "95% interval", "p, paired t-test")
+"""The columns of `comparison`."""
 
 
 def paired(
@@ -27,6 +30,20 @@ def paired(
         "t_test_p": None if same else float(ttest_rel(ours, theirs).pvalue),
         "wilcoxon_p": None if same else float(wilcoxon(differences).pvalue),
     }
+
+
+def shown_p(test: dict[str, Any]) -> str:
+    """The t-test's p of `paired`, as tables show it; "-" if all pairs are equal."""
+    return "-" if test["t_test_p"] is None else f"{test['t_test_p']:.3f}"
+
+
+def comparison(ours: Sequence[float], theirs: Sequence[float]) -> list[str]:
+    """The cells of a comparison: pairs, the mean difference with its standard error, its 95% interval, and p."""
+    test = paired(ours, theirs)
+    difference, error, pairs = test["difference"], test["difference_standard_error"], test["pairs"]
+    half = float(student.ppf(0.975, pairs - 1)) * error
+    interval = f"{difference - half:.2f} to {difference + half:.2f}"
+    return [str(pairs), f"{difference:.2f} ± {error:.2f}", interval, shown_p(test)]
 
 
 def rank_correlation(scores: Sequence[float], reached: Sequence[float]) -> dict[str, Any]:

@@ -138,27 +138,16 @@ class Run:
         both = [drawn, chosen] if chosen else [drawn]
         for way in study.supernets if chosen else ():
             yield from self._scores(way, "chosen", chosen)
+        halves = [
+            (half[stage][place], stage) for half in both for place in range(study.drawn) for stage in reversed(STAGES)
+        ]
         for seed in study.seeds:
-            for half in both:
-                for place in range(study.drawn):
-                    for stage in reversed(STAGES):
-                        yield self._alone(half[stage][place], stage, seed)
+            yield from (self._alone(key, stage, seed) for key, stage in halves)
         for name in study.searches:
             for seed in study.seeds:
-                for method in METHODS:
-                    found = self.results.answers.get(f"search/{name}/{method}", {}).get("found", ())
-                    for stage, key in enumerate(found):
-                        if stage > 0:
-                            yield self._alone(key, stage, seed)
-        for half in both:
-            for place in range(study.drawn):
-                for stage in reversed(STAGES):
-                    yield self._longer(half[stage][place], stage)
-        for name in study.searches:
-            for method in METHODS:
-                for stage, key in enumerate(self.results.answers.get(f"search/{name}/{method}", {}).get("found", ())):
-                    if stage > 0:
-                        yield self._longer(key, stage)
+                yield from (self._alone(key, stage, seed) for key, stage in self._found(name))
+        found = [network for name in study.searches for network in self._found(name)]
+        yield from (self._longer(key, stage) for key, stage in halves + found)
 
     @cached_property
     def drawn(self) -> dict[int, list[str]]:
@@ -185,6 +174,11 @@ class Run:
             scores = {key: scores[key] for key in pools[stage] if key not in drawn[stage]}
             chosen[stage] = spread(scores, self.plan.study.drawn)
         return chosen
+
+    def _found(self, name: str) -> list[tuple[str, int]]:
+        """The networks of stages 1 and 2 that searches with a supernet have found so far, by all methods."""
+        answers = (self.results.answers.get(f"search/{name}/{method}", {}) for method in METHODS)
+        return [(key, stage) for answer in answers for stage, key in enumerate(answer.get("found", ())) if stage > 0]
 
     def _searches(self) -> Iterator[Job]:
         """Searches with the supernets that are trained."""

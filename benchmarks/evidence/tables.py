@@ -23,7 +23,7 @@ from scipy.stats import t as student
 from benchmarks.evidence.plan import Plan
 from benchmarks.evidence.ranking import Estimate, Ranking, mean_ranking, rank
 from benchmarks.evidence.run import METHODS, STAGES
-from benchmarks.significance import RESAMPLES, paired
+from benchmarks.significance import COMPARISON, RESAMPLES, comparison, paired, shown_p
 from scalenet_zoo.arch.trace import trace
 
 RESULTS = Path(__file__).parents[1] / "results" / "evidence.jsonl"
@@ -255,7 +255,11 @@ def samplers(scored: Scored) -> str:
         for figures_of in (means, taus):
             test = paired(*zip(*figures_of, strict=True))
             half = student.ppf(0.975, len(pairs) - 1) * test["difference_standard_error"]
-            cells += ["", "", f"{test['difference']:.2f} ± {half:.2f}, p = {_p(test)}"]
+            cells += [
+                "",
+                "",
+                f"{test['difference']:.2f} ± {half:.2f}, p = {shown_p(test)}",
+            ]
         rows.append(["mean", *cells])
     head = "seed|mean score, HSS, %|uniform|difference|mean tau, HSS|uniform|difference"
     return markdown(head.split("|"), rows)
@@ -332,10 +336,8 @@ def against(searched: Searched) -> str:
     for other in METHODS[1:]:
         at = [each for each in searched.keys["joint"] if each in searched.keys[other]]
         if len(at) > 1:
-            test = paired(searched.points("joint", at), searched.points(other, at))
-            half = student.ppf(0.975, len(at) - 1) * test["difference_standard_error"]
-            rows.append([other, len(at), f"{test['difference']:.2f} ± {half:.2f}", _p(test)])
-    return markdown(["joint search against", "pairs", "difference, points", "p, paired t-test"], rows)
+            rows.append([other, *comparison(searched.points("joint", at), searched.points(other, at))])
+    return markdown(["joint search against", *COMPARISON], rows)
 
 
 def costs(found: Answers) -> str:
@@ -383,7 +385,3 @@ def print_tables(path: Path) -> None:
     """Print the tables of a run's results."""
     for name, table in tables(Answers.load(path)).items():
         print(f"{name}\n\n{table}\n", flush=True)
-
-
-def _p(test: dict[str, Any]) -> str:
-    return "none" if test["t_test_p"] is None else f"{test['t_test_p']:.3f}"

@@ -132,8 +132,9 @@ def test_searches_are_compared_at_the_same_supernet_and_stage(committed: Answers
     searched = Searched.of(Answers(rows, plan))
     lines = {line.split(" | ")[0]: line.split(" | ")[1:] for line in against(searched).splitlines()[2:]}
     assert lines["| compound"][0] == "6"
-    assert lines["| compound"][1] == "1.50 ± 0.57"  # t of 5 degrees of freedom, 2.571, times 0.548 / sqrt(6)
-    assert lines["| random"][:2] == ["5", "1.60 ± 0.68"]
+    assert lines["| compound"][1] == "1.50 ± 0.22"  # 0.548 / sqrt(6)
+    assert lines["| compound"][2] == "0.93 to 2.07"  # t of 5 degrees of freedom is 2.571
+    assert lines["| random"][:3] == ["5", "1.60 ± 0.24", "0.92 to 2.28"]
     reached = [line.split(" | ") for line in searches(searched).splitlines()[2:]]
     assert [(row[0], row[1], row[2]) for row in reached[:2]] == [("| 1", "joint", "3"), ("| 1", "compound", "3")]
     assert reached[0][4] == "72.00"

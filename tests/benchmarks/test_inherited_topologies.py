@@ -17,7 +17,6 @@ from benchmarks.inherited_topologies import (
     Plan,
     Tables,
     area,
-    comparison,
     drawn,
     hrnet,
     jobs,
@@ -25,6 +24,7 @@ from benchmarks.inherited_topologies import (
     work,
 )
 from benchmarks.real_scalenas import SAMPLERS, SamplerName
+from benchmarks.significance import comparison
 from scalenet_zoo.search.ledger import Ledger, ScoredNetwork
 from scalenet_zoo.zoo.create import create_seeded
 from scalenet_zoo.zoo.inherit import inherit

@@ -85,8 +85,8 @@ class ScaleNetTrainer(SupernetLoop):
     def choose_layout(self) -> torch.memory_format:
         """Choose the memory format; on a GPU, channels always come first.
 
-        With channels last, cuDNN prepares kernels for every new shape, and here shapes change at every step: 12
-        processes on one H100 took 4 steps per second together in fp32, and 172 with channels first (docs/evidence.md).
+        In one trial in fp32, 12 processes on one H100 took 4 steps per second together with channels last, and 172 with
+        channels first (docs/evidence.md). Probably cuDNN prepares kernels for every new shape, and shapes change here.
         """
         return torch.contiguous_format if self.device.type == "cuda" else super().choose_layout()
 
