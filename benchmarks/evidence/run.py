@@ -134,7 +134,7 @@ class Run:
             for stage in STAGES:
                 yield self._score(f"pool/{stage}", first, pools[stage], f"pool {stage}")
         chosen = self._chosen(drawn, pools)
-        yield from self._searches()
+        yield from self._compared(METHODS[:2])
         both = [drawn, chosen] if chosen else [drawn]
         for way in study.supernets if chosen else ():
             yield from self._scores(way, "chosen", chosen)
@@ -143,10 +143,8 @@ class Run:
         ]
         for seed in study.seeds:
             yield from (self._alone(key, stage, seed) for key, stage in halves)
-        for name in study.searches:
-            for seed in study.seeds:
-                yield from (self._alone(key, stage, seed) for key, stage in self._found(name))
-        found = [network for name in study.searches for network in self._found(name)]
+        yield from self._compared(METHODS[2:])
+        found = self._found(METHODS)
         yield from (self._longer(key, stage) for key, stage in halves + found)
 
     @cached_property
@@ -175,21 +173,24 @@ class Run:
             chosen[stage] = spread(scores, self.plan.study.drawn)
         return chosen
 
-    def _found(self, name: str) -> list[tuple[str, int]]:
-        """The networks of stages 1 and 2 that searches with a supernet have found so far, by all methods."""
-        answers = (self.results.answers.get(f"search/{name}/{method}", {}) for method in METHODS)
+    def _found(self, methods: Sequence[str]) -> list[tuple[str, int]]:
+        """The networks of stages 1 and 2 that methods have found so far, with all supernets."""
+        names = [f"search/{name}/{method}" for name in self.plan.study.searches for method in methods]
+        answers = (self.results.answers.get(name, {}) for name in names)
         return [(key, stage) for answer in answers for stage, key in enumerate(answer.get("found", ())) if stage > 0]
 
-    def _searches(self) -> Iterator[Job]:
-        """Searches with the supernets that are trained."""
+    def _compared(self, methods: Sequence[str]) -> Iterator[Job]:
+        """Searches by methods with the supernets that are trained, and trainings of what they found."""
         study = self.plan.study
         ways = {way.name: way for way in study.supernets}
         for seed, name in enumerate(study.searches):
             if f"supernet/{name}" in self.results:
                 path = self.weights / f"{name}.safetensors"
-                for method in METHODS:
+                for method in methods:
                     arguments = ways[name], path, method, seed, study.evaluations, self.until
                     yield Job(f"search/{name}/{method}", f"search {method}", tasks.search, arguments)
+        for seed in study.seeds:
+            yield from (self._alone(key, stage, seed) for key, stage in self._found(methods))
 
     def _scores(self, way: Way, name: str, half: dict[int, list[str]]) -> Iterator[Job]:
         """Scores of half of the networks by a supernet, in all its ways: score/SUPERNET/HALF, and /WAY."""

@@ -57,9 +57,17 @@ class Answers:
         drawn = {stage: self.plan.draw(stage, self.plan.study.drawn, 100) for stage in STAGES}
         return {stage: [key for key in keys if self.is_trained(key)] for stage, keys in drawn.items()}
 
+    def seeds(self, key: str) -> set[int]:
+        """The seeds with which a network was trained alone."""
+        return {seed for seed in self.plan.study.seeds if f"alone/{key}/{seed}" in self.rows}
+
     def is_trained(self, key: str) -> bool:
         """Whether a network was trained alone with all seeds."""
-        return all(f"alone/{key}/{seed}" in self.rows for seed in self.plan.study.seeds)
+        return len(self.seeds(key)) == len(self.plan.study.seeds)
+
+    def mean(self, key: str, seeds: Iterable[int]) -> float:
+        """The accuracy of a network trained alone, in percent: the mean over seeds."""
+        return 100 * fmean(self.rows[f"alone/{key}/{seed}"]["top1"] for seed in seeds)
 
     def of(self, keys: Iterable[str], what: str = "top1") -> np.ndarray:
         """A figure of networks trained alone, a row a network, a column a seed."""
@@ -290,7 +298,7 @@ def ways(scored: Scored) -> str:
 
 @dataclass(frozen=True)
 class Searched:
-    """The networks of stages 1 and 2 that searches found and that were trained alone with all seeds.
+    """The networks of stages 1 and 2 that searches found and that were trained alone.
 
     Attributes:
         keys: of each method: by search and stage.
@@ -308,36 +316,54 @@ class Searched:
             networks = {
                 (name, stage): key for name, its in searches.items() for stage, key in enumerate(its.get("found", ()))
             }
-            keys[method] = {at: key for at, key in networks.items() if at[1] > 0 and found.is_trained(key)}
+            keys[method] = {at: key for at, key in networks.items() if at[1] > 0 and found.seeds(key)}
         return cls(found, keys)
 
-    def points(self, method: str, at: Iterable[tuple[str, int]]) -> list[float]:
-        """Accuracies in percent, means over seeds, of a method's networks of these searches and stages."""
-        reached = self.found.of(self.keys[method][each] for each in at).mean(axis=1)
-        return [100 * float(each) for each in reached]
+    def pairs(self, other: str) -> dict[tuple[str, int], tuple[float, float]]:
+        """Accuracies in percent of the joint search's networks and another method's, by search and stage.
+
+        A pair is compared by the seeds that both networks were trained with.
+        """
+        pairs = {}
+        for at, ours in self.keys["joint"].items():
+            theirs = self.keys[other].get(at)
+            if theirs and (seeds := self.found.seeds(ours) & self.found.seeds(theirs)):
+                pairs[at] = self.found.mean(ours, seeds), self.found.mean(theirs, seeds)
+        return pairs
 
 
 def searches(searched: Searched) -> str:
     """What the networks that searches found reach, by stage and method."""
-    rows = []
+    found, rows = searched.found, []
     for stage in STAGES[1:]:
-        for method, keys in searched.keys.items():
-            at = [each for each in keys if each[1] == stage]
-            if at:
-                points, macs = searched.points(method, at), [searched.found.macs(keys[each]) / 1e6 for each in at]
+        for method, networks in searched.keys.items():
+            keys = [key for at, key in networks.items() if at[1] == stage]
+            if keys:
+                points = [found.mean(key, found.seeds(key)) for key in keys]
+                macs, trainings = [found.macs(key) / 1e6 for key in keys], sum(len(found.seeds(key)) for key in keys)
                 span, reached = f"{min(macs):.1f} to {max(macs):.1f}", f"{min(points):.1f} to {max(points):.1f}"
-                rows.append([stage, method, len(at), span, f"{fmean(points):.2f}", reached])
-    return markdown(["stage", "method", "searches", "M multiply-adds", "mean, %", "from, to"], rows)
+                rows.append([stage, method, len(keys), trainings, span, f"{fmean(points):.2f}", reached])
+    head = ["stage", "method", "searches", "trainings", "M multiply-adds", "mean, %", "from, to"]
+    return markdown(head, rows)
 
 
 def against(searched: Searched) -> str:
-    """The joint search against each other method: the same supernets and stages, with a paired t-test."""
+    """The joint search against each other method, with the same supernets, by paired t-tests.
+
+    A pair is one stage of one search, as the protocol has it; and, since the stages of a search share its base model,
+    one search, by the mean of its stages.
+    """
     rows = []
     for other in METHODS[1:]:
-        at = [each for each in searched.keys["joint"] if each in searched.keys[other]]
-        if len(at) > 1:
-            rows.append([other, *comparison(searched.points("joint", at), searched.points(other, at))])
-    return markdown(["joint search against", *COMPARISON], rows)
+        pairs, whole = searched.pairs(other), []
+        for name in searched.found.plan.study.searches:
+            stages = [pairs[name, stage] for stage in STAGES[1:] if (name, stage) in pairs]
+            if len(stages) == len(STAGES[1:]):
+                whole.append(tuple(map(fmean, zip(*stages, strict=True))))
+        for unit, compared in (("stage of a search", list(pairs.values())), ("search", whole)):
+            if len(compared) > 1:
+                rows.append([other, unit, *comparison(*zip(*compared, strict=True))])
+    return markdown(["joint search against", "a pair is a", *COMPARISON], rows)
 
 
 def costs(found: Answers) -> str:
@@ -374,7 +400,7 @@ def tables(found: Answers) -> dict[str, str]:
     searched = Searched.of(found)
     if any(searched.keys.values()):
         made["searches"] = searches(searched)
-    if any(at in searched.keys["joint"] for method in METHODS[1:] for at in searched.keys[method]):
+    if any(len(searched.pairs(method)) > 1 for method in METHODS[1:]):
         made["against"] = against(searched)
     if any(name.startswith("search/") for name in found.rows):
         made["costs"] = costs(found)
