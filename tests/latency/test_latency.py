@@ -618,7 +618,6 @@ def fake_back_end(monkeypatch: pytest.MonkeyPatch, slow: list[float]) -> list[fl
 
     monkeypatch.setattr(latency_budget, "open_runner", fake_prepare)
     monkeypatch.setattr(latency_budget, "prepare_yardstick", fake_yardstick)
-    monkeypatch.setattr(latency_budget, "PAUSE", 0.0)
     return factors
 
 
