@@ -86,10 +86,21 @@ def alone_rate(sets: Sets, plan: Plan, key: str, way: Way, count: int, seconds: 
     }
 
 
-def supernet_rate(sets: Sets, plan: Plan, seed: int, amp: str, count: int, seconds: float) -> dict[str, Any]:
-    """Images a second of a supernet's training, one of so many processes, and seconds to score a network."""
+def supernet_rate(
+    sets: Sets, plan: Plan, seed: int, changes: dict[str, Any], count: int, seconds: float
+) -> dict[str, Any]:
+    """Images a second of a supernet's training, one of so many processes, and seconds to score a network.
+
+    Args:
+        sets: the images.
+        plan: of the supernet.
+        seed: of the training.
+        changes: values of the recipe that differ from the plan's.
+        count: of the processes that measure together.
+        seconds: to measure.
+    """
     began = time.monotonic()
-    training = SupernetTraining(plan, plan.settings(recipe={"amp": amp, "seed": seed, "epochs": 1000}), sets)
+    training = SupernetTraining(plan, plan.settings(recipe={**changes, "seed": seed, "epochs": 1000}), sets)
     training.run(CHUNK_STEPS)
     prepared = time.monotonic() - began
     meet(count)
@@ -154,12 +165,14 @@ class Smoke:
             self.alone(way, 1, 1)
         for stage in (1, 0, 2):
             self.alone(best, stage, most)
-        self.supernets("bf16", 1)
-        self.supernets("bf16", most)
+        self.supernets(1)
+        self.supernets(most)
         self.pilot(best)
         others = replace(best, channels_last=False), replace(best, batch_size=512), replace(best, amp="no")
         for way in others if on_gpu else ():
             self.alone(way, 1, most)
+        if on_gpu:
+            self.supernets(most, channels_last=True)
         return True
 
     def alone(self, way: Way, stage: int, number: int) -> None:
@@ -168,10 +181,10 @@ class Smoke:
         own = [(self.plan, key, way, number, self.seconds) for key in keys]
         self._measure({"what": "alone", "stage": stage, "processes": number, **vars(way)}, own, alone_rate)
 
-    def supernets(self, amp: str, number: int) -> None:
-        """Measure supernets, one a process."""
-        own = [(self.plan, seed, amp, number, self.seconds) for seed in range(number)]
-        self._measure({"what": "supernet", "processes": number, "amp": amp}, own, supernet_rate)
+    def supernets(self, number: int, **changes: Any) -> None:
+        """Measure supernets, one a process, trained as the plan has it, or with other values of the recipe."""
+        own = [(self.plan, seed, changes, number, self.seconds) for seed in range(number)]
+        self._measure({"what": "supernet", "processes": number, **changes}, own, supernet_rate)
 
     def pilot(self, way: Way) -> None:
         """Short trainings, a process each: which rate of learning, and how much seeds and networks differ."""
