@@ -21,6 +21,8 @@ from pathlib import Path
 from threading import BrokenBarrierError
 from typing import Any, Literal
 
+from benchmarks.jobs import end_with_parent
+
 MPS = "nvidia-cuda-mps-control"
 PATIENCE = 6.0
 """Seconds that workers wait for each other."""
@@ -242,6 +244,7 @@ def _serve(connection: Connection, device: str, data: str, barriers: Sequence[Ba
 
     global _barriers
     _barriers = barriers
+    end_with_parent()
     torch.set_num_threads(1)
     on = torch.device(device)
     if device == "cuda":

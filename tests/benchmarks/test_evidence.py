@@ -27,12 +27,14 @@ from benchmarks.evidence.supernets import SupernetTraining
 from benchmarks.evidence.tasks import self_test
 from benchmarks.evidence.workers import Workers, multi_process_service
 from scalenet_zoo.core.errors import InputError
+from scalenet_zoo.core.files import replacing
 from scalenet_zoo.networks.mbconv import MBConvNet
 from scalenet_zoo.search.images import CachedImages
 from scalenet_zoo.spaces.candidates import Candidate
 from scalenet_zoo.supernet.gradients import Gradients
 from scalenet_zoo.supernet.scalenet.network import ScaleNetSupernet
 from scalenet_zoo.zoo.interface import Interface
+from tests.helpers.processes import ends
 
 SMALL: dict[str, Any] = {
     "space": {
@@ -399,6 +401,12 @@ def die(sets: Sets) -> None:
     os._exit(3)
 
 
+def sleep(sets: Sets, begun: Path) -> None:
+    with replacing(begun) as temporary:
+        temporary.write_text(str(os.getpid()))
+    time.sleep(600)
+
+
 @pytest.mark.slow
 def test_processes_do_what_they_are_told_and_outlast_a_failure(tmp_path: Path) -> None:
     write_archive(tmp_path / "set.tar.gz", train=20, test=3)
@@ -416,6 +424,32 @@ def test_processes_do_what_they_are_told_and_outlast_a_failure(tmp_path: Path) -
         assert "ended" in str(workers.answer(failed, time.monotonic() + 30))
         assert workers.mend() == 1
         assert workers.together([(0.0, 1), (0.0, 2)], wait_for, 60) == [7, 8]
+
+
+@pytest.mark.slow
+def test_no_process_outlives_a_killed_run(tmp_path: Path) -> None:
+    write_archive(tmp_path / "set.tar.gz", train=20, test=3)
+    decode(tmp_path / "set.tar.gz", tmp_path / "images.safetensors", 1)
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from benchmarks.evidence.workers import Workers\n"
+        "from tests.benchmarks.test_evidence import sleep\n"
+        "if __name__ == '__main__':\n"
+        "    folder = Path(sys.argv[1])\n"
+        "    with Workers(1, 'cpu', folder / 'images.safetensors') as workers:\n"
+        "        workers.tell(workers.workers[0], sleep, folder / 'begun')\n"
+        "        time.sleep(600)\n"
+    )
+    command = [sys.executable, str(script), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as parent:
+        while not (tmp_path / "begun").exists():
+            assert parent.poll() is None
+            time.sleep(0.05)
+        parent.kill()
+    assert ends(int((tmp_path / "begun").read_text()))
 
 
 def test_without_the_multi_process_service_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from benchmarks import jobs
 from benchmarks.jobs import Answers, Job, Results, choose, do_missing
+from tests.helpers.processes import ends, is_running
 
 
 def named(*names: str) -> list[Job]:
@@ -52,14 +52,6 @@ def test_what_is_missing_is_done_as_soon_as_it_is_known(tmp_path: Path) -> None:
     assert again.answers == results.answers
 
 
-def is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 @pytest.mark.slow
 def test_no_job_outlives_a_killed_run(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
@@ -80,7 +72,4 @@ def test_no_job_outlives_a_killed_run(tmp_path: Path) -> None:
         child = int(parent.stdout.readline())
         assert is_running(child)
         parent.kill()
-    deadline = time.monotonic() + 20
-    while is_running(child) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not is_running(child)
+    assert ends(child)

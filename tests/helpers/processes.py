@@ -81,3 +81,20 @@ def other_process(program: str) -> Iterator["subprocess.Popen[str]"]:
     finally:
         process.kill()
         process.communicate()
+
+
+def is_running(process: int) -> bool:
+    """Whether a process is there, by its number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def ends(process: int, seconds: float = 20.0) -> bool:
+    """Whether a process ends within some seconds."""
+    deadline = time.monotonic() + seconds
+    while is_running(process) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not is_running(process)
