@@ -13,6 +13,7 @@ from benchmarks.evidence.alone import Training, train_alone
 from benchmarks.evidence.images import Sets
 from benchmarks.evidence.plan import Plan, Way
 from benchmarks.evidence.supernets import SupernetTraining
+from benchmarks.jobs import Results
 from scalenet_zoo.search.record import Record
 from scalenet_zoo.search.scalenet.baselines import search_baseline
 from scalenet_zoo.search.scalenet.config import MCEASettings
@@ -106,10 +107,11 @@ class OutOfTimeError(Exception):
 
 
 class ArrayScorer:
-    """Scores networks for a search's `Record`."""
+    """Scores networks for a search's `Record`; the scores so far lie in a file, which a stopped search goes on with."""
 
-    def __init__(self, training: SupernetTraining, plan: Plan, until: float) -> None:
+    def __init__(self, training: SupernetTraining, plan: Plan, path: Path, until: float) -> None:
         self.training, self.plan, self.until = training, plan, until
+        self.known = Results(path, path)
         self.seconds = 0.0
         scoring = plan.scoring
         self.images_each = 2 * (scoring.bn_images + len(training.sets.search))
@@ -117,17 +119,20 @@ class ArrayScorer:
     def score(self, keys: Sequence[str]) -> list[float]:
         """See `record.NetworkScores`."""
         began = time.monotonic()
-        scores = self.training.score(self.plan, keys, self.plan.scoring, self.until)
+        for key in keys:
+            if key not in self.known:
+                scores = self.training.score(self.plan, [key], self.plan.scoring, self.until)
+                if not scores:
+                    raise OutOfTimeError
+                self.known.add(key, {"score": round(scores[0], 5)})  # as it is written
         self.seconds += time.monotonic() - began
-        if len(scores) < len(keys):
-            raise OutOfTimeError
-        return scores
+        return [self.known.answers[key]["score"] for key in keys]
 
 
 def search(
     sets: Sets, plan: Plan, way: Way, path: Path, method: str, seed: int, evaluations: int, until: float
 ) -> Answer:
-    """Search with the weights of a file.
+    """Search with the weights of a file; scores are kept beside it until the search ends.
 
     Args:
         sets: the images.
@@ -154,8 +159,9 @@ def search(
         space_hash=plan.opened.hash,
         settings={},
     )
+    kept = path.with_name(f"{way.name}.{method}.jsonl")
     with TemporaryDirectory() as folder:
-        record = Record(Path(folder) / "search.json", first, ArrayScorer(training, plan, until), plan.bounds)
+        record = Record(Path(folder) / "search.json", first, ArrayScorer(training, plan, kept, until), plan.bounds)
         run = (
             MCEA(record, settings).run
             if method == "joint"
@@ -165,6 +171,7 @@ def search(
             ledger = record.run(run)
         except OutOfTimeError:
             return None
+    kept.unlink(missing_ok=True)
     found = ledger.found
     return {
         "found": [network.key for network in found],

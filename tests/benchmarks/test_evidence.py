@@ -376,6 +376,30 @@ def test_few_supernets_are_trained_at_a_time_beside_networks_alone(plan: Plan, t
     assert not any(name.startswith("supernet/") for name in (job.name for job in run._jobs({"supernet/hss-0"})))
 
 
+def test_a_stopped_search_goes_on_with_its_scores(
+    plan: Plan, sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way, forever, asked = plan.study.supernets[0], float("inf"), list[str]()
+    path = tmp_path / f"{way.name}.safetensors"
+    SupernetTraining(plan, plan.settings_of(way), sets).save(path)
+
+    def made_up_score(self: SupernetTraining, plan: Plan, keys: list[str], *_: object) -> list[float]:
+        if len(asked) == 2:
+            asked.append("none: the time is over")
+            return []
+        asked.extend(keys)
+        return [sum(map(ord, key)) % 97 / 100 for key in keys]
+
+    monkeypatch.setattr(SupernetTraining, "score", made_up_score)
+    assert tasks.search(sets, plan, way, path, "compound", 0, 6, forever) is None
+    found = tasks.search(sets, plan, way, path, "compound", 0, 6, forever)
+    assert found is not None
+    assert found["evaluations"] == 6
+    assert len(asked) == 7
+    assert len(set(asked)) == 7  # nothing was scored twice
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
 def test_networks_spread_over_the_whole_range_of_scores() -> None:
     scores = dict(zip("abcdefg", (0.1, 0.11, 0.12, 0.13, 0.5, 0.89, 0.9), strict=True))
     assert spread(scores, 3) == ["a", "e", "g"]
