@@ -30,6 +30,7 @@ from benchmarks.jobs import Results
 
 STAGES = (0, 1, 2)
 METHODS = ("joint", "compound", "random", "separate")
+"""How networks are searched, in order of worth."""
 TRIES = 2
 """Times that a job is begun that fails, before it is left out."""
 HANGING = 240.0

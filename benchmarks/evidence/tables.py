@@ -128,6 +128,12 @@ def pairs_needed(difference: float, deviation: float) -> int | None:
     return None
 
 
+def spread_of(pairs: Sequence[Sequence[float]]) -> list[str]:
+    """The standard deviation of the differences of pairs, and how many pairs see a difference of 1 with it."""
+    deviation = float(np.subtract(*zip(*pairs, strict=True)).std(ddof=1))
+    return [f"{deviation:.2f}", str(pairs_needed(1.0, deviation) or f"over {MOST}")]
+
+
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table."""
     lines = [head, ["---"] * len(head), *([str(cell) for cell in row] for row in rows)]
@@ -269,6 +275,8 @@ def samplers(scored: Scored) -> str:
                 f"{test['difference']:.2f} ± {half:.2f}, p = {shown_p(test)}",
             ]
         rows.append(["mean", *cells])
+        deviation, needed = spread_of(means)
+        rows.append(["SD of differences", "", "", f"{deviation}; {needed} pairs for 1 point", "", "", ""])
     head = "seed|mean score, HSS, %|uniform|difference|mean tau, HSS|uniform|difference"
     return markdown(head.split("|"), rows)
 
@@ -362,8 +370,21 @@ def against(searched: Searched) -> str:
                 whole.append(tuple(map(fmean, zip(*stages, strict=True))))
         for unit, compared in (("stage of a search", list(pairs.values())), ("search", whole)):
             if len(compared) > 1:
-                rows.append([other, unit, *comparison(*zip(*compared, strict=True))])
-    return markdown(["joint search against", "a pair is a", *COMPARISON], rows)
+                rows.append([other, unit, *comparison(*zip(*compared, strict=True)), *spread_of(compared)])
+    return markdown(
+        ["joint search against", "a pair is a", *COMPARISON, "SD of pairs, points", "pairs for 1 point"], rows
+    )
+
+
+def differences(searched: Searched) -> str:
+    """By how many points the joint search's networks are better than another method's, by search."""
+    rows = []
+    for other in METHODS[1:]:
+        pairs = searched.pairs(other)
+        for name in dict.fromkeys(name for name, _ in pairs):
+            cells = [pairs.get((name, stage)) for stage in STAGES[1:]]
+            rows.append([other, name, *("-" if pair is None else f"{pair[0] - pair[1]:.2f}" for pair in cells)])
+    return markdown(["joint search minus", "supernet", *(f"stage {stage}, points" for stage in STAGES[1:])], rows)
 
 
 def costs(found: Answers) -> str:
@@ -401,6 +422,7 @@ def tables(found: Answers) -> dict[str, str]:
     if any(searched.keys.values()):
         made["searches"] = searches(searched)
     if any(len(searched.pairs(method)) > 1 for method in METHODS[1:]):
+        made["differences"] = differences(searched)
         made["against"] = against(searched)
     if any(name.startswith("search/") for name in found.rows):
         made["costs"] = costs(found)

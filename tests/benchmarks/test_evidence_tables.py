@@ -18,6 +18,7 @@ from benchmarks.evidence.tables import (
     accuracies,
     against,
     deviations,
+    differences,
     expected_tau,
     least_concordance,
     networks_needed,
@@ -140,11 +141,20 @@ def searched(committed: Answers) -> Searched:
 def test_searches_are_compared_at_the_same_supernet_stage_and_seeds(searched: Searched) -> None:
     lines = [line.removeprefix("| ").split(" | ") for line in against(searched).splitlines()[2:]]
     figures = {(line[0], line[1]): line[2:5] for line in lines}
+    spreads = {(line[0], line[1]): line[6:] for line in lines}
+    assert spreads["compound", "stage of a search"] == ["0.55", f"{pairs_needed(1.0, 0.555)} |"]
     by_stage = ["6", "1.60 ± 0.23", "1.02 to 2.18"]  # 0.555 / sqrt(6); t of 5 degrees of freedom is 2.571
     assert figures["compound", "stage of a search"] == figures["separate", "stage of a search"] == by_stage
     assert figures["compound", "search"][:2] == ["3", "1.60 ± 0.06"]
     assert figures["random", "stage of a search"] == ["5", "1.68 ± 0.26", "0.96 to 2.40"]
     assert figures["random", "search"][0] == "2"
+
+
+def test_differences_are_shown_by_search(searched: Searched) -> None:
+    lines = [line.strip("| ").split(" | ") for line in differences(searched).splitlines()[2:]]
+    assert ["compound", "hss-0", "1.00", "2.00"] in lines
+    assert ["random", "hss-2", "-", "2.20"] in lines
+    assert ["separate", "hss-1", "1.10", "2.10"] in lines
 
 
 def test_what_searches_found_is_shown_by_stage(searched: Searched) -> None:
