@@ -28,11 +28,11 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 
-from benchmarks.evidence.tables import markdown
 from benchmarks.imagenette import FOLDER
 from benchmarks.inherited_latency import int8_latencies, latency_limits, search_within, with_latency
 from benchmarks.inherited_peers import CLASSES, compound, drawn
 from benchmarks.jobs import Answers, Job, Results, do_missing
+from benchmarks.markdown import markdown
 from benchmarks.significance import COMPARISON, comparison
 from scalenet_zoo import ArchSpec, fit, run_search
 from scalenet_zoo.arch.constraints import Predictor

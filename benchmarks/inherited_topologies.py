@@ -34,8 +34,8 @@ import torch
 from pydantic import JsonValue
 
 from benchmarks.evidence.run import spread
-from benchmarks.evidence.tables import markdown
 from benchmarks.jobs import Answers, Job, Results, do_missing
+from benchmarks.markdown import markdown
 from benchmarks.real_scalenas import SAMPLERS, SamplerName, hrnet_modules
 from benchmarks.significance import COMPARISON, comparison
 from scalenet_zoo import ArchSpec, evaluate, fit, load_spec, run_search

@@ -56,11 +56,13 @@ class Job:
         name: its line in the results; the part before the first slash is its kind.
         function: a function of a module, which returns the answer.
         arguments: the function's arguments, which can be pickled.
+        size: jobs of one kind and size take about as long.
     """
 
     name: str
-    function: Callable[..., dict[str, Any]]
+    function: Callable[..., Any]
     arguments: tuple[Any, ...]
+    size: str = ""
 
     @property
     def kind(self) -> str:

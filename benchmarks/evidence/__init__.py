@@ -1,12 +1,14 @@
-"""The evidence for the searches' claims: studies with a protocol (docs/evidence.md), runs, and tables.
+"""The evidence for the searches' claims on CIFAR-10: a plan, a resumable run, and the tables of docs/evidence.md.
 
-plan.yaml --> plan.py      images.py (CIFAR-10 on the device)
+plan.yaml --> plan.py      images.py: CIFAR-10 on the device
                 |              |
-                +--> alone.py, supernets.py: what one process trains and scores
+                +--> alone.py, supernets.py: trainings of one process
                           |
-                     tasks.py: what a process is told to do
+                     tasks.py: the tasks of a worker
                           |
                      workers.py: many processes on one device --> smoke.py: how fast they are together
                           |
-                     run.py: what is missing, in order of worth, until the clock says stop --> tables.py
+                     run.py: the missing jobs, the most important first --> results.jsonl
+                                                                                |
+                                       answers.py, power.py, ranking.py --> tables.py
 """

@@ -1,8 +1,8 @@
-"""One network trained alone, as fast as a small network can be: whole steps are recorded once and played again.
+"""Fast stand-alone training of one small network: on a GPU, a training step is recorded once as a CUDA graph.
 
-The loss, the optimiser's settings and the schedule are the package's; what differs from `training/trainer.py` is where
-images come from (`Epochs`), and that on a GPU a step is a CUDA graph. All that a process does on a GPU, it does on
-one stream (`on_one_stream`): so nothing is read before it is written, and no memory is used anew too early.
+The package provides the loss, the optimiser's settings and the schedule. Two things differ from `training/trainer.py`:
+images come from `Epochs`, and a step may be a CUDA graph. A process does all its work on a GPU on one stream
+(`on_one_stream`), so that no tensor is read before it is written and no memory is reused too early.
 """
 
 import time
@@ -26,13 +26,14 @@ from scalenet_zoo.zoo.interface import Interface
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WARM_UP = 3
-"""Steps before one is recorded: libraries choose their kernels then."""
+"""Number of steps before a step is recorded, in which libraries choose their kernels."""
 JUDGED_AT_ONCE = 2000
+"""Number of test images in a batch."""
 
 
 @contextmanager
 def on_one_stream(device: torch.device) -> Iterator[None]:
-    """On a GPU, do all that is inside on a stream that is not the default one, on which no step can be recorded."""
+    """On a GPU, work on a stream of our own inside the context: the default stream cannot record graphs."""
     if device.type != "cuda":
         yield
         return
@@ -43,14 +44,14 @@ def on_one_stream(device: torch.device) -> Iterator[None]:
 
 
 class Fence:
-    """Keeps the device from falling far behind: `next` waits until the work before the last call is done."""
+    """Keeps the host from running far ahead of the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.last: Any = None
 
     def next(self) -> None:
-        """Mark what the device was told so far, and wait for what was marked before."""
+        """Wait for all work that was queued before the last call."""
         if self.device.type != "cuda":
             return
         event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -60,14 +61,21 @@ class Fence:
         self.last = event
 
     def wait(self) -> None:
-        """Wait for everything on this stream."""
+        """Wait for all work on this stream."""
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
 
 
 @dataclass
-class Reached:
-    """What a training came to: accuracy, 0 to 1, and seconds; whether steps were recorded, and why not."""
+class TrainingResult:
+    """The result of a training.
+
+    Attributes:
+        top1: the accuracy on the test images, 0 to 1.
+        seconds: the duration.
+        recorded: whether steps were CUDA graphs.
+        trouble: why they were not, or an empty string.
+    """
 
     top1: float
     seconds: float
@@ -76,21 +84,22 @@ class Reached:
 
 
 class Training:
-    """One network, one seed; on a GPU, to be made and used inside of `on_one_stream`.
+    """The training of one network with one seed. On a GPU, create and use it inside `on_one_stream`.
 
     Args:
-        spec: of the network; images are resized to its input.
-        recipe: how it is trained; its optimiser is SGD.
-        sets: the images, on the device to train on.
-        record: whether steps are recorded as a CUDA graph, where the device is a GPU.
+        spec: the network; images are resized to its input.
+        recipe: the recipe; the optimiser is SGD.
+        sets: the images, on the device that trains.
+        record: whether a GPU records its steps as a CUDA graph.
 
     Attributes:
-        recorded: whether they were.
-        trouble: why not.
+        done: number of steps so far.
+        recorded: whether steps are recorded.
+        trouble: why they are not, or an empty string.
     """
 
     def __init__(self, spec: ArchSpec, recipe: Recipe, sets: Sets, record: bool = True) -> None:
-        torch.manual_seed(recipe.seed)  # of the initial weights
+        torch.manual_seed(recipe.seed)  # for the initial weights
         self.spec, self.recipe, self.sets = spec, recipe, sets
         self.device = sets.train.images.device
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -114,14 +123,14 @@ class Training:
 
     @property
     def steps(self) -> int:
-        """Of the whole training."""
+        """Number of steps of the whole training."""
         return self.epochs.steps * self.recipe.epochs
 
     def run(self, steps: int | None = None, until: float = float("inf")) -> int:
-        """Take steps: so many, or all that are left; fewer if the clock (`time.monotonic`) passes `until`.
+        """Train for some steps, or to the end; stop early once `time.monotonic()` passes `until`.
 
         Returns:
-            How many.
+            Number of steps taken.
         """
         first, last = self.done, self.steps if steps is None else min(self.steps, self.done + steps)
         for steps_now in self.epochs.chunks(first, last):
@@ -135,7 +144,7 @@ class Training:
 
     @torch.inference_mode()
     def judge(self, images: CachedImages) -> float:
-        """The share of images whose class the network says."""
+        """Compute the accuracy on images, 0 to 1."""
         self.network.eval()
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for first in range(0, len(images), JUDGED_AT_ONCE):
@@ -147,7 +156,7 @@ class Training:
         return int(correct) / len(images)
 
     def _ready(self, images: Tensor) -> Tensor:
-        """Bytes to what the network takes."""
+        """Prepare uint8 images for the network: float32, its resolution, its memory layout."""
         return resized(self.normalise(images), self.spec.input.height).contiguous(memory_format=self.layout)
 
     def _autocast(self) -> torch.autocast:
@@ -166,7 +175,7 @@ class Training:
         self.scheduler.step_update(self.done)
 
     def _work(self) -> None:
-        """Forward, backward and the optimiser's step, on the images and at the rate that are set."""
+        """Do one training step with the images, targets and learning rate that `_step` has set."""
         for parameter in self.momenta:
             parameter.grad = None
         with self._autocast():
@@ -181,14 +190,14 @@ class Training:
                     fused=True,
                     weight_decay=group["weight_decay"],
                     momentum=self.recipe.momentum,
-                    lr=self.lr,  # on the device: a recorded step sees it change
+                    lr=self.lr,  # a tensor, so that a recorded step sees it change
                     dampening=0.0,
                     nesterov=True,
                     maximize=False,
                 )
 
     def _record(self) -> None:
-        """Record a step; weights, statistics and momenta are afterwards as before."""
+        """Record a step as a CUDA graph, and restore weights, statistics and momenta afterwards."""
         stream = torch.cuda.current_stream(self.device)
         if stream == torch.cuda.default_stream(self.device):
             self.trouble = "not recorded: on the default stream"
@@ -197,7 +206,7 @@ class Training:
         before = [tensor.clone() for tensor in state]
         for _ in range(WARM_UP):
             self._work()
-        for parameter in self.momenta:  # gradients of recorded steps lie in the graph's memory
+        for parameter in self.momenta:  # recorded steps keep their gradients in the graph's memory
             parameter.grad = None
         torch.cuda.synchronize(self.device)
         try:
@@ -216,12 +225,12 @@ class Training:
 
 def train_alone(
     spec: ArchSpec, recipe: Recipe, sets: Sets, until: float = float("inf"), record: bool = True
-) -> Reached | None:
-    """Train a network and judge it once, at the end, by the test images; None: there was no time to end it."""
+) -> TrainingResult | None:
+    """Train a network, and judge it once by the test images, after the last step; None if the time ran out before."""
     began = time.monotonic()
     training = Training(spec, recipe, sets, record)
     training.run(until=until)
     if training.done < training.steps:
         return None
     top1 = training.judge(sets.test)
-    return Reached(top1, time.monotonic() - began, training.recorded, training.trouble)
+    return TrainingResult(top1, time.monotonic() - began, training.recorded, training.trouble)

@@ -1,4 +1,4 @@
-"""CIFAR-10 as a few tensors on the device: decoded once, augmented there, some steps at a time."""
+"""CIFAR-10 as tensors on the device: images are decoded once, and augmented on the device a few steps at a time."""
 
 import gzip
 import tarfile
@@ -22,26 +22,25 @@ from scalenet_zoo.search.images import CachedImages
 from scalenet_zoo.zoo.interface import Interface
 
 SEARCH_EVERY = 10
-"""Of the training images of a class, every so many is the search's: it judges by them, and no network learns them."""
+"""Every tenth training image of a class belongs to the search half, which scores networks and trains none."""
 CHUNK_STEPS = 16
-"""Steps whose images are augmented at once; the device may have two such chunks before it."""
+"""Number of steps whose images are augmented at once; up to two such chunks wait on the device."""
 MARGIN = 4
-"""Pixels that crops may lie outside of an image, on every side."""
+"""Pixels of padding on each side of an image before it is cropped."""
 CHUNK = 10_000
-"""Images worked on at once."""
+"""Number of images that are resized at once."""
 
 
 def decode(archive: Path, target: Path, processes: int) -> None:
-    """Decode an archive to one file of tensors; what is there already is left as it is.
+    """Decode an archive to one file of tensors, unless that file exists.
 
     Args:
-        archive: a tar file, packed by gzip, with images of one size, in any-folder/SPLIT/CLASS/, SPLIT being train or
-            test.
-        target: the file: train, search and test, uint8 (n, 3, height, width), and the classes of each.
-        processes: that decode.
+        archive: a .tar.gz of images of one size, in ANY/SPLIT/CLASS/, where SPLIT is train or test.
+        target: the file to write. Each of train, search and test has images, uint8 (n, 3, height, width), and targets.
+        processes: number of processes.
 
     Raises:
-        InputError: the archive has no images in a split.
+        InputError: if the archive has no images in a split.
     """
     if target.exists():
         return
@@ -82,7 +81,7 @@ def decode(archive: Path, target: Path, processes: int) -> None:
 
 
 _packed = b""
-"""The archive, in a process that decodes."""
+"""The unpacked archive, in each process that decodes."""
 
 
 def _keep(packed: bytes) -> None:
@@ -101,7 +100,7 @@ def _pixels(content: bytes) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Sets:
-    """The three parts of the data, on the device."""
+    """The three parts of the data, on the device: networks learn from train, searches score by search, test judges."""
 
     train: CachedImages
     search: CachedImages
@@ -109,7 +108,7 @@ class Sets:
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> "Sets":
-        """The parts of a file of `decode`."""
+        """Load a file that `decode` wrote."""
         tensors = {name: tensor.to(device) for name, tensor in load_file(path).items()}
         train, search, test = (
             CachedImages(tensors[f"{split}.images"], tensors[f"{split}.targets"], ())
@@ -119,7 +118,7 @@ class Sets:
 
 
 def resized(images: Tensor, pixels: int) -> Tensor:
-    """Images (n, 3, h, w), uint8 or float, at another resolution, of the same type."""
+    """Resize images (n, 3, h, w) to (n, 3, pixels, pixels); uint8 stays uint8, float stays float."""
     if images.shape[-1] == pixels:
         return images
     if images.is_floating_point():
@@ -129,11 +128,11 @@ def resized(images: Tensor, pixels: int) -> Tensor:
 
 
 class Normalise:
-    """Bytes to what networks take, as the package's evaluation does it.
+    """Normalises uint8 images as the package's evaluation does.
 
     Args:
-        interface: how images are normalised.
-        device: of the images.
+        interface: the mean and the standard deviation.
+        device: the device of the images.
     """
 
     def __init__(self, interface: Interface, device: torch.device) -> None:
@@ -142,20 +141,20 @@ class Normalise:
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Float32 images (n, 3, h, w)."""
+        """Return float32 images (n, 3, h, w)."""
         return (images.float() - self.mean) / self.std
 
 
 class Epochs:
-    """Images of an epoch, in a random order, each cropped with a margin and mirrored at random.
+    """The images of each epoch, in random order; each is padded, cropped and mirrored at random.
 
-    Everything random is a function of seed and epoch.
+    Order and augmentation depend only on the seed and the epoch.
 
     Args:
-        images: to learn from.
-        batch_size: images of a step; what is left over at the end of an epoch is left out.
-        seed: of order and augmentation.
-        fill: of the margin, a value a channel.
+        images: the training images.
+        batch_size: images per step; the last incomplete batch of an epoch is dropped.
+        seed: the seed of order and augmentation.
+        fill: the value of the padding, one per channel.
     """
 
     def __init__(self, images: CachedImages, batch_size: int, seed: int, fill: Tensor) -> None:
@@ -168,13 +167,13 @@ class Epochs:
         self._drawn: tuple[int, tuple[Tensor, ...]] | None = None
 
     def epoch(self, number: int) -> tuple[Tensor, Tensor]:
-        """All of an epoch: uint8 images (steps * batch_size, 3, h, w), and their classes."""
+        """All images of an epoch, uint8 (steps * batch_size, 3, h, w), and their classes."""
         return self.part(number, 0, self.steps)
 
     def chunks(self, done: int, last: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
-        """Steps `done` to `last` (left out) of all epochs, at most `CHUNK_STEPS` at a time: images and their classes.
+        """Yield images and classes of the steps from `done` to `last` (exclusive), at most `CHUNK_STEPS` steps at once.
 
-        They are made so many at a time, since those of an epoch would not fit beside other processes'.
+        Steps are counted over all epochs. A whole epoch would not fit on the device beside those of other processes.
         """
         while done < last:
             number, place = divmod(done, self.steps)
@@ -185,7 +184,7 @@ class Epochs:
             done += end - place
 
     def part(self, number: int, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Steps `first` to `last` (left out) of an epoch: uint8 images (n * batch_size, 3, h, w), and their classes."""
+        """Images, uint8 (n * batch_size, 3, h, w), and classes of the steps from `first` to `last` (exclusive)."""
         if self._drawn is None or self._drawn[0] != number:
             self._drawn = number, self._draw(number)
         own = slice(first * self.batch_size, last * self.batch_size)

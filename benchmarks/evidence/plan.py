@@ -1,4 +1,4 @@
-"""What is trained, scored and compared: plan.yaml."""
+"""The plan of the CIFAR-10 studies, plan.yaml: which networks and supernets are trained, scored and compared."""
 
 import json
 from functools import cached_property
@@ -23,16 +23,16 @@ PLAN = Path(__file__).with_suffix(".yaml")
 CLASSES = 10
 
 
-class Way(Strict):
-    """A supernet of the run, and how it is trained.
+class SupernetVariant(Strict):
+    """One supernet of the studies, and how it is trained.
 
     Attributes:
-        name: of it; those of one group differ in their seed alone: GROUP-SEED.
-        seed: of its training.
-        sampler: as in `ScaleNetSettings`.
-        recipe: values that differ from the plan's for supernets.
+        name: its name, GROUP-SEED. The supernets of a group differ only in their seed.
+        seed: the seed of its training.
+        sampler: the sampler, as in `ScaleNetSettings`.
+        recipe: recipe values that differ from those of `Plan.supernet`.
         shared_kernels: whether the kernels of a layer share weights (`supernets.SharedKernels`).
-        average: what share of a mean of the weights remains in a step; None: there is none.
+        average: the decay of the running mean of its weights, 0 to 1; None keeps no mean.
     """
 
     name: str
@@ -44,22 +44,22 @@ class Way(Strict):
 
 
 class Study(Strict):
-    """What is compared, and how many of it.
+    """What the studies compare, and how often.
 
     Attributes:
-        supernets: in order of worth; networks are chosen by the scores of the first.
-        at_once: supernets that are trained at the same time, at most.
-        drawn: networks of each stage that are drawn at random, and as many that are chosen by their scores.
-        pool: networks of each stage that are scored to choose from.
-        seeds: of trainings alone.
-        longer_epochs: of one more training of each network, with the first seed.
-        bn_images: images for statistics, where they are from more of them.
-        searches: names of supernets that are searched with, each by all methods.
-        search: settings of the joint search.
-        evaluations: networks that other searches score.
+        supernets: the supernets, the most important first. The first one's scores choose networks to train alone.
+        at_once: the largest number of supernets that train at the same time.
+        drawn: number of networks drawn at random per stage; as many more are chosen by their scores.
+        pool: number of networks per stage that are scored, and from which those are chosen.
+        seeds: the seeds of stand-alone trainings.
+        longer_epochs: epochs of one more, longer training of each network, with the first seed.
+        bn_images: number of images for batch-norm statistics in the variant that uses more of them.
+        searches: the names of the supernets that all methods search.
+        search: the settings of the joint search.
+        evaluations: number of networks that each other search scores.
     """
 
-    supernets: tuple[Way, ...]
+    supernets: tuple[SupernetVariant, ...]
     drawn: int
     at_once: int
     pool: int
@@ -72,15 +72,15 @@ class Study(Strict):
 
 
 class Plan(Strict):
-    """The whole plan.
+    """The content of plan.yaml.
 
     Attributes:
-        space: of the networks.
-        limits: on their MACs, at every stage.
-        supernet: values of the supernets' recipe that differ from the package's.
-        alone: values of the recipe of networks trained alone.
-        scoring: how networks are scored by a supernet.
-        study: what the run compares.
+        space: the space of networks, in the format of the package's spaces.
+        limits: the limits on MACs, one per stage.
+        supernet: recipe values of supernets that differ from the package's.
+        alone: recipe values of networks trained alone.
+        scoring: how supernets score networks.
+        study: what is compared.
     """
 
     space: dict[str, JsonValue]
@@ -92,19 +92,19 @@ class Plan(Strict):
 
     @classmethod
     def load(cls, path: Path = PLAN, **changes: Any) -> "Plan":
-        """The plan of a file, with other values for whole fields.
+        """Load a plan; `changes` replace whole top-level fields.
 
         Raises:
-            SpecError: a field is missing, unknown or out of range.
+            SpecError: if a field is missing, unknown or out of range.
         """
         with spec_errors(str(path)):
             return cls.model_validate_json(json.dumps({**read_yaml(path), **changes}))
 
     def on(self, device: str) -> "Plan":
-        """The plan as a device runs it.
+        """The plan with the settings that a device, cpu or cuda, needs.
 
-        On a CPU, networks train alone in fp32, which is faster there than bf16. On a GPU, supernets have channels
-        first, as the package's do.
+        On a CPU, networks train alone in fp32, because bf16 is slower there. On a GPU, supernets keep channels first,
+        because channels last is slower there.
         """
         if device == "cpu":
             return self.model_copy(update={"alone": {**self.alone, "amp": "no"}})
@@ -112,46 +112,46 @@ class Plan(Strict):
 
     @cached_property
     def opened(self) -> Space:
-        """The space."""
+        """The space of networks."""
         return Space.from_values(self.space, "space")
 
     @cached_property
     def bounds(self) -> Bounds:
-        """The limits, for networks of the space."""
+        """The limits on the networks of the space."""
         return Bounds(self.opened, CLASSES, self.limits)
 
     def recipe(self, **changes: JsonValue) -> Recipe:
-        """How networks are trained alone."""
+        """The recipe of networks trained alone, with changed values."""
         return Recipe().replace({**self.alone, **changes}, "alone")
 
     def settings(self, **changes: JsonValue) -> ScaleNetSettings:
-        """How supernets are trained, with other fields than the package's."""
+        """The settings of supernets; `changes` are fields of `ScaleNetSettings`, or values of its recipe."""
         recipe = {**self.supernet, **changes.pop("recipe", {})}  # type: ignore[dict-item]
         return ScaleNetSettings.model_validate_json(json.dumps({**changes, "recipe": recipe}))
 
-    def settings_of(self, way: Way) -> ScaleNetSettings:
-        """How a supernet is trained."""
-        return self.settings(sampler=way.sampler, recipe={**way.recipe, "seed": way.seed})
+    def settings_of(self, variant: SupernetVariant) -> ScaleNetSettings:
+        """The settings of one supernet."""
+        return self.settings(sampler=variant.sampler, recipe={**variant.recipe, "seed": variant.seed})
 
-    def networks_of(self, way: Way) -> int:
-        """Networks that a step of a supernet's training works on."""
-        return len(self.settings_of(way).make_sampler(self.opened).sample(np.random.default_rng(0)))
+    def networks_per_step(self, variant: SupernetVariant) -> int:
+        """Number of networks that one step of a supernet trains."""
+        return len(self.settings_of(variant).make_sampler(self.opened).sample(np.random.default_rng(0)))
 
     def shortened(self, share: float) -> "Plan":
-        """The plan with supernets of fewer epochs: this share of their number each, 2 at least."""
-        ways = []
-        for way in self.study.supernets:
-            epochs = max(2, int(share * self.settings_of(way).make_recipe().epochs))
-            ways.append(way.model_copy(update={"recipe": {**way.recipe, "epochs": epochs}}))
-        return self.model_copy(update={"study": self.study.model_copy(update={"supernets": tuple(ways)})})
+        """The plan with this share of each supernet's epochs, at least 2."""
+        variants = []
+        for variant in self.study.supernets:
+            epochs = max(2, int(share * self.settings_of(variant).make_recipe().epochs))
+            variants.append(variant.model_copy(update={"recipe": {**variant.recipe, "epochs": epochs}}))
+        return self.model_copy(update={"study": self.study.model_copy(update={"supernets": tuple(variants)})})
 
     def spec(self, key: str) -> ArchSpec:
-        """The network of a key."""
+        """The spec of the network with this key."""
         candidate = Candidate.from_key(self.opened, key)
         return self.opened.spec(candidate.kernels, candidate.scaling, CLASSES)
 
     def draw(self, stage: int, count: int, seed: int) -> list[str]:
-        """Keys of different networks of a stage: base models within the limits, each under an admissible strategy."""
+        """Draw different networks of a stage, each within its limit, and return their keys."""
         rng, sampler = np.random.default_rng([seed, stage]), FeasibleSampler(self.bounds)
         drawn: dict[str, None] = {}
         while len(drawn) < count:

@@ -22,17 +22,17 @@ class Estimate:
 
     @classmethod
     def of(cls, value: float, resampled: np.ndarray) -> "Estimate":
-        """The figure of all networks, and the interval of the figures of resampled ones."""
+        """The figure of all networks, with the interval of its resamples."""
         low, high = np.percentile(resampled, [2.5, 97.5])
         return cls(value, float(low), float(high))
 
     def __str__(self) -> str:
-        """The figure, and its interval in brackets."""
+        """The figure, with its interval in brackets."""
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 def resamples(count: int, seed: int) -> np.ndarray:
-    """Places of networks that are drawn with replacement: a row per resample, none of one network alone."""
+    """Draw places of networks with replacement, one row per resample; no row repeats a single network."""
     rng = np.random.default_rng(seed)
     drawn = rng.integers(count, size=(RESAMPLES, count))
     alone = (drawn == drawn[:, :1]).all(axis=1)
@@ -41,12 +41,12 @@ def resamples(count: int, seed: int) -> np.ndarray:
 
 
 def taus(xs: np.ndarray, ys: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b of the networks at each row of places; 0 where all scores of a row are equal.
+    """Compute Kendall's tau-b for each row of places; it is 0 where all values of a row are equal.
 
     Args:
         xs: scores, one per network.
-        ys: what the networks are worth.
-        places: rows of places in both.
+        ys: accuracies of the same networks.
+        places: rows of indices into both.
     """
     by_x, by_y = (np.sign(each[:, None] - each[None]).astype(np.int8) for each in (xs, ys))
     pairs = places[:, :, None], places[:, None, :]
@@ -59,11 +59,11 @@ def taus(xs: np.ndarray, ys: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How scores rank the networks of each stage.
+    """How well scores rank the networks of each stage.
 
     Attributes:
-        values: tau within each stage.
-        draws: the same of each resample of the stage's networks, a row per stage.
+        values: tau within each stage, (stages,).
+        draws: tau of each resample of a stage's networks, (stages, resamples).
     """
 
     values: np.ndarray
@@ -80,16 +80,16 @@ class Ranking:
         return Estimate.of(float(self.values.mean()), self.draws.mean(axis=0))
 
     def minus(self, other: "Ranking") -> Estimate:
-        """The difference of the mean tau to that of other scores of the same networks."""
+        """The difference to the mean tau of other scores of the same networks."""
         return Ranking(self.values - other.values, self.draws - other.draws).mean
 
 
 def rank(scores: Sequence[np.ndarray], reached: Sequence[np.ndarray]) -> Ranking:
-    """Rank networks of several stages by scores.
+    """Compute how well scores rank networks, stage by stage.
 
     Args:
-        scores: of each stage, one per network.
-        reached: accuracies alone of the same networks.
+        scores: one array per stage, one score per network.
+        reached: the stand-alone accuracies of the same networks.
     """
     pairs = list(zip(scores, reached, strict=True))
     values = [taus(xs, ys, np.arange(len(xs))[None])[0] for xs, ys in pairs]
@@ -98,6 +98,6 @@ def rank(scores: Sequence[np.ndarray], reached: Sequence[np.ndarray]) -> Ranking
 
 
 def mean_ranking(rankings: Sequence[Ranking]) -> Ranking:
-    """The mean over supernets that differ in their seed alone."""
+    """The mean over supernets that differ only in their seed."""
     values, draws = ([getattr(ranking, name) for ranking in rankings] for name in ("values", "draws"))
     return Ranking(np.mean(values, axis=0), np.mean(draws, axis=0))

@@ -1,6 +1,7 @@
-"""How fast the device trains small networks, in which way, by how many processes: so that the plan can be sized.
+"""The smoke run: how fast the device trains small networks, in which setup, with how many processes.
 
-Each measurement is written down at once (OUT/smoke.json); what the time does not suffice for is left out.
+Its figures size the plan. Each measurement is written to OUT/smoke.json at once; measurements for which the time does
+not suffice are left out.
 """
 
 import json
@@ -21,23 +22,23 @@ from benchmarks.evidence.workers import Workers, meet
 from scalenet_zoo.core.files import replacing
 
 SLACK = 12.0
-"""Seconds that a measurement may take longer than it should, for libraries to load and steps to be recorded."""
+"""Extra seconds of a measurement, in which libraries load and steps are recorded."""
 ALIKE = 0.9
-"""Cosine of what a few recorded steps change in the weights, and others: they differ by rounding."""
+"""The least cosine between the changes of weights with and without recorded steps, which differ by rounding."""
 SIZE = 45_000
-"""Images of an epoch."""
+"""Images per epoch."""
 MOST_EPOCHS = 4
-"""Of the pilot's trainings."""
+"""The largest number of epochs of a pilot training."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to train networks alone.
+class TrainingSetup:
+    """A setup of stand-alone training.
 
     Attributes:
-        batch_size: images of a step.
-        amp: type that is computed in.
-        channels_last: memory layout.
+        batch_size: images per step.
+        amp: the type of mixed precision, as in recipes.
+        channels_last: whether the memory layout is channels last.
         record: whether steps are CUDA graphs.
     """
 
@@ -47,36 +48,36 @@ class Way:
     record: bool = True
 
 
-def hello(sets: Sets, numbers: int) -> dict[str, Any]:
-    """What a process runs on."""
+def describe(sets: Sets, number: int) -> dict[str, Any]:
+    """Describe what a worker runs on."""
     device = sets.train.images.device
-    found = {"torch": torch.__version__, "device": str(device), "images": len(sets.train), "number": numbers}
+    found = {"torch": torch.__version__, "device": str(device), "images": len(sets.train), "number": number}
     if device.type == "cuda":
         torch.zeros(1, device=device)
         found |= {"name": torch.cuda.get_device_name(), "gib": torch.cuda.mem_get_info()[1] / 2**30}
     return found
 
 
-def alone_rate(sets: Sets, plan: Plan, key: str, way: Way, count: int, seconds: float) -> dict[str, Any]:
-    """Images a second of a network trained alone in one process, beside others.
+def alone_rate(sets: Sets, plan: Plan, key: str, setup: TrainingSetup, count: int, seconds: float) -> dict[str, Any]:
+    """Measure how many images per second one worker trains a network with, beside the other workers.
 
     Args:
         sets: the images.
-        plan: of the network.
-        key: of the network.
-        way: to train.
-        count: of the processes that measure together.
-        seconds: to measure.
+        plan: the plan.
+        key: the key of the network.
+        setup: the setup of the training.
+        count: number of workers that measure at the same time.
+        seconds: duration of the measurement.
     """
     began = time.monotonic()
-    recipe = plan.recipe(amp=way.amp, channels_last=way.channels_last, batch_size=way.batch_size, epochs=1000)
-    training = Training(plan.spec(key), recipe, sets, way.record)
+    recipe = plan.recipe(amp=setup.amp, channels_last=setup.channels_last, batch_size=setup.batch_size, epochs=1000)
+    training = Training(plan.spec(key), recipe, sets, setup.record)
     training.run(2 * CHUNK_STEPS)
     prepared = time.monotonic() - began
     meet(count)
     first = time.monotonic()
     steps = training.run(until=first + seconds)
-    rate = steps * way.batch_size / (time.monotonic() - first)
+    rate = steps * setup.batch_size / (time.monotonic() - first)
     return {
         "images_per_second": rate,
         "prepared_s": prepared,
@@ -89,15 +90,15 @@ def alone_rate(sets: Sets, plan: Plan, key: str, way: Way, count: int, seconds: 
 def supernet_rate(
     sets: Sets, plan: Plan, seed: int, changes: dict[str, Any], count: int, seconds: float
 ) -> dict[str, Any]:
-    """Images a second of a supernet's training, one of so many processes, and seconds to score a network.
+    """Measure how many images per second one worker trains a supernet with, and how long it takes to score a network.
 
     Args:
         sets: the images.
-        plan: of the supernet.
-        seed: of the training.
-        changes: values of the recipe that differ from the plan's.
-        count: of the processes that measure together.
-        seconds: to measure.
+        plan: the plan.
+        seed: the seed of the training.
+        changes: recipe values that differ from the plan's.
+        count: number of workers that measure at the same time.
+        seconds: duration of the measurement.
     """
     began = time.monotonic()
     training = SupernetTraining(plan, plan.settings(recipe={**changes, "seed": seed, "epochs": 1000}), sets)
@@ -118,28 +119,28 @@ def supernet_rate(
 
 
 def pilot(sets: Sets, plan: Plan, key: str, changes: dict[str, Any], until: float, record: bool) -> dict[str, Any]:
-    """What a network reaches alone in a short training."""
+    """Train a network alone for a short time, and return its accuracy."""
     recipe = plan.recipe(**changes)
-    reached = train_alone(plan.spec(key), recipe, sets, until, record)
-    figures = {"top1": None} if reached is None else vars(reached)
+    result = train_alone(plan.spec(key), recipe, sets, until, record)
+    figures = {"top1": None} if result is None else vars(result)
     return {"key": key, "lr": recipe.lr, "seed": recipe.seed, "epochs": recipe.epochs, **figures}
 
 
 @dataclass
 class Smoke:
-    """The measurements, one after the other.
+    """All measurements, one after another.
 
     Args:
-        plan: of the networks.
-        workers: processes to measure with, begun.
-        out: the folder for smoke.json.
-        until: on the clock; what is not begun by then is left out.
-        seconds: of a measurement.
-        mps: what came of the multi-process service.
+        plan: the plan.
+        workers: the processes, started.
+        out: the folder of smoke.json.
+        until: the time (`time.monotonic`) after which no measurement starts.
+        seconds: duration of a measurement.
+        mps: a sentence that says whether the multi-process service works.
 
     Attributes:
-        rows: a measurement each.
-        facts: about the device.
+        rows: the measurements.
+        facts: facts about the device.
     """
 
     plan: Plan
@@ -153,50 +154,50 @@ class Smoke:
     began: float = field(default_factory=time.monotonic)
 
     def run(self) -> bool:
-        """Measure everything that there is time for; false if no process works."""
+        """Measure what the time allows; return False if no worker works."""
         most = self.workers.count
-        if not greet(self.workers, self.facts, self.mps):
+        if not are_ready(self.workers, self.facts, self.mps):
             return False
         record = can_record(self.workers, self.plan, self.facts)
         self.save()
-        best = Way(self.plan.recipe().batch_size, record=record)
+        best = TrainingSetup(self.plan.recipe().batch_size, record=record)
         on_gpu = self.workers.device == "cuda"
-        for way in dict.fromkeys((best, replace(best, record=False))) if on_gpu else (best,):
-            self.alone(way, 1, 1)
+        for setup in dict.fromkeys((best, replace(best, record=False))) if on_gpu else (best,):
+            self.alone(setup, 1, 1)
         for stage in (1, 0, 2):
             self.alone(best, stage, most)
         self.supernets(1)
         self.supernets(most)
         self.pilot(best)
         others = replace(best, channels_last=False), replace(best, batch_size=512), replace(best, amp="no")
-        for way in others if on_gpu else ():
-            self.alone(way, 1, most)
+        for setup in others if on_gpu else ():
+            self.alone(setup, 1, most)
         if on_gpu:
             self.supernets(most, channels_last=True)
         return True
 
-    def alone(self, way: Way, stage: int, number: int) -> None:
-        """Measure networks of a stage, one a process."""
+    def alone(self, setup: TrainingSetup, stage: int, number: int) -> None:
+        """Measure the training of `number` networks of a stage, one per worker."""
         keys = self.plan.draw(stage, number, 1)
-        own = [(self.plan, key, way, number, self.seconds) for key in keys]
-        self._measure({"what": "alone", "stage": stage, "processes": number, **vars(way)}, own, alone_rate)
+        own = [(self.plan, key, setup, number, self.seconds) for key in keys]
+        self._measure({"what": "alone", "stage": stage, "processes": number, **vars(setup)}, own, alone_rate)
 
     def supernets(self, number: int, **changes: Any) -> None:
-        """Measure supernets, one a process, trained as the plan has it, or with other values of the recipe."""
+        """Measure the training of `number` supernets, one per worker; `changes` replace values of the recipe."""
         own = [(self.plan, seed, changes, number, self.seconds) for seed in range(number)]
         self._measure({"what": "supernet", "processes": number, **changes}, own, supernet_rate)
 
-    def pilot(self, way: Way) -> None:
-        """Short trainings, a process each: which rate of learning, and how much seeds and networks differ."""
+    def pilot(self, setup: TrainingSetup) -> None:
+        """Compare learning rates, seeds and networks in short trainings, one per worker."""
         drawn = {stage: self.plan.draw(stage, 3, 2) for stage in (0, 1, 2)}
         first = time.monotonic()
         rates = [row["images_per_second"] for row in self.rows if row["what"] == "alone" and row["stage"] == 2]
         each = max(rates, default=0.0) / self.workers.count / SIZE
-        short = {"epochs": min(MOST_EPOCHS, max(1, int(each * (self.until - first - 3)))), "amp": way.amp}
+        short = {"epochs": min(MOST_EPOCHS, max(1, int(each * (self.until - first - 3)))), "amp": setup.amp}
         asked: list[tuple[str, dict[str, Any]]] = [(drawn[1][i], {"seed": seed}) for seed in (0, 1) for i in (0, 1, 2)]
         asked += [(drawn[stage][0], {"lr": lr}) for stage in (1, 0, 2) for lr in (0.1, 0.4)]
         asked += [(drawn[stage][0], {}) for stage in (0, 2)]
-        own = [(self.plan, key, {**short, **more}, self.until, way.record) for key, more in asked]
+        own = [(self.plan, key, {**short, **more}, self.until, setup.record) for key, more in asked]
         if first > self.until:
             return
         answers = self.workers.together(own[: self.workers.count], pilot, self.until + 5 - first)
@@ -208,7 +209,7 @@ class Smoke:
         self.workers.mend()
 
     def save(self) -> None:
-        """Write everything so far."""
+        """Write all measurements so far."""
         with replacing(self.out / "smoke.json") as temporary:
             temporary.write_text(json.dumps({"facts": self.facts, "rows": self.rows}, indent=1) + "\n")
 
@@ -234,9 +235,9 @@ class Smoke:
         self.save()
 
 
-def greet(workers: Workers, facts: dict[str, Any], mps: str) -> bool:
-    """Wait until the processes are ready; whether one is. What they run on is noted in `facts`."""
-    answers = workers.together([(number,) for number in range(workers.count)], hello, 60)
+def are_ready(workers: Workers, facts: dict[str, Any], mps: str) -> bool:
+    """Wait for the workers, add what they run on to `facts`, and return whether at least one of them works."""
+    answers = workers.together([(number,) for number in range(workers.count)], describe, 60)
     failed = [str(answer) for answer in answers if isinstance(answer, Exception)]
     facts |= {"mps": mps, "processes": workers.count, "method": workers.method, "failed": failed[:1]}
     facts["first"] = _plain(next((answer for answer in answers if isinstance(answer, dict)), answers[0]))
@@ -247,7 +248,7 @@ def greet(workers: Workers, facts: dict[str, Any], mps: str) -> bool:
 
 
 def can_record(workers: Workers, plan: Plan, facts: dict[str, Any]) -> bool:
-    """Whether recorded steps work here, as one process finds out: an error leaves the others as they are."""
+    """Let one worker test whether recorded steps work on this device."""
     if workers.device == "cpu":
         return True
     (answer,) = workers.together([(plan,)], self_test, 30)

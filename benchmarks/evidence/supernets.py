@@ -1,11 +1,10 @@
-"""Supernets trained on images that are on the device, and networks scored by them.
+"""Training of supernets on images that are on the device, and scoring of networks with a supernet's weights.
 
-Networks, windows, optimiser, samplers, losses, schedule and scoring are the package's; what differs from
-`supernet/scalenet/train.py` is where images come from (`Epochs`), and that a step draws kernels and widths without the
-specs' bookkeeping.
+The package provides networks, windows, optimiser, samplers, losses, schedule and scoring. Two things differ from
+`supernet/scalenet/train.py`: images come from `Epochs`, and a step activates networks without making specs of them.
 
-    `SharedKernels`: kernels of a layer that are the middle of one large kernel, and share all else
-    `average`: a running mean of the weights, beside them
+`SharedKernels` is a supernet whose small kernels are the middle of the large ones. `SupernetTraining(average=...)`
+keeps a running mean of the weights.
 """
 
 import time
@@ -44,9 +43,10 @@ if TYPE_CHECKING:
 
 
 class SharedKernels(ScaleNetSupernet):
-    """A supernet whose layers have one set of weights each: small kernels are the middle of the largest one.
+    """A supernet that has one set of weights per layer: a small kernel is the middle of the largest one.
 
-    As in once-for-all (ICLR 2020), without its transformation matrices. A step works on one network alone.
+    This is once-for-all's elastic kernel (ICLR 2020, section 3.3) without its transformation matrices. Only samplers
+    that draw one network per step may train it.
     """
 
     def __init__(self, space: "Space", classes: int, in_channels: int = 3) -> None:
@@ -81,25 +81,25 @@ class SharedKernels(ScaleNetSupernet):
 
 
 class SupernetTraining:
-    """One supernet, one seed.
+    """The training of one supernet with one seed.
 
     Args:
-        plan: its space.
-        settings: how it is trained; the seed is the recipe's.
-        sets: the images, on the device to train on.
-        shared: whether kernels share weights.
-        average: what share of the mean of the weights remains in a step; None: there is no mean.
+        plan: the plan, for the space.
+        settings: the settings of the supernet; its recipe has the seed.
+        sets: the images, on the device that trains.
+        shared: whether the kernels of a layer share weights.
+        average: the decay of the running mean of the weights, 0 to 1; None keeps no mean.
 
     Attributes:
-        done: steps so far.
-        seconds: that they took.
+        done: number of steps so far.
+        seconds: their duration.
     """
 
     def __init__(
         self, plan: Plan, settings: ScaleNetSettings, sets: Sets, shared: bool = False, average: float | None = None
     ) -> None:
         self.recipe = recipe = settings.make_recipe()
-        torch.manual_seed(recipe.seed)  # of the initial weights
+        torch.manual_seed(recipe.seed)  # for the initial weights
         self.settings, self.space, self.sets = settings, plan.opened, sets
         self.device = sets.train.images.device
         self.layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -119,20 +119,20 @@ class SupernetTraining:
 
     @property
     def steps(self) -> int:
-        """Of the whole training."""
+        """Number of steps of the whole training."""
         return self.epochs.steps * self.recipe.epochs
 
     def run(self, steps: int | None = None, until: float = float("inf")) -> int:
-        """Take steps: so many, or all that are left; fewer if the clock (`time.monotonic`) passes `until`.
+        """Train for some steps, or to the end; stop early once `time.monotonic()` passes `until`.
 
         Returns:
-            How many.
+            Number of steps taken.
         """
         began = time.monotonic()
         first, last = self.done, self.steps if steps is None else min(self.steps, self.done + steps)
         for steps_now in self.epochs.chunks(first, last):
             for images, targets in steps_now:
-                if time.monotonic() < until:  # a step may take seconds
+                if time.monotonic() < until:  # checked before each step, because one may take seconds
                     self._step(images, targets)
             if time.monotonic() >= until:
                 break
@@ -142,7 +142,7 @@ class SupernetTraining:
         return self.done - first
 
     def save(self, path: Path, averaged: bool = False) -> None:
-        """Write the weights, or their mean."""
+        """Write the weights, or their running mean, to a file."""
         tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in self.supernet.state_dict().items()}
         if averaged:
             names = (name for name, _ in self.supernet.named_parameters())
@@ -152,11 +152,11 @@ class SupernetTraining:
             save_file(tensors, temporary)
 
     def load(self, path: Path) -> None:
-        """Take the weights of a file of `save`."""
+        """Load the weights from a file that `save` wrote."""
         self.supernet.load_state_dict(load_file(path))
 
     def save_state(self, path: Path) -> None:
-        """Write all that a training needs to go on: weights, statistics, momenta, the mean, and how far it is."""
+        """Write what a resumed training needs: weights, statistics, momenta, the running mean, steps and seconds."""
         tensors = {f"network.{name}": tensor for name, tensor in self.supernet.state_dict().items()}
         for place, weight in enumerate(self.weights):
             if "momentum_buffer" in self.optimizer.state[weight]:
@@ -168,10 +168,10 @@ class SupernetTraining:
             save_file({name: each.detach().contiguous().cpu() for name, each in tensors.items()}, temporary, told)
 
     def load_state(self, path: Path) -> None:
-        """Go on where a file of `save_state` was written.
+        """Resume from a file that `save_state` wrote.
 
         Raises:
-            InputError: the file is of a training of another length.
+            InputError: if the file belongs to a training of another length.
         """
         with safe_open(path, "pt") as file:
             told = file.metadata()
@@ -191,13 +191,16 @@ class SupernetTraining:
         self.scheduler.step_update(self.done)
 
     def score(self, plan: Plan, keys: Sequence[str], scoring: ScaleNetScoring, until: float) -> list[float]:
-        """The accuracy, 0 to 1, on the search's images, of networks with this supernet's weights.
+        """Score networks with this supernet's weights: their accuracies on the search half, 0 to 1.
 
         Args:
-            plan: of the networks.
-            keys: of the networks.
-            scoring: how.
-            until: on the clock; networks that are left then have no score.
+            plan: the plan, for the specs.
+            keys: the keys of the networks.
+            scoring: how networks are scored.
+            until: the time (`time.monotonic`) after which no further network is scored.
+
+        Returns:
+            One score per network; fewer if the time ran out.
         """
         chosen = torch.linspace(0, len(self.sets.train) - 1, min(scoring.bn_images, len(self.sets.train)))
         training = self.sets.train.images[chosen.long().to(self.device)]
@@ -233,7 +236,7 @@ class SupernetTraining:
         self.optimizer.update(gradients)
         self.done += 1
         if self.average is not None:
-            with torch.no_grad():  # early on it forgets faster
+            with torch.no_grad():  # early on, the mean forgets faster
                 share = max(1 - self.average, 1 / (1 + self.done / 10))
                 torch._foreach_lerp_(self.mean, list[torch.Tensor](self.weights), share)
         self.scheduler.step_update(self.done)

@@ -1,4 +1,7 @@
-"""What a process is told to do in the run: a supernet, scores, a training alone, a search; each gives plain values."""
+"""The tasks of a worker process: train a supernet, score networks, train a network alone, search.
+
+Each task takes the images and the plan first, and returns plain values that can be written as JSON.
+"""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +14,7 @@ import torch
 
 from benchmarks.evidence.alone import Training, train_alone
 from benchmarks.evidence.images import Sets
-from benchmarks.evidence.plan import Plan, Way
+from benchmarks.evidence.plan import Plan, SupernetVariant
 from benchmarks.evidence.supernets import SupernetTraining
 from benchmarks.jobs import Results
 from scalenet_zoo.search.record import Record
@@ -22,15 +25,19 @@ from scalenet_zoo.search.scalenet.limits import scaled_stages
 from scalenet_zoo.search.scalenet.mcea import MCEA
 
 Answer = dict[str, Any] | None
-"""None: there was no time to end it."""
+"""The answer of a task; None if the time ran out before it ended."""
 PART = 60.0
-"""Seconds of a supernet's training that a process does at once: then it writes the state, and says how far it is."""
+"""Seconds after which the training of a supernet writes its state and returns, to be resumed by the next task."""
 MEASURED = 5.0
-"""Seconds in which a supernet's rate is measured, after as many to warm up."""
+"""Seconds in which the rate of a supernet is measured, after as many seconds of warm-up."""
 
 
 def self_test(sets: Sets, plan: Plan) -> dict[str, Any]:
-    """Whether steps that are recorded do what others do: a training of a few steps, both ways, synchronised."""
+    """Train one network for a few steps twice, with and without a CUDA graph, and compare the two.
+
+    Returns:
+        `alike`, the cosine between the changes of the weights, and `moved`, the length of the change.
+    """
     (key,) = plan.draw(0, 1, 0)
     found: list[torch.Tensor] = []
     recorded, trouble = False, ""
@@ -47,54 +54,62 @@ def self_test(sets: Sets, plan: Plan) -> dict[str, Any]:
 
 
 def alone(sets: Sets, plan: Plan, key: str, changes: dict[str, Any], record: bool, until: float) -> Answer:
-    """Train a network alone; `changes`: values of the recipe."""
-    reached = train_alone(plan.spec(key), plan.recipe(**changes), sets, until, record)
-    return None if reached is None else {**vars(reached), "seconds": round(reached.seconds, 2)}
+    """Train a network alone, by the plan's recipe with changed values."""
+    result = train_alone(plan.spec(key), plan.recipe(**changes), sets, until, record)
+    return None if result is None else {**vars(result), "seconds": round(result.seconds, 2)}
 
 
-def rate(sets: Sets, plan: Plan, way: Way) -> Answer:
-    """Images that a supernet's training works through in a second, beside all that other processes do."""
-    endless = way.model_copy(update={"recipe": {**way.recipe, "epochs": 10_000}})
-    training = SupernetTraining(plan, plan.settings_of(endless), sets, way.shared_kernels, way.average)
+def rate(sets: Sets, plan: Plan, variant: SupernetVariant) -> Answer:
+    """Measure how many images per second the training of a supernet processes, beside the other processes."""
+    endless = variant.model_copy(update={"recipe": {**variant.recipe, "epochs": 10_000}})
+    training = SupernetTraining(plan, plan.settings_of(endless), sets, variant.shared_kernels, variant.average)
     training.run(until=time.monotonic() + MEASURED)
     first = time.monotonic()
     steps = training.run(until=first + MEASURED)
-    images = steps * training.recipe.batch_size * plan.networks_of(way)
+    images = steps * training.recipe.batch_size * plan.networks_per_step(variant)
     return {"images_per_second": images / (time.monotonic() - first), "images": len(sets.train)}
 
 
-def supernet(sets: Sets, plan: Plan, way: Way, folder: Path, until: float) -> Answer:
-    """Train a supernet for a part of its steps; after the last, write its weights, NAME.safetensors, and the mean's.
+def supernet(sets: Sets, plan: Plan, variant: SupernetVariant, folder: Path, until: float) -> Answer:
+    """Train a supernet for about a minute (`PART`), and write its state, or its weights after the last step.
+
+    The weights are NAME.safetensors, and NAME.averaged.safetensors for their running mean.
 
     Returns:
-        What it took; steps that are `left`, if it is not yet at its end: its state is written then.
+        Number of steps that are `left`, or, after the last step, the cost of the training.
     """
-    training = SupernetTraining(plan, plan.settings_of(way), sets, way.shared_kernels, way.average)
-    state = folder / f"{way.name}.state.safetensors"
+    training = SupernetTraining(plan, plan.settings_of(variant), sets, variant.shared_kernels, variant.average)
+    state = folder / f"{variant.name}.state.safetensors"
     if state.exists():
         training.load_state(state)
     training.run(until=min(until, time.monotonic() + PART))
     if training.done < training.steps:
         training.save_state(state)
         return {"left": training.steps - training.done, "steps": training.steps, "seconds": training.seconds}
-    training.save(folder / f"{way.name}.safetensors")
-    if way.average is not None:
-        training.save(folder / f"{way.name}.averaged.safetensors", averaged=True)
+    training.save(folder / f"{variant.name}.safetensors")
+    if variant.average is not None:
+        training.save(folder / f"{variant.name}.averaged.safetensors", averaged=True)
     state.unlink(missing_ok=True)
     return {
         "steps": training.steps,
         "batch_size": training.recipe.batch_size,
-        "networks_a_step": plan.networks_of(way),
+        "networks_a_step": plan.networks_per_step(variant),
         "seconds": round(training.seconds, 2),
     }
 
 
 def score(
-    sets: Sets, plan: Plan, way: Way, path: Path, keys: Sequence[str], changes: dict[str, Any], until: float
+    sets: Sets,
+    plan: Plan,
+    variant: SupernetVariant,
+    path: Path,
+    keys: Sequence[str],
+    changes: dict[str, Any],
+    until: float,
 ) -> Answer:
-    """Scores of networks by the weights of a file; `changes`: of how they are scored."""
+    """Score networks with the weights of a file; `changes` replace values of the plan's scoring."""
     began = time.monotonic()
-    training = SupernetTraining(plan, plan.settings_of(way), sets, way.shared_kernels)
+    training = SupernetTraining(plan, plan.settings_of(variant), sets, variant.shared_kernels)
     training.load(path)
     scores = training.score(plan, keys, plan.scoring.model_copy(update=changes), until)
     if len(scores) < len(keys):
@@ -103,11 +118,11 @@ def score(
 
 
 class OutOfTimeError(Exception):
-    """A search has no time left."""
+    """The time of a search has run out."""
 
 
-class ArrayScorer:
-    """Scores networks for a search's `Record`; the scores so far lie in a file, which a stopped search goes on with."""
+class ResumableScorer:
+    """Scores networks for a search's `Record`, and keeps the scores in a file, so that a stopped search resumes."""
 
     def __init__(self, training: SupernetTraining, plan: Plan, path: Path, until: float) -> None:
         self.training, self.plan, self.until = training, plan, until
@@ -117,51 +132,55 @@ class ArrayScorer:
         self.images_each = 2 * (scoring.bn_images + len(training.sets.search))
 
     def score(self, keys: Sequence[str]) -> list[float]:
-        """See `record.NetworkScores`."""
+        """See `record.NetworkScores`.
+
+        Raises:
+            OutOfTimeError: if the time runs out.
+        """
         began = time.monotonic()
         for key in keys:
             if key not in self.known:
                 scores = self.training.score(self.plan, [key], self.plan.scoring, self.until)
                 if not scores:
                     raise OutOfTimeError
-                self.known.add(key, {"score": round(scores[0], 5)})  # as it is written
+                self.known.add(key, {"score": round(scores[0], 5)})  # as the file has it
         self.seconds += time.monotonic() - began
         return [self.known.answers[key]["score"] for key in keys]
 
 
 def search(
-    sets: Sets, plan: Plan, way: Way, path: Path, method: str, seed: int, evaluations: int, until: float
+    sets: Sets, plan: Plan, variant: SupernetVariant, path: Path, method: str, seed: int, evaluations: int, until: float
 ) -> Answer:
-    """Search with the weights of a file; scores are kept beside it until the search ends.
+    """Search with the weights of a file; a file beside it keeps the scores until the search ends.
 
     Args:
         sets: the images.
-        plan: space, limits, settings of the search.
-        way: of the supernet.
-        path: of its weights.
-        method: `joint`, or one of `search_baseline`.
-        seed: of the search.
-        evaluations: networks to be scored, where it is not the joint search.
-        until: on the clock.
+        plan: the plan, for the space, the limits and the settings of the joint search.
+        variant: the supernet.
+        path: the file of its weights.
+        method: `joint`, or a method of `search_baseline`.
+        seed: the seed of the search.
+        evaluations: number of networks that a baseline scores.
+        until: the time (`time.monotonic`) at which the search stops.
 
     Returns:
-        Keys of the networks found, one a stage, their scores, and what it took.
+        The keys of the networks found, one per stage, their scores, and the cost of the search.
     """
     began = time.monotonic()
-    training = SupernetTraining(plan, plan.settings_of(way), sets, way.shared_kernels)
+    training = SupernetTraining(plan, plan.settings_of(variant), sets, variant.shared_kernels)
     training.load(path)
     settings = MCEASettings.model_validate({**plan.study.search, "seed": seed})
     first = ScaleNetLedger(
         method="scalenet",
         search=method,
-        name=f"{way.name}_{method}".replace("-", "_"),
+        name=f"{variant.name}_{method}".replace("-", "_"),
         space=plan.opened.model_dump(mode="json"),
         space_hash=plan.opened.hash,
         settings={},
     )
-    kept = path.with_name(f"{way.name}.{method}.jsonl")
+    kept = path.with_name(f"{variant.name}.{method}.jsonl")
     with TemporaryDirectory() as folder:
-        record = Record(Path(folder) / "search.json", first, ArrayScorer(training, plan, kept, until), plan.bounds)
+        record = Record(Path(folder) / "search.json", first, ResumableScorer(training, plan, kept, until), plan.bounds)
         run = (
             MCEA(record, settings).run
             if method == "joint"

@@ -1,7 +1,6 @@
-"""Processes that share one device: each holds the data, and does what it is told.
+"""Worker processes that share one device: each holds the data, and does one task after another.
 
-NVIDIA's multi-process service, where it is there and works, lets kernels of several processes run at once; without it
-they take turns.
+With NVIDIA's multi-process service, kernels of several processes run at the same time; without it they take turns.
 """
 
 import gc
@@ -25,9 +24,9 @@ from benchmarks.jobs import end_with_parent
 
 MPS = "nvidia-cuda-mps-control"
 PATIENCE = 6.0
-"""Seconds that workers wait for each other."""
+"""Seconds for which workers wait for each other."""
 PRELOADED = ("benchmarks.evidence.smoke", "benchmarks.evidence.tasks", "safetensors.torch")
-"""What a server imports once; processes are forked from it, so that they need not."""
+"""Modules that the fork server imports once for all processes."""
 PROBE = """
 import ctypes
 cuda = ctypes.CDLL("libcuda.so.1")
@@ -35,21 +34,21 @@ context = ctypes.c_void_p()
 assert cuda.cuInit(0) == 0, "cuInit"
 assert cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0, "cuDevicePrimaryCtxRetain"
 """
-"""Opens the GPU as torch does, in a second or two."""
+"""A program that opens the GPU as torch does, in a second or two."""
 
 
 @contextmanager
 def multi_process_service(folder: Path, wanted: bool) -> Iterator[str]:
-    """Start the service for the processes that are begun inside, if it is there and a process can open the GPU with it.
+    """Start the multi-process service for processes started inside the context, if it is installed and works.
 
-    No setting of the card is touched; the service ends with this.
+    It changes no setting of the GPU, and ends with the context.
 
     Args:
-        folder: for its pipe and logs.
-        wanted: else nothing is done.
+        folder: the folder of its pipe and its logs.
+        wanted: False does nothing.
 
     Yields:
-        What came of it, in words.
+        A sentence that says whether the service works.
     """
     program = shutil.which(MPS)
     if not wanted or program is None:
@@ -61,7 +60,7 @@ def multi_process_service(folder: Path, wanted: bool) -> Iterator[str]:
         Path(path).mkdir(exist_ok=True)
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(names)
-    _tried([program], 10, "quit\n")  # a run that was killed leaves it behind
+    _tried([program], 10, "quit\n")  # a killed run leaves its service behind
     trouble = _tried([program, "-d"], 10) or _tried([sys.executable, "-c", PROBE], 30)
     try:
         if trouble:
@@ -80,7 +79,7 @@ def multi_process_service(folder: Path, wanted: bool) -> Iterator[str]:
 
 
 def _tried(command: Sequence[str], seconds: float, text: str = "") -> str:
-    """Run a program; what went wrong, in words."""
+    """Run a program, and say what went wrong; an empty string if nothing did."""
     try:
         done = subprocess.run(
             command, input=text, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=seconds,
@@ -99,20 +98,20 @@ def _restore(before: dict[str, str | None]) -> None:
 
 
 def start_server() -> None:
-    """Begin the process that others are forked from, without waiting for it."""
+    """Start the fork server, without waiting for it."""
     forkserver.set_forkserver_preload(list(PRELOADED))
     forkserver.ensure_running()
 
 
 @dataclass
 class Worker:
-    """A process, and how to reach it.
+    """A worker process.
 
     Attributes:
-        process: that runs `_serve`.
-        connection: to it.
-        busy: with what; None: with nothing.
-        told: tasks so far.
+        process: the process, which runs `_serve`.
+        connection: the connection to it.
+        busy: the task that it does, or None.
+        told: number of tasks that it was given.
     """
 
     process: Any
@@ -123,15 +122,13 @@ class Worker:
 
 @dataclass
 class Workers:
-    """Processes that are begun at once, and ended with the context.
-
-    A process that has ended is begun anew by `mend`.
+    """All worker processes; they start and end with the context, and `mend` replaces those that have ended.
 
     Args:
-        count: of processes.
-        device: that they compute on: cuda or cpu.
-        data: the file of `images.decode`, which need not be there before the first task.
-        method: how processes are begun: `forkserver`, fast, after `start_server`; `spawn`, each with its own imports.
+        count: number of processes.
+        device: the device that they use, cuda or cpu.
+        data: the file that `images.decode` writes; it must exist when the first task begins.
+        method: how processes start: `forkserver` is fast and needs `start_server`, `spawn` imports all modules anew.
     """
 
     count: int
@@ -144,10 +141,10 @@ class Workers:
     def __enter__(self) -> "Workers":
         context = get_context(self.method)
         self.barriers = [context.Barrier(number) for number in range(1, self.count + 1)]
-        self.workers = [self._begun() for _ in range(self.count)]
+        self.workers = [self._start() for _ in range(self.count)]
         return self
 
-    def _begun(self) -> Worker:
+    def _start(self) -> Worker:
         context = get_context(self.method)
         ours, theirs = context.Pipe()
         arguments = theirs, self.device, str(self.data), self.barriers
@@ -159,16 +156,16 @@ class Workers:
         return Worker(process, ours)
 
     def mend(self, *hanging: Worker) -> int:
-        """Begin those processes anew that have ended, and those that are given; how many."""
+        """Replace the workers that have ended, and those given; return their number."""
         mended = 0
         for place, worker in enumerate(self.workers):
             if worker.process.is_alive() and not any(worker is each for each in hanging):
                 continue
             worker.process.kill()
             worker.connection.close()
-            self.workers[place] = self._begun()
+            self.workers[place] = self._start()
             mended += 1
-        if mended and not hanging:  # one that was killed may hold a lock
+        if mended and not hanging:  # a worker that was killed may hold a lock
             for barrier in self.barriers:
                 barrier.reset()
         return mended
@@ -176,24 +173,24 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         for worker in self.workers:
             worker.connection.close()
-        limit = time.monotonic() + 3  # for those that are idle; others are in the midst of what nobody waits for
+        limit = time.monotonic() + 3  # enough for idle workers; nobody waits for what the others do
         for worker in self.workers:
             worker.process.join(max(0.0, limit - time.monotonic()))
             if worker.process.is_alive():
                 worker.process.kill()
 
     def tell(self, worker: Worker, task: Callable[..., Any], *arguments: Any) -> None:
-        """Give a process something to do: `task(sets, *arguments)`, a function of a module."""
+        """Give a worker a task: it calls `task(sets, *arguments)`, a function of a module."""
         worker.told += 1
-        with suppress(OSError):  # it has ended: `answer` will tell
+        with suppress(OSError):  # the worker has ended; `answer` will say so
             worker.connection.send((worker.told, task, arguments))
         worker.busy = (task, arguments)
 
     def together(self, arguments: Sequence[tuple[Any, ...]], task: Callable[..., Any], seconds: float) -> list[Any]:
-        """Let as many processes as there are arguments do a task at the same time.
+        """Let as many workers as there are tuples of arguments do a task at the same time.
 
         Returns:
-            What each gave, or an exception: of the task, or since it took longer than so many seconds.
+            Each worker's answer, or the exception that its task raised, or a TimeoutError after so many seconds.
         """
         chosen = self.workers[: len(arguments)]
         for worker, own in zip(chosen, arguments, strict=True):
@@ -202,10 +199,10 @@ class Workers:
         return [self.answer(worker, limit) for worker in chosen]
 
     def answer(self, worker: Worker, limit: float) -> Any:
-        """What a process gave; an exception, if that is what came of it, or nothing came until `limit`."""
+        """Wait for a worker's answer until `limit`; return it, or the exception that its task raised."""
         number, given = 0, None
         try:
-            while number != worker.told:  # what was too late before is not asked for any more
+            while number != worker.told:  # answers to earlier tasks came too late
                 if not worker.connection.poll(max(0.0, limit - time.monotonic())):
                     return TimeoutError("no answer in time")
                 number, given = worker.connection.recv()
@@ -214,29 +211,29 @@ class Workers:
             worker.process.join(2.0)
         worker.busy = None
         if isinstance(given, RuntimeError) and FATAL in str(given):
-            worker.process.join(2.0)  # it ends by itself: `mend` begins it anew
+            worker.process.join(2.0)  # the worker ends by itself, and `mend` replaces it
         return given
 
     def ready(self, seconds: float) -> list[Worker]:
-        """Those that have something to give, waiting so long for the first."""
+        """Wait for the first answer, some seconds at most, and return the workers that have answered."""
         busy = {worker.connection: worker for worker in self.workers if worker.busy is not None}
         return [busy[connection] for connection in wait(list(busy), seconds)]  # type: ignore[index]
 
 
 FATAL = "CUDA error"
-"""In what went wrong: the process can do nothing more on its device."""
+"""Part of the messages of errors after which a process cannot use its device any more."""
 _barriers: Sequence[Barrier] = ()
-"""In a worker: the first is for one process, the next for two, and so on."""
+"""In a worker process: barriers for one process, for two, and so on."""
 
 
 def meet(count: int) -> None:
-    """In a worker: wait until so many workers have come here, some seconds at most."""
-    with suppress(BrokenBarrierError):  # one has failed: the others go on
+    """In a worker process: wait until `count` workers have called this function, some seconds at most."""
+    with suppress(BrokenBarrierError):  # if one worker fails, the others go on
         _barriers[count - 1].wait(PATIENCE)
 
 
 def _serve(connection: Connection, device: str, data: str, barriers: Sequence[Barrier]) -> None:
-    """A process: loads the data, then does one task after the other, until the connection is closed."""
+    """The work of a worker process: load the data, then do one task after another until the connection closes."""
     import torch
 
     from benchmarks.evidence.alone import on_one_stream
@@ -262,13 +259,13 @@ def _serve(connection: Connection, device: str, data: str, barriers: Sequence[Ba
                     answer = RuntimeError(_in_short(error))
                 fatal = isinstance(answer, RuntimeError) and FATAL in str(answer)
                 if not fatal:
-                    gc.collect()  # what the task has left on the device
+                    gc.collect()  # frees what the task has left on the device
                     if device == "cuda":
                         torch.cuda.empty_cache()
                 connection.send((number, answer))
                 if fatal:
                     os._exit(1)
-    except (EOFError, OSError):  # nobody asks any more
+    except (EOFError, OSError):  # the parent has closed the connection
         return
     except Exception as error:
         print("a process ended:", _in_short(error), file=sys.stderr, flush=True)
@@ -276,7 +273,7 @@ def _serve(connection: Connection, device: str, data: str, barriers: Sequence[Ba
 
 
 def _in_short(error: Exception) -> str:
-    """What went wrong, and where, in a line."""
+    """Say in one line what went wrong, and where."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if "evidence" in frame.filename]
     at = own[-1] if own else where

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from benchmarks.evidence import tasks
 from benchmarks.evidence.alone import Training, on_one_stream, train_alone
 from benchmarks.evidence.images import MARGIN, Epochs, Normalise, Sets, decode, resized
-from benchmarks.evidence.plan import CLASSES, Plan, Way
+from benchmarks.evidence.plan import CLASSES, Plan, SupernetVariant
 from benchmarks.evidence.run import METHODS, Run, spread
 from benchmarks.evidence.supernets import SupernetTraining
 from benchmarks.evidence.tasks import self_test
@@ -302,7 +302,7 @@ def test_the_mean_of_weights_follows_them(plan: Plan, sets: Sets, tmp_path: Path
 def test_a_supernet_in_parts_is_the_one_trained_at_once(
     plan: Plan, sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: dict[str, Any]
 ) -> None:
-    given, forever = Way(**way), float("inf")
+    given, forever = SupernetVariant(**way), float("inf")
     whole = tasks.supernet(sets, plan, given, tmp_path / "whole", forever)
     assert whole is not None
     assert whole["steps"] == 20

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
+from benchmarks.evidence.answers import Answers, Scored
 from benchmarks.evidence.ranking import mean_ranking, rank, resamples, taus
-from benchmarks.evidence.tables import RESULTS, Answers, Scored, ranks, samplers, ways
+from benchmarks.evidence.tables import RESULTS, ranks, samplers, ways
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=12))
@@ -49,7 +50,7 @@ def found() -> Answers:
     committed = Answers.load(RESULTS)
     alone = {name: row for name, row in committed.rows.items() if name.startswith("alone/")}
     keys = [key for keys in committed.drawn.values() for key in keys]
-    reached = dict(zip(keys, committed.of(keys).mean(axis=1), strict=True))
+    reached = dict(zip(keys, committed.accuracies(keys).mean(axis=1) / 100, strict=True))
     rng = np.random.default_rng(0)
     noise = {key: float(rng.standard_normal()) for key in keys}
     rows = {

@@ -10,22 +10,10 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from benchmarks.evidence.answers import Answers, Searched
+from benchmarks.evidence.power import deviations, expected_tau, least_concordance, networks_needed, pairs_needed
 from benchmarks.evidence.run import METHODS, STAGES, Run
-from benchmarks.evidence.tables import (
-    RESULTS,
-    Answers,
-    Searched,
-    accuracies,
-    against,
-    deviations,
-    differences,
-    expected_tau,
-    least_concordance,
-    networks_needed,
-    pairs_needed,
-    searches,
-    tables,
-)
+from benchmarks.evidence.tables import RESULTS, accuracies, against, differences, searches, tables
 from benchmarks.evidence.workers import Workers
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence.md"
@@ -62,7 +50,9 @@ def test_a_figure_that_is_edited_is_seen(printed: list[str], committed: Answers,
     rows[0]["top1"] += 0.01
     (tmp_path / RESULTS.name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     other = Answers.load(tmp_path / RESULTS.name)
-    assert any(not np.array_equal(committed.of(keys), other.of(keys)) for keys in committed.drawn.values())
+    assert any(
+        not np.array_equal(committed.accuracies(keys), other.accuracies(keys)) for keys in committed.drawn.values()
+    )
     assert accuracies(other) not in text
 
 
