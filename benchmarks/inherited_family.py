@@ -16,7 +16,6 @@ No search and no training sees val. Every network inherits EfficientNet-Lite0's 
 the same images, and is judged after the last epoch.
 """
 
-import argparse
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ from pydantic import JsonValue
 from benchmarks.imagenette import FOLDER
 from benchmarks.inherited_latency import int8_latencies, latency_limits, search_within, with_latency
 from benchmarks.inherited_peers import CLASSES, compound, drawn
-from benchmarks.jobs import Answers, Job, Results, do_missing
+from benchmarks.jobs import Answers, Job, Results, do_missing, study_command
 from benchmarks.markdown import markdown
 from benchmarks.significance import COMPARISON, comparison
 from scalenet_zoo import ArchSpec, fit, run_search
@@ -239,7 +238,7 @@ def work(plan: Plan, data: Path, run: Path, processes: int) -> None:
     do_missing(partial(jobs, plan, run), Results(run / "results.jsonl", RESULTS), processes, ALONE)
 
 
-def tables(path: Path = RESULTS) -> str:
+def tables(path: Path) -> str:
     """The tables of docs/evidence.md: accuracies, and the paired differences of the found networks to their peers.
 
     The tables of the second part follow if its networks have been measured.
@@ -295,18 +294,7 @@ def _spread(group: Sequence[Sequence[dict[str, Any]]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="the folder that has imagenette-128")
-    parser.add_argument("--run", type=Path, help="a folder for the data, the searches and the state")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--tables", action="store_true", help="print the tables of the committed results")
-    given = parser.parse_args()
-    if given.tables:
-        print(tables())
-        return
-    if given.data is None or given.run is None:
-        parser.error("found no --data or no --run, expected both, or --tables")
-    work(Plan.load(), given.data, given.run.resolve(), given.processes)
+    study_command(__doc__, "the folder that has imagenette-128", RESULTS, partial(work, Plan.load()), tables)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ finished: python -m benchmarks.inherited_topologies --tables.
 Supernets and networks learn from train, and searches score by val. No training and no search sees test.
 """
 
-import argparse
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +33,7 @@ import torch
 from pydantic import JsonValue
 
 from benchmarks.evidence.run import spread
-from benchmarks.jobs import Answers, Job, Results, do_missing
+from benchmarks.jobs import Answers, Job, Results, do_missing, study_command
 from benchmarks.markdown import markdown
 from benchmarks.real_scalenas import SAMPLERS, SamplerName, hrnet_modules
 from benchmarks.significance import COMPARISON, comparison
@@ -387,20 +386,7 @@ def _mean_and_span(values: Sequence[float]) -> tuple[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="camvid-11, unpacked")
-    parser.add_argument("--run", type=Path, help="a folder for supernets, searches and the state")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--tables", action="store_true", help="print the tables of the committed results")
-    given = parser.parse_args()
-    if given.tables:
-        if not RESULTS.exists():
-            parser.error(f"--tables: found no {RESULTS}, expected the results of a run")
-        print(Tables.load(RESULTS))
-        return
-    if given.data is None or given.run is None:
-        parser.error("found no --data or no --run, expected both, or --tables")
-    work(Plan.load(), given.data, given.run.resolve(), given.processes)
+    study_command(__doc__, "camvid-11, unpacked", RESULTS, partial(work, Plan.load()), Tables.load)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 answers --wanted--> jobs whose arguments are known --processes--> answers, one line of results.jsonl each
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -107,6 +108,38 @@ def choose(
     if shared or running:
         return shared[: processes - len(running)]
     return missing[:1]
+
+
+def study_command(
+    about: str | None,
+    data: str,
+    results: Path,
+    work: Callable[[Path, Path, int], None],
+    tables: Callable[[Path], object],
+) -> None:
+    """Read the command line of a study, and run the study or print its tables.
+
+    Args:
+        about: the description for `--help`.
+        data: what `--data` takes, in words.
+        results: the file of the committed results.
+        work: runs the study, given the data, the folder of the run and the number of processes.
+        tables: makes the tables, given the results.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help=data)
+    parser.add_argument("--run", type=Path, help="the folder of everything that the run makes; keep it to resume")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--tables", action="store_true", help="print the tables of the committed results")
+    given = parser.parse_args()
+    if given.tables:
+        if not results.exists():
+            parser.error(f"--tables: found no {results}, expected the results of a run")
+        print(tables(results))
+        return
+    if given.data is None or given.run is None:
+        parser.error("found no --data or no --run, expected both, or --tables")
+    work(given.data, given.run.resolve(), given.processes)
 
 
 def end_with_parent() -> None:

@@ -21,6 +21,8 @@ QUIET = 1.15
 """The largest time of the yardstick that counts as quiet, as a multiple of its best."""
 SECONDS, RUNS = 0.15, 5
 """The least duration of a visit in seconds, and its least number of runs."""
+PATIENCE = 15.0
+"""Seconds after which disturbed visits count too."""
 REST = 0.1
 """Seconds of rest between networks: a runtime's idle threads spin for a while before they release a core."""
 
@@ -66,19 +68,21 @@ class Yardstick:
         self.readings.append(statistics.median(run_for(self.runner, 0.04, 9)))
         return self.readings[-1]
 
-    def visit(self, runner: Lap, visits: int, patience: float = 15.0, runs: int = RUNS) -> list[Visit]:
+    def visit(self, runner: Lap, visits: int, patience: float | None = None, runs: int = RUNS) -> list[Visit]:
         """Time a network until enough visits are quiet, or patience ends.
 
         Args:
             runner: the network, ready to run.
             visits: the number of quiet visits to make.
-            patience: seconds after which disturbed visits count too; there are at least `visits` of them in any case.
+            patience: seconds after which disturbed visits count too, by default `PATIENCE`; there are at least `visits`
+                of them in any case.
             runs: the least number of runs per visit; a slow network needs fewer.
 
         Returns:
             All visits, quiet or not.
         """
         made: list[Visit] = []
+        patience = PATIENCE if patience is None else patience
         start = time.monotonic()
         before = self.read()
         while len(quiet(made, self.best)) < visits and (len(made) < visits or time.monotonic() - start < patience):

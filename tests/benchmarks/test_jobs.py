@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import jobs
-from benchmarks.jobs import Answers, Job, Results, choose, do_missing
+from benchmarks.jobs import Answers, Job, Results, choose, do_missing, study_command
 from tests.helpers.processes import ends, is_running
 
 
@@ -50,6 +50,31 @@ def test_what_is_missing_is_done_as_soon_as_it_is_known(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("done_*")) == ["done_0", "done_2"]
     again = Results(tmp_path / "results.jsonl", tmp_path / "results.jsonl")
     assert again.answers == results.answers
+
+
+def test_a_study_runs_or_prints_its_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran, results = list[tuple[Path, Path, int]](), tmp_path / "results.jsonl"
+
+    def call(*words: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["study", *words])
+        study_command("a study", "the data", results, lambda *given: ran.append(given), Path.read_text)
+
+    monkeypatch.chdir(tmp_path)
+    call("--data", "data", "--run", "run")
+    assert ran == [(Path("data"), tmp_path / "run", 2)]  # workers may change the folder
+    for words, message in (
+        (["--tables"], f"--tables: found no {results}, expected the results of a run"),
+        (["--data", "data"], "found no --data or no --run, expected both, or --tables"),
+    ):
+        with pytest.raises(SystemExit):
+            call(*words)
+        assert message in capsys.readouterr().err
+    results.write_text("| a table |")
+    call("--tables")
+    assert capsys.readouterr().out == "| a table |\n"
+    assert len(ran) == 1
 
 
 @pytest.mark.slow
