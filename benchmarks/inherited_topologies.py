@@ -32,9 +32,9 @@ import numpy as np
 import torch
 from pydantic import JsonValue
 
-from benchmarks.evidence.run import spread
 from benchmarks.jobs import Answers, Job, Results, do_missing, study_command
 from benchmarks.markdown import markdown
+from benchmarks.networks import spread
 from benchmarks.real_scalenas import SAMPLERS, SamplerName, hrnet_modules
 from benchmarks.significance import COMPARISON, comparison
 from scalenet_zoo import ArchSpec, evaluate, fit, load_spec, run_search
@@ -143,7 +143,7 @@ def networks(plan: Plan, answers: Answers) -> dict[str, ArchSpec]:
     keys = {f"random_{place}": key for place, key in enumerate(drawn(plan)["uniform"][: plan.random])}
     if first := answers.get(f"search/{plan.searches[0]}"):
         macs = {key: macs for key, _, macs in first["front"]}
-        chosen = sorted(spread(macs, min(plan.found, len(macs))), key=macs.__getitem__)
+        chosen = sorted(spread(macs, macs.__getitem__, min(plan.found, len(macs))), key=macs.__getitem__)
         keys |= {f"found_{place}": key for place, key in enumerate(chosen)}
     specs = {name: space.spec(space.from_keys([key])[0], CLASSES, name) for name, key in keys.items()}
     return {"hrnet": hrnet(space), **specs}

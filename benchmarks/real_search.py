@@ -32,6 +32,7 @@ from pydantic import JsonValue
 
 from benchmarks.alone import Data, Training, train_missing
 from benchmarks.interleave import RESULTS, record
+from benchmarks.networks import draw_networks, spread
 from benchmarks.run_folder import Told, keep, write
 from benchmarks.significance import paired, rank_correlation
 from scalenet_zoo import ArchSpec
@@ -49,7 +50,7 @@ from scalenet_zoo.search.scalenet.method import ScaleNetMethod
 from scalenet_zoo.search.scalenet.sampling import FeasibleSampler
 from scalenet_zoo.search.scoring import Scorer
 from scalenet_zoo.search.standalone import Standalone, StandaloneGroup, StandaloneRow, over_seeds
-from scalenet_zoo.spaces.candidates import Candidate, Kernels, to_kernels
+from scalenet_zoo.spaces.candidates import Kernels, to_kernels
 from scalenet_zoo.spaces.scalenet import Scaling, Space
 from scalenet_zoo.supernet.summary import SupernetSummary
 
@@ -195,11 +196,11 @@ class RealSearch:
         path = self.folder / "samplers.json"
         if path.exists():
             return
-        drawn = [
-            candidate
-            for stage in self.space.scaling
-            for candidate in draw_networks(self.bounds, stage.stage, self.plan.networks)
-        ]
+        drawn = []
+        for stage in (each.stage for each in self.space.scaling):
+            rng = np.random.default_rng([0, stage])
+            self.bounds.some_admissible(stage, FeasibleSampler(self.bounds).draw(rng, 100))  # or say why there is none
+            drawn += draw_networks(self.bounds, stage, self.plan.networks, rng)
         scores = [make_scorer(run).score([candidate.key for candidate in drawn]) for run in (self.hss, self.uniform)]
         networks = tuple(
             Drawn(
@@ -238,7 +239,8 @@ class RealSearch:
         trainings = []
         for stage in self.plan.ranked.stages:
             of_stage = [network for network in networks if network.scaling.stage == stage]
-            for number, network in enumerate(spread(of_stage, self.plan.ranked.each)):
+            chosen = spread(of_stage, lambda network: network.hierarchical, self.plan.ranked.each)
+            for number, network in enumerate(chosen):
                 name = f"{self.config.name}_rank_s{stage}_{number}"
                 spec = self._spec(network.kernels, network.scaling, name)
                 trainings.append(Training("rank", name, stage, self.plan.alone.seeds[0], spec, network.hierarchical))
@@ -495,29 +497,6 @@ class RealSearch:
 def make_scorer(run: Run) -> Scorer:
     """The scorer of the run's searches, which share their scores."""
     return run.make_scorer(run.train())
-
-
-def draw_networks(bounds: Bounds, stage: int, count: int) -> list[Candidate]:
-    """Draw different networks of a stage: base models within the limits, each with a strategy admissible for it."""
-    rng, sampler = np.random.default_rng([0, stage]), FeasibleSampler(bounds)
-    bounds.some_admissible(stage, sampler.draw(rng, 100))
-    drawn: dict[str, Candidate] = {}
-    while len(drawn) < count:
-        (base,) = sampler.draw(rng, 1)
-        if admissible := bounds.admissible(stage, base[None]):
-            candidate = Candidate(base, admissible[rng.integers(len(admissible))])
-            drawn[candidate.key] = candidate
-    return list(drawn.values())
-
-
-def spread(networks: Sequence[Drawn], count: int) -> list[Drawn]:
-    """Choose networks whose scores are spread as evenly as possible between the lowest and the highest."""
-    left = sorted(networks, key=lambda network: network.hierarchical)
-    chosen = []
-    for target in np.linspace(left[0].hierarchical, left[-1].hierarchical, count):
-        chosen.append(min(left, key=lambda network: abs(network.hierarchical - target)))
-        left.remove(chosen[-1])
-    return chosen
 
 
 def train_supernet_of(real: RealSearch, run: Literal["hss", "uniform"]) -> None:

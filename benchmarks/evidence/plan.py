@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, JsonValue
 
+from benchmarks.networks import draw_networks
 from scalenet_zoo import ArchSpec
 from scalenet_zoo.arch.spec import Strict, spec_errors
 from scalenet_zoo.core.files import read_yaml
 from scalenet_zoo.search.scalenet.config import ScaleNetScoring
 from scalenet_zoo.search.scalenet.limits import Bounds, Limits
-from scalenet_zoo.search.scalenet.sampling import FeasibleSampler
 from scalenet_zoo.spaces.candidates import Candidate
 from scalenet_zoo.spaces.scalenet import Space
 from scalenet_zoo.supernet.scalenet.settings import ScaleNetSettings
@@ -152,10 +152,5 @@ class Plan(Strict):
 
     def draw(self, stage: int, count: int, seed: int) -> list[str]:
         """Draw different networks of a stage, each within its limit, and return their keys."""
-        rng, sampler = np.random.default_rng([seed, stage]), FeasibleSampler(self.bounds)
-        drawn: dict[str, None] = {}
-        while len(drawn) < count:
-            (base,) = sampler.draw(rng, 1)
-            if admissible := self.bounds.admissible(stage, base[None]):
-                drawn[Candidate(base, admissible[rng.integers(len(admissible))]).key] = None
-        return list(drawn)
+        rng = np.random.default_rng([seed, stage])
+        return [network.key for network in draw_networks(self.bounds, stage, count, rng)]

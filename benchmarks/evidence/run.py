@@ -21,12 +21,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
 from benchmarks.evidence import tasks
 from benchmarks.evidence.plan import Plan, SupernetVariant
 from benchmarks.evidence.workers import Worker, Workers
 from benchmarks.jobs import Job, Results
+from benchmarks.networks import spread
 
 STAGES = (0, 1, 2)
 METHODS = ("joint", "compound", "random", "separate")
@@ -37,17 +36,6 @@ HANGING = 240.0
 """Seconds after which a process on a GPU counts as hanging; a process on a CPU never does."""
 FOR_SUPERNETS = 0.5
 """Share of the remaining time that the training of supernets may take."""
-
-
-def spread(scores: dict[str, float], count: int) -> list[str]:
-    """Choose different networks whose scores lie nearest to `count` values spread evenly over the whole range."""
-    left = dict(scores)
-    chosen = []
-    for target in np.linspace(min(scores.values()), max(scores.values()), count):
-        key = min(left, key=lambda each: (abs(left[each] - target), each))
-        chosen.append(key)
-        del left[key]
-    return chosen
 
 
 @dataclass
@@ -154,7 +142,7 @@ class Run:
                 return {}
             scores = self.results.answers[f"pool/{stage}"]["scores"]
             scores = {key: scores[key] for key in pools[stage] if key not in drawn[stage]}
-            chosen[stage] = spread(scores, self.plan.study.drawn)
+            chosen[stage] = spread(sorted(scores), scores.__getitem__, self.plan.study.drawn)
         return chosen
 
     def _found(self, methods: Sequence[str]) -> list[tuple[str, int]]:

@@ -22,10 +22,11 @@ from benchmarks.evidence import tasks
 from benchmarks.evidence.alone import Training, on_one_stream, train_alone
 from benchmarks.evidence.images import MARGIN, Epochs, Normalise, Sets, decode, resized
 from benchmarks.evidence.plan import CLASSES, Plan, SupernetVariant
-from benchmarks.evidence.run import METHODS, Run, spread
+from benchmarks.evidence.run import METHODS, Run
 from benchmarks.evidence.supernets import SupernetTraining
 from benchmarks.evidence.tasks import self_test
 from benchmarks.evidence.workers import Workers, multi_process_service
+from benchmarks.networks import spread
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.files import replacing
 from scalenet_zoo.networks.mbconv import MBConvNet
@@ -402,8 +403,8 @@ def test_a_stopped_search_goes_on_with_its_scores(
 
 def test_networks_spread_over_the_whole_range_of_scores() -> None:
     scores = dict(zip("abcdefg", (0.1, 0.11, 0.12, 0.13, 0.5, 0.89, 0.9), strict=True))
-    assert spread(scores, 3) == ["a", "e", "g"]
-    assert len(set(spread(scores, 7))) == 7
+    assert spread(scores, scores.__getitem__, 3) == ["a", "e", "g"]
+    assert sorted(spread(reversed(scores), scores.__getitem__, 7)) == list("abcdefg")
 
 
 def test_steps_that_are_recorded_are_compared_with_others(plan: Plan, sets: Sets) -> None:
