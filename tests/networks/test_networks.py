@@ -180,7 +180,8 @@ def test_features_only_gives_the_listed_channels_and_strides(name: str) -> None:
     assert [f.shape[-1] for f in features] == [96 // 2**i for i in range(1, 6)]
 
     chosen: Any = create_model(shallow(name, 1), features_only=True, out_indices=(1, -1)).eval()
-    chosen.load_state_dict({key: value for key, value in model.state_dict().items() if key in chosen.state_dict()})
+    kept = chosen.state_dict().keys()
+    chosen.load_state_dict({key: value for key, value in model.state_dict().items() if key in kept})
     ours = chosen(x)
     assert len(ours) == 2
     torch.testing.assert_close(ours[0], features[1])
@@ -200,7 +201,8 @@ def test_features_come_in_the_order_asked_for(spec: ArchSpec, wanted: Any) -> No
     asked = there[-int(wanted) :] if isinstance(wanted, int | np.integer) else there if wanted is None else wanted
     indices = [there[i] for i in asked]
     chosen: Any = create_model(whole.spec, features_only=True, out_indices=wanted).eval()
-    chosen.model.load_state_dict({k: v for k, v in whole.state_dict().items() if k in chosen.model.state_dict()})
+    kept = chosen.model.state_dict().keys()
+    chosen.model.load_state_dict({key: value for key, value in whole.state_dict().items() if key in kept})
     with torch.no_grad():
         found = chosen(x)
         direct = whole.forward_intermediates(x, indices=indices, stop_early=True, intermediates_only=True)

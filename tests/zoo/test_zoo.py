@@ -671,7 +671,8 @@ def test_homes_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         create_model(Path("~/run")),
         create_model("~/tiny.json", weights="~/w.safetensors"),
     ):
-        assert all(torch.equal(found.state_dict()[key], value) for key, value in ours.state_dict().items())
+        state = found.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in ours.state_dict().items())
     assert load_family("~/own.json") == load_family("scalenet")
     with pytest.raises(ModelNotFoundError, match="~nobody-of-this-name/x: found no such entry"):
         load_spec("~nobody-of-this-name/x")
