@@ -256,26 +256,32 @@ def area(space: MultipathSpace, ledger: Ledger) -> float:
 
 
 def jobs(plan: Plan, run: Path, answers: Answers) -> Iterator[Job]:
-    """All work that can be done with what is known, finished or not."""
+    """All work that can be done with what is known, finished or not: that of question (1) first, then (3), then (2)."""
     yield Job("source", train_source, (plan, run))
     if "source" not in answers:
         return
     yield Job("teacher", train_teacher, (plan, run))
-    if "teacher" in answers:
-        for seed, sampler in product(plan.supernets, SAMPLERS):
-            yield Job(f"supernet/{sampler}/{seed}", train, (plan, run, sampler, seed))
-            if f"supernet/{sampler}/{seed}" in answers:
-                yield Job(f"scores/{sampler}/{seed}", score, (plan, run, sampler, seed))
-    if f"supernet/grouped/{plan.supernets[0]}" in answers:
-        for seed in plan.searches:
-            yield Job(f"search/{seed}", search, (plan, run, seed))
+    ready = "teacher" in answers
+    grouped, *others = SAMPLERS
+    searches = [Job(f"search/{seed}", search, (plan, run, seed)) for seed in plan.searches]
+    can_search = f"supernet/{grouped}/{plan.supernets[0]}" in answers
+    for seed in plan.supernets if ready else ():
+        yield Job(f"supernet/{grouped}/{seed}", train, (plan, run, grouped, seed))
+    yield from searches[:1] if can_search else ()
     for name, spec in networks(plan, answers).items():
         values = spec.model_dump(mode="json")
         for seed in plan.supernets:
-            if f"supernet/grouped/{seed}" in answers:
+            if f"supernet/{grouped}/{seed}" in answers:
                 yield Job(f"inherited/{name}/{seed}", judge, (plan, run, values, seed))
         for seed in plan.seeds:
             yield Job(f"alone/{name}/{seed}", train_alone, (plan, run, values, seed))
+    yield from searches[1:] if can_search else ()
+    for seed in plan.supernets if ready else ():
+        for sampler in others:
+            yield Job(f"supernet/{sampler}/{seed}", train, (plan, run, sampler, seed))
+        for sampler in SAMPLERS:
+            if f"supernet/{sampler}/{seed}" in answers:
+                yield Job(f"scores/{sampler}/{seed}", score, (plan, run, sampler, seed))
 
 
 def work(plan: Plan, data: Path, run: Path, processes: int) -> None:
