@@ -36,6 +36,7 @@ from benchmarks.jobs import Answers, Job, Results, do_missing, study_command
 from benchmarks.markdown import markdown
 from benchmarks.networks import spread
 from benchmarks.real_scalenas import SAMPLERS, SamplerName, hrnet_modules
+from benchmarks.run_folder import keep
 from benchmarks.significance import COMPARISON, comparison
 from scalenet_zoo import ArchSpec, evaluate, fit, load_spec, run_search
 from scalenet_zoo.arch.spec import Strict, spec_errors
@@ -43,6 +44,7 @@ from scalenet_zoo.core.files import read_yaml
 from scalenet_zoo.search.driver import RunOptions
 from scalenet_zoo.search.ledger import Ledger
 from scalenet_zoo.search.methods import open_run
+from scalenet_zoo.search.report.page import write_report
 from scalenet_zoo.search.run_search import extract_found, train_supernet
 from scalenet_zoo.search.scalenas.config import ScaleNASConfig
 from scalenet_zoo.search.scalenas.search import SEARCHES
@@ -285,12 +287,17 @@ def jobs(plan: Plan, run: Path, answers: Answers) -> Iterator[Job]:
 
 
 def work(plan: Plan, data: Path, run: Path, processes: int) -> None:
-    """Do all that is missing, in several processes."""
+    """Do all that is missing, in several processes; keep the page of the first search beside the results."""
     run.mkdir(parents=True, exist_ok=True)
     link = run / "data"
     link.unlink(missing_ok=True)
     link.symlink_to(data.resolve(), target_is_directory=True)
-    do_missing(partial(jobs, plan, run), Results(run / "results.jsonl", RESULTS), processes)
+    try:
+        do_missing(partial(jobs, plan, run), Results(run / "results.jsonl", RESULTS), processes)
+    finally:
+        searched = run / "searches" / str(plan.searches[0])
+        if (searched / "search" / "evolution.json").exists():
+            keep(write_report(searched), RESULTS.with_suffix(".html"), {str(run): "RUN"})
 
 
 # --- tables --------------------------------------------------------------------------------------------------------

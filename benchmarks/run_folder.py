@@ -1,6 +1,7 @@
 """Helpers of long runs: progress, files in their folder, and copies of the files worth keeping."""
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -13,6 +14,8 @@ from scalenet_zoo.core.files import replacing
 
 TELL_EVERY = 30
 """Seconds between progress messages."""
+SCRIPT = re.compile(r"\s*<script.*?</script>", re.DOTALL)
+"""A script in a page."""
 
 
 @dataclass
@@ -33,7 +36,10 @@ def write(path: Path, values: dict[str, Any]) -> None:
 
 
 def keep(file: Path, target: Path, names: Mapping[str, str]) -> None:
-    """Copy a file; in text files, local paths are replaced by the given `names`."""
+    """Copy a file; in text files, local paths are replaced by the given `names`.
+
+    A report's page is copied without its scripts. It then shows pictures instead of charts, at a tenth of the size.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".png":
         shutil.copy(file, target)
@@ -41,4 +47,6 @@ def keep(file: Path, target: Path, names: Mapping[str, str]) -> None:
     text = file.read_text(encoding="utf-8")
     for path, name in names.items():
         text = text.replace(path, name)
+    if file.suffix == ".html":
+        text = SCRIPT.sub("", text)
     target.write_text(text, encoding="utf-8")

@@ -292,6 +292,9 @@ def test_a_stopped_run_is_resumed_to_the_tables(tiny: Plan, tmp_path: Path) -> N
     (run / "results.jsonl").write_text("\n".join(lines[:-3]) + "\n" + lines[-3][:20])
     work(tiny, tmp_path / "camvid", run, 1)
     assert sorted(results.read_text().splitlines()) == sorted(lines)  # what was repeated gave the same
+    page = results.with_suffix(".html").read_text()
+    assert "<script" not in page
+    assert str(run) not in page
     tables = str(Tables.load(results))
     assert "| found_0 |" in tables
     assert "| (3) evolution, ageing | 2 |" in tables
