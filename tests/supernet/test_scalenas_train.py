@@ -146,7 +146,8 @@ def test_it_learns(head: Head, sampler: Any, epochs: int, lr: float, tmp_path: P
     assert not (tmp_path / "teacher").exists()
     again = supernet(head, seed=5)
     assert load_supernet(again, tmp_path) == summary
-    assert all(torch.equal(tensor, weights(tmp_path)[name]) for name, tensor in again.state_dict().items())
+    saved = weights(tmp_path)
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in again.state_dict().items())
 
 
 class StoppedError(Exception):

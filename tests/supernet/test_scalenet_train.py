@@ -78,7 +78,8 @@ def test_it_learns(sampler: Any, tmp_path: Path) -> None:
     assert {"epoch", "loss", "lr", "images_per_second", "macs"} <= line.keys()
     again = supernet(seed=5)
     assert load_supernet(again, tmp_path) == summary
-    assert all(torch.equal(tensor, weights(tmp_path)[name]) for name, tensor in again.state_dict().items())
+    saved = weights(tmp_path)
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in again.state_dict().items())
 
 
 class StoppedError(Exception):
