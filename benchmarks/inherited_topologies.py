@@ -1,6 +1,6 @@
 """Do ScaleNAS's claims hold if supernets and networks alone inherit the same HRNet's weights?
 
-python -m benchmarks.inherited_topologies --data FOLDER --run RUN [--processes 2]: some four hours of one core.
+python -m benchmarks.inherited_topologies --data FOLDER --run RUN [--processes 2]: some six hours of one core.
 FOLDER is camvid-11, unpacked. RUN keeps every finished part, so the same command resumes a stopped run; it writes
 benchmarks/results/inherited_topologies.jsonl, one line per job. The tables of docs/evidence.md, for the jobs that are
 finished: python -m benchmarks.inherited_topologies --tables.
@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from pydantic import JsonValue
 
+from benchmarks.evidence.power import SPREAD, spread_of
 from benchmarks.jobs import Answers, Job, Results, do_missing, study_command
 from benchmarks.markdown import markdown
 from benchmarks.networks import spread
@@ -329,11 +330,15 @@ class Tables:
                 found[name] = self._reached(inherited), self._reached(alone)
         return found
 
-    def scores(self, sampler: SamplerName, way: str) -> list[float]:
-        """Mean scores in percent, one per seed for which supernets of all samplers are scored."""
+    @property
+    def compared(self) -> list[int]:
+        """The seeds for which supernets of all samplers are scored."""
         every = {seed: [f"scores/{each}/{seed}" for each in SAMPLERS] for seed in self.plan.supernets}
-        seeds = [seed for seed, names in every.items() if self._finished(names)]
-        return [100 * fmean(self.answers[f"scores/{sampler}/{seed}"][way]) for seed in seeds]
+        return [seed for seed, names in every.items() if self._finished(names)]
+
+    def scores(self, sampler: SamplerName, way: str) -> list[float]:
+        """Mean scores in percent, one per seed that is compared."""
+        return [100 * fmean(self.answers[f"scores/{sampler}/{seed}"][way]) for seed in self.compared]
 
     def areas(self, method: str) -> list[float]:
         """Hypervolumes in percent, one per seed."""
@@ -356,13 +361,13 @@ class Tables:
         teacher = int(space.cost(space.largest[None], CLASSES).macs[0])
         rows = []
         for sampler in SAMPLERS:
-            names = [f"supernet/{sampler}/{seed}" for seed in self.plan.supernets]
+            names = [f"supernet/{sampler}/{seed}" for seed in self.compared]
             costs = [  # a backward pass costs as much as two forward passes; the teacher sees each image once per step
                 3 * each["image_macs"] + each["images"] / NETWORKS_OF_A_STEP[sampler] * teacher
-                for each in (self.answers[name] for name in names if name in self.answers)
+                for each in (self.answers[name] for name in names)
             ]
             means = [self.scores(sampler, way) for way in DRAWS]
-            if costs and means[0]:
+            if costs:
                 reached = (text for group in means for text in _mean_and_span(group))
                 rows.append([sampler, len(costs), f"{fmean(costs) / 1e12:.1f}", *reached])
         head = ["sampler", "supernets", "T multiply-adds each"]
@@ -384,8 +389,12 @@ class Tables:
         ]
         first, *others = SEARCHES
         compared += [(f"(3) {first}, {other}", self.areas(first), self.areas(other)) for other in others]
-        rows = [[what, *comparison(ours, theirs)] for what, ours, theirs in compared if len(ours) > 1]
-        return markdown(["compared", *COMPARISON], rows)
+        rows = [
+            [what, *comparison(ours, theirs), *spread_of(list(zip(ours, theirs, strict=True)))]
+            for what, ours, theirs in compared
+            if len(ours) > 1
+        ]
+        return markdown(["compared", *COMPARISON, *SPREAD], rows)
 
     def _reached(self, names: Sequence[str]) -> list[float]:
         return [100 * self.answers[name]["miou"] for name in names]

@@ -13,6 +13,8 @@ from scipy.stats import t as student
 POWER, LEVEL = 0.8, 0.05
 MOST = 60
 """The largest number of networks, or of pairs, that is considered."""
+SPREAD = ("SD of pairs, points", "pairs for 1 point")
+"""The columns of `spread_of`."""
 
 
 def deviations(reached: np.ndarray) -> tuple[float, float]:
@@ -72,7 +74,7 @@ def pairs_needed(difference: float, deviation: float) -> int | None:
 
 
 def spread_of(pairs: Sequence[Sequence[float]]) -> list[str]:
-    """Cells of a table: the standard deviation of the pairs' differences, and how many pairs show a difference of 1."""
+    """The cells of a spread: the standard deviation of the pairs' differences, and how many pairs show 1 point."""
     deviation = float(np.subtract(*zip(*pairs, strict=True)).std(ddof=1))
     return [f"{deviation:.2f}", shown(pairs_needed(1.0, deviation))]
 

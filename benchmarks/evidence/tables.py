@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from benchmarks.evidence.answers import Answers, Scored, Searched
-from benchmarks.evidence.power import deviations, expected_tau, networks_needed, pairs_needed, shown, spread_of
+from benchmarks.evidence.power import SPREAD, deviations, expected_tau, networks_needed, pairs_needed, shown, spread_of
 from benchmarks.evidence.ranking import Estimate, mean_ranking, rank
 from benchmarks.evidence.run import METHODS, STAGES
 from benchmarks.markdown import markdown
@@ -169,9 +169,7 @@ def against(searched: Searched) -> str:
         for unit, compared in (("stage of a search", list(pairs.values())), ("search", whole)):
             if len(compared) > 1:
                 rows.append([other, unit, *comparison(*zip(*compared, strict=True)), *spread_of(compared)])
-    return markdown(
-        ["joint search against", "a pair is a", *COMPARISON, "SD of pairs, points", "pairs for 1 point"], rows
-    )
+    return markdown(["joint search against", "a pair is a", *COMPARISON, *SPREAD], rows)
 
 
 def costs(found: Answers) -> str:

@@ -14,6 +14,7 @@ from benchmarks import inherited_topologies
 from benchmarks.inherited_topologies import (
     CLASSES,
     NETWORKS_OF_A_STEP,
+    RESULTS,
     Plan,
     Tables,
     area,
@@ -250,6 +251,12 @@ def test_tables_leave_out_what_is_not_finished(plan: Plan) -> None:
         "(3) evolution, ageing": 2,
     }
     assert rows_of(Tables(plan, {}).tests()) == rows_of(Tables(plan, {}).usable()) == {}
+
+
+def test_the_documents_tables_are_what_the_results_give() -> None:
+    text = (Path(inherited_topologies.__file__).parents[1] / "docs" / "evidence.md").read_text()
+    for table in str(Tables.load(RESULTS)).split("\n\n"):
+        assert table in text
 
 
 # --- a whole run ---------------------------------------------------------------------------------------------------
