@@ -264,13 +264,13 @@ def jobs(plan: Plan, run: Path, answers: Answers) -> Iterator[Job]:
     if "source" not in answers:
         return
     yield Job("teacher", train_teacher, (plan, run))
-    ready = "teacher" in answers
     grouped, *others = SAMPLERS
-    searches = [Job(f"search/{seed}", search, (plan, run, seed)) for seed in plan.searches]
-    can_search = f"supernet/{grouped}/{plan.supernets[0]}" in answers
-    for seed in plan.supernets if ready else ():
+    supernets = plan.supernets if "teacher" in answers else ()
+    seeds = plan.searches if f"supernet/{grouped}/{plan.supernets[0]}" in answers else ()
+    searches = [Job(f"search/{seed}", search, (plan, run, seed)) for seed in seeds]
+    for seed in supernets:
         yield Job(f"supernet/{grouped}/{seed}", train, (plan, run, grouped, seed))
-    yield from searches[:1] if can_search else ()
+    yield from searches[:1]
     for name, spec in networks(plan, answers).items():
         values = spec.model_dump(mode="json")
         for seed in plan.supernets:
@@ -278,8 +278,8 @@ def jobs(plan: Plan, run: Path, answers: Answers) -> Iterator[Job]:
                 yield Job(f"inherited/{name}/{seed}", judge, (plan, run, values, seed))
         for seed in plan.seeds:
             yield Job(f"alone/{name}/{seed}", train_alone, (plan, run, values, seed))
-    yield from searches[1:] if can_search else ()
-    for seed in plan.supernets if ready else ():
+    yield from searches[1:]
+    for seed in supernets:
         for sampler in others:
             yield Job(f"supernet/{sampler}/{seed}", train, (plan, run, sampler, seed))
         for sampler in SAMPLERS:

@@ -138,10 +138,10 @@ def test_models_and_profiles_from_before_int8_are_as_they_were() -> None:
     model = LatencyModel.load(RESULTS / "latency_model_ort_cpu.json")
     assert (model.settings.precision, model.terms) == ("fp32", TERMS)
     again = fit_latency_model(Profile.load(RESULTS / "latency_model_ort_cpu.profile.json"))
-    # Solvers differ by 5e-4 between versions of SciPy and scikit-learn; another term changes far more.
-    assert again.held_out.model_dump() == pytest.approx(model.held_out.model_dump(), rel=0.01)
+    # The solver stops elsewhere on another machine: errors differed by 5e-4, the prediction by 4e-5.
+    assert again.held_out.model_dump() == pytest.approx(model.held_out.model_dump(), rel=1e-3)
     spec = expand(SCALENET)[0]
-    assert again.predict_spec(spec) == pytest.approx(model.predict_spec(spec), rel=0.001)
+    assert again.predict_spec(spec) == pytest.approx(model.predict_spec(spec), rel=1e-4)
 
 
 @pytest.mark.slow
