@@ -58,17 +58,24 @@ class Job:
         function: a function of a module, which returns the answer.
         arguments: the function's arguments, which can be pickled.
         size: jobs of one kind and size take about as long.
+        needs: a file without which the job cannot begin, such as weights that an earlier machine has kept.
     """
 
     name: str
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     size: str = ""
+    needs: Path | None = None
 
     @property
     def kind(self) -> str:
         """The kind of the job."""
         return self.name.partition("/")[0]
+
+    @property
+    def can_begin(self) -> bool:
+        """Whether the file that it needs is there."""
+        return self.needs is None or self.needs.exists()
 
 
 def do_missing(
@@ -87,7 +94,7 @@ def do_missing(
     with ProcessPoolExecutor(processes, get_context("spawn"), initializer=end_with_parent) as pool:
         while True:
             begun = {*results.answers, *running.values()}
-            missing = [job for job in wanted(results.answers) if job.name not in begun]
+            missing = [job for job in wanted(results.answers) if job.name not in begun and job.can_begin]
             for job in choose(missing, running.values(), processes, alone):
                 running[pool.submit(job.function, *job.arguments)] = job.name
             if not running:

@@ -45,6 +45,15 @@ class Answers:
         """The seeds with which a network was trained alone."""
         return {seed for seed in self.plan.study.seeds if f"alone/{key}/{seed}" in self.rows}
 
+    def comparable_seeds(self, key: str, other: str) -> set[int]:
+        """The seeds with which two networks were trained in the same way: both on a GPU or both on a CPU.
+
+        Only a GPU records its steps, and it trains in bf16 instead of fp32.
+        """
+        both = self.seeds(key) & self.seeds(other)
+        rows = self.rows
+        return {s for s in both if rows[f"alone/{key}/{s}"]["recorded"] == rows[f"alone/{other}/{s}"]["recorded"]}
+
     def is_trained(self, key: str) -> bool:
         """Whether a network was trained alone with all seeds."""
         return len(self.seeds(key)) == len(self.plan.study.seeds)
@@ -66,7 +75,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Scored:
-    """The networks that every supernet has scored and that were trained alone with all seeds.
+    """The networks that were scored and trained alone with all seeds; ways that have not scored all are left out.
 
     Attributes:
         keys: their keys, by stage.
@@ -90,9 +99,10 @@ class Scored:
         keys = []
         for stage in STAGES:
             known = [*plan.draw(stage, plan.study.drawn, 100), *found.rows.get(f"pool/{stage}", {}).get("scores", {})]
-            every = [key for key in dict.fromkeys(known) if all(key in each for each in scores.values())]
-            keys.append([key for key in every if found.is_trained(key)])
-        return cls(keys, [found.accuracies(each).mean(axis=1) for each in keys], dict(scores))
+            scored = [key for key in dict.fromkeys(known) if any(key in each for each in scores.values())]
+            keys.append([key for key in scored if found.is_trained(key)])
+        whole = {way: each for way, each in scores.items() if all(key in each for stage in keys for key in stage)}
+        return cls(keys, [found.accuracies(each).mean(axis=1) for each in keys], whole)
 
     def of_way(self, way: str) -> list[np.ndarray]:
         """The scores by one way of scoring, by stage."""
@@ -135,7 +145,7 @@ class Searched:
         """Collect the networks of a run, finished or not."""
         keys: dict[str, dict[tuple[str, int], str]] = {}
         for method in METHODS:
-            searches = {name: found.rows.get(f"search/{name}/{method}", {}) for name in found.plan.study.searches}
+            searches = {name: found.rows.get(f"search/{name}/{method}", {}) for name in found.plan.study.searched}
             networks = {
                 (name, stage): key for name, its in searches.items() for stage, key in enumerate(its.get("found", ()))
             }
@@ -145,11 +155,11 @@ class Searched:
     def pairs(self, other: str) -> dict[tuple[str, int], tuple[float, float]]:
         """Accuracies in percent of the joint search's networks and of another method's, by supernet and stage.
 
-        A pair is compared by the seeds with which both networks were trained.
+        A pair is compared by the seeds with which both networks were trained in the same way.
         """
         pairs = {}
         for at, ours in self.keys["joint"].items():
             theirs = self.keys[other].get(at)
-            if theirs and (seeds := self.found.seeds(ours) & self.found.seeds(theirs)):
+            if theirs and (seeds := self.found.comparable_seeds(ours, theirs)):
                 pairs[at] = self.found.mean(ours, seeds), self.found.mean(theirs, seeds)
         return pairs

@@ -55,6 +55,7 @@ class Study(Strict):
         longer_epochs: epochs of one more, longer training of each network, with the first seed.
         bn_images: number of images for batch-norm statistics in the variant that uses more of them.
         searches: the names of the supernets that all methods search.
+        added: more such names, whose number was chosen once the first searches had results.
         search: the settings of the joint search.
         evaluations: number of networks that each other search scores.
     """
@@ -67,8 +68,14 @@ class Study(Strict):
     longer_epochs: int
     bn_images: int
     searches: tuple[str, ...]
+    added: tuple[str, ...] = ()
     search: dict[str, JsonValue]
     evaluations: int
+
+    @property
+    def searched(self) -> tuple[str, ...]:
+        """The names of all supernets that all methods search."""
+        return self.searches + self.added
 
 
 class Plan(Strict):

@@ -116,7 +116,9 @@ class Run:
         for seed in study.seeds:
             yield from (self._alone(key, stage, seed) for key, stage in halves)
         yield from self._compared(METHODS[2:])
-        found = self._found(METHODS)
+        found = [each for name in study.searched for each in self._found(name, METHODS)]
+        for seed in study.seeds[1:]:
+            yield from (self._alone(key, stage, seed) for key, stage in found)
         yield from (self._longer(key, stage) for key, stage in halves + found)
 
     @cached_property
@@ -145,24 +147,22 @@ class Run:
             chosen[stage] = spread(sorted(scores), scores.__getitem__, self.plan.study.drawn)
         return chosen
 
-    def _found(self, methods: Sequence[str]) -> list[tuple[str, int]]:
-        """Keys and stages of the networks of stages 1 and 2 that these methods have found so far."""
-        names = [f"search/{name}/{method}" for name in self.plan.study.searches for method in methods]
-        answers = (self.results.answers.get(name, {}) for name in names)
+    def _found(self, supernet: str, methods: Sequence[str]) -> list[tuple[str, int]]:
+        """Keys and stages of the networks of stages 1 and 2 that these methods have found with a supernet so far."""
+        answers = (self.results.answers.get(f"search/{supernet}/{method}", {}) for method in methods)
         return [(key, stage) for answer in answers for stage, key in enumerate(answer.get("found", ())) if stage > 0]
 
     def _compared(self, methods: Sequence[str]) -> Iterator[Job]:
-        """Searches by these methods in all trained supernets, then trainings of the networks that they found."""
+        """Searches by these methods in all trained supernets, and the first training of what each has found."""
         study = self.plan.study
         variants = {variant.name: variant for variant in study.supernets}
-        for seed, name in enumerate(study.searches):
+        for seed, name in enumerate(study.searched):
             if f"supernet/{name}" in self.results:
                 path = self.weights / f"{name}.safetensors"
                 for method in methods:
                     arguments = variants[name], path, method, seed, study.evaluations, self.until
-                    yield Job(f"search/{name}/{method}", tasks.search, arguments, method)
-        for seed in study.seeds:
-            yield from (self._alone(key, stage, seed) for key, stage in self._found(methods))
+                    yield Job(f"search/{name}/{method}", tasks.search, arguments, method, path)
+            yield from (self._alone(key, stage, study.seeds[0]) for key, stage in self._found(name, methods))
 
     def _scores(self, variant: SupernetVariant, half: str, networks: dict[int, list[str]]) -> Iterator[Job]:
         """Scores of one half of the networks by a supernet: score/SUPERNET/HALF, .../averaged and .../statistics."""
@@ -186,7 +186,7 @@ class Run:
         changes: Any = None,
     ) -> Job:
         path = path or self.weights / f"{variant.name}.safetensors"
-        return Job(name, tasks.score, (variant, path, list(keys), changes or {}, self.until), size)
+        return Job(name, tasks.score, (variant, path, list(keys), changes or {}, self.until), size, path)
 
     def _alone(self, key: str, stage: int, seed: int) -> Job:
         arguments = key, {"seed": seed}, self.record, self.until
@@ -201,7 +201,7 @@ class Run:
         """Yield the jobs that may start now: neither finished nor running nor failed, and likely to end in time."""
         asked = set(running)
         for job in self.wanted():
-            if job.name in self.results or job.name in asked or self.failed[job.name] >= TRIES:
+            if job.name in self.results or job.name in asked or self.failed[job.name] >= TRIES or not job.can_begin:
                 continue
             supernets = sum(name.startswith("supernet/") for name in asked)
             if job.name.startswith("supernet/") and supernets >= self.plan.study.at_once:

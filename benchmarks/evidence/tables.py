@@ -3,6 +3,7 @@
 results.jsonl --> `Answers` --> `Scored`, `Searched` --> one function per table
 """
 
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
@@ -157,19 +158,20 @@ def against(searched: Searched) -> str:
     """The joint search against each other method with the same supernets, by paired t-tests.
 
     A pair is one stage of one search, as the protocol has it. The stages of a search share its base model, so whole
-    searches, each the mean of its stages, are compared too.
+    searches, each the mean of its stages, are compared too. The number of the added searches was chosen once the first
+    ones had results, so they are compared by themselves as well.
     """
-    rows = []
+    study, rows = searched.found.plan.study, []
     for other in METHODS[1:]:
-        pairs, whole = searched.pairs(other), []
-        for name in searched.found.plan.study.searches:
-            stages = [pairs[name, stage] for stage in STAGES[1:] if (name, stage) in pairs]
-            if len(stages) == len(STAGES[1:]):
-                whole.append(tuple(map(fmean, zip(*stages, strict=True))))
-        for unit, compared in (("stage of a search", list(pairs.values())), ("search", whole)):
-            if len(compared) > 1:
-                rows.append([other, unit, *comparison(*zip(*compared, strict=True)), *spread_of(compared)])
-    return markdown(["joint search against", "a pair is a", *COMPARISON, *SPREAD], rows)
+        pairs, seen = searched.pairs(other), set()
+        for which, names in (("first", study.searches), ("added", study.added), ("all", study.searched)):
+            by_search = [[pairs[name, stage] for stage in STAGES[1:] if (name, stage) in pairs] for name in names]
+            whole = [list(map(fmean, zip(*each, strict=True))) for each in by_search if len(each) == len(STAGES[1:])]
+            for unit, compared in (("stage of a search", list(chain(*by_search))), ("search", whole)):
+                if len(compared) > 1 and (its := (unit, *map(tuple, compared))) not in seen:
+                    seen.add(its)
+                    rows.append([other, which, unit, *comparison(*zip(*compared, strict=True)), *spread_of(compared)])
+    return markdown(["joint search against", "searches", "a pair is a", *COMPARISON, *SPREAD], rows)
 
 
 def costs(found: Answers) -> str:
@@ -178,7 +180,7 @@ def costs(found: Answers) -> str:
     The figures of a search are means over finished searches. The last row compares the separate search, with one
     supernet per stage as the paper counts it, with the joint search and its one supernet.
     """
-    names, rows, millions = found.plan.study.searches, [], {}
+    names, rows, millions = found.plan.study.searched, [], {}
     supernet = found.rows[f"supernet/{names[0]}"]
     training = 3 * supernet["steps"] * supernet["batch_size"] / 1e6
     rows.append(["train one supernet", 1, "-", f"{training:.2f}"])
