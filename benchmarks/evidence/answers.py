@@ -55,8 +55,9 @@ class Answers:
         return {s for s in both if rows[f"alone/{key}/{s}"]["recorded"] == rows[f"alone/{other}/{s}"]["recorded"]}
 
     def is_trained(self, key: str) -> bool:
-        """Whether a network was trained alone with all seeds."""
-        return len(self.seeds(key)) == len(self.plan.study.seeds)
+        """Whether a network was trained alone with all seeds, in the same way."""
+        ways = {self.rows[f"alone/{key}/{seed}"]["recorded"] for seed in self.seeds(key)}
+        return len(self.seeds(key)) == len(self.plan.study.seeds) and len(ways) == 1
 
     def mean(self, key: str, seeds: Iterable[int]) -> float:
         """The mean accuracy of a network over seeds, in percent."""

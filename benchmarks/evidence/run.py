@@ -14,9 +14,10 @@ state in RUN/supernets.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -147,13 +148,16 @@ class Run:
             chosen[stage] = spread(sorted(scores), scores.__getitem__, self.plan.study.drawn)
         return chosen
 
-    def _found(self, supernet: str, methods: Sequence[str]) -> list[tuple[str, int]]:
+    def _found(self, supernet: str, methods: Iterable[str]) -> list[tuple[str, int]]:
         """Keys and stages of the networks of stages 1 and 2 that these methods have found with a supernet so far."""
         answers = (self.results.answers.get(f"search/{supernet}/{method}", {}) for method in methods)
         return [(key, stage) for answer in answers for stage, key in enumerate(answer.get("found", ())) if stage > 0]
 
     def _compared(self, methods: Sequence[str]) -> Iterator[Job]:
-        """Searches by these methods in all trained supernets, and the first training of what each has found."""
+        """Searches in all trained supernets, by methods that are compared with the joint search, each with trainings.
+
+        All networks of a comparison have the same seed: the first one that no other kind of device has used for them.
+        """
         study = self.plan.study
         variants = {variant.name: variant for variant in study.supernets}
         for seed, name in enumerate(study.searched):
@@ -162,7 +166,17 @@ class Run:
                 for method in methods:
                     arguments = variants[name], path, method, seed, study.evaluations, self.until
                     yield Job(f"search/{name}/{method}", tasks.search, arguments, method, path)
-            yield from (self._alone(key, stage, study.seeds[0]) for key, stage in self._found(name, methods))
+            compared = dict.fromkeys((METHODS[0], *methods))
+            if all(f"search/{name}/{method}" in self.results for method in compared):
+                found = self._found(name, compared)
+                unused = (each for each in study.seeds if self._is_free(each, [key for key, _ in found]))
+                for first in islice(unused, 1):
+                    yield from (self._alone(key, stage, first) for key, stage in found)
+
+    def _is_free(self, seed: int, keys: Sequence[str]) -> bool:
+        """Whether no other kind of device has trained one of these networks with a seed; only a GPU records steps."""
+        rows = [self.results.answers.get(f"alone/{key}/{seed}") for key in keys]
+        return all(row["recorded"] == (self.workers.device == "cuda") for row in rows if row)
 
     def _scores(self, variant: SupernetVariant, half: str, networks: dict[int, list[str]]) -> Iterator[Job]:
         """Scores of one half of the networks by a supernet: score/SUPERNET/HALF, .../averaged and .../statistics."""

@@ -58,9 +58,12 @@ def test_a_figure_that_is_edited_is_seen(printed: list[str], committed: Answers,
 
 def test_what_was_done_is_what_the_plan_asks_for(committed: Answers, tmp_path: Path) -> None:
     plan = committed.plan
-    run = Run(plan, Workers(1, "cpu", tmp_path), tmp_path, tmp_path, math.inf, record=False)  # no process is begun
-    run.results.answers.update(committed.rows)
-    assert set(committed.rows) <= {job.name for job in run.wanted()}
+    wanted: set[str] = set()
+    for device in ("cpu", "cuda"):  # no process is begun
+        run = Run(plan, Workers(1, device, tmp_path), tmp_path, tmp_path, math.inf, record=False)
+        run.results.answers.update(committed.rows)
+        wanted |= {job.name for job in run.wanted()}
+    assert set(committed.rows) <= wanted
     for stage, keys in committed.drawn.items():
         assert plan.draw(stage, plan.study.drawn, 100)[: len(keys)] == keys
         assert len(keys) >= 8
