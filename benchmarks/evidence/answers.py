@@ -41,23 +41,14 @@ class Answers:
         drawn = {stage: self.plan.draw(stage, self.plan.study.drawn, 100) for stage in STAGES}
         return {stage: [key for key in keys if self.is_trained(key)] for stage, keys in drawn.items()}
 
-    def seeds(self, key: str) -> set[int]:
-        """The seeds with which a network was trained alone."""
-        return {seed for seed in self.plan.study.seeds if f"alone/{key}/{seed}" in self.rows}
-
-    def comparable_seeds(self, key: str, other: str) -> set[int]:
-        """The seeds with which two networks were trained in the same way: both on a GPU or both on a CPU.
-
-        Only a GPU records its steps, and it trains in bf16 instead of fp32.
-        """
-        both = self.seeds(key) & self.seeds(other)
-        rows = self.rows
-        return {s for s in both if rows[f"alone/{key}/{s}"]["recorded"] == rows[f"alone/{other}/{s}"]["recorded"]}
+    def seeds(self, key: str, on_gpu: bool) -> set[int]:
+        """The seeds with which a network was trained alone, on a GPU in bf16 or on a CPU in fp32."""
+        rows = {seed: self.rows.get(f"alone/{key}/{seed}") for seed in self.plan.study.seeds}
+        return {seed for seed, row in rows.items() if row and row["recorded"] == on_gpu}  # only a GPU records steps
 
     def is_trained(self, key: str) -> bool:
-        """Whether a network was trained alone with all seeds, in the same way."""
-        ways = {self.rows[f"alone/{key}/{seed}"]["recorded"] for seed in self.seeds(key)}
-        return len(self.seeds(key)) == len(self.plan.study.seeds) and len(ways) == 1
+        """Whether a network was trained alone with all seeds, on one kind of device."""
+        return any(len(self.seeds(key, on_gpu)) == len(self.plan.study.seeds) for on_gpu in (False, True))
 
     def mean(self, key: str, seeds: Iterable[int]) -> float:
         """The mean accuracy of a network over seeds, in percent."""
@@ -131,7 +122,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Searched:
-    """The networks of stages 1 and 2 that searches found and that were trained alone.
+    """The networks of stages 1 and 2 that searches found.
 
     Attributes:
         found: the answers of the run.
@@ -150,17 +141,18 @@ class Searched:
             networks = {
                 (name, stage): key for name, its in searches.items() for stage, key in enumerate(its.get("found", ()))
             }
-            keys[method] = {at: key for at, key in networks.items() if at[1] > 0 and found.seeds(key)}
+            keys[method] = {at: key for at, key in networks.items() if at[1] > 0}
         return cls(found, keys)
 
     def pairs(self, other: str) -> dict[tuple[str, int], tuple[float, float]]:
         """Accuracies in percent of the joint search's networks and of another method's, by supernet and stage.
 
-        A pair is compared by the seeds with which both networks were trained in the same way.
+        A pair is compared by the seeds with which both networks were trained on the same kind of device.
         """
         pairs = {}
         for at, ours in self.keys["joint"].items():
-            theirs = self.keys[other].get(at)
-            if theirs and (seeds := self.found.comparable_seeds(ours, theirs)):
+            theirs = self.keys[other].get(at, "")
+            both = (self.found.seeds(ours, on_gpu) & self.found.seeds(theirs, on_gpu) for on_gpu in (False, True))
+            if seeds := set[int]().union(*both):
                 pairs[at] = self.found.mean(ours, seeds), self.found.mean(theirs, seeds)
         return pairs

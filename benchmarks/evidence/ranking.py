@@ -6,6 +6,8 @@ ways to score the same networks are compared on the same draws.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 
@@ -101,3 +103,13 @@ def mean_ranking(rankings: Sequence[Ranking]) -> Ranking:
     """The mean over supernets that differ only in their seed."""
     values, draws = ([getattr(ranking, name) for ranking in rankings] for name in ("values", "draws"))
     return Ranking(np.mean(values, axis=0), np.mean(draws, axis=0))
+
+
+def agreement(scores: Sequence[Sequence[np.ndarray]]) -> float:
+    """The mean tau between the scores of two supernets, over all pairs of supernets and all stages.
+
+    Args:
+        scores: for each supernet, one array per stage, one score per network.
+    """
+    pairs = [stage for ours, theirs in combinations(scores, 2) for stage in zip(ours, theirs, strict=True)]
+    return fmean(float(taus(xs, ys, np.arange(len(xs))[None])[0]) for xs, ys in pairs)

@@ -118,7 +118,7 @@ class Run:
             yield from (self._alone(key, stage, seed) for key, stage in halves)
         yield from self._compared(METHODS[2:])
         found = [each for name in study.searched for each in self._found(name, METHODS)]
-        for seed in study.seeds[1:]:
+        for seed in study.seeds:
             yield from (self._alone(key, stage, seed) for key, stage in found)
         yield from (self._longer(key, stage) for key, stage in halves + found)
 

@@ -3,6 +3,8 @@
 results.jsonl --> `Answers` --> `Scored`, `Searched` --> one function per table
 """
 
+import re
+from collections import defaultdict
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -12,7 +14,7 @@ from scipy.stats import t as student
 
 from benchmarks.evidence.answers import Answers, Scored, Searched
 from benchmarks.evidence.power import SPREAD, deviations, expected_tau, networks_needed, pairs_needed, shown, spread_of
-from benchmarks.evidence.ranking import Estimate, mean_ranking, rank
+from benchmarks.evidence.ranking import Estimate, agreement, mean_ranking, rank
 from benchmarks.evidence.run import METHODS, STAGES
 from benchmarks.markdown import markdown
 from benchmarks.significance import COMPARISON, RESAMPLES, comparison, paired, shown_p
@@ -69,17 +71,22 @@ def needs(found: Answers) -> str:
 
 
 def ranks(scored: Scored) -> str:
-    """How well each way of scoring ranks networks, and their mean score."""
+    """How well each kind of supernet and of scoring ranks networks, and how well its supernets agree."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for way in sorted(scored.scores):
+        kinds[re.sub(r"-\d+", "", way)].append(way)
+    rows = []
+    for kind, names in kinds.items():
+        rankings = [scored.rankings[name] for name in names]
+        means, mean = [float(its.values.mean()) for its in rankings], mean_ranking(rankings)
+        several = ["-", "-"]
+        if len(names) > 1:
+            agree = agreement([scored.of_way(name) for name in names])
+            several = [f"{min(means):.2f} to {max(means):.2f}", f"{agree:.2f}"]
+        points = fmean(scored.mean_of(name) for name in names)
+        rows.append([kind, len(names), *mean.stages, mean.mean, *several, f"{points:.1f}"])
     stages = [f"stage {stage}, {len(keys)} networks" for stage, keys in enumerate(scored.keys)]
-    head = ["scores by", *stages, "mean", "mean score, %"]
-    rows = [
-        [name, *its.stages, its.mean, f"{scored.mean_of(name):.1f}"] for name, its in sorted(scored.rankings.items())
-    ]
-    for name in ("hss", "uniform"):
-        if len(group := scored.group(name)) > 1:
-            both = mean_ranking([scored.rankings[way] for way in group])
-            points = fmean(scored.mean_of(way) for way in group)
-            rows.append([f"{name}, mean of {len(group)}", *both.stages, both.mean, f"{points:.1f}"])
+    head = ["scores by", "supernets", *stages, "mean", "from, to", "tau between supernets", "mean score, %"]
     return markdown(head, rows)
 
 
@@ -129,18 +136,21 @@ def ways(scored: Scored) -> str:
 
 
 def searches(searched: Searched) -> str:
-    """The accuracies of the networks that searches found, by stage and method."""
+    """The accuracies of the networks that searches found, by stage, method and the device that trained them."""
     found, rows = searched.found, []
     for stage in STAGES[1:]:
         for method, networks in searched.keys.items():
-            keys = [key for at, key in networks.items() if at[1] == stage]
-            if keys:
-                points = [found.mean(key, found.seeds(key)) for key in keys]
-                macs, trainings = [found.macs(key) / 1e6 for key in keys], sum(len(found.seeds(key)) for key in keys)
+            for device, on_gpu in (("CPU", False), ("GPU", True)):
+                at = {key: found.seeds(key, on_gpu) for place, key in networks.items() if place[1] == stage}
+                points = [found.mean(key, seeds) for key, seeds in at.items() if seeds]
+                if not points:
+                    continue
+                macs = [found.macs(key) / 1e6 for key, seeds in at.items() if seeds]
                 span, reached = f"{min(macs):.1f} to {max(macs):.1f}", f"{min(points):.1f} to {max(points):.1f}"
-                rows.append([stage, method, len(keys), trainings, span, f"{fmean(points):.2f}", reached])
-    head = ["stage", "method", "searches", "trainings", "M multiply-adds", "mean, %", "from, to"]
-    return markdown(head, rows)
+                trainings = sum(map(len, at.values()))
+                rows.append([stage, method, device, len(points), trainings, span, f"{fmean(points):.2f}", reached])
+    head = "stage|method|trained on a|networks|trainings|M multiply-adds|mean, %|from, to"
+    return markdown(head.split("|"), rows)
 
 
 def differences(searched: Searched) -> str:

@@ -1,6 +1,7 @@
 """Tau, its intervals and the tables of scores are what SciPy and simple cases give."""
 
 import math
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -53,12 +54,13 @@ def found() -> Answers:
     reached = dict(zip(keys, committed.accuracies(keys).mean(axis=1) / 100, strict=True))
     rng = np.random.default_rng(0)
     noise = {key: float(rng.standard_normal()) for key in keys}
+    middle = fmean(reached.values())
     rows = {
         "score/hss-0/drawn": {"scores": {key: reached[key] / 2 + 0.1 for key in keys}},
         "score/hss-0/drawn/averaged": {"scores": {key: -reached[key] for key in keys}},
         "score/hss-1/drawn": {"scores": {key: reached[key] / 2 + 0.2 for key in keys}},
         "score/uniform-0/drawn": {"scores": {key: reached[key] / 2 for key in keys}},
-        "score/uniform-1/drawn": {"scores": {key: reached[key] / 2 for key in keys}},
+        "score/uniform-1/drawn": {"scores": {key: middle - reached[key] / 2 for key in keys}},
         "score/longer-0/drawn": {"scores": noise},
     }
     return Answers({**alone, **rows}, committed.plan)
@@ -66,10 +68,12 @@ def found() -> Answers:
 
 def test_tables_of_scores_say_what_was_scored(found: Answers) -> None:
     scored = Scored.of(found)
-    assert [len(keys) for keys in scored.keys] == [8, 8, 8]
-    rows = dict(line.split(" | ", 1) for line in ranks(scored).replace("| ", "", 1).splitlines()[2:])
-    assert rows["| hss-1"].startswith("1.00 [1.00, 1.00]")
-    assert rows["| hss-0/averaged"].startswith("-1.00")
+    assert [len(keys) for keys in scored.keys] == [10, 10, 9]
+    rows = dict(line.split(" | ", 1) for line in ranks(scored).splitlines()[2:])
+    assert rows["| hss"].startswith("2 | 1.00 [1.00, 1.00]")
+    assert rows["| hss/averaged"].startswith("1 | -1.00")
+    assert rows["| hss/averaged"].split(" | ")[5:7] == ["-", "-"]
+    assert rows["| uniform"].split(" | ")[4:7] == ["0.00 [0.00, 0.00]", "-1.00 to 1.00", "-1.00"]
     sampler = samplers(scored).splitlines()
     assert "10.00 | 1.00 | 1.00 | 0.00" in sampler[2]  # points of score, both rank perfectly
     assert "20.00" in sampler[3]
@@ -82,8 +86,17 @@ def test_tables_of_scores_say_what_was_scored(found: Answers) -> None:
     assert way["| mean of 2 supernets' scores"].endswith("0.00 [0.00, 0.00] |")
 
 
-def test_networks_that_some_supernet_has_not_scored_are_left_out(found: Answers) -> None:
+def test_a_way_that_has_not_scored_all_networks_is_left_out(found: Answers) -> None:
     key = Scored.of(found).keys[1][3]
     del found.rows["score/uniform-1/drawn"]["scores"][key]
+    scored = Scored.of(found)
+    assert [len(keys) for keys in scored.keys] == [10, 10, 9]
+    assert set(scored.scores) == {"hss-0", "hss-0/averaged", "hss-1", "uniform-0", "longer-0"}
+
+
+def test_networks_are_not_averaged_over_kinds_of_devices(found: Answers) -> None:
+    key = Scored.of(found).keys[1][3]
+    row = found.rows[f"alone/{key}/1"]
+    row["recorded"] = not row["recorded"]
+    assert [len(keys) for keys in Scored.of(found).keys] == [10, 9, 9]
     assert key not in Scored.of(found).keys[1]
-    assert len(Scored.of(found).keys[1]) == 7
