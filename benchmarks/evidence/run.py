@@ -14,10 +14,10 @@ state in RUN/supernets.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -154,29 +154,35 @@ class Run:
         return [(key, stage) for answer in answers for stage, key in enumerate(answer.get("found", ())) if stage > 0]
 
     def _compared(self, methods: Sequence[str]) -> Iterator[Job]:
-        """Searches in all trained supernets, by methods that are compared with the joint search, each with trainings.
-
-        All networks of a comparison have the same seed: the first one that no other kind of device has used for them.
-        """
+        """Searches in all trained supernets, by methods that are compared with the joint search, and their trainings."""
         study = self.plan.study
         variants = {variant.name: variant for variant in study.supernets}
-        for seed, name in enumerate(study.searched):
+        for number, name in enumerate(study.searched):
             if f"supernet/{name}" in self.results:
                 path = self.weights / f"{name}.safetensors"
                 for method in methods:
-                    arguments = variants[name], path, method, seed, study.evaluations, self.until
+                    arguments = variants[name], path, method, number, study.evaluations, self.until
                     yield Job(f"search/{name}/{method}", tasks.search, arguments, method, path)
             compared = dict.fromkeys((METHODS[0], *methods))
             if all(f"search/{name}/{method}" in self.results for method in compared):
                 found = self._found(name, compared)
-                unused = (each for each in study.seeds if self._is_free(each, [key for key, _ in found]))
-                for first in islice(unused, 1):
-                    yield from (self._alone(key, stage, first) for key, stage in found)
+                seed = self._common_seed({key for key, _ in found})
+                if seed is not None:
+                    yield from (self._alone(key, stage, seed) for key, stage in found)
 
-    def _is_free(self, seed: int, keys: Sequence[str]) -> bool:
-        """Whether no other kind of device has trained one of these networks with a seed; only a GPU records steps."""
-        rows = [self.results.answers.get(f"alone/{key}/{seed}") for key in keys]
-        return all(row["recorded"] == (self.workers.device == "cuda") for row in rows if row)
+    def _common_seed(self, keys: Collection[str]) -> int | None:
+        """The seed of a comparison of networks, which are all trained on one kind of device.
+
+        It is the one with which all have been trained, or the first one that no other kind of device has used.
+        """
+        rows = self.results.answers
+        on_gpu = {
+            seed: [rows[name]["recorded"] for key in keys if (name := f"alone/{key}/{seed}") in rows]
+            for seed in self.plan.study.seeds
+        }
+        done = (seed for seed, its in on_gpu.items() if len(its) == len(keys) and len(set(its)) == 1)
+        free = (seed for seed, its in on_gpu.items() if set(its) <= {self.workers.device == "cuda"})
+        return next(chain(done, free), None)
 
     def _scores(self, variant: SupernetVariant, half: str, networks: dict[int, list[str]]) -> Iterator[Job]:
         """Scores of one half of the networks by a supernet: score/SUPERNET/HALF, .../averaged and .../statistics."""

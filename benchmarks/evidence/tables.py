@@ -5,7 +5,7 @@ results.jsonl --> `Answers` --> `Scored`, `Searched` --> one function per table
 
 import re
 from collections import defaultdict
-from itertools import chain
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
@@ -146,10 +146,12 @@ def searches(searched: Searched) -> str:
                 if not points:
                     continue
                 macs = [found.macs(key) / 1e6 for key, seeds in at.items() if seeds]
-                span, reached = f"{min(macs):.1f} to {max(macs):.1f}", f"{min(points):.1f} to {max(points):.1f}"
                 trainings = sum(map(len, at.values()))
-                rows.append([stage, method, device, len(points), trainings, span, f"{fmean(points):.2f}", reached])
-    head = "stage|method|trained on a|networks|trainings|M multiply-adds|mean, %|from, to"
+                cells: list[str] = []
+                for values, digits in ((macs, 1), (points, 2)):
+                    cells += [f"{fmean(values):.{digits}f}", f"{min(values):.1f} to {max(values):.1f}"]
+                rows.append([stage, method, device, len(points), trainings, *cells])
+    head = "stage|method|trained on a|networks|trainings|mean M multiply-adds|from, to|mean top-1, %|from, to"
     return markdown(head.split("|"), rows)
 
 
@@ -171,17 +173,51 @@ def against(searched: Searched) -> str:
     searches, each the mean of its stages, are compared too. The number of the added searches was chosen once the first
     ones had results, so they are compared by themselves as well.
     """
-    study, rows = searched.found.plan.study, []
-    for other in METHODS[1:]:
-        pairs, seen = searched.pairs(other), set()
-        for which, names in (("first", study.searches), ("added", study.added), ("all", study.searched)):
-            by_search = [[pairs[name, stage] for stage in STAGES[1:] if (name, stage) in pairs] for name in names]
-            whole = [list(map(fmean, zip(*each, strict=True))) for each in by_search if len(each) == len(STAGES[1:])]
-            for unit, compared in (("stage of a search", list(chain(*by_search))), ("search", whole)):
-                if len(compared) > 1 and (its := (unit, *map(tuple, compared))) not in seen:
-                    seen.add(its)
-                    rows.append([other, which, unit, *comparison(*zip(*compared, strict=True)), *spread_of(compared)])
+    rows = []
+    for other, which, pairs in _parts(searched):
+        stages: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for (name, _), pair in pairs.items():
+            stages[name].append(pair)
+        whole = [tuple(map(fmean, zip(*each, strict=True))) for each in stages.values() if len(each) == 2]
+        for unit, compared in (("stage of a search", list(pairs.values())), ("search", whole)):
+            if len(compared) > 1:
+                rows.append([other, which, unit, *comparison(*zip(*compared, strict=True)), *spread_of(compared)])
     return markdown(["joint search against", "searches", "a pair is a", *COMPARISON, *SPREAD], rows)
+
+
+def equal_macs(searched: Searched) -> str:
+    """The joint search against each other method as if both networks of a pair had equal multiply-adds.
+
+    All networks of a stage keep one limit, but some come closer to it. What more multiply-adds are worth is the slope
+    of accuracy over their logarithm among the networks drawn at random, over all stages.
+    """
+    found, rows = searched.found, []
+    drawn = [key for keys in found.drawn.values() for key in keys]
+    logs = np.log2([found.macs(key) for key in drawn])
+    slope = float(np.polyfit(logs, found.accuracies(drawn).mean(axis=1), 1)[0])
+    for other, which, pairs in _parts(searched):
+        theirs, ours = ([found.macs(searched.keys[method][at]) for at in pairs] for method in (other, "joint"))
+        more = np.log2(np.divide(ours, theirs))
+        reached = [(own - slope * each, peer) for (own, peer), each in zip(pairs.values(), more, strict=True)]
+        rows.append(
+            [other, which, f"{2 ** more.mean():.2f} times", f"{slope:.2f}", *comparison(*zip(*reached, strict=True))]
+        )
+    head = ["joint search against", "searches", "its multiply-adds", "points for twice as many", *COMPARISON]
+    return markdown(head, rows)
+
+
+def _parts(searched: Searched) -> Iterator[tuple[str, str, dict[tuple[str, int], tuple[float, float]]]]:
+    """Yield the pairs of the first searches, of the added ones, and all if these are not the same, by method."""
+    study = searched.found.plan.study
+    for other in METHODS[1:]:
+        pairs = searched.pairs(other)
+        parts = {
+            which: {at: pair for at, pair in pairs.items() if at[0] in names}
+            for which, names in (("first", study.searches), ("added", study.added))
+        }
+        if all(parts.values()):
+            parts["all"] = pairs
+        yield from ((other, which, part) for which, part in parts.items() if len(part) > 1)
 
 
 def costs(found: Answers) -> str:
@@ -221,6 +257,7 @@ def tables(found: Answers) -> dict[str, str]:
     if any(len(searched.pairs(method)) > 1 for method in METHODS[1:]):
         made["differences"] = differences(searched)
         made["against"] = against(searched)
+        made["equal_macs"] = equal_macs(searched)
     if any(name.startswith("search/") for name in found.rows):
         made["costs"] = costs(found)
     return made

@@ -5,15 +5,16 @@ import math
 import re
 from itertools import permutations
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, linregress
 
 from benchmarks.evidence.answers import Answers, Searched
 from benchmarks.evidence.power import deviations, expected_tau, least_concordance, networks_needed, pairs_needed
 from benchmarks.evidence.run import METHODS, STAGES, Run
-from benchmarks.evidence.tables import RESULTS, accuracies, against, differences, searches, tables
+from benchmarks.evidence.tables import RESULTS, accuracies, against, differences, equal_macs, searches, tables
 from benchmarks.evidence.workers import Workers
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence.md"
@@ -151,12 +152,27 @@ def test_searches_are_compared_at_the_same_supernet_stage_and_seeds(searched: Se
     assert rows["random", "first", "search"][0] == "2"
 
 
+def test_at_equal_macs_what_more_of_them_are_worth_is_taken_off(committed: Answers) -> None:
+    searched, drawn = Searched.of(committed), [key for keys in committed.drawn.values() for key in keys]
+    macs = {key: math.log2(committed.macs(key)) for keys in searched.keys.values() for key in keys.values()}
+    slope = linregress(
+        [math.log2(committed.macs(key)) for key in drawn], committed.accuracies(drawn).mean(axis=1)
+    ).slope
+    joint, compound = searched.keys["joint"], searched.keys["compound"]
+    pairs = searched.pairs("compound").items()
+    differences = [ours - theirs - slope * (macs[joint[at]] - macs[compound[at]]) for at, (ours, theirs) in pairs]
+    more = fmean(macs[joint[at]] - macs[compound[at]] for at, _ in pairs)
+    row = rows_of(equal_macs(searched), 2)["compound", "all"]
+    assert row[:3] == [f"{2**more:.2f} times", f"{slope:.2f}", str(len(pairs))]
+    assert row[3].startswith(f"{fmean(differences):.2f} ±")
+
+
 def test_added_searches_are_compared_by_themselves(searched: Searched) -> None:
     rows = rows_of(against(searched), 3)
     assert rows["compound", "first", "stage of a search"][:2] == ["4", "1.55 ± 0.29"]
     assert rows["compound", "added", "stage of a search"][:2] == ["2", "1.70 ± 0.50"]
     assert ("compound", "added", "search") not in rows  # one pair has no spread
-    assert ("random", "all", "search") not in rows  # the same pairs as the first searches'
+    assert rows["random", "all", "stage of a search"][0] == "5"
     assert ("random", "added", "stage of a search") not in rows
 
 
@@ -178,9 +194,11 @@ def test_differences_are_shown_by_search(searched: Searched) -> None:
 def test_what_searches_found_is_shown_by_stage_and_device(searched: Searched) -> None:
     rows = rows_of(searches(searched), 3)
     assert rows["1", "joint", "CPU"][:2] == ["2", "4"]
-    assert rows["1", "joint", "CPU"][3:] == ["71.10", "70.0 to 72.2"]
-    assert rows["1", "joint", "GPU"][3:] == ["71.10", "71.1 to 71.1"]
-    assert rows["1", "compound", "CPU"][3] == "70.00"
+    assert rows["1", "joint", "CPU"][4:] == ["71.10", "70.0 to 72.2"]
+    assert rows["1", "joint", "GPU"][4:] == ["71.10", "71.1 to 71.1"]
+    assert rows["1", "compound", "CPU"][4] == "70.00"
+    macs = [searched.found.macs(searched.keys["joint"][name, 1]) / 1e6 for name in ("hss-0", "hss-5")]
+    assert rows["1", "joint", "CPU"][2:4] == [f"{fmean(macs):.1f}", f"{min(macs):.1f} to {max(macs):.1f}"]
     assert rows["1", "random", "CPU"][:2] == ["1", "2"]
     assert rows["2", "separate", "CPU"][:2] == ["2", "2"]
-    assert rows["2", "separate", "GPU"][3] == "71.00"
+    assert rows["2", "separate", "GPU"][4] == "71.00"
