@@ -154,7 +154,7 @@ class Run:
         return [(key, stage) for answer in answers for stage, key in enumerate(answer.get("found", ())) if stage > 0]
 
     def _compared(self, methods: Sequence[str]) -> Iterator[Job]:
-        """Searches in all trained supernets, by methods that are compared with the joint search, and their trainings."""
+        """Searches in all trained supernets, by methods that are compared with the joint search; their trainings."""
         study = self.plan.study
         variants = {variant.name: variant for variant in study.supernets}
         for number, name in enumerate(study.searched):

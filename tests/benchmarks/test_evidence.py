@@ -377,6 +377,40 @@ def test_few_supernets_are_trained_at_a_time_beside_networks_alone(plan: Plan, t
     assert not any(name.startswith("supernet/") for name in (job.name for job in run._jobs({"supernet/hss-0"})))
 
 
+def test_networks_that_are_compared_are_trained_on_one_kind_of_device(plan: Plan, tmp_path: Path) -> None:
+    run = begin(plan, tmp_path, 10)  # on a CPU
+    found = {method: plan.draw(1, 2, seed) for seed, method in enumerate(METHODS[:2], 5)}
+    keys = [keys[1] for keys in found.values()]
+    for name, answer in {"rate": {"share": 1.0}, "supernet/hss-0": {}}.items():
+        run.results.add(name, answer)
+    for method, its in found.items():
+        run.results.add(f"search/hss-0/{method}", {"found": its})
+
+    def asked() -> list[str]:
+        return [job.name for job in run._compared(METHODS[:2]) if job.name.startswith("alone/")]
+
+    assert asked() == [f"alone/{key}/0" for key in keys]
+    run.results.add(f"alone/{keys[1]}/0", {"top1": 0.5, "recorded": True})  # on a GPU
+    assert asked() == [f"alone/{key}/1" for key in keys]
+    run.results.add(f"alone/{keys[0]}/0", {"top1": 0.5, "recorded": True})
+    assert asked() == [f"alone/{key}/0" for key in keys]  # both are done
+    run.results.answers[f"alone/{keys[0]}/0"]["recorded"] = False
+    run.results.add(f"alone/{keys[0]}/1", {"top1": 0.5, "recorded": True})
+    assert asked() == []  # each seed was used on a GPU
+
+
+def test_weights_that_are_gone_stop_only_what_needs_them(plan: Plan, tmp_path: Path) -> None:
+    run = begin(plan, tmp_path, 10)
+    run.results.add("rate", {"share": 1.0})
+    run.results.add("supernet/hss-0", {})
+    needing = {f"search/hss-0/{method}" for method in METHODS} | {"score/hss-0/drawn", "pool/0"}
+    assert needing <= {job.name for job in run.wanted()}
+    assert not needing & {job.name for job in run._jobs(set())}
+    run.weights.mkdir()
+    (run.weights / "hss-0.safetensors").write_bytes(b"")
+    assert needing <= {job.name for job in run._jobs(set())}
+
+
 def test_a_stopped_search_goes_on_with_its_scores(
     plan: Plan, sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

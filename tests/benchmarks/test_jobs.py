@@ -31,6 +31,16 @@ def test_jobs_that_time_networks_run_alone_and_last() -> None:
     assert choose(timed, [], 2) == timed[:2]
 
 
+def test_a_job_without_its_file_does_not_begin(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results.jsonl", tmp_path / "results.jsonl")
+    waiting = Job("note/0", note, (tmp_path, 0), needs=tmp_path / "weights")
+    do_missing(lambda answers: [waiting, Job("note/1", note, (tmp_path, 1))], results, 1)
+    assert list(results.answers) == ["note/1"]
+    (tmp_path / "weights").write_text("")
+    do_missing(lambda answers: [waiting], results, 1)
+    assert list(results.answers) == ["note/1", "note/0"]
+
+
 def note(folder: Path, number: int) -> dict[str, Any]:
     (folder / f"done_{number}").write_text("")
     return {"number": number}
