@@ -149,10 +149,10 @@ class Searched:
 
         A pair is compared by the seeds with which both networks were trained on the same kind of device.
         """
-        pairs = {}
+        found, pairs = self.found, {}
         for at, ours in self.keys["joint"].items():
-            theirs = self.keys[other].get(at, "")
-            both = (self.found.seeds(ours, on_gpu) & self.found.seeds(theirs, on_gpu) for on_gpu in (False, True))
-            if seeds := set[int]().union(*both):
-                pairs[at] = self.found.mean(ours, seeds), self.found.mean(theirs, seeds)
+            if theirs := self.keys[other].get(at):
+                on_cpu, on_gpu = (found.seeds(ours, device) & found.seeds(theirs, device) for device in (False, True))
+                if seeds := on_cpu | on_gpu:
+                    pairs[at] = found.mean(ours, seeds), found.mean(theirs, seeds)
         return pairs
