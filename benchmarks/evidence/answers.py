@@ -80,8 +80,8 @@ class Scored:
     scores: dict[str, dict[str, float]]
 
     @classmethod
-    def of(cls, found: Answers) -> "Scored":
-        """Collect the networks of a run, finished or not."""
+    def of(cls, found: Answers, only_drawn: bool = False) -> "Scored":
+        """Collect the networks of a run, finished or not; all, or only those drawn at random, which no score chose."""
         scores: dict[str, dict[str, float]] = defaultdict(dict)
         for name, answer in found.rows.items():
             if name.startswith("score/"):
@@ -90,7 +90,8 @@ class Scored:
         plan = found.plan
         keys = []
         for stage in STAGES:
-            known = [*plan.draw(stage, plan.study.drawn, 100), *found.rows.get(f"pool/{stage}", {}).get("scores", {})]
+            pool = {} if only_drawn else found.rows.get(f"pool/{stage}", {}).get("scores", {})
+            known = [*plan.draw(stage, plan.study.drawn, 100), *pool]
             scored = [key for key in dict.fromkeys(known) if any(key in each for each in scores.values())]
             keys.append([key for key in scored if found.is_trained(key)])
         whole = {way: each for way, each in scores.items() if all(key in each for stage in keys for key in stage)}

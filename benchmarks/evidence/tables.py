@@ -248,6 +248,7 @@ def tables(found: Answers) -> dict[str, str]:
     scored = Scored.of(found)
     if scored.scores:
         made["ranks"] = ranks(scored)
+        made["ranks_of_the_drawn"] = ranks(Scored.of(found, only_drawn=True))
     if scored.pairs:
         made["samplers"] = samplers(scored)
         made["ways"] = ways(scored)
