@@ -178,7 +178,7 @@ def against(searched: Searched) -> str:
         stages: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for (name, _), pair in pairs.items():
             stages[name].append(pair)
-        whole = [tuple(map(fmean, zip(*each, strict=True))) for each in stages.values() if len(each) == 2]
+        whole = [tuple(map(fmean, zip(*each, strict=True))) for each in stages.values() if len(each) == len(STAGES[1:])]
         for unit, compared in (("stage of a search", list(pairs.values())), ("search", whole)):
             if len(compared) > 1:
                 rows.append([other, which, unit, *comparison(*zip(*compared, strict=True)), *spread_of(compared)])
