@@ -1,5 +1,6 @@
 """Work shared by the processes of torch.distributed."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -74,3 +75,4 @@ def leave() -> None:
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        gc.collect()  # networks in reference cycles hold the group too, and its threads end with it

@@ -1,5 +1,6 @@
 """The set-up of every training loop: processes, precision, seeds, and a locked folder."""
 
+import atexit
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-from scalenet_zoo.core.distributed import on_main_rank
+from scalenet_zoo.core.distributed import leave, on_main_rank
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.run_folder import hold
 from scalenet_zoo.training.recipe import Recipe
@@ -36,7 +37,7 @@ def make_accelerator(recipe: Recipe, cpu: bool, has_dead_ends: bool = False) -> 
     if recipe.amp == "fp16" and cpu:
         raise InputError("amp: found fp16 without a GPU, expected bf16 or no")
     AcceleratorState._reset_state()  # an earlier run in this process may have used another precision
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=recipe.amp,
         cpu=cpu,
         dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=recipe.seed),
@@ -45,6 +46,10 @@ def make_accelerator(recipe: Recipe, cpu: bool, has_dead_ends: bool = False) -> 
             InitProcessGroupKwargs(timeout=PROCESS_TIMEOUT),
         ],
     )
+    if accelerator.num_processes > 1 and torch.distributed.get_backend() == "gloo":
+        # A thread of gloo that frees the tensors of the last collective while Python ends would abort the process.
+        atexit.register(leave)
+    return accelerator
 
 
 @contextmanager

@@ -396,6 +396,37 @@ def test_two_processes_with_half_the_batch_are_one_with_the_whole(task: Task, tm
     assert [line.keys() for line in logs[0]] == [line.keys() for line in logs[1]]
 
 
+@pytest.mark.distributed
+def test_a_process_that_ends_before_a_collective_has_ended_ends_well(tmp_path: Path) -> None:
+    # The last collective of the first process ends while Python deletes its modules. Its thread then frees tensors.
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import time\nfrom pathlib import Path\nimport torch\n"
+        "from scalenet_zoo.training.accelerator import make_accelerator\n"
+        "from scalenet_zoo.training.recipe import Recipe\n"
+        "class Last:\n"
+        f"    ends, sleep = Path({str(tmp_path / 'ends')!r}), staticmethod(time.sleep)\n"
+        "    def __del__(self):\n"
+        "        self.ends.touch()\n"
+        "        self.sleep(1)\n"
+        "first = make_accelerator(Recipe(), cpu=True).process_index == 0\n"
+        "deadline = time.monotonic() + 2\n"
+        "while not first and not Last.ends.exists() and time.monotonic() < deadline:\n"
+        "    time.sleep(0.01)\n"
+        "shares = [torch.zeros(1), torch.zeros(1)]\n"
+        "work = torch.distributed.all_gather(shares, torch.ones(1), async_op=True)\n"
+        "if first:\n"
+        "    last = Last()\n"
+        "else:\n"
+        "    work.wait()\n"
+        "del shares, work\n"
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", program]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
