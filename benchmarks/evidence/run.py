@@ -114,12 +114,10 @@ class Run:
         halves = [
             (half[stage][place], stage) for half in both for place in range(study.drawn) for stage in reversed(STAGES)
         ]
-        for seed in study.seeds:
-            yield from (self._alone(key, stage, seed) for key, stage in halves)
+        yield from self._all_seeds(halves)
         yield from self._compared(METHODS[2:])
         found = [each for name in study.searched for each in self._found(name, METHODS)]
-        for seed in study.seeds:
-            yield from (self._alone(key, stage, seed) for key, stage in found)
+        yield from self._all_seeds(found)
         yield from (self._longer(key, stage) for key, stage in halves + found)
 
     @cached_property
@@ -169,6 +167,15 @@ class Run:
                 seed = self._common_seed({key for key, _ in found})
                 if seed is not None:
                     yield from (self._alone(key, stage, seed) for key, stage in found)
+
+    def _all_seeds(self, networks: Sequence[tuple[str, int]]) -> Iterator[Job]:
+        """Trainings with all seeds, of the networks that no other kind of device has begun."""
+        rows, study, on_gpu = self.results.answers, self.plan.study, self.workers.device == "cuda"
+        for seed in study.seeds:
+            for key, stage in networks:
+                names = (f"alone/{key}/{each}" for each in study.seeds)
+                if all(rows[name]["recorded"] == on_gpu for name in names if name in rows):
+                    yield self._alone(key, stage, seed)
 
     def _common_seed(self, keys: Collection[str]) -> int | None:
         """The seed of a comparison of networks, which are all trained on one kind of device.

@@ -399,6 +399,16 @@ def test_networks_that_are_compared_are_trained_on_one_kind_of_device(plan: Plan
     assert asked() == []  # each seed was used on a GPU
 
 
+def test_a_network_gets_its_second_seed_on_the_kind_of_device_of_the_first(plan: Plan, tmp_path: Path) -> None:
+    run = begin(plan, tmp_path, 10)  # on a CPU
+    (first, second), seeds = run.drawn[1][:2], plan.study.seeds
+    run.results.add(f"alone/{first}/0", {"top1": 0.5, "recorded": True})
+    run.results.add(f"alone/{second}/0", {"top1": 0.5, "recorded": False})
+    asked = {job.name for job in run.wanted()}
+    assert not asked & {f"alone/{first}/{seed}" for seed in seeds}
+    assert asked >= {f"alone/{second}/{seed}" for seed in seeds}
+
+
 def test_weights_that_are_gone_stop_only_what_needs_them(plan: Plan, tmp_path: Path) -> None:
     run = begin(plan, tmp_path, 10)
     run.results.add("rate", {"share": 1.0})
