@@ -169,13 +169,14 @@ class Run:
                     yield from (self._alone(key, stage, seed) for key, stage in found)
 
     def _all_seeds(self, networks: Sequence[tuple[str, int]]) -> Iterator[Job]:
-        """Trainings with all seeds, of the networks that no other kind of device has begun."""
-        rows, study, on_gpu = self.results.answers, self.plan.study, self.workers.device == "cuda"
-        for seed in study.seeds:
+        """Trainings with all seeds; those that another kind of device has begun are not gone on with."""
+        rows, seeds, on_gpu = self.results.answers, self.plan.study.seeds, self.workers.device == "cuda"
+        for seed in seeds:
             for key, stage in networks:
-                names = (f"alone/{key}/{each}" for each in study.seeds)
-                if all(rows[name]["recorded"] == on_gpu for name in names if name in rows):
-                    yield self._alone(key, stage, seed)
+                job = self._alone(key, stage, seed)
+                others = (rows.get(f"alone/{key}/{other}") for other in seeds)
+                if job.name in rows or all(row is None or row["recorded"] == on_gpu for row in others):
+                    yield job
 
     def _common_seed(self, keys: Collection[str]) -> int | None:
         """The seed of a comparison of networks, which are all trained on one kind of device.

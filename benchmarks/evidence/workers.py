@@ -243,6 +243,7 @@ def _serve(connection: Connection, device: str, data: str, barriers: Sequence[Ba
     _barriers = barriers
     end_with_parent()
     torch.set_num_threads(1)
+    gc.freeze()  # the collection after each task leaves out the modules
     on = torch.device(device)
     if device == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 as on a CPU

@@ -1,5 +1,6 @@
 """Processes: functions in several ones that torch.distributed joins, over gloo; searches that are killed."""
 
+import multiprocessing
 import os
 import pickle
 import subprocess
@@ -8,26 +9,42 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch.distributed
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
+
+multiprocessing.set_forkserver_preload(["scalenet_zoo.search.driver"])  # which imports torch, once for all processes
 
 
-def run_processes(function: Callable[..., Any], world: int, folder: Path, *arguments: Any) -> list[Any]:
-    """What `function(rank, world, *arguments)` gives in each process; `folder` is an empty one."""
-    spawn(_run, (function, world, folder, arguments), world)  # type: ignore[no-untyped-call]
-    return [pickle.loads((folder / f"result{rank}").read_bytes()) for rank in range(world)]
+def run_processes(function: Callable[..., Any], world: int, *arguments: Any) -> list[Any]:
+    """What `function(rank, world, *arguments)` gives in each process; Accelerate finds them launched together."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        start_processes(_run, (function, world, folder, arguments), world, start_method="forkserver")  # type: ignore[no-untyped-call]
+        return [pickle.loads((folder / f"result{rank}").read_bytes()) for rank in range(world)]
 
 
 def _run(rank: int, function: Callable[..., Any], world: int, folder: Path, arguments: tuple[Any, ...]) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
+    launched = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+    os.environ |= {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "0", **launched}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder / 'meeting'}", rank=rank, world_size=world)
     try:
         (folder / f"result{rank}").write_bytes(pickle.dumps(function(rank, world, *arguments)))
     finally:
         torch.distributed.destroy_process_group()
+
+
+def launch_two(*program: str | Path) -> None:
+    """Run a program, or `-m` and a module, with its arguments in two processes that torchrun starts."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, *program], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def search_whole_and_killed(config: Path, folder: Path, options: Sequence[str], shares: Sequence[float]) -> None:

@@ -586,9 +586,9 @@ def _evaluate_share(rank: int, world: int, count: int, broken: bool) -> list[Any
 @pytest.mark.parametrize(
     ("count", "broken"), [(7, True), (1, False), pytest.param(7, False, marks=pytest.mark.nightly)]
 )
-def test_two_processes_find_what_one_does(count: int, broken: bool, tmp_path: Path) -> None:
+def test_two_processes_find_what_one_does(count: int, broken: bool) -> None:
     alone = _evaluate_share(0, 1, count, broken)
-    for of_process in run_processes(_evaluate_share, 2, tmp_path, count, broken):
+    for of_process in run_processes(_evaluate_share, 2, count, broken):
         for (metrics, *rest), (expected, *others) in zip(of_process, alone, strict=True):
             assert rest == others
             assert metrics.pop("iou", None) == pytest.approx(expected.get("iou"))

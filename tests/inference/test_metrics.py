@@ -373,10 +373,10 @@ def _share_of(rank: int, world: int) -> list[Any]:
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.nightly)])
-def test_several_processes_give_what_one_gives(world: int, tmp_path: Path) -> None:
+def test_several_processes_give_what_one_gives(world: int) -> None:
     alone = _share_of(0, 1)
     assert 0 < alone[2]["ap"] < 1
-    for of_process in run_processes(_share_of, world, tmp_path):
+    for of_process in run_processes(_share_of, world):
         for ours, expected in zip(of_process, alone, strict=True):
             assert ours.pop("iou", None) == expected.get("iou")
             assert ours == pytest.approx({name: value for name, value in expected.items() if name != "iou"}, abs=1e-7)

@@ -238,12 +238,10 @@ def _score(rank: int, world: int, task: Task, folder: Path) -> Sequence[float]:
 @pytest.mark.distributed
 @tasks
 def test_two_processes_score_as_one_does(task: Task, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    (alone,) = run_processes(_score, 1, tmp_path / "one", task, tmp_path / "one" / "run")
-    first, second = run_processes(_score, 2, tmp_path / "two", task, tmp_path / "two" / "run")
+    (alone,) = run_processes(_score, 1, task, tmp_path / "one")
+    first, second = run_processes(_score, 2, task, tmp_path / "two")
     assert first == second == alone
-    kept = [(tmp_path / name / "run" / "scores.jsonl").read_text() for name in ("one", "two")]
+    kept = [(tmp_path / name / "scores.jsonl").read_text() for name in ("one", "two")]
     assert kept[0] == kept[1]
     assert len(kept[0].splitlines()) == 4
     assert json.loads(kept[0].splitlines()[1])["network"] in tiny_space(task).keys(drawn(task))

@@ -1,7 +1,6 @@
 """`supernet train` and `search` of multipath networks on the command line: from data to specs; what they refuse."""
 
-import os
-import subprocess
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from scalenet_zoo.search.ledger import Ledger
 from scalenet_zoo.search.methods import load_config, open_run
 from scalenet_zoo.search.scalenas.config import ScaleNASConfig
 from scalenet_zoo.search.scalenet.config import ScaleNetConfig
-from tests.helpers.command import COMMAND, Run
+from tests.helpers.command import Run
 from tests.helpers.data_files import write_coco, write_masks
-from tests.helpers.processes import search_whole_and_killed
+from tests.helpers.processes import launch_two, search_whole_and_killed
 from tests.helpers.topologies import tiny_space
 
 RECIPE = {"epochs": 1, "batch_size": 4, "lr": 0.01, "amp": "no"}
@@ -108,21 +107,15 @@ def test_a_killed_search_ends_as_one_that_was_not(tmp_path: Path) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.distributed
-def test_two_processes_search_as_one(tmp_path: Path) -> None:
+def test_two_processes_search_as_one(run: Run, tmp_path: Path) -> None:
     config = write_config(tmp_path, baselines=["ageing"])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    folder, two = tmp_path / "one", tmp_path / "two"
-    trained: list[str | Path] = [COMMAND, "supernet", "train", config, "--output", folder, *HERE]
-    assert subprocess.run(trained, env=environment, check=False).returncode == 0
-    subprocess.run(["cp", "-r", folder, two], check=True)
-    launch = [COMMAND.with_name("torchrun"), "--standalone", "--nproc-per-node", "2", "-m", "scalenet_zoo"]
-    for start, run_folder in (([COMMAND], folder), (launch, two)):
-        done = subprocess.run(
-            [*start, "search", config, "--output", run_folder, *HERE], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+    one, two = tmp_path / "one", tmp_path / "two"
+    run.json("supernet", "train", config, "--output", one, *HERE)
+    shutil.copytree(one, two)
+    run.json("search", config, "--output", one, *HERE)
+    launch_two("-m", "scalenet_zoo", "search", config, "--output", two, *HERE)
     for method in ("evolution", "ageing"):
-        assert state(folder, method) == state(two, method)
+        assert state(one, method) == state(two, method)
 
 
 # --- what is refused ------------------------------------------------------------------------------

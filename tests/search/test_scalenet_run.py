@@ -1,7 +1,7 @@
 """`supernet train`, `search` and `report` on the command line: from data to specs, and what they refuse."""
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -17,9 +17,9 @@ from scalenet_zoo.search.driver import RunOptions
 from scalenet_zoo.search.methods import open_run
 from scalenet_zoo.search.scalenet.config import ScaleNetConfig
 from scalenet_zoo.search.scalenet.ledger import ScaleNetLedger
-from tests.helpers.command import COMMAND, Run
+from tests.helpers.command import Run
 from tests.helpers.data_files import picture
-from tests.helpers.processes import other_process, search_whole_and_killed
+from tests.helpers.processes import launch_two, other_process, search_whole_and_killed
 from tests.helpers.search_config import CONFIG, HERE, write_config
 from tests.helpers.spaces import TINY
 
@@ -100,23 +100,15 @@ def test_a_killed_search_ends_as_one_that_was_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.distributed
-def test_two_processes_search_as_one(tmp_path: Path) -> None:
+def test_two_processes_search_as_one(run: Run, tmp_path: Path) -> None:
     config = write_config(tmp_path, baselines=["separate"])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    folder = tmp_path / "one"
-    assert (
-        subprocess.run([COMMAND, "supernet", "train", config, "--output", folder, *HERE], check=False).returncode == 0
-    )
-    two = tmp_path / "two"
-    subprocess.run(["cp", "-r", folder, two], check=True)
-    launch = [COMMAND.with_name("torchrun"), "--standalone", "--nproc-per-node", "2", "-m", "scalenet_zoo"]
-    for start, run_folder in (([COMMAND], folder), (launch, two)):
-        done = subprocess.run(
-            [*start, "search", config, "--output", run_folder, *HERE], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+    one, two = tmp_path / "one", tmp_path / "two"
+    run.json("supernet", "train", config, "--output", one, *HERE)
+    shutil.copytree(one, two)
+    run.json("search", config, "--output", one, *HERE)
+    launch_two("-m", "scalenet_zoo", "search", config, "--output", two, *HERE)
     for method in ("joint", "separate"):
-        assert state(folder, method) == state(two, method)
+        assert state(one, method) == state(two, method)
 
 
 # --- what is refused ------------------------------------------------------------------------------

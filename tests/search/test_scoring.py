@@ -438,20 +438,18 @@ def _score_endless(rank: int, world: int, folder: Path) -> str:
 
 @pytest.mark.distributed
 def test_two_processes_score_as_one_does(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    (alone,) = run_processes(_score, 1, tmp_path / "one", tmp_path / "one" / "run")
-    first, second = run_processes(_score, 2, tmp_path / "two", tmp_path / "two" / "run")
+    (alone,) = run_processes(_score, 1, tmp_path / "one")
+    first, second = run_processes(_score, 2, tmp_path / "two")
     assert first == second == alone
-    kept = [(tmp_path / name / "run" / "scores.jsonl").read_text() for name in ("one", "two")]
+    kept = [(tmp_path / name / "scores.jsonl").read_text() for name in ("one", "two")]
     assert kept[0] == kept[1]
     assert len({json.loads(line)["score"] for line in kept[0].splitlines()[1:]}) > 1
 
 
 @pytest.mark.distributed
 def test_all_processes_report_what_is_wrong(tmp_path: Path) -> None:
-    assert run_processes(_score_endless, 2, tmp_path, tmp_path / "other") == ["outputs are not finite"] * 2
-    complaints = run_processes(_score_broken, 2, tmp_path, tmp_path / "run")
+    assert run_processes(_score_endless, 2, tmp_path / "other") == ["outputs are not finite"] * 2
+    complaints = run_processes(_score_broken, 2, tmp_path / "run")
     assert (
         complaints
         == ["data: found 2 images that cannot be used, expected at most 1: shape 3: cannot be read (and 1 more)"] * 2

@@ -1,8 +1,5 @@
 """Training of ScaleNAS's supernet: a teacher first, then networks that learn from data and from it."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +35,7 @@ from scalenet_zoo.zoo.weights_files import read_weights
 from tests.helpers.hub_server import Hub
 from tests.helpers.networks import random_model
 from tests.helpers.pretrained import publish
+from tests.helpers.processes import run_processes
 from tests.helpers.shapes import SPECS, Shapes
 
 Head = Literal["segmentation", "pose"]
@@ -381,41 +379,25 @@ def test_the_sandwich_has_both_ends(head: Head) -> None:
 
 # --- many processes -------------------------------------------------------------------------------
 
-PROGRAM = """
-import sys
-from pathlib import Path
-import torch
-from tests.supernet.test_scalenas_train import ALONE, SGD, double, run, settings
-folder, head, processes, teacher = sys.argv[1:]
-torch.set_num_threads(1)
-torch.Tensor.float = torch.Tensor.double  # of losses: batch norms of few pixels amplify what is rounded
-values = {} if teacher == "teacher" else ALONE
-run(Path(folder), head, settings(SGD, processes=processes, **values), net=double(head))
-"""
 SGD: dict[str, Any] = {"opt": "sgd", "lr": 0.05}
 
 
 def double(head: Head) -> ScaleNASSupernet:
-    """A supernet in double precision, images and all."""
+    """A supernet in double precision, images and all: batch norms of few pixels amplify what is rounded."""
     net = supernet(head).double()
     net.register_forward_pre_hook(lambda module, images: tuple(image.double() for image in images))
     return net
 
 
-def launch(folder: Path, head: Head, mode: str = "same", teacher: str = "none", processes: int = 1) -> None:
-    program = folder.with_suffix(".py")
-    program.write_text(PROGRAM)
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
-    many = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(many if processes > 1 else []), str(program), str(folder), head, mode, teacher]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+def _train_in_double(rank: int, world: int, folder: Path, head: Head, chosen: ScaleNASSettings) -> None:
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign] # of losses, in this process alone
+    run(folder, head, chosen, net=double(head))
 
 
 @pytest.mark.distributed
 def test_two_processes_with_half_the_batch_are_one_with_the_whole(head: Head, tmp_path: Path) -> None:
-    launch(tmp_path / "one", head)
-    launch(tmp_path / "two", head, processes=2)
+    run_processes(_train_in_double, 1, tmp_path / "one", head, settings(SGD, **ALONE))
+    run_processes(_train_in_double, 2, tmp_path / "two", head, settings(SGD, **ALONE))
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-6)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, tensor in one.items():
@@ -425,10 +407,10 @@ def test_two_processes_with_half_the_batch_are_one_with_the_whole(head: Head, tm
 @pytest.mark.distributed
 def test_two_processes_may_each_work_on_a_network_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A step follows the mean of both gradients, as this process alone takes it."""
-    launch(tmp_path / "two", "pose", "different", processes=2)
+    chosen = settings(SGD, processes="different", **ALONE)
+    run_processes(_train_in_double, 2, tmp_path / "two", "pose", chosen)
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     net = double("pose").train()
-    chosen = settings(SGD, processes="different", **ALONE)
     trainer = ScaleNASTrainer(net, chosen, Shapes("pose", 40), tmp_path / "one", HERE, None)
     for epoch in range(2):
         for batch in trainer._batches(epoch, 0):
@@ -452,7 +434,7 @@ def test_two_processes_may_each_work_on_a_network_of_their_own(monkeypatch: pyte
 
 @pytest.mark.distributed
 def test_two_processes_train_and_follow_a_teacher(tmp_path: Path) -> None:
-    launch(tmp_path / "run", "segmentation", teacher="teacher", processes=2)
+    run_processes(_train_in_double, 2, tmp_path / "run", "segmentation", settings(SGD))
     assert len(losses(tmp_path / "run" / "teacher")) == len(losses(tmp_path / "run")) == 10
 
 

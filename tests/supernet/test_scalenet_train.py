@@ -27,6 +27,7 @@ from scalenet_zoo.training.checkpoint import checkpoints
 from scalenet_zoo.training.log import read_log
 from scalenet_zoo.training.loop import LoopOptions
 from scalenet_zoo.zoo.weights_files import read_weights
+from tests.helpers.processes import run_processes
 from tests.helpers.shapes import Shapes
 from tests.helpers.spaces import TINY
 
@@ -131,24 +132,17 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import torch
-from tests.supernet.test_scalenet_train import DATA, LoopOptions, settings, supernet, train_scalenet
+from tests.supernet.test_scalenet_train import run, settings
 torch.set_num_threads(1)
-net = supernet()
-if "double" in sys.argv:
-    net.double()
-    net.register_forward_pre_hook(lambda module, images: tuple(image.double() for image in images))
-processes = "different" if "different" in sys.argv else "same"
-chosen = settings({"epochs": 2}, processes=processes)
-train_scalenet(net, chosen, DATA, Path(sys.argv[1]), LoopOptions(workers=0, save_every=1, log_interval=1, cpu=True))
+run(Path(sys.argv[1]), settings({"epochs": 2}), save_every=1)
 """
 
 
-def start(program: Path, *arguments: str, processes: int = 1) -> "subprocess.Popen[str]":
+def start(program: Path, folder: Path) -> "subprocess.Popen[str]":
     program.write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.Popen(
-        [sys.executable, *(launch if processes > 1 else []), str(program), *arguments],
+        [sys.executable, program, folder],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
     )  # fmt: skip
 
@@ -160,8 +154,8 @@ def finish(process: "subprocess.Popen[str]") -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    finish(start(tmp_path / "program.py", str(tmp_path / "whole")))
-    process = start(tmp_path / "program.py", str(tmp_path / "killed"))
+    finish(start(tmp_path / "program.py", tmp_path / "whole"))
+    process = start(tmp_path / "program.py", tmp_path / "killed")
     step = int(np.random.default_rng().integers(1, 9))
     deadline = time.monotonic() + 120
     while len(losses(tmp_path / "killed")) < step:
@@ -169,14 +163,20 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    finish(start(tmp_path / "program.py", str(tmp_path / "killed")))
+    finish(start(tmp_path / "program.py", tmp_path / "killed"))
     assert_equal(tmp_path / "whole", tmp_path / "killed")
+
+
+def _train_in_double(rank: int, world: int, folder: Path, chosen: ScaleNetSettings) -> None:
+    net = supernet().double()
+    net.register_forward_pre_hook(lambda module, images: tuple(image.double() for image in images))
+    train_scalenet(net, chosen, DATA, folder, LoopOptions(workers=0, log_interval=1, cpu=True))
 
 
 @pytest.mark.distributed
 def test_two_processes_with_half_the_batch_are_one_with_the_whole(tmp_path: Path) -> None:
-    finish(start(tmp_path / "program.py", str(tmp_path / "one"), "double"))
-    finish(start(tmp_path / "program.py", str(tmp_path / "two"), "double", processes=2))
+    run_processes(_train_in_double, 1, tmp_path / "one", settings({"epochs": 2}))
+    run_processes(_train_in_double, 2, tmp_path / "two", settings({"epochs": 2}))
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-6)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name, tensor in one.items():
@@ -186,12 +186,13 @@ def test_two_processes_with_half_the_batch_are_one_with_the_whole(tmp_path: Path
 @pytest.mark.distributed
 def test_two_processes_may_each_work_on_a_network_of_their_own(tmp_path: Path) -> None:
     """A step follows the mean of both gradients, as this process alone takes it."""
-    finish(start(tmp_path / "program.py", str(tmp_path / "two"), "double", "different", processes=2))
+    chosen = settings({"epochs": 2}, processes="different")
+    run_processes(_train_in_double, 2, tmp_path / "two", chosen)
     summary = SupernetSummary.load(tmp_path / "two" / "summary.json")
     assert summary.images == summary.steps * 8
 
     net = supernet().double().train()
-    trainer = ScaleNetTrainer(net, settings({"epochs": 2}, processes="different"), DATA, tmp_path / "one", HERE)
+    trainer = ScaleNetTrainer(net, chosen, DATA, tmp_path / "one", HERE)
     for epoch in range(2):
         for batch in trainer._batches(epoch, 0):
             trainer.scheduler.step_update(trainer.step)

@@ -52,7 +52,7 @@ from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.pretrained import from_timm
 from scalenet_zoo.zoo.weights_files import read_weights
 from tests.helpers.data_files import spoil, write_image_folder, write_shards
-from tests.helpers.processes import run_processes
+from tests.helpers.processes import launch_two, run_processes
 from tests.helpers.shapes import SPECS, Shapes
 
 QUICK = Recipe(epochs=3, batch_size=8, lr=3e-3, warmup_epochs=0.0, scale=(0.5, 1.0), clip_grad=5.0)
@@ -365,32 +365,21 @@ def test_a_gpu_trains_and_resumes(amp: Any, tmp_path: Path) -> None:
 # --- many processes -------------------------------------------------------------------------------
 
 
+def _train_in_double(rank: int, world: int, task: Task, folder: Path) -> None:
+    """In double precision, since batch norms of a few pixels amplify the rounding of a sum in another order."""
+    data = Shapes(task, 40), Shapes(task, 16, "val")
+    network = tiny(task, len(data[0].labels.names)).double()
+    network.register_forward_pre_hook(lambda module, images: tuple(image.double() for image in images))
+    train_network(network, altered(QUICK, lr=1e-2, opt="sgd"), *data, folder, HERE)
+
+
 @pytest.mark.distributed
 @pytest.mark.parametrize(
     "task", ["classification", *(pytest.param(task, marks=pytest.mark.nightly) for task in ("segmentation", "pose"))]
 )
 def test_two_processes_with_half_the_batch_are_one_with_the_whole(task: Task, tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import sys\nfrom pathlib import Path\nimport torch\n"
-        "from tests.training.test_train import HERE, QUICK, Shapes, altered, tiny, train_network\n"
-        "torch.set_num_threads(1)\n"
-        f"data = Shapes({task!r}, 40), Shapes({task!r}, 16, 'val')\n"
-        # In double precision: batch norms of a few pixels amplify what rounding is left of a sum in another order.
-        f"network = tiny({task!r}, len(data[0].labels.names)).double()\n"
-        "network.register_forward_pre_hook(lambda module, images: tuple(image.double() for image in images))\n"
-        "train_network(network, altered(QUICK, lr=1e-2, opt='sgd'), *data, Path(sys.argv[1]), HERE)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
-    one = subprocess.run(
-        [sys.executable, program, str(tmp_path / "one")], env=environment, capture_output=True, text=True
-    )
-    assert one.returncode == 0, one.stderr
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    two = subprocess.run(
-        [*launch, program, str(tmp_path / "two")], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert two.returncode == 0, two.stderr
+    run_processes(_train_in_double, 1, task, tmp_path / "one")
+    run_processes(_train_in_double, 2, task, tmp_path / "two")
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-4)
     logs = [[line for line in read_log(tmp_path / name) if line["kind"] == "val"] for name in ("one", "two")]
     assert [line.keys() for line in logs[0]] == [line.keys() for line in logs[1]]
@@ -421,10 +410,7 @@ def test_a_process_that_ends_before_a_collective_has_ended_ends_well(tmp_path: P
         "    work.wait()\n"
         "del shares, work\n"
     )
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", program]
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stderr
+    launch_two(program)
 
 
 # --- what is refused ------------------------------------------------------------------------------
@@ -699,12 +685,10 @@ def _taken(rank: int, world: int, folder: Path) -> str:
 
 @pytest.mark.distributed
 def test_all_processes_of_a_second_run_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "meeting").mkdir()
     with hold(tmp_path / "run"):
-        refused = run_processes(_taken, 2, tmp_path / "meeting", tmp_path / "run")
+        refused = run_processes(_taken, 2, tmp_path / "run")
     assert refused == [f"{tmp_path / 'run'}: found another process at work in it, expected one at a time"] * 2
-    (tmp_path / "again").mkdir()
-    assert run_processes(_taken, 2, tmp_path / "again", tmp_path / "run") == ["taken"] * 2
+    assert run_processes(_taken, 2, tmp_path / "run") == ["taken"] * 2
 
 
 @pytest.mark.slow
