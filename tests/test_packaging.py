@@ -102,6 +102,7 @@ def test_sdist_and_wheel_hold_the_zoo(built: Path) -> None:
     assert any(name.endswith("/searched_archs/scalenet/scalenet_s0.json") for name in members)
 
 
+@pytest.mark.slow
 def test_the_wheel_works_in_an_empty_environment(built: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
     python = tmp_path / "env" / "bin" / "python"

@@ -89,6 +89,7 @@ def test_a_line_that_says_something_else_is_seen() -> None:
     assert alike("latency, 1 image  11.13 ms  3.76 ms", "latency, 1 image  14.20 ms  5.1 ms")
 
 
+@pytest.mark.slow
 def test_the_commands_print_what_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -534,7 +534,7 @@ def test_without_the_multi_process_service_that_is_said(tmp_path: Path, monkeypa
         assert dict(os.environ) == before
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_smoke_run_measures_on_the_cpu(tmp_path: Path) -> None:
     write_archive(tmp_path / "set.tar.gz", train=100, test=10)
     (tmp_path / "plan.yaml").write_text(json.dumps(SMALL))  # JSON is YAML

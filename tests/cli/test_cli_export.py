@@ -87,7 +87,7 @@ def test_a_fixed_batch_is_filled_up_in_predict(run: Run, network: list[str], tmp
     ("name", "flag", "keys"),
     [
         ("hrnet_w18", "--with-argmax", {"class", "share"}),
-        ("hrnet_w18_pose", "--with-joints", {"person", "joint", "x", "y", "score"}),
+        pytest.param("hrnet_w18_pose", "--with-joints", {"person", "joint", "x", "y", "score"}, marks=pytest.mark.slow),
     ],
 )
 def test_dense_networks_decide_in_the_graph(run: Run, name: str, flag: str, keys: set[str], tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_train_prints_a_line_per_epoch_and_the_next_commands(run: Run, spec: Pat
     assert Path("drawn/IMAGE.png").is_file()
 
 
+@pytest.mark.slow
 def test_the_export_of_a_trained_network_is_checked_on_its_data(run: Run, spec: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert run("train", spec, *FAST, "--limit", 64, "--epochs", 1, "--output", folder)[0] == 0

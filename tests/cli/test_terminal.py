@@ -108,7 +108,7 @@ def test_benchmark_on_two_back_ends(terminal: Terminal, folder: Path) -> None:
     check_benchmark(terminal, folder, "--on", "torch,ort-cpu")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_benchmark_with_data(terminal: Terminal, folder: Path) -> None:
     quick = ("--warmup", "0", "--seconds", "0", "--runs", "1", "--repeats", "2", "--output", "table.json")
     lines = terminal("benchmark", folder, "--on", "torch,ort-cpu", "--data", "digits", "--limit", "64", *quick)

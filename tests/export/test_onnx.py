@@ -104,7 +104,11 @@ def test_dense_networks_export(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("head", "precision", "batch"),
-    [("segmentation", "fp32", (2, 2, 2)), ("pose", "fp16", None), ("bottom_up", "int8", (1, 2, 3))],
+    [
+        ("segmentation", "fp32", (2, 2, 2)),
+        pytest.param("pose", "fp16", None, marks=pytest.mark.slow),
+        pytest.param("bottom_up", "int8", (1, 2, 3), marks=pytest.mark.slow),
+    ],
 )
 def test_any_topology_exports(head: DenseHead, precision: Precision, batch: Any, tmp_path: Path) -> None:
     """Sampled topologies for images of an odd size, with blocks and paths that no output needs."""

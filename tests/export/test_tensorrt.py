@@ -96,7 +96,14 @@ def shallow(name: str) -> ArchSpec:
     return ArchSpec.create(name, spec.task, spec.input, spec.classes, network, spec.provenance)
 
 
-@pytest.mark.parametrize("name", ["scalenet_s0", "shallow", pytest.param("hrnet_w18_pose", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("scalenet_s0", marks=pytest.mark.slow),
+        "shallow",
+        pytest.param("hrnet_w18_pose", marks=pytest.mark.nightly),
+    ],
+)
 def test_engines_in_three_precisions_for_two_kinds_of_gpu(name: str, s0: Path, tmp_path: Path) -> None:
     """TensorRT-RTX keeps the source of its kernels, a large text; only compressed files are as small as promised."""
     model = random_model(shallow("hrnet_w18_pose") if name == "shallow" else small(name))
@@ -625,6 +632,7 @@ except OutputError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_a_large_file(s0: Path, tmp_path: Path) -> None:
     """A separate process may write files of at most 1 MB."""
     arguments = [sys.executable, "-c", FULL, str(s0), str(tmp_path / "x.engine"), "limit"]

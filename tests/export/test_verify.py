@@ -276,7 +276,7 @@ def test_too_little_agreement_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pa
 @pytest.mark.parametrize(
     ("task", "output", "precision"),
     [
-        ("segmentation", "argmax", "int8"),
+        pytest.param("segmentation", "argmax", "int8", marks=pytest.mark.slow),
         ("pose", "joints", "fp16"),
         pytest.param("segmentation", "argmax", "fp16", marks=pytest.mark.slow),
         pytest.param("segmentation", "argmax", "fp32", marks=pytest.mark.slow),

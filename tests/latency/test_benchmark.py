@@ -499,7 +499,7 @@ def test_onnxruntime_captures_a_graph_where_it_can(capturable: bool, monkeypatch
     assert asked == ([True] if capturable else [True, False])
 
 
-@pytest.mark.parametrize("kind", ["network", "onnx", "engine"])
+@pytest.mark.parametrize("kind", [pytest.param("network", marks=pytest.mark.slow), "onnx", "engine"])
 def test_an_engine_is_built_from_other_models(kind: str, monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
     built: list[Path] = []
 

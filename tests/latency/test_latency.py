@@ -898,6 +898,7 @@ def test_a_cached_model_is_found(made_up: LatencyModel, cache: Path) -> None:
     assert model_path(SETTINGS.model_copy(update={"threads": 2})) != model_path(SETTINGS)
 
 
+@pytest.mark.slow
 def test_the_command_line_from_profile_to_network(run: Run, small_range: None, cache: Path, tmp_path: Path) -> None:
     few = ["--layers", "2", "--networks", "6", "--held-out", "2"]
     code, out, err = run("profile", "--on", "torch", "--threads", "1", *few)

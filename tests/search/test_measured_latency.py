@@ -167,7 +167,7 @@ class Guess:
         return [1 - 1e5 / (1e5 + TINY.spec(each.kernels, each.scaling, 3).cost.macs) for each in candidates]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_search_ends_with_networks_that_meet_their_budgets(
     measured_space: tuple[Path, list[int]], tmp_path: Path
 ) -> None:
@@ -326,6 +326,7 @@ def test_a_base_model_that_misses_its_budget_is_replaced(tmp_path: Path) -> None
     assert all((each.kernels == first).all() for each in found)
 
 
+@pytest.mark.slow
 def test_every_network_of_a_search_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the made-up machine; the supernet is a real one."""
     made_up(tmp_path / "run" / "latency", classes=10, backend="ort-cpu")

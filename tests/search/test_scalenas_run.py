@@ -55,7 +55,7 @@ def state(folder: Path, method: str = "evolution") -> dict[str, Any]:
     return {name: value for name, value in found.items() if "seconds" not in name}
 
 
-@pytest.mark.parametrize("head", ["segmentation", "pose"])
+@pytest.mark.parametrize("head", ["segmentation", pytest.param("pose", marks=pytest.mark.slow)])
 def test_a_search_ends_with_specs_that_build(head: str, run: Run, tmp_path: Path) -> None:
     config, folder = write_config(tmp_path, head, baselines=["random", "ageing"]), tmp_path / "run"
     summary = run.json("supernet", "train", config, "--output", folder, *HERE)

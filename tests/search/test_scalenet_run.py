@@ -184,6 +184,7 @@ def test_unfit_validation_images_are_found_before_the_training(run: Run, tmp_pat
     assert not (tmp_path / "run" / "supernet").exists()
 
 
+@pytest.mark.slow
 def test_what_nothing_depends_on_yet_may_change(run: Run, tmp_path: Path) -> None:
     """A supernet's settings until it is trained, limits until a search; after it another run takes the supernet."""
     folder, other = tmp_path / "run", tmp_path / "other"

@@ -86,6 +86,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @without_gpu
+@pytest.mark.slow
 def test_a_table_of_every_precision_and_back_end(network: nn.Module, folder: Path, tmp_path: Path) -> None:
     seen: list[ComparisonTable] = []
     table = compare(
