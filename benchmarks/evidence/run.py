@@ -174,8 +174,8 @@ class Run:
         for seed in seeds:
             for key, stage in networks:
                 job = self._alone(key, stage, seed)
-                others = (rows.get(f"alone/{key}/{other}") for other in seeds)
-                if job.name in rows or all(row is None or row["recorded"] == on_gpu for row in others):
+                begun = {rows[name]["recorded"] for each in seeds if (name := f"alone/{key}/{each}") in rows}
+                if job.name in rows or begun <= {on_gpu}:
                     yield job
 
     def _common_seed(self, keys: Collection[str]) -> int | None:
