@@ -559,7 +559,7 @@ def test_the_smoke_run_measures_on_the_cpu(tmp_path: Path) -> None:
     assert all(row["top1"] >= 0 for row in rows if row["what"] == "pilot")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_that_was_stopped_goes_on_to_the_end(tmp_path: Path) -> None:
     write_archive(tmp_path / "set.tar.gz", train=100, test=10)
     study = {**SMALL["study"], "drawn": 1, "pool": 2, "supernets": SMALL["study"]["supernets"][:1], "evaluations": 6}

@@ -112,7 +112,7 @@ def test_it_computes_what_onnx_runtime_does(
     assert off(found, expected) <= TOLERANCES["fp32"].largest
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @settings(max_examples=6)
 @given(spec=mbconv_specs(), seed=st.integers(0, 9))
 def test_any_mbconv_network_computes_what_onnx_runtime_does(

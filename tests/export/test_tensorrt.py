@@ -574,7 +574,7 @@ def test_a_killed_build_leaves_no_engine(s0: Path, tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.engine", "x.engine.json"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_builds_of_one_engine_at_once(s0: Path, tmp_path: Path) -> None:
     """They meet in the middle, and continue at the same time."""
     path = tmp_path / "x.engine"

@@ -281,7 +281,7 @@ def test_what_cannot_be_averaged_is_refused(networks: dict[Task, nn.Module], dec
         ("classification", OnnxOptions()),
         ("classification", OnnxOptions(preprocess=True, batch=(1, 2, 3))),
         ("segmentation", OnnxOptions(preprocess=True, batch=(5, 5, 5))),
-        pytest.param("pose", OnnxOptions(precision="fp16", io="fp16", batch=(2, 4, 4)), marks=pytest.mark.slow),
+        pytest.param("pose", OnnxOptions(precision="fp16", io="fp16", batch=(2, 4, 4)), marks=pytest.mark.nightly),
     ],
     ids=["plain", "preprocess", "fixed", "fp16"],
 )
