@@ -169,7 +169,7 @@ class Run:
                     yield from (self._alone(key, stage, seed) for key, stage in found)
 
     def _all_seeds(self, networks: Sequence[tuple[str, int]]) -> Iterator[Job]:
-        """Trainings with all seeds; those that another kind of device has begun are not gone on with."""
+        """Trainings with all seeds; a network stays on the kind of device that trained it first."""
         rows, seeds, on_gpu = self.results.answers, self.plan.study.seeds, self.workers.device == "cuda"
         for seed in seeds:
             for key, stage in networks:

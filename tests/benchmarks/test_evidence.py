@@ -564,7 +564,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_end(tmp_path: Path) -> None:
     write_archive(tmp_path / "set.tar.gz", train=100, test=10)
     study = {**SMALL["study"], "drawn": 1, "pool": 2, "supernets": SMALL["study"]["supernets"][:1], "evaluations": 6}
     (tmp_path / "plan.yaml").write_text(json.dumps({**SMALL, "study": study}))
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.evidence", "run", "--processes", "1"]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.evidence", "run", "--processes", "2"]
     words = {"data": "set.tar.gz", "run": "run", "out": "out", "plan": "plan.yaml"}
     command += [word for name, path in words.items() for word in (f"--{name}", str(tmp_path / path))]
     path = tmp_path / "out" / "results.jsonl"
