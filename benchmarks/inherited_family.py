@@ -35,7 +35,7 @@ from benchmarks.markdown import markdown
 from benchmarks.significance import COMPARISON, comparison
 from scalenet_zoo import ArchSpec, fit, run_search
 from scalenet_zoo.arch.constraints import Predictor
-from scalenet_zoo.arch.spec import Strict, spec_errors
+from scalenet_zoo.core.documents import Strict, spec_errors
 from scalenet_zoo.core.files import read_yaml
 from scalenet_zoo.search.run_search import SearchResult
 from scalenet_zoo.search.scalenet.config import ScaleNetConfig

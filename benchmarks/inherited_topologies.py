@@ -40,7 +40,7 @@ from benchmarks.real_scalenas import SAMPLERS, SamplerName, hrnet_modules
 from benchmarks.run_folder import keep
 from benchmarks.significance import COMPARISON, comparison
 from scalenet_zoo import ArchSpec, evaluate, fit, load_spec, run_search
-from scalenet_zoo.arch.spec import Strict, spec_errors
+from scalenet_zoo.core.documents import Strict, spec_errors
 from scalenet_zoo.core.files import read_yaml
 from scalenet_zoo.search.driver import RunOptions
 from scalenet_zoo.search.ledger import Ledger

@@ -37,7 +37,8 @@ from benchmarks.real_training import SIGMAS
 from benchmarks.run_folder import Told, keep, write
 from benchmarks.significance import paired, rank_correlation
 from scalenet_zoo import ArchSpec, create_model, load_spec
-from scalenet_zoo.arch.spec import Module, MultipathNetwork, Strict, spec_errors
+from scalenet_zoo.arch.spec import Module, MultipathNetwork
+from scalenet_zoo.core.documents import Strict, spec_errors
 from scalenet_zoo.core.files import read_yaml, replacing_folder
 from scalenet_zoo.data.sources import open_data
 from scalenet_zoo.inference.evaluate import evaluate_network

@@ -36,7 +36,7 @@ from benchmarks.networks import draw_networks, spread
 from benchmarks.run_folder import Told, keep, write
 from benchmarks.significance import paired, rank_correlation
 from scalenet_zoo import ArchSpec
-from scalenet_zoo.arch.spec import Document, Strict, spec_errors
+from scalenet_zoo.core.documents import Document, Strict, spec_errors
 from scalenet_zoo.core.files import read_yaml, replacing_folder
 from scalenet_zoo.core.quantities import format_ms
 from scalenet_zoo.search.driver import Run, RunOptions

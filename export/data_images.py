@@ -7,9 +7,9 @@ from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.errors import ZooError
 from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.core.files import read_json
-from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.digits import SOURCE as DIGITS
 from scalenet_zoo.data.sources import open_data
+from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.training.log import RUN_FILE
 
 _MOST = 16

@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 from onnx import TensorProto
 from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, ValidationError
 
-from scalenet_zoo.arch.spec import ArchSpec, Strict, Task, first_complaint
+from scalenet_zoo.arch.spec import ArchSpec, Task
 from scalenet_zoo.core.backends import Precision, TargetBackend
 from scalenet_zoo.core.bounds import JSON_BYTES
+from scalenet_zoo.core.documents import Strict, first_complaint
 from scalenet_zoo.core.errors import ExportError, InputError, SpecError
 from scalenet_zoo.core.files import parse_json
 from scalenet_zoo.core.quoting import printable, quoted

@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue
 
 from benchmarks.networks import draw_networks
 from scalenet_zoo import ArchSpec
-from scalenet_zoo.arch.spec import Strict, spec_errors
+from scalenet_zoo.core.documents import Strict, spec_errors
 from scalenet_zoo.core.files import read_yaml
 from scalenet_zoo.search.scalenet.config import ScaleNetScoring
 from scalenet_zoo.search.scalenet.limits import Bounds, Limits

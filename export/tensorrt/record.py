@@ -19,9 +19,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from scalenet_zoo.arch.spec import Document, Sha256, Strict
+from scalenet_zoo.arch.spec import Sha256
 from scalenet_zoo.core.backends import Precision
 from scalenet_zoo.core.bounds import ENGINE_BYTES, GZIP_RATIO
+from scalenet_zoo.core.documents import Document, Strict
 from scalenet_zoo.core.errors import EngineError, InputError, SpecError
 from scalenet_zoo.core.files import read_bytes, regular_file
 from scalenet_zoo.core.quoting import quoted

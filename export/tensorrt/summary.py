@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal, Self
 
-from scalenet_zoo.arch.spec import Strict
+from scalenet_zoo.core.documents import Strict
 
 _TYPES = {
     "float": "fp32",

@@ -14,7 +14,6 @@ from scalenet_zoo.arch.spec import (
     NORM_EPS,
     Activation,
     Channels,
-    Document,
     Gate,
     Head,
     Kernel,
@@ -25,9 +24,9 @@ from scalenet_zoo.arch.spec import (
     Provenance,
     Result,
     Stem,
-    Strict,
     Stride,
 )
+from scalenet_zoo.core.documents import Document, Strict
 
 LEAST, MOST = 0.01, 100.0
 """The smallest and the largest multiplier of depth or width; beyond them, a network has little in common with its base

@@ -1,14 +1,16 @@
 """Labels: the names of a network's classes or joints, how they are drawn, and how two sets of labels are matched."""
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from scalenet_zoo.arch.spec import Strict
+from scalenet_zoo.core.documents import Strict, first_complaint
+from scalenet_zoo.core.errors import InputError
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 LabelIndex = Annotated[int, Field(ge=0)]
@@ -59,6 +61,23 @@ class Labels(Strict):
     def to_cfg(self) -> dict[str, Any]:
         """Convert to the plain lists that `pretrained_cfg["labels"]` holds, ready for JSON."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def class_labels(source: str, names: Sequence[str]) -> Labels:
+    """Return the labels of named classes; ImageNet's synsets (n01440764) get their names in words (tench).
+
+    Args:
+        source: the name of the data set in messages.
+        names: the names of the classes.
+
+    Raises:
+        InputError: a name is empty or too long.
+    """
+    synsets = bool(names) and all(re.fullmatch(r"n\d{8}", name) for name in names)
+    try:
+        return Labels(names=words_of(names) if synsets else tuple(names), ids=tuple(names) if synsets else ())
+    except ValidationError as error:
+        raise InputError(f"{source}: classes: {first_complaint(error)}") from None
 
 
 def match_labels(ours: Labels, theirs: Labels) -> list[int | None]:

@@ -21,8 +21,9 @@ from scalenet_zoo.arch.constraints import Constraint, Macs
 from scalenet_zoo.arch.family import LEAST, MOST, Family, FamilyBase, Strategy
 from scalenet_zoo.arch.population import Population
 from scalenet_zoo.arch.rounding import Integers, scale_channels, scale_depth, squeeze_channels
-from scalenet_zoo.arch.spec import ArchSpec, Head, Input, Layer, MBConvNetwork, Provenance, Stem, spec_errors
+from scalenet_zoo.arch.spec import ArchSpec, Head, Input, Layer, MBConvNetwork, Provenance, Stem
 from scalenet_zoo.core.bounds import LAYERS
+from scalenet_zoo.core.documents import spec_errors
 from scalenet_zoo.core.errors import BudgetError, SpecError
 from scalenet_zoo.core.quantities import format_range, whole_number
 

@@ -5,7 +5,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from scalenet_zoo.arch.family import Family
-from scalenet_zoo.arch.spec import ArchSpec, Document
+from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.core.documents import Document
 from scalenet_zoo.core.files import replacing
 
 SCHEMAS: dict[str, type[Document]] = {"arch.schema.json": ArchSpec, "family.schema.json": Family}

@@ -13,8 +13,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, Strict, TypeAdapter, ValidationError
 
-from scalenet_zoo.arch.spec import first_complaint
 from scalenet_zoo.core.bounds import ANNOTATION_BYTES, JOINTS, OUTLINE_PIXELS, PICTURE_PIXELS
+from scalenet_zoo.core.documents import first_complaint
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.files import read_json
 from scalenet_zoo.core.quoting import printable, quoted

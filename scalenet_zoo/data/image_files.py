@@ -10,7 +10,7 @@ from os import strerror, walk
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import EpsImagePlugin, ExifTags, Image, UnidentifiedImageError
 
 from scalenet_zoo.core.bounds import PICTURE_PIXELS, PIXEL_BYTES, TILED_PICTURE_PIXELS
 from scalenet_zoo.core.errors import InputError
@@ -116,6 +116,35 @@ def load_turned(image: Image.Image) -> tuple[Image.Image, int]:
     image.load()
     after = _orientation(image)  # PNG files store it after their pixels
     return turn(image, after), max(before, after)
+
+
+@contextmanager
+def without_ghostscript() -> Iterator[None]:
+    """Disable Pillow's use of Ghostscript in a `with` block: a PostScript file is a program, whatever its name."""
+    before = EpsImagePlugin.gs_binary
+    EpsImagePlugin.gs_binary = False
+    try:
+        yield
+    finally:
+        EpsImagePlugin.gs_binary = before
+
+
+def as_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Convert an open image to RGB, as `read_image` does.
+
+    Args:
+        image: the image.
+        name: its name in messages.
+
+    Raises:
+        InputError: the image has more than 8 bits per channel, or is damaged.
+    """
+    if image.mode in ("I", "F") or ";" in image.mode:
+        raise InputError(f"{name}: found pixels of mode {image.mode}, expected 8 bits per channel")
+    try:
+        return load_turned(image)[0].convert("RGB")
+    except Exception as error:  # damaged files lead Pillow to struct.error, ValueError and more
+        raise InputError(f"{name}: cannot be read as an image: {error}") from None
 
 
 def unturn(image: Image.Image, orientation: int) -> Image.Image:

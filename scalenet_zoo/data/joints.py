@@ -11,7 +11,7 @@ from pycocotools.cocoeval import Params
 from pydantic import ValidationError
 
 from scalenet_zoo.arch.labels import Labels
-from scalenet_zoo.arch.spec import first_complaint
+from scalenet_zoo.core.documents import first_complaint
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.files import read_yaml
 from scalenet_zoo.core.quoting import printable, quoted

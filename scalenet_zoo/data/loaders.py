@@ -20,7 +20,6 @@ from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data import people, pose, segmentation
 from scalenet_zoo.data.broken import LoadingError, complaint
-from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.crops import crop_person
 from scalenet_zoo.data.examples import (
     IGNORE,
@@ -35,6 +34,7 @@ from scalenet_zoo.data.examples import (
     known_targets,
 )
 from scalenet_zoo.data.preparation import normalisation
+from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.zoo.interface import Interface
 
 if TYPE_CHECKING:

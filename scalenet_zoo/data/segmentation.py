@@ -18,8 +18,9 @@ from torchvision.datasets import Cityscapes
 from torchvision.transforms import v2
 
 from scalenet_zoo.arch.labels import Labels, spelling
-from scalenet_zoo.arch.spec import ArchSpec, Task, first_complaint
+from scalenet_zoo.arch.spec import ArchSpec, Task
 from scalenet_zoo.core.bounds import MASKS_LOOKED_AT, PICTURE_PIXELS, TILED_PICTURE_PIXELS
+from scalenet_zoo.core.documents import first_complaint
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.files import read_json, read_lines
 from scalenet_zoo.core.quoting import quoted

@@ -6,16 +6,12 @@ from scalenet_zoo.arch.spec import Task
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.data import pose, segmentation
-from scalenet_zoo.data.classification import (
-    Stream,
-    open_hub_dataset,
-    open_image_folder,
-    open_stream,
-    open_torchvision,
-)
 from scalenet_zoo.data.digits import open_digits
 from scalenet_zoo.data.examples import Examples, Part
 from scalenet_zoo.data.forms import parse_source
+from scalenet_zoo.data.image_folder import open_image_folder
+from scalenet_zoo.data.libraries import open_hub_dataset, open_torchvision
+from scalenet_zoo.data.streams import Stream, open_stream
 
 
 def open_data(

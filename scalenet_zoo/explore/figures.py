@@ -14,9 +14,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from scalenet_zoo.arch.spec import ArchSpec, Document, Name, Sha256, Strict
+from scalenet_zoo.arch.spec import ArchSpec, Name, Sha256
 from scalenet_zoo.core.backends import Precision, machine
 from scalenet_zoo.core.bounds import THREADS
+from scalenet_zoo.core.documents import Document, Strict
 from scalenet_zoo.core.files import cache_folder
 from scalenet_zoo.latency.profile import Milliseconds
 from scalenet_zoo.latency.yardstick import Visit, best_of, quiet, quiet_ms

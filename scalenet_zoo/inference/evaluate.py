@@ -23,11 +23,11 @@ from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data.broken import BrokenImages, complaint
-from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.examples import Examples
 from scalenet_zoo.data.loaders import evaluation_loader
 from scalenet_zoo.data.pose import Persons
 from scalenet_zoo.data.segmentation import in_tiles
+from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.inference.metrics import Metrics, make_meter
 from scalenet_zoo.inference.predict import check_finite
 from scalenet_zoo.inference.prepare import ExportedFile, Inference, prepare_inference

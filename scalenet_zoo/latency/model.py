@@ -21,9 +21,10 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold
 
-from scalenet_zoo.arch.spec import ArchSpec, Document, Strict
+from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.backends import machine
 from scalenet_zoo.core.bounds import CORRECTION_POINTS, PREDICTED_AT_ONCE
+from scalenet_zoo.core.documents import Document, Strict
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.files import cache_folder
 from scalenet_zoo.core.progress import OnProgress

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from scalenet_zoo.arch.spec import Strict
 from scalenet_zoo.core.bounds import PROFILE_ITEMS
+from scalenet_zoo.core.documents import Strict
 
 
 class Plan(Strict):

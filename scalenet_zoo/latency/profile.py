@@ -27,10 +27,11 @@ from torch import nn
 from scalenet_zoo.arch.family import Family, Strategy
 from scalenet_zoo.arch.population import Population
 from scalenet_zoo.arch.scaling import apply_strategy, encode_kernels, fit_growth_law, macs_range
-from scalenet_zoo.arch.spec import ArchSpec, Document, MBConvNetwork, Module, MultipathNetwork, Name, Strict
+from scalenet_zoo.arch.spec import ArchSpec, MBConvNetwork, Module, MultipathNetwork, Name
 from scalenet_zoo.arch.trace import trace_layers
 from scalenet_zoo.core.backends import Precision, find_backend, machine
 from scalenet_zoo.core.bounds import THREADS
+from scalenet_zoo.core.documents import Document, Strict
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.outputs import check_writable
 from scalenet_zoo.core.progress import OnProgress

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from scalenet_zoo.data.classification import Stream
     from scalenet_zoo.data.examples import Examples
+    from scalenet_zoo.data.streams import Stream
     from scalenet_zoo.inference.evaluate import Evaluation, OnOutputs
     from scalenet_zoo.inference.prepare import ExportedFile
 

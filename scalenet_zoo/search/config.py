@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, JsonValue
 
-from scalenet_zoo.arch.spec import Name, Strict, Task, spec_errors
+from scalenet_zoo.arch.spec import Name, Task
 from scalenet_zoo.core.backends import require_backend
+from scalenet_zoo.core.documents import Strict, spec_errors
 from scalenet_zoo.core.errors import InputError, SpecError
 from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.core.files import read_json

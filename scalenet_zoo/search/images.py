@@ -28,10 +28,10 @@ from scalenet_zoo.core.files import read_json, replacing_folder
 from scalenet_zoo.core.memory import check_memory
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data.broken import BrokenImages
-from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.examples import Crop, Examples, Person, Target, check_class, known_targets
 from scalenet_zoo.data.loaders import evaluation_loader
 from scalenet_zoo.data.preparation import pixels
+from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.zoo.interface import Interface
 
 _FORMAT = "2"

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeV
 
 from pydantic import Field, JsonValue, ValidationInfo, field_validator
 
-from scalenet_zoo.arch.spec import Document, Name, Strict
+from scalenet_zoo.arch.spec import Name
 from scalenet_zoo.core.bounds import LEDGER_BYTES, LEDGER_VALUES
+from scalenet_zoo.core.documents import Document, Strict
 from scalenet_zoo.core.errors import SpecError, TrainingError
 from scalenet_zoo.core.files import format_json
 from scalenet_zoo.spaces.candidates import candidate_key

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol, Self
 
 from pydantic import Field, model_validator
 
-from scalenet_zoo.arch.spec import Strict
+from scalenet_zoo.core.documents import Strict
 from scalenet_zoo.core.errors import BudgetError, QuantityError
 from scalenet_zoo.core.quantities import parse_count, parse_ms
 

@@ -17,9 +17,10 @@ import torch
 from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
-from scalenet_zoo.arch.spec import ArchSpec, Strict, spec_errors
+from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.bounds import QUOTED_CHARACTERS
 from scalenet_zoo.core.distributed import on_all_ranks, on_main_rank, rank_and_world
+from scalenet_zoo.core.documents import Strict, spec_errors
 from scalenet_zoo.core.errors import OutputError, SpecError, TrainingError
 from scalenet_zoo.core.files import read_json_lines, replacing
 from scalenet_zoo.core.quoting import elide

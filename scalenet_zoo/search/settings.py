@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from scalenet_zoo.arch.spec import Strict
 from scalenet_zoo.core.backends import Precision
+from scalenet_zoo.core.documents import Strict
 from scalenet_zoo.latency.plan import Plan
 
 Whole = Annotated[int, Field(ge=1)]

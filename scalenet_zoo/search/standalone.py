@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from scalenet_zoo.arch.spec import Document, Strict
+from scalenet_zoo.core.documents import Document, Strict
 from scalenet_zoo.search.ledger import Share
 
 StandaloneGroup = Literal["found", "compound", "random", "ageing", "known", "rank"]

@@ -28,15 +28,8 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from scalenet_zoo.arch.multipath_cost import BRANCHES, MultipathCost, multipath_cost
-from scalenet_zoo.arch.spec import (
-    FUSION_STEPS,
-    ArchSpec,
-    Input,
-    Module,
-    MultipathNetwork,
-    Provenance,
-    Strict,
-)
+from scalenet_zoo.arch.spec import FUSION_STEPS, ArchSpec, Input, Module, MultipathNetwork, Provenance
+from scalenet_zoo.core.documents import Strict
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.spaces.space_file import SpaceFile
 

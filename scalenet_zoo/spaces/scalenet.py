@@ -41,10 +41,10 @@ from scalenet_zoo.arch.spec import (
     Pixels,
     Provenance,
     Stem,
-    Strict,
     Stride,
 )
 from scalenet_zoo.core.bounds import LAYERS, STRATEGIES
+from scalenet_zoo.core.documents import Strict
 from scalenet_zoo.core.errors import InputError, SpecError
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.spaces.space_file import SpaceFile

@@ -7,7 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar, Self
 
-from scalenet_zoo.arch.spec import Name, Strict, spec_errors
+from scalenet_zoo.arch.spec import Name
+from scalenet_zoo.core.documents import Strict, spec_errors
 from scalenet_zoo.core.packaged import read_packaged
 
 

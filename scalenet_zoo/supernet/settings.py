@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from scalenet_zoo.arch.spec import Strict
+from scalenet_zoo.core.documents import Strict
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.training.recipe import Recipe
 

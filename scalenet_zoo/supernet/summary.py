@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from scalenet_zoo.arch.spec import Document
+from scalenet_zoo.core.documents import Document
 from scalenet_zoo.core.errors import InputError
 
 Count = Annotated[int, Field(ge=0)]

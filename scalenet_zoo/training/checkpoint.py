@@ -20,8 +20,9 @@ from pydantic import Field, JsonValue, ValidationError
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from scalenet_zoo.arch.spec import Strict, first_complaint, spec_of
+from scalenet_zoo.arch.spec import spec_of
 from scalenet_zoo.core.bounds import CHECKPOINT_BYTES
+from scalenet_zoo.core.documents import Strict, first_complaint
 from scalenet_zoo.core.errors import WeightsError
 from scalenet_zoo.core.files import file_sha256, read_json, replacing_folder
 from scalenet_zoo.zoo.model_folder import save_model

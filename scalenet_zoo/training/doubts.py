@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.examples import Examples, Part, known_targets
 from scalenet_zoo.data.loaders import evaluation_loader
+from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.inference.prepare import prepare_inference
 
 FEW_STEPS = 100

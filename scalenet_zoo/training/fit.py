@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from scalenet_zoo.arch.labels import Labels
     from scalenet_zoo.arch.spec import ArchSpec
-    from scalenet_zoo.data.classification import Stream
     from scalenet_zoo.data.examples import Examples
+    from scalenet_zoo.data.streams import Stream
     from scalenet_zoo.training.trainer import EpochReport, Fitted
 
 _log = logging.getLogger(__name__)

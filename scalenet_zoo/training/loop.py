@@ -34,9 +34,9 @@ from scalenet_zoo.core.files import read_json, replacing
 from scalenet_zoo.core.quantities import format_count
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data.broken import BrokenImages
-from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.examples import Examples
 from scalenet_zoo.data.loaders import training_loader
+from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.inference.evaluate import check_labels
 from scalenet_zoo.training.accelerator import alone_in, make_accelerator
 from scalenet_zoo.training.checkpoint import Checkpoint, Progress

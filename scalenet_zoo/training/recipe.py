@@ -162,7 +162,7 @@ class Recipe(BaseModel):
         try:
             return type(self)(**{**vars(self), **values})
         except ValidationError as error:
-            from scalenet_zoo.arch.spec import first_complaint  # not for `train --help`
+            from scalenet_zoo.core.documents import first_complaint  # not for `train --help`
 
             raise InputError(f"{source}: {first_complaint(error)}") from None
 

@@ -30,9 +30,9 @@ from scalenet_zoo.core.distributed import rank_and_world
 from scalenet_zoo.core.errors import InputError, TrainingError
 from scalenet_zoo.core.files import replacing_folder
 from scalenet_zoo.core.progress import OnProgress
-from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.digits import drawing_of
 from scalenet_zoo.data.examples import Examples
+from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.inference.evaluate import check_labels, evaluate_network, match_data
 from scalenet_zoo.inference.metrics import PRIMARY
 from scalenet_zoo.inference.tiling import OVERLAP

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field
 
 from scalenet_zoo.arch.labels import Labels
-from scalenet_zoo.arch.spec import ArchSpec, Strict, Task, spec_errors, spec_of, unwrapped
+from scalenet_zoo.arch.spec import ArchSpec, Task, spec_of, unwrapped
+from scalenet_zoo.core.documents import Strict, spec_errors
 from scalenet_zoo.core.errors import SpecError
 from scalenet_zoo.zoo.published import published_weights
 

@@ -15,17 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from scalenet_zoo.arch.labels import Labels
-from scalenet_zoo.arch.spec import (
-    ArchSpec,
-    Channels,
-    Classes,
-    Document,
-    Pixels,
-    Sha256,
-    Strict,
-    spec_of,
-    unwrapped,
-)
+from scalenet_zoo.arch.spec import ArchSpec, Channels, Classes, Pixels, Sha256, spec_of, unwrapped
+from scalenet_zoo.core.documents import Document, Strict
 from scalenet_zoo.core.errors import ModelNotFoundError, SpecError, WeightsError
 from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.core.files import file_sha256

@@ -15,7 +15,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from scalenet_zoo.arch.spec import ArchSpec, Document, Name, Pixels, Result, Sha256, Strict
+from scalenet_zoo.arch.spec import ArchSpec, Name, Pixels, Result, Sha256
+from scalenet_zoo.core.documents import Document, Strict
 
 MORE_DATA = frozenset({"in12k", "in21k", "in22k", "jft"})
 """Parts of timm's tags that stand for training data beyond ImageNet-1k."""

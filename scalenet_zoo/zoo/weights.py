@@ -21,7 +21,8 @@ from safetensors.torch import save
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from scalenet_zoo.arch.spec import ArchSpec, first_complaint, spec_of, unwrapped
+from scalenet_zoo.arch.spec import ArchSpec, spec_of, unwrapped
+from scalenet_zoo.core.documents import first_complaint
 from scalenet_zoo.core.errors import SpecError, WeightsError
 from scalenet_zoo.core.file_kinds import PICKLE, kind_of
 from scalenet_zoo.core.files import replacing

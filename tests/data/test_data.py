@@ -26,12 +26,12 @@ from scalenet_zoo.arch.labels import Labels, match_names
 from scalenet_zoo.arch.spec import ArchSpec, Task
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.data.broken import BrokenImages, LoadingError
-from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.examples import Examples
 from scalenet_zoo.data.image_files import image_files, read_image, sample_photographs
 from scalenet_zoo.data.loaders import TrainingSet, evaluation_loader, seeded, training_loader
 from scalenet_zoo.data.preparation import preprocessing
 from scalenet_zoo.data.sources import open_data
+from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.inference.evaluate import evaluate_network
 from scalenet_zoo.training.recipe import Recipe
 from tests.helpers.data_files import (
@@ -574,7 +574,7 @@ def test_hugging_face_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_packages_that_are_not_here_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scalenet_zoo.data.classification.find_spec", lambda name: None)
+    monkeypatch.setattr("scalenet_zoo.data.libraries.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"wds:/x: found no package webdataset, .* pip install 'scalenet-zoo\[data\]'"):
         open_data("wds:/x", "classification", "val")
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scalenet_zoo.arch.population import Population
-from scalenet_zoo.arch.spec import spec_errors
+from scalenet_zoo.core.documents import spec_errors
 from scalenet_zoo.search.ledger import AnyLedger
 from scalenet_zoo.search.record import Record
 from scalenet_zoo.search.scalenet.baselines import search_baseline

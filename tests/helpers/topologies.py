@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scalenet_zoo.arch.spec import spec_errors
+from scalenet_zoo.core.documents import spec_errors
 from scalenet_zoo.search.ledger import Ledger
 from scalenet_zoo.search.record import Record
 from scalenet_zoo.search.scalenas.config import TopologySettings

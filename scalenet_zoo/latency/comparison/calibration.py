@@ -10,11 +10,11 @@ from pathlib import Path
 
 from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.errors import InputError
-from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.crops import crop_person
 from scalenet_zoo.data.examples import TRAINING, Examples, Person
 from scalenet_zoo.data.image_files import find_images
 from scalenet_zoo.data.sources import open_data
+from scalenet_zoo.data.streams import Stream
 
 MOST_IMAGES = 128
 """The most calibration images."""

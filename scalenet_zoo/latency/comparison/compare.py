@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from scalenet_zoo.core.backends import Precision
-    from scalenet_zoo.data.classification import Stream
     from scalenet_zoo.data.examples import Examples
+    from scalenet_zoo.data.streams import Stream
 
 _TALKATIVE = ("scalenet_zoo.inference.evaluate", "scalenet_zoo.models.evaluation")
 """Loggers that repeat the same warnings about the data for each row."""

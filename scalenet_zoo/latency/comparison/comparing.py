@@ -22,9 +22,9 @@ from scalenet_zoo.core.errors import BackendError, UsageError, ZooError
 from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.core.timing import Ratio, measure
-from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.examples import Examples
 from scalenet_zoo.data.sources import open_data
+from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.export.metadata import Metadata, OnnxOptions
 from scalenet_zoo.export.onnx import metadata_of
 from scalenet_zoo.export.verify import Exported

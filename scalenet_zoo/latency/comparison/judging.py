@@ -14,8 +14,8 @@ from torch import Tensor
 from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.progress import OnProgress
-from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.examples import Crop, Examples, known_classes
+from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.export.inference import file_inference
 from scalenet_zoo.export.metadata import Metadata, Output
 from scalenet_zoo.inference.decode import find_joints

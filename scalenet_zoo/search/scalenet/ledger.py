@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from pydantic import Field
 
-from scalenet_zoo.arch.spec import Strict
+from scalenet_zoo.core.documents import Strict
 from scalenet_zoo.search.ledger import Ledger
 from scalenet_zoo.spaces.candidates import Candidate, Kernels, to_kernels
 from scalenet_zoo.spaces.scalenet import Scaling

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from scalenet_zoo.arch.spec import Strict
+from scalenet_zoo.core.documents import Strict
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.supernet.scalenas.samplers import (
     GroupedSampler,

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from scalenet_zoo.core.errors import InputError
-from scalenet_zoo.data.classification import Stream
 from scalenet_zoo.data.image_files import read_image
 from scalenet_zoo.data.sources import open_data
+from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.latency.comparison.calibration import MOST_IMAGES, CalibrationImages
 from tests.helpers.data_files import spoil, write_coco, write_image_folder, write_masks
 from tests.helpers.shapes import SPECS
