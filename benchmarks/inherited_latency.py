@@ -19,8 +19,9 @@ from scalenet_zoo.data.image_files import sample_photographs
 from scalenet_zoo.data.sources import open_data
 from scalenet_zoo.export.metadata import OnnxOptions
 from scalenet_zoo.export.onnx import export_onnx
+from scalenet_zoo.latency.items import network_item
+from scalenet_zoo.latency.measuring import prepare_yardstick, visit_item
 from scalenet_zoo.latency.model import LatencyModel
-from scalenet_zoo.latency.profile import network_item, prepare_yardstick, visit_item
 from scalenet_zoo.latency.yardstick import quiet_ms
 from scalenet_zoo.search.measured_latency import LatencyMeter
 from scalenet_zoo.search.run_search import SearchResult

@@ -17,8 +17,9 @@ from scalenet_zoo.arch.population import Population
 from scalenet_zoo.arch.scaling import MACS_RANGE, fit_budget
 from scalenet_zoo.latency.budget import search_at_latency
 from scalenet_zoo.latency.model import LatencyModel, make_latency_model
+from scalenet_zoo.latency.plan import Plan
 from scalenet_zoo.latency.precisions import PRECISIONS, check_precision
-from scalenet_zoo.latency.profile import Plan, Settings
+from scalenet_zoo.latency.profile import Settings
 from scalenet_zoo.zoo.catalog import load_family
 
 BUDGETS = 10

@@ -255,7 +255,7 @@ def _read_run(folder: Path) -> None:
 
 def _latency(folder: Path) -> list[Path]:
     from scalenet_zoo.latency.model import fit_latency_model
-    from scalenet_zoo.latency.profile import Plan
+    from scalenet_zoo.latency.plan import Plan
     from tests.helpers.latency import made_up_profile
 
     profile = made_up_profile(plan=Plan(layers=4, networks=12, held_out=4))

@@ -126,7 +126,8 @@ def profile_command(
     import torch
 
     from scalenet_zoo.latency.model import make_latency_model, model_path
-    from scalenet_zoo.latency.profile import QUICK, Plan, Settings
+    from scalenet_zoo.latency.plan import QUICK, Plan
+    from scalenet_zoo.latency.profile import Settings
 
     require_backend(on)
     settings = Settings(

@@ -24,8 +24,9 @@ from scalenet_zoo.core.outputs import check_writable
 from scalenet_zoo.core.run_folder import hold
 from scalenet_zoo.explore.figures import Figure, Figures, Setting, figures_path, load_figures
 from scalenet_zoo.export.graph import trace_graph
+from scalenet_zoo.latency.measuring import prepare_yardstick
 from scalenet_zoo.latency.precisions import QUANTISED_ON
-from scalenet_zoo.latency.profile import Settings, prepare_yardstick
+from scalenet_zoo.latency.profile import Settings
 from scalenet_zoo.latency.runners import Runner, check_batch, open_runner
 from scalenet_zoo.latency.yardstick import RUNS, Visit, Yardstick, quiet
 from scalenet_zoo.zoo.create import create_model

@@ -25,8 +25,10 @@ from scalenet_zoo.arch.spec import Result
 from scalenet_zoo.core.errors import BudgetError, InputError
 from scalenet_zoo.core.progress import OnProgress
 from scalenet_zoo.core.quantities import format_count, format_ms
+from scalenet_zoo.latency.measuring import VISITS, prepare_yardstick, yardstick_network
 from scalenet_zoo.latency.model import LatencyModel, make_latency_model, model_path
-from scalenet_zoo.latency.profile import QUICK, VISITS, Settings, device_name, prepare_yardstick, yardstick_network
+from scalenet_zoo.latency.plan import QUICK
+from scalenet_zoo.latency.profile import Settings, device_name
 from scalenet_zoo.latency.runners import check_batch, open_runner
 from scalenet_zoo.latency.yardstick import Yardstick, at_best, quiet, quiet_ms
 from scalenet_zoo.zoo.catalog import latency_name

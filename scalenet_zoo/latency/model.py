@@ -28,7 +28,9 @@ from scalenet_zoo.core.documents import Document, Strict
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.files import cache_folder
 from scalenet_zoo.core.progress import OnProgress
-from scalenet_zoo.latency.profile import LARGEST, Milliseconds, Plan, Profile, Settings, measure_profile
+from scalenet_zoo.latency.measuring import measure_profile
+from scalenet_zoo.latency.plan import Plan
+from scalenet_zoo.latency.profile import LARGEST, Milliseconds, Profile, Settings
 from scalenet_zoo.latency.terms import KINDS, kind_slices, population_terms, terms_of, trace_terms
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The number of measurements in a latency profile; separate from `profile.py`, which needs torch."""
+"""The number of measurements in a latency profile; it needs no torch."""
 
 from typing import Annotated
 
@@ -22,3 +22,7 @@ class Plan(Strict):
     networks: Annotated[int, Field(ge=4, le=PROFILE_ITEMS)] = 90
     held_out: Annotated[int, Field(ge=2, le=PROFILE_ITEMS)] = 40
     seed: Annotated[int, Field(ge=0)] = 0
+
+
+QUICK = Plan(layers=20, networks=20, held_out=5)
+"""The plan of a quick profile, for a latency budget that cannot wait for a full one."""

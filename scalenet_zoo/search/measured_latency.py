@@ -20,17 +20,10 @@ import torch
 
 from scalenet_zoo.core.distributed import on_main_rank
 from scalenet_zoo.core.progress import OnProgress
+from scalenet_zoo.latency.items import draw_items, network_item
+from scalenet_zoo.latency.measuring import measure_items, prepare_yardstick, visit_item
 from scalenet_zoo.latency.model import LatencyModel, fit_latency_model
-from scalenet_zoo.latency.profile import (
-    Profile,
-    Settings,
-    draw_items,
-    load_profile,
-    measure_items,
-    network_item,
-    prepare_yardstick,
-    visit_item,
-)
+from scalenet_zoo.latency.profile import Profile, Settings, load_profile
 from scalenet_zoo.latency.yardstick import Visit, quiet_ms
 
 if TYPE_CHECKING:

@@ -6,7 +6,9 @@ import numpy as np
 
 from scalenet_zoo.arch.family import Family
 from scalenet_zoo.core.backends import Precision
-from scalenet_zoo.latency.profile import Plan, Profile, Settings, sample_items
+from scalenet_zoo.latency.items import sample_items
+from scalenet_zoo.latency.plan import Plan
+from scalenet_zoo.latency.profile import Profile, Settings
 from scalenet_zoo.latency.terms import terms_of
 from scalenet_zoo.latency.yardstick import Visit
 from scalenet_zoo.zoo.catalog import Entries, load_family

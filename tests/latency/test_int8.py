@@ -22,12 +22,15 @@ from scalenet_zoo.core.timing import Timing
 from scalenet_zoo.data.image_files import sample_photographs
 from scalenet_zoo.export.metadata import Metadata
 from scalenet_zoo.latency import budget as latency_budget
-from scalenet_zoo.latency import profile, yardstick
+from scalenet_zoo.latency import measuring, profile, yardstick
 from scalenet_zoo.latency.budget import LatencyChoice, search_at_latency
 from scalenet_zoo.latency.cases import measure_cases, plan
+from scalenet_zoo.latency.items import draw_items
+from scalenet_zoo.latency.measuring import measure_items
 from scalenet_zoo.latency.model import LatencyModel, fit_latency_model, model_path
+from scalenet_zoo.latency.plan import Plan
 from scalenet_zoo.latency.precisions import QUANTISED_ON, check_precision
-from scalenet_zoo.latency.profile import Plan, Profile, Settings, draw_items, load_profile, measure_items
+from scalenet_zoo.latency.profile import Profile, Settings, load_profile
 from scalenet_zoo.latency.runners import open_runner
 from scalenet_zoo.latency.terms import INT8_TERMS, TERMS, trace_terms
 from scalenet_zoo.latency.yardstick import Visit
@@ -146,7 +149,7 @@ def test_models_and_profiles_from_before_int8_are_as_they_were() -> None:
 
 @pytest.mark.slow
 def test_a_profile_is_measured_in_int8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile, "VISITS", 1)
+    monkeypatch.setattr(measuring, "VISITS", 1)
     monkeypatch.setattr(yardstick, "QUIET", math.inf)  # on a busy machine too
     monkeypatch.setattr(yardstick, "SECONDS", 0.01)
     monkeypatch.setattr(yardstick, "REST", 0.0)

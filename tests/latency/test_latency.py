@@ -32,8 +32,8 @@ from scalenet_zoo.core.errors import BudgetError, InputError, ModelNotFoundError
 from scalenet_zoo.core.outputs import check_writable
 from scalenet_zoo.core.run_folder import hold
 from scalenet_zoo.latency import budget as latency_budget
+from scalenet_zoo.latency import items, measuring, profile, yardstick
 from scalenet_zoo.latency import model as latency_model
-from scalenet_zoo.latency import profile, yardstick
 from scalenet_zoo.latency.budget import (
     Attempt,
     LatencyChoice,
@@ -41,15 +41,11 @@ from scalenet_zoo.latency.budget import (
     find_latency_model,
     search_at_latency,
 )
+from scalenet_zoo.latency.items import draw_items, sample_items
+from scalenet_zoo.latency.measuring import measure_profile
 from scalenet_zoo.latency.model import LatencyModel, accuracy, fit_latency_model, make_latency_model, model_path
-from scalenet_zoo.latency.profile import (
-    Plan,
-    Profile,
-    Settings,
-    draw_items,
-    measure_profile,
-    sample_items,
-)
+from scalenet_zoo.latency.plan import Plan
+from scalenet_zoo.latency.profile import Profile, Settings
 from scalenet_zoo.latency.terms import INT8_TERMS, TERMS, multipath_terms, population_terms, trace_terms
 from scalenet_zoo.latency.yardstick import QUIET, Visit, Yardstick, quiet, quiet_ms
 from scalenet_zoo.spaces.scalenas import MultipathSpace
@@ -484,8 +480,8 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def small_range(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only small networks and few visits, which are quick to measure."""
-    monkeypatch.setattr(profile, "macs_range", lambda base_macs: (100e6, 200e6))
-    monkeypatch.setattr(profile, "VISITS", 1)
+    monkeypatch.setattr(items, "macs_range", lambda base_macs: (100e6, 200e6))
+    monkeypatch.setattr(measuring, "VISITS", 1)
     monkeypatch.setattr(yardstick, "QUIET", math.inf)  # on a busy machine too
     monkeypatch.setattr(yardstick, "REST", 0.01)
 
@@ -509,14 +505,15 @@ def test_a_real_profile_predicts_in_the_right_range(small_range: None, tmp_path:
 PROGRAM = """
 import sys
 from pathlib import Path
-from scalenet_zoo.latency import profile
-from scalenet_zoo.latency import yardstick
+from scalenet_zoo.latency import items, measuring, yardstick
+from scalenet_zoo.latency.plan import Plan
+from scalenet_zoo.latency.profile import Settings
 from scalenet_zoo.zoo.catalog import load_family
-profile.macs_range, profile.VISITS, yardstick.QUIET = lambda base_macs: (100e6, 200e6), 1, float("inf")
-settings = profile.Settings(family="scalenet", backend="torch", threads=1)
-plan = profile.Plan(layers=4, networks=4, held_out=2)
+items.macs_range, measuring.VISITS, yardstick.QUIET = lambda base_macs: (100e6, 200e6), 1, float("inf")
+settings = Settings(family="scalenet", backend="torch", threads=1)
+plan = Plan(layers=4, networks=4, held_out=2)
 tell = lambda what, done, total: print(done, flush=True)
-profile.measure_profile(load_family("scalenet"), settings, plan, Path(sys.argv[1]), tell)
+measuring.measure_profile(load_family("scalenet"), settings, plan, Path(sys.argv[1]), tell)
 """
 
 
@@ -572,7 +569,7 @@ def test_a_file_that_cannot_be_written_is_reported_before_measuring(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ("file" if cached else "cache")))
-    monkeypatch.setattr(profile, "prepare_yardstick", None)  # nothing may be measured
+    monkeypatch.setattr(measuring, "prepare_yardstick", None)  # nothing may be measured
     path = model_path(SETTINGS) if cached else tmp_path / "file" / "model.json"
     hint = "; XDG_CACHE_HOME=FOLDER puts it elsewhere" if cached else ""
     with pytest.raises(OutputError, match=f"profile.json: cannot be written: (Not a directory|File exists){hint}$"):

@@ -10,9 +10,10 @@ from scalenet_zoo import run_search
 from scalenet_zoo.arch.labels import Labels
 from scalenet_zoo.core.backends import machine
 from scalenet_zoo.core.errors import SpecError, UsageError
-from scalenet_zoo.latency import profile
+from scalenet_zoo.latency.items import draw_items
 from scalenet_zoo.latency.model import LatencyModel
-from scalenet_zoo.latency.profile import Plan, Profile
+from scalenet_zoo.latency.plan import Plan
+from scalenet_zoo.latency.profile import Profile
 from scalenet_zoo.latency.terms import INT8_TERMS
 from scalenet_zoo.latency.yardstick import Visit
 from scalenet_zoo.search.measured_latency import LatencyMeter
@@ -39,7 +40,7 @@ def fitted(method: Method[Any], folder: Path) -> LatencyModel:
     meter = LatencyMeter(method, folder)
     settings = meter.profile_settings
     weights = np.random.default_rng(0).uniform(1e-6, 2e-6, len(INT8_TERMS))
-    items = profile.draw_items(method.draw, PLAN)
+    items = draw_items(method.draw, PLAN)
     measured = tuple(item.measured("int8", [Visit(float(weights @ item.terms("int8")), 1.0, 1.0)]) for item in items)
     made = Profile(settings=settings, plan=PLAN, machine=machine(), terms=INT8_TERMS, measurements=measured)
     made.save(folder / "profile.json")

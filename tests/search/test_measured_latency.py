@@ -13,9 +13,11 @@ from scalenet_zoo.arch.labels import Labels
 from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.backends import machine
 from scalenet_zoo.core.errors import BudgetError, InputError
-from scalenet_zoo.latency import profile, yardstick
+from scalenet_zoo.latency import measuring, yardstick
+from scalenet_zoo.latency.items import draw_items
 from scalenet_zoo.latency.model import LatencyModel
-from scalenet_zoo.latency.profile import Plan, Profile, device_name
+from scalenet_zoo.latency.plan import Plan
+from scalenet_zoo.latency.profile import Profile, device_name
 from scalenet_zoo.latency.terms import TERMS, trace_terms
 from scalenet_zoo.latency.yardstick import Visit
 from scalenet_zoo.search.driver import RunOptions
@@ -45,7 +47,7 @@ def measured_space(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[P
     """A folder with a real profile of the space, and the progress messages; visits are few and short."""
     folder, told = tmp_path_factory.mktemp("latency"), list[int]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profile, "VISITS", 1)
+        patch.setattr(measuring, "VISITS", 1)
         patch.setattr(yardstick, "QUIET", math.inf)  # on a busy machine, too
         patch.setattr(yardstick, "SECONDS", 0.05)
         assert make_loop(folder, told=lambda what, done, total: told.append(done)).model().terms == TERMS
@@ -74,7 +76,7 @@ def law(spec_terms: np.ndarray) -> float:
 def made_up(folder: Path, backend: str = "none", classes: int = 3) -> LatencyMeter:
     """A loop with a profile of the made-up machine; it cannot measure, so all latencies must be known."""
     loop = make_loop(folder, backend, classes=classes)
-    items = profile.draw_items(loop.method.draw, PLAN)
+    items = draw_items(loop.method.draw, PLAN)
     measurements = [item.measured("fp32", [Visit(law(item.terms("fp32")), 1.0, 1.0)]) for item in items]
     made = Profile(
         settings=loop.profile_settings,
@@ -195,11 +197,11 @@ def test_a_search_ends_with_networks_that_meet_their_budgets(
 
 def test_the_profile_of_a_space_is_of_its_networks(tmp_path: Path) -> None:
     plan = Plan(layers=20, networks=30, held_out=5)
-    items = profile.draw_items(make_loop(tmp_path).method.draw, plan)
+    items = draw_items(make_loop(tmp_path).method.draw, plan)
     networks = [item for item in items if item.role != "layers"]
     assert (len(items), len(networks)) == (55, 35)
     assert {item.shape for item in networks} == {(3, size, size) for size in TINY.resolutions}
-    again = profile.draw_items(make_loop(tmp_path).method.draw, plan)
+    again = draw_items(make_loop(tmp_path).method.draw, plan)
     assert [item.macs for item in again] == [item.macs for item in items]
 
 

@@ -18,8 +18,10 @@ from scalenet_zoo.arch.labels import Labels
 from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.backends import machine
 from scalenet_zoo.core.errors import BudgetError, InputError, SpecError, TrainingError
-from scalenet_zoo.latency import profile, yardstick
-from scalenet_zoo.latency.profile import Plan, Profile
+from scalenet_zoo.latency import measuring, yardstick
+from scalenet_zoo.latency.items import draw_items
+from scalenet_zoo.latency.plan import Plan
+from scalenet_zoo.latency.profile import Profile
 from scalenet_zoo.latency.terms import TERMS, trace_terms
 from scalenet_zoo.latency.yardstick import Visit
 from scalenet_zoo.search.ledger import Ledger
@@ -212,7 +214,7 @@ def make_latency(folder: Path, backend: str = "none", plan: Plan = PLAN) -> Late
 def made_up(folder: Path) -> LatencyMeter:
     """Latency on a made-up machine, 5% slower than its profile says."""
     loop = make_latency(folder)
-    items = profile.draw_items(loop.method.draw, PLAN)
+    items = draw_items(loop.method.draw, PLAN)
     measurements = [item.measured("fp32", [Visit(law(item.terms("fp32")), 1.0, 1.0)]) for item in items]
     made = Profile(
         settings=loop.profile_settings, plan=PLAN, machine=machine(), terms=TERMS, measurements=tuple(measurements)
@@ -307,7 +309,7 @@ def test_a_model_predicts_the_same_for_topologies_and_specs(tmp_path: Path) -> N
 @pytest.fixture
 def short_visits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(profile, "VISITS", 1)
+        patch.setattr(measuring, "VISITS", 1)
         patch.setattr(yardstick, "QUIET", math.inf)  # on a busy machine, too
         patch.setattr(yardstick, "SECONDS", 0.02)
         yield

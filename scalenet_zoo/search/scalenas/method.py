@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from scalenet_zoo.latency.profile import YARDSTICK_PIXELS
+from scalenet_zoo.latency.measuring import YARDSTICK_PIXELS
 from scalenet_zoo.search.method import Method
 from scalenet_zoo.search.scalenas.config import ScaleNASConfig, TopologySettings
 from scalenet_zoo.search.scalenas.judging import figure, score_topology
