@@ -136,7 +136,7 @@ def build_command(
     """
     from dataclasses import asdict
 
-    from scalenet_zoo.budgets import build_files
+    from scalenet_zoo.building import build_files
     from scalenet_zoo.cli.console import print_json, say
     from scalenet_zoo.cli.latency import chosen_json, found_json, print_chosen, print_found
     from scalenet_zoo.cli.progress import progress_lines

@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from scalenet_zoo.arch.spec import ArchSpec
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.quoting import quoted
-from scalenet_zoo.data import people, pose, segmentation
+from scalenet_zoo.data import people, pose_augmentation, segmentation
 from scalenet_zoo.data.broken import LoadingError, complaint
 from scalenet_zoo.data.crops import crop_person
 from scalenet_zoo.data.examples import (
@@ -180,7 +180,7 @@ def training_loader(
     if examples.task == "segmentation":
         augment = segmentation.mask_augmentation(spec, interface, recipe)
     else:
-        augmentation = people.people_augmentation if spec.bottom_up else pose.person_augmentation
+        augmentation = people.people_augmentation if spec.bottom_up else pose_augmentation.person_augmentation
         augment = augmentation(spec, interface, recipe, examples.labels)
     return DataLoader(
         TrainingSet(examples, spec, recipe, augment),

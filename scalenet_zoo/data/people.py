@@ -21,7 +21,8 @@ from scalenet_zoo.arch.spec import ArchSpec, Task
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.data.crops import PADDING, STRIDE, apply, crop_matrix, cut, draw_heatmaps, inverse
 from scalenet_zoo.data.examples import Examples, Part, People, Region
-from scalenet_zoo.data.pose import Persons, mirror_order, mirroring, picture_transform, read_sized
+from scalenet_zoo.data.pose import Persons, read_sized
+from scalenet_zoo.data.pose_augmentation import mirror_order, mirroring, picture_transform
 from scalenet_zoo.zoo.interface import Interface
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def draw_people(
         to_image: (2, 3), from shares of the network's view to the image's pixels.
         size: height and width of the view.
         sigma: standard deviation of the joints' Gaussians, in pixels of each scale's heatmaps.
-        mirror: for a mirrored view, the original joint of each joint, see `pose.mirror_order`; None: not mirrored.
+        mirror: for a mirrored view, the original joint of each joint, see `mirror_order`; None: not mirrored.
 
     Returns:
         The target of `losses.people_loss`, with height and width as in the view / 4:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scalenet_zoo.arch.labels import Labels
 from scalenet_zoo.arch.spec import ArchSpec, spec_of
 from scalenet_zoo.core.errors import InputError
-from scalenet_zoo.data.pose import mirror_order
+from scalenet_zoo.data.pose_augmentation import mirror_order
 from scalenet_zoo.data.preparation import preprocessing
 from scalenet_zoo.inference.predict import class_names
 from scalenet_zoo.zoo.interface import Interface

@@ -26,7 +26,8 @@ from scalenet_zoo.data.joints import COCO_JOINTS, find_pairs
 from scalenet_zoo.data.loaders import evaluation_loader, seeded, training_loader
 from scalenet_zoo.data.people import as_images
 from scalenet_zoo.data.people import people_augmentation as augment_people
-from scalenet_zoo.data.pose import Persons, mirror_order, person_augmentation, read_sized
+from scalenet_zoo.data.pose import Persons, read_sized
+from scalenet_zoo.data.pose_augmentation import mirror_order, person_augmentation
 from scalenet_zoo.data.preparation import preprocessing
 from scalenet_zoo.data.sources import open_data
 from scalenet_zoo.inference.decode import find_joints, place_joints

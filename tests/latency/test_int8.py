@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from scalenet_zoo import budgets
+from scalenet_zoo import building
 from scalenet_zoo.arch.scaling import expand
 from scalenet_zoo.arch.spec import ArchSpec
+from scalenet_zoo.building import build_files
 from scalenet_zoo.core.backends import Precision, find_backend
 from scalenet_zoo.core.errors import InputError, UsageError
 from scalenet_zoo.core.timing import Timing
@@ -236,12 +237,12 @@ def test_build_in_int8_refuses(run: Run, arguments: list[str], message: str, tmp
 
 def test_what_was_measured_in_int8_is_exported_in_int8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     attempt = latency_budget.Attempt(SPECS["classification"], 1.0, 1.0, (1.0,), 1)
-    monkeypatch.setattr(budgets, "find_at_latency", lambda *_: LatencyChoice((attempt,), INT8))
+    monkeypatch.setattr(building, "find_at_latency", lambda *_: LatencyChoice((attempt,), INT8))
     build = {"latency": "4ms", "on": "ort-cpu", "precision": "int8"}
-    without = budgets.build_files(output=tmp_path / "without", **build)  # type: ignore[arg-type]
+    without = build_files(output=tmp_path / "without", **build)  # type: ignore[arg-type]
     assert sorted(without.files) == ["spec", "weights"]
     photos = sample_photographs()[0].parent
-    built = budgets.build_files(output=tmp_path, calibration=photos, **build)  # type: ignore[arg-type]
+    built = build_files(output=tmp_path, calibration=photos, **build)  # type: ignore[arg-type]
     options = Metadata.read(built.files["onnx"]).options
     assert (options.precision, options.target) == ("int8", "ort-cpu")
     assert built.verification is not None
