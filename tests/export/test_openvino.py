@@ -98,7 +98,9 @@ def opened(exported: Exported) -> Callable[[str], tuple[OpenVinoNetwork, OnnxNet
     return both
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[SLOW] if "pose" in name else []) for name in NETWORKS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[SLOW] * (spec.task != "classification")) for name, spec in NETWORKS.items()]
+)
 @settings(max_examples=4)
 @given(batch=st.integers(1, 5), seed=st.integers(0, 2**32 - 1), scale=st.floats(0.01, 10))
 def test_it_computes_what_onnx_runtime_does(

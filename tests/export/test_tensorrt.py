@@ -100,7 +100,7 @@ def shallow(name: str) -> ArchSpec:
     "name",
     [
         pytest.param("scalenet_s0", marks=pytest.mark.slow),
-        "shallow",
+        pytest.param("shallow", marks=pytest.mark.slow),
         pytest.param("hrnet_w18_pose", marks=pytest.mark.nightly),
     ],
 )

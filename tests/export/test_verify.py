@@ -277,7 +277,7 @@ def test_too_little_agreement_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pa
     ("task", "output", "precision"),
     [
         pytest.param("segmentation", "argmax", "int8", marks=pytest.mark.slow),
-        ("pose", "joints", "fp16"),
+        pytest.param("pose", "joints", "fp16", marks=pytest.mark.slow),
         pytest.param("segmentation", "argmax", "fp16", marks=pytest.mark.slow),
         pytest.param("segmentation", "argmax", "fp32", marks=pytest.mark.slow),
         pytest.param("pose", "joints", "int8", marks=pytest.mark.slow),

@@ -160,6 +160,7 @@ def stopper(what: str, step: int) -> Any:
     return on_step
 
 
+@pytest.mark.parametrize("head", ["segmentation", pytest.param("pose", marks=pytest.mark.slow)], indirect=True)
 def test_the_largest_network_is_trained_first_and_once_and_stopped_anywhere(head: Head, tmp_path: Path) -> None:
     chosen = settings(teacher=TeacherSettings(recipe={"epochs": 3}))
     whole = run(tmp_path / "whole", head, chosen)
@@ -182,7 +183,9 @@ def test_the_largest_network_is_trained_first_and_once_and_stopped_anywhere(head
     ("head", "stop", "recipe", "values"),
     [
         ("pose", 7, {"clip_grad": 1.0, "rotation": 20.0}, {}),
-        ("segmentation", 4, {"amp": "bf16"}, {"sampler": "sandwich", "init": "scratch"}),
+        pytest.param(
+            *("segmentation", 4, {"amp": "bf16"}, {"sampler": "sandwich", "init": "scratch"}), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_stopped_run_ends_as_one_that_was_not(
@@ -230,7 +233,7 @@ def test_a_folder_is_one_run_s_however_it_is_called(tmp_path: Path) -> None:
 # --- what a step does -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("weight", [0.0, 2.5])
+@pytest.mark.parametrize("weight", [pytest.param(0.0, marks=pytest.mark.slow), 2.5])
 def test_the_loss_is_the_task_s_and_the_teacher_s(
     weight: float, head: Head, teachers: dict[Head, Path], tmp_path: Path
 ) -> None:

@@ -91,7 +91,10 @@ class StoppedError(Exception):
     ("stop", "recipe", "values"),
     [
         (7, {"mixup": 0.2}, {}),
-        (4, {"clip_grad": 1.0, "amp": "bf16"}, {"sampler": "sandwich", "resolution": "random"}),
+        pytest.param(
+            *(4, {"clip_grad": 1.0, "amp": "bf16"}, {"sampler": "sandwich", "resolution": "random"}),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_stopped_run_ends_as_one_that_was_not(

