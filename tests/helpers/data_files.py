@@ -3,15 +3,19 @@
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from scalenet_zoo.arch.spec import ArchSpec, Task
 from scalenet_zoo.data.examples import Examples
+from scalenet_zoo.data.sources import open_data
+from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.zoo.interface import Interface
+from tests.helpers.shapes import SPECS
 
 INTERFACE = Interface(interpolation="bilinear", crop_pct=1.0)
 
@@ -140,3 +144,22 @@ def spoil(path: Path | str) -> None:
 def pixels(examples: Examples) -> list[tuple[bytes, Any]]:
     """What examples hold, in a form that can be compared."""
     return [(image.tobytes(), target) for image, target in map(examples.read, range(len(examples)))]
+
+
+FILES: dict[Task, Callable[[Path], Path]] = {
+    "classification": write_image_folder,
+    "segmentation": write_masks,
+    "pose": write_coco,
+}
+
+
+def examples_of(task: Task, root: Path, split: str = "val", **kwargs: Any) -> Examples:
+    """Write examples of a task to a folder, and open them."""
+    found = open_data(str(FILES[task](root)), task, split, **kwargs)
+    assert not isinstance(found, Stream)
+    return found
+
+
+def fitting_spec(examples: Examples, **kwargs: Any) -> ArchSpec:
+    """A small network with the classes of these examples."""
+    return SPECS[examples.task].replace(classes=len(examples.labels.names), **kwargs)

@@ -14,9 +14,8 @@ from scalenet_zoo.latency.yardstick import Visit
 from scalenet_zoo.zoo.catalog import Entries, load_family
 
 SCALENET = load_family("scalenet")
-
-
 SETTINGS = Settings(family="scalenet", backend="ort-cpu", threads=1)
+TINY = Plan(layers=2, networks=4, held_out=2)
 
 
 def law(terms: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
