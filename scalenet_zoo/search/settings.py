@@ -22,7 +22,7 @@ class ScoringSettings(Strict):
             split.
         val_images: number of validation images, spread evenly over the split; null: all.
         batch_size: approximate number of images per batch; batches that statistics are estimated from are as equal in
-            size as possible.
+            size as possible. A CPU judges classifiers in batches of at most 128, whose scores are the same.
         amp: the number type that networks compute in where that is safe; no: float32 throughout.
     """
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from scalenet_zoo.supernet.scalenet.elastic import Side
 
 
+CPU_BATCH = 128
+"""The most images at once on a CPU; with more, its caches are too small, and a pass takes longer."""
+
+
 class CoupledPaths(nn.Module):
     """Networks whose logits are added."""
 
@@ -71,7 +75,8 @@ def top1_accuracy(network: Calibrated, spec: ArchSpec, validation: CachedImages,
     """
     correct = torch.zeros((), dtype=torch.int64, device=network.device)
     finite = torch.ones((), dtype=torch.bool, device=network.device)
-    for images, targets in validation.batches(settings.batch_size):
+    size = min(settings.batch_size, CPU_BATCH) if network.device.type == "cpu" else settings.batch_size
+    for images, targets in validation.batches(size):
         logits = network(images)
         finite &= logits.isfinite().all()
         correct += (logits.argmax(1) == targets.to(network.device, non_blocking=True)).sum()
