@@ -37,7 +37,7 @@ from scalenet_zoo import ArchSpec, fit, run_search
 from scalenet_zoo.arch.constraints import Predictor
 from scalenet_zoo.core.documents import Strict, spec_errors
 from scalenet_zoo.core.files import read_yaml
-from scalenet_zoo.search.run_search import SearchResult
+from scalenet_zoo.search.run_search import SearchResult, train_supernet
 from scalenet_zoo.search.scalenet.config import ScaleNetConfig
 from scalenet_zoo.search.scalenet.limits import Bounds
 from scalenet_zoo.search.settings import LatencySettings
@@ -112,8 +112,14 @@ def split_data(source: Path, target: Path, held_out: int) -> None:
 def search(plan: Plan, run: Path, seed: int) -> dict[str, Any]:
     """Train a supernet that inherits, search it, and return the specs that were found, one per stage."""
     torch.set_num_threads(1)
-    output = run / f"search_{seed}"
-    return _specs(run_search(plan.config(_data(run), seed), output, workers=0, cpu=True), run)
+    return _specs(run_search(plan.config(_data(run), seed), _searched(run, seed), workers=0, cpu=True), run)
+
+
+def supernet(plan: Plan, run: Path, seed: int) -> dict[str, Any]:
+    """Train the supernet of a search again; see `jobs`."""
+    torch.set_num_threads(1)
+    _, summary = train_supernet(plan.config(_data(run), seed), _searched(run, seed), workers=0, cpu=True)
+    return {"images": summary.images, "seconds": summary.seconds}
 
 
 def latency(plan: Plan, run: Path) -> dict[str, Any]:
@@ -146,7 +152,7 @@ def search_int8(plan: Plan, run: Path, seed: int, limits: Sequence[str]) -> dict
     """Search the supernet of the search with this seed within limits on int8 latency; the answer is as for `search`."""
     torch.set_num_threads(1)
     config, output = plan.int8_config(_data(run), seed, limits), run / f"search_int8_{seed}"
-    return _specs(search_within(config, output, run / f"search_{seed}", run / "latency"), run)
+    return _specs(search_within(config, output, _searched(run, seed), run / "latency"), run)
 
 
 def measured_int8(plan: Plan, run: Path, specs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -157,6 +163,15 @@ def measured_int8(plan: Plan, run: Path, specs: Sequence[dict[str, Any]]) -> dic
 
 def _data(run: Path) -> str:
     return f"imagefolder:{run / 'data'}"
+
+
+def _searched(run: Path, seed: int) -> Path:
+    """The folder of the first part's search with this seed, which has the supernet of both parts."""
+    return run / f"search_{seed}"
+
+
+def _weights(run: Path, seed: int) -> Path:
+    return _searched(run, seed) / "supernet" / "supernet.safetensors"
 
 
 def _specs(found: SearchResult, run: Path) -> dict[str, Any]:
@@ -188,9 +203,15 @@ def tune(plan: Plan, run: Path, values: dict[str, Any], seed: int) -> dict[str, 
 
 
 def jobs(plan: Plan, run: Path, answers: Answers) -> Iterator[Job]:
-    """All jobs whose arguments are known, finished or not."""
+    """All jobs whose arguments are known, finished or not.
+
+    A run that begins with the committed results of the first part has no supernets: it trains them again.
+    """
     for seed in plan.searches:
         yield Job(f"search/{seed}", search, (plan, run, seed))
+        is_needed = f"search/{seed}" in answers and f"search_int8/{seed}" not in answers
+        if is_needed and not _weights(run, seed).exists():
+            yield Job(f"supernet/{seed}", supernet, (plan, run, seed))
     peers = {spec.name: spec.model_dump(mode="json") for spec in compounds(plan)}
     random = {spec.name: spec.model_dump(mode="json") for spec in drawn(plan.bounds(), plan.random)}
     yield from _tunings(plan, run, {**peers, **random, **_found(plan, answers, "search", "found")})
@@ -198,7 +219,8 @@ def jobs(plan: Plan, run: Path, answers: Answers) -> Iterator[Job]:
     if known := answers.get("latency"):
         for seed in plan.searches:
             if f"search/{seed}" in answers:
-                yield Job(f"search_int8/{seed}", search_int8, (plan, run, seed, known["limits"]))
+                arguments = plan, run, seed, known["limits"]
+                yield Job(f"search_int8/{seed}", search_int8, arguments, needs=_weights(run, seed))
         found = _found(plan, answers, "search_int8", "found_int8")
         ours = {**{values["name"]: values for values in known["random"]}, **found}
         yield from _tunings(plan, run, ours)
