@@ -24,6 +24,7 @@ from scalenet_zoo.data.preparation import preprocessing
 from scalenet_zoo.inference.evaluate import evaluate_network
 from scalenet_zoo.networks.batch_norm import reestimate_batch_norm
 from scalenet_zoo.search.images import cached_images, check_data
+from scalenet_zoo.search.scalenet import judging
 from scalenet_zoo.search.scalenet.config import ScaleNetConfig, ScaleNetScoring
 from scalenet_zoo.search.scalenet.method import ScaleNetMethod
 from scalenet_zoo.search.scoring import Scorer
@@ -242,6 +243,25 @@ def test_a_score_is_what_evaluation_says(supernet: ScaleNetSupernet, tmp_path: P
         network = extracted(supernet, candidate, "left", tmp_path)
         assert score == pytest.approx(evaluate_network(network, VALIDATION).metrics["top1"], abs=1e-6)
     assert len(set(scores)) > 2
+
+
+def test_a_cpu_judges_a_few_images_at_once_whatever_the_batch(
+    supernet: ScaleNetSupernet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statistics are estimated from whole batches as before, so that the score is the same."""
+    candidate = candidates()[1]
+    expected = scores_of(make_scorer(supernet, tmp_path / "large", batch_size=2500), [candidate])
+    monkeypatch.setattr(judging, "CPU_BATCH", 7)
+    sizes: list[int] = []
+    forward = judging.CoupledPaths.forward
+
+    def told(self: judging.CoupledPaths, x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        return forward(self, x)
+
+    monkeypatch.setattr(judging.CoupledPaths, "forward", told)
+    assert scores_of(make_scorer(supernet, tmp_path / "small", batch_size=2500), [candidate]) == expected
+    assert sizes == [22, 7, 7, 7, 7, 2]
 
 
 def test_both_paths_are_judged_together(supernet: ScaleNetSupernet, tmp_path: Path) -> None:
