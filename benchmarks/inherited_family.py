@@ -17,6 +17,7 @@ the same images, and is judged after the last epoch.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -149,8 +150,11 @@ def drawn_within(plan: Plan, limits: Sequence[str], model: Predictor) -> list[Ar
 
 
 def search_int8(plan: Plan, run: Path, seed: int, limits: Sequence[str]) -> dict[str, Any]:
-    """Search the supernet of the search with this seed within limits on int8 latency; the answer is as for `search`."""
-    torch.set_num_threads(1)
+    """Search the supernet of the search with this seed within limits on int8 latency; the answer is as for `search`.
+
+    It runs alone, so networks are scored on all cores. Their latencies are measured on one.
+    """
+    torch.set_num_threads(os.cpu_count() or 1)
     config, output = plan.int8_config(_data(run), seed, limits), run / f"search_int8_{seed}"
     return _specs(search_within(config, output, _searched(run, seed), run / "latency"), run)
 
