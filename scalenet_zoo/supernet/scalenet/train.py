@@ -86,7 +86,8 @@ class ScaleNetTrainer(SupernetLoop):
         """Choose the memory format; on a GPU, channels always come first.
 
         In one trial in fp32, 12 processes on one H100 took 4 steps per second together with channels last, and 172 with
-        channels first (docs/evidence.md). Probably cuDNN prepares kernels for every new shape, and shapes change here.
+        channels first (benchmarks/results/evidence.json). Probably cuDNN prepares kernels for every new shape, and
+        shapes change here.
         """
         return torch.contiguous_format if self.device.type == "cuda" else super().choose_layout()
 
