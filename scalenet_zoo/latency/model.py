@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, JsonValue, model_validator
+from scipy.optimize import nnls
 from scipy.stats import spearmanr
 from sklearn.kernel_ridge import KernelRidge
-from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold
 
 from scalenet_zoo.arch.spec import ArchSpec
@@ -251,11 +251,14 @@ def _table(profile: Profile) -> tuple[Floats, Floats, Floats, NDArray[np.str_]]:
 
 
 def _fit_additive(terms: Floats, ms: Floats) -> Floats:
-    """Fit non-negative milliseconds per unit of each term, (terms,), for small relative errors."""
+    """Fit non-negative milliseconds per unit of each term, (terms,), for small relative errors.
+
+    This is ridge regression with weights of 0 or more: the penalty is one more row per term.
+    """
     scale = terms.mean(axis=1) + (terms.max(axis=1) == 0)
-    ridge = Ridge(alpha=RIDGE, positive=True, fit_intercept=False, tol=1e-10, max_iter=100_000)
-    ridge.fit((terms / scale[:, None] / ms).T, np.ones(len(ms)))
-    weights: Floats = np.where(terms.max(axis=1) > 0, ridge.coef_ / scale, 0.0)
+    rows = np.vstack([(terms / scale[:, None] / ms).T, np.sqrt(RIDGE) * np.eye(len(scale))])
+    fitted, _ = nnls(rows, np.concatenate([np.ones(len(ms)), np.zeros(len(scale))]))
+    weights: Floats = np.where(terms.max(axis=1) > 0, fitted / scale, 0.0)
     return weights
 
 

@@ -1,6 +1,7 @@
 """A made-up machine, whose latency model and profile are known without a measurement."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from scalenet_zoo.latency.terms import terms_of
 from scalenet_zoo.latency.yardstick import Visit
 from scalenet_zoo.zoo.catalog import Entries, load_family
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+"""Committed figures, among them two real profiles."""
 SCALENET = load_family("scalenet")
 SETTINGS = Settings(family="scalenet", backend="ort-cpu", threads=1)
 TINY = Plan(layers=2, networks=4, held_out=2)

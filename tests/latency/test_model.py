@@ -26,7 +26,7 @@ from scalenet_zoo.latency.profile import Profile
 from scalenet_zoo.latency.terms import TERMS, trace_terms
 from scalenet_zoo.zoo.catalog import Entries, find_networks
 from scalenet_zoo.zoo.sources import load_spec
-from tests.helpers.latency import SCALENET, TINY, law, made_up_profile
+from tests.helpers.latency import RESULTS, SCALENET, TINY, law, made_up_profile
 
 
 def test_items_are_distinct_in_range_and_the_same_for_a_seed() -> None:
@@ -119,6 +119,22 @@ def test_a_law_is_recovered_and_beats_macs_alone(made_up: LatencyModel) -> None:
     specs = expand(SCALENET)
     for spec in specs[:4]:
         assert made_up.predict_spec(spec) == pytest.approx(float(law(trace_terms(spec.trace))), rel=0.05)
+
+
+def test_the_weights_are_the_optimum() -> None:
+    """By the conditions of Karush, Kuhn and Tucker: no weight can change without a larger error or a sign."""
+    profile = Profile.load(RESULTS / "latency_model_ort_cpu_int8.profile.json")
+    terms = np.array([measurement.terms for measurement in profile.measurements]).T
+    ms = np.array(profile.milliseconds)
+    used = terms.max(axis=1) > 0
+    scale = terms[used].mean(axis=1)
+    weights = latency_model._fit_additive(terms, ms)[used] * scale
+    rows = (terms[used] / scale[:, None] / ms).T
+    slope = rows.T @ (rows @ weights - 1) + latency_model.RIDGE * weights
+    assert (weights >= 0).all()
+    assert 5 < (weights > 0).sum() < len(weights)
+    np.testing.assert_allclose(slope[weights > 0], 0, atol=1e-9)
+    assert (slope[weights == 0] > -1e-9).all()
 
 
 def test_noise_is_not_learnt() -> None:
