@@ -210,8 +210,12 @@ def test_a_supernet_serves_another_run(run: Run, old: Path) -> None:
 
 
 def test_a_profile_is_gone_on_with(run: Run, old: Path) -> None:
-    """All is measured, and the process was killed before the model was fitted: the same model comes of it."""
-    from scalenet_zoo.latency.model import LatencyModel
+    """All is measured, and the process was killed before the model was fitted: it is fitted to these measurements.
+
+    The solver of the earlier version stopped before the optimum, so its model was a little different.
+    """
+    from scalenet_zoo.latency.model import LatencyModel, fit_latency_model
+    from scalenet_zoo.latency.profile import Profile
 
     part = old / "model.profile.partial" / "model.profile.json"
     part.parent.mkdir()
@@ -219,7 +223,9 @@ def test_a_profile_is_gone_on_with(run: Run, old: Path) -> None:
     of_this_machine(part)
     profile = ("profile", "--on", "ort-cpu", "--threads", 1, "--divisor", 1, "--layers", 2, "--networks", 4)
     run.json(*profile, "--held-out", 2, "--family", "scalenet/finished/family.json", "--output", old / "model.json")
-    assert_same(lasting(read(old / "model.json")), lasting(read(old / "files/model.json")))
+    measured = [read(path)["measurements"] for path in (old / "files/model.profile.json", old / "model.profile.json")]
+    assert measured[0] == measured[1]
     before, after = (LatencyModel.load(path) for path in (old / "files/model.json", old / "model.json"))
     spec = load_spec("scalenet/finished/specs/toy_s0.json")
-    assert after.predict_spec(spec) == pytest.approx(before.predict_spec(spec), rel=1e-4)
+    assert after == fit_latency_model(Profile.load(old / "model.profile.json"))
+    assert after.predict_spec(spec) == pytest.approx(before.predict_spec(spec), rel=0.02)
