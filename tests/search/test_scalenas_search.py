@@ -245,7 +245,7 @@ def test_latency_is_measured_on_the_way_and_the_front_keeps_its_limit(
 ) -> None:
     def run(name: str, loop: LatencyMeter, **options: Any) -> Ledger:
         limited = bounds(limits(latency=f"{budget}ms", backend="ort-cpu")).with_model(loop.model())
-        settings = TopologySettings(first=8, evaluations=14, parents=3, tournament=2)
+        settings = TopologySettings(first=8, evaluations=20, parents=3, tournament=2)
         options |= {"search": search, "judged": limited, "settings": settings, "latency": loop}
         return search_topologies(tmp_path / name, every=1, measured=2, **options)
 
