@@ -42,6 +42,7 @@ from scalenet_zoo.search.run_search import SearchResult, train_supernet
 from scalenet_zoo.search.scalenet.config import ScaleNetConfig
 from scalenet_zoo.search.scalenet.limits import Bounds
 from scalenet_zoo.search.settings import LatencySettings
+from scalenet_zoo.supernet.summary import SUPERNET_WEIGHTS
 
 PLAN = Path(__file__).with_suffix(".yaml")
 RESULTS = Path(__file__).parent / "results" / "inherited_family.jsonl"
@@ -175,7 +176,7 @@ def _searched(run: Path, seed: int) -> Path:
 
 
 def _weights(run: Path, seed: int) -> Path:
-    return _searched(run, seed) / "supernet" / "supernet.safetensors"
+    return _searched(run, seed) / "supernet" / SUPERNET_WEIGHTS
 
 
 def _specs(found: SearchResult, run: Path) -> dict[str, Any]:
