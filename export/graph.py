@@ -13,6 +13,7 @@ from torch import nn
 
 from scalenet_zoo.core.errors import ExportError
 from scalenet_zoo.export.processing import AROUND
+from scalenet_zoo.networks.modes import evaluation_mode
 
 
 def trace_graph(
@@ -65,15 +66,12 @@ def _for_export(module: nn.Module) -> Iterator[None]:
 
     The graph is the same, but torch exports a network with hard-swish in a third of the time.
     """
-    training = [part for part in module.modules() if part.training]
     in_place = [part for part in module.modules() if getattr(part, "inplace", False) is True]
-    module.eval()
     for part in in_place:
         part.inplace = False  # type: ignore[assignment]
     try:
-        yield
+        with evaluation_mode(module):
+            yield
     finally:
         for part in in_place:
             part.inplace = True  # type: ignore[assignment]
-        for part in training:
-            part.training = True

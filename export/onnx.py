@@ -29,6 +29,7 @@ from scalenet_zoo.export.precision import to_half
 from scalenet_zoo.export.processing import AROUND, with_processing
 from scalenet_zoo.export.verify import Verification, agreement, network_decisions, run_torch, verify
 from scalenet_zoo.inference.predict import class_names as known_names
+from scalenet_zoo.networks.modes import evaluation_mode
 from scalenet_zoo.zoo.interface import Interface, pretrained_cfg
 
 __all__ = ["LARGEST_FILE", "OnnxNetwork", "OnnxOptions", "export_onnx"]
@@ -96,38 +97,33 @@ def export_onnx(
     metadata = metadata_of(model, options, class_names)
     calibration = Remembered(calibration)
     images = Remembered(images) if images and list(images) != list(calibration) else calibration
-    training = model.training
-    model.eval()
-    try:
-        with replacing(Path(path)) as temporary:
-            graph = trace_network(model, metadata)
-            if fp32_beside is not None:
-                fp32_beside.parent.mkdir(parents=True, exist_ok=True)
-                plain = OnnxOptions(batch=options.batch, preprocess=options.preprocess, output=options.output)
-                _save(graph, replace(metadata, options=plain), fp32_beside)
-            around = [node.name for node in graph.graph.node if node.name.startswith(_AROUND)]
-            if options.precision == "fp16":
-                graph = to_half(graph, options.keep_fp32, around, options.io)
-            if options.precision == "int8":
-                reference = partial(run_torch, model)
-                judged = images[:: -(-len(images) // JUDGED)]
-                known = network_decisions(reference, metadata, judged) if spec.classes and min_agreement > 0 else None
-                made = make_int8(
-                    graph,
-                    metadata,
-                    FileBatches(metadata, calibration, (options.batch or (1, 1, 1))[0]),
-                    around,
-                    None if known is None else lambda file: agreement(known, file, judged).share,
-                    auto,
-                    on_progress,
-                )
-                graph, kept = made.graph, (*options.keep_fp32, *made.kept)
-                options = options.model_copy(update={"calibrator": made.calibrator, "keep_fp32": kept})
-                metadata = replace(metadata, options=options)
-            _save(graph, metadata, temporary)
-            return verify(model, temporary, images, min_agreement)
-    finally:
-        model.train(training)
+    with evaluation_mode(model), replacing(Path(path)) as temporary:
+        graph = trace_network(model, metadata)
+        if fp32_beside is not None:
+            fp32_beside.parent.mkdir(parents=True, exist_ok=True)
+            plain = OnnxOptions(batch=options.batch, preprocess=options.preprocess, output=options.output)
+            _save(graph, replace(metadata, options=plain), fp32_beside)
+        around = [node.name for node in graph.graph.node if node.name.startswith(_AROUND)]
+        if options.precision == "fp16":
+            graph = to_half(graph, options.keep_fp32, around, options.io)
+        if options.precision == "int8":
+            reference = partial(run_torch, model)
+            judged = images[:: -(-len(images) // JUDGED)]
+            known = network_decisions(reference, metadata, judged) if spec.classes and min_agreement > 0 else None
+            made = make_int8(
+                graph,
+                metadata,
+                FileBatches(metadata, calibration, (options.batch or (1, 1, 1))[0]),
+                around,
+                None if known is None else lambda file: agreement(known, file, judged).share,
+                auto,
+                on_progress,
+            )
+            graph, kept = made.graph, (*options.keep_fp32, *made.kept)
+            options = options.model_copy(update={"calibrator": made.calibrator, "keep_fp32": kept})
+            metadata = replace(metadata, options=options)
+        _save(graph, metadata, temporary)
+        return verify(model, temporary, images, min_agreement)
 
 
 def metadata_of(model: nn.Module, options: OnnxOptions, class_names: Sequence[str] = ()) -> Metadata:

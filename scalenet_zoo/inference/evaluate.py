@@ -32,6 +32,7 @@ from scalenet_zoo.inference.metrics import Metrics, make_meter
 from scalenet_zoo.inference.predict import check_finite
 from scalenet_zoo.inference.prepare import ExportedFile, Inference, prepare_inference
 from scalenet_zoo.inference.tiling import run_tiles
+from scalenet_zoo.networks.modes import evaluation_mode
 
 _log = logging.getLogger(__name__)
 
@@ -161,39 +162,32 @@ def evaluate_network(
     meter = make_meter(spec, examples.labels, inference.form, inference.device, truth, matching.own)
     broken, images = BrokenImages(broken_limit), 0
     finite = torch.ones((), dtype=torch.bool, device=inference.device)
-    training = isinstance(network, nn.Module) and network.training
     start = time.perf_counter()
-    try:
-        if isinstance(network, nn.Module):
-            network.eval()
-        with torch.inference_mode():
-            for done, batch in enumerate(loader, 1):
-                broken.add(batch["broken"])
-                if len(batch["image"]):
-                    for output, targets in _run(inference, batch, overlap, at_once):
-                        finite &= output.isfinite().all()
-                        meter.update(output, targets)
-                        on_outputs(output, targets)
-                    images += len(batch["image"])
-                on_progress(f"evaluating {spec.name}", done, done if isinstance(examples, Stream) else len(loader))
-            shares = all_gather((images, broken.names, bool(finite)))
-            images = sum(count for count, _, _ in shares)
-            broken.add(name for _, names, _ in shares for name in names)
-            if not images and len(broken):
-                raise InputError(complaint(broken.names, broken_limit))
-            if not images and isinstance(examples, Stream):
-                raise InputError(examples.complaint)
-            if not images:
-                raise InputError(f"{examples.source}: found no images in the split {examples.split}, expected some")
-            check_finite(spec, all(sound for _, _, sound in shares))
-            metrics = meter.compute()
-            alone = meter.only_class()
-            if alone is not None and rank == 0:
-                _say_alone(examples, alone)
-            _check_stream(examples, images, broken)
-    finally:
-        if isinstance(network, nn.Module):
-            network.train(training)
+    with evaluation_mode(network), torch.inference_mode():
+        for done, batch in enumerate(loader, 1):
+            broken.add(batch["broken"])
+            if len(batch["image"]):
+                for output, targets in _run(inference, batch, overlap, at_once):
+                    finite &= output.isfinite().all()
+                    meter.update(output, targets)
+                    on_outputs(output, targets)
+                images += len(batch["image"])
+            on_progress(f"evaluating {spec.name}", done, done if isinstance(examples, Stream) else len(loader))
+        shares = all_gather((images, broken.names, bool(finite)))
+        images = sum(count for count, _, _ in shares)
+        broken.add(name for _, names, _ in shares for name in names)
+        if not images and len(broken):
+            raise InputError(complaint(broken.names, broken_limit))
+        if not images and isinstance(examples, Stream):
+            raise InputError(examples.complaint)
+        if not images:
+            raise InputError(f"{examples.source}: found no images in the split {examples.split}, expected some")
+        check_finite(spec, all(sound for _, _, sound in shares))
+        metrics = meter.compute()
+        alone = meter.only_class()
+        if alone is not None and rank == 0:
+            _say_alone(examples, alone)
+        _check_stream(examples, images, broken)
     seconds = time.perf_counter() - start
     return Evaluation(
         spec.task,

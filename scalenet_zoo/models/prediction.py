@@ -124,12 +124,12 @@ def predict(
         _check_boxes(boxes, items)
 
     import torch
-    from torch import nn
 
     from scalenet_zoo.inference.draw import draw
     from scalenet_zoo.inference.predict import DECISIONS, describe_output
     from scalenet_zoo.inference.prepare import prepare_inference
     from scalenet_zoo.inference.tiling import doubt_resolution
+    from scalenet_zoo.networks.modes import evaluation_mode
 
     persons = _persons(boxes, box_score, items) if boxes else None
     network = open_model(opened, pretrained, weights, seed)
@@ -152,10 +152,7 @@ def predict(
 
     predictions: list[Prediction] = []
     broken, large = BrokenImages(broken_limit), 0
-    training = isinstance(network, nn.Module) and network.training
-    try:
-        if isinstance(network, nn.Module):
-            network.eval()
+    with evaluation_mode(network):
         for start in range(0, len(items), inference.smallest):  # the smallest batch that the network takes
             batch = items[start : start + inference.smallest]
             pictures = _read(batch, broken, PICTURE_PIXELS if share is None else TILED_PICTURE_PIXELS)
@@ -176,9 +173,6 @@ def predict(
                         draw(inference, picture, decision, threshold).save(temporary)
                 predictions.append(Prediction(item.name, rows, item.target))
             on_progress("predicting", min(start + inference.smallest, len(items)), len(items))
-    finally:
-        if isinstance(network, nn.Module):
-            network.train(training)
     if len(broken) == len(items):
         raise InputError(broken.names[0])
     for complaint in broken.names:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from scalenet_zoo.networks.layers import ConvNormAct
+from scalenet_zoo.networks.modes import evaluation_mode
 
 
 def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
@@ -27,22 +28,18 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None
     ]
     if not norms:
         return
-    modes = {module: module.training for module in network.modules()}
     momenta = [norm.momentum for norm in norms]
     try:
-        network.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.train()
-        with torch.no_grad():
+        with evaluation_mode(network), torch.no_grad():
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None
+                norm.train()
             for batch in batches:
                 network(batch)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for module, training in modes.items():
-            module.training = training
 
 
 def fold_batch_norm(network: nn.Module) -> None:

@@ -14,6 +14,7 @@ from scalenet_zoo.data.examples import Examples, Part, known_targets
 from scalenet_zoo.data.loaders import evaluation_loader
 from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.inference.prepare import prepare_inference
+from scalenet_zoo.networks.modes import evaluation_mode
 
 FEW_STEPS = 100
 """Steps after which batch norm's statistics have settled: their initial values then have a weight of 0.003%."""
@@ -78,9 +79,7 @@ def is_blind(network: nn.Module, validation: Examples | Stream) -> bool:
     """
     if isinstance(validation, Stream):
         return False
-    training = network.training
-    network.eval()
-    try:
+    with evaluation_mode(network):
         inference = prepare_inference(network)
         loader = evaluation_loader(Part(validation, _SAMPLE), inference.transform, inference.spec, _SAMPLE, workers=0)
         batch = next(iter(loader))
@@ -88,8 +87,6 @@ def is_blind(network: nn.Module, validation: Examples | Stream) -> bool:
             return False
         with torch.inference_mode():
             output = inference.run(batch["image"])
-    finally:
-        network.train(training)
     joints = validation.task == "pose"
     answers = output[:, : inference.spec.classes].flatten(2).argmax(2) if joints else output.argmax(1)
     return bool((answers == answers[:1]).float().mean() > 0.999)
