@@ -1,48 +1,35 @@
 """Export to any of the formats: an ONNX file, OpenVINO's IR, a TensorRT engine, a model repository for Triton.
 
-network --export_onnx--> NAME.onnx --build_engine--> NAME.engine
-                             +------convert_onnx--> NAME.xml, NAME.bin
-                             +------write_model_repository--> REPOSITORY/NAME
+network --export_onnx--> NAME.onnx --write_engine--> NAME.engine
+                             +-------write_ir--> NAME.xml, NAME.bin
+                             +-------write_model_repository--> REPOSITORY/NAME
 """
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 from scalenet_zoo.arch.spec import ArchSpec, spec_of
-from scalenet_zoo.core.backends import Precision, TargetBackend
-from scalenet_zoo.core.errors import UsageError
-from scalenet_zoo.core.file_kinds import ENGINE, OPENVINO, exported_kind, user_path
+from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.core.files import scratch_folder
 from scalenet_zoo.core.outputs import check_writable
 from scalenet_zoo.core.progress import OnProgress
+from scalenet_zoo.export.arguments import ENGINES, ExportFormat, check_arguments
 from scalenet_zoo.zoo.model_folder import HUB_PREFIX
-from scalenet_zoo.zoo.sources import (
-    NetworkSource,
-    check_model,
-    file_stem,
-    has_weights,
-    is_exported,
-    load_spec,
-)
+from scalenet_zoo.zoo.sources import NetworkSource, check_model, file_stem, has_weights, is_exported, load_spec
 
 if TYPE_CHECKING:
     from torch import nn
 
     from scalenet_zoo.export.gain import Gain
     from scalenet_zoo.export.metadata import Output
-    from scalenet_zoo.export.openvino.network import OpenVinoNetwork
-    from scalenet_zoo.export.tensorrt.network import EngineNetwork
     from scalenet_zoo.export.tensorrt.record import EngineOptions, EngineRecord
     from scalenet_zoo.export.verify import Verification
 
 _log = logging.getLogger(__name__)
 
-ExportFormat = Literal["onnx", "openvino", "tensorrt", "tensorrt-rtx", "triton"]
-ENGINES = ("tensorrt", "tensorrt-rtx")
 PASSING = ("openvino", "triton")
 """Formats whose ONNX file is temporary."""
 REPOSITORY = Path("model_repository")
@@ -157,16 +144,15 @@ def export_model(
         OutputError: a file cannot be written.
         VerificationError: a file does not compute what the network does; the file is not left behind.
     """
-    is_file = is_exported(model)
     of_network = {
         "precision": precision,
-        "img_size": img_size is not None,
+        "img_size": img_size,
         "with_preprocess": with_preprocess,
         "with_softmax": with_softmax,
         "with_argmax": with_argmax,
         "with_joints": with_joints,
         "calibration": calibration,
-        "min_agreement": min_agreement is not None,
+        "min_agreement": min_agreement,
         "io": io,
         "keep_fp32": keep_fp32,
         "on": on,
@@ -178,45 +164,15 @@ def export_model(
     }
     of_engine = {
         "compute_capability": compute_capability,
-        "workspace": workspace is not None,
-        "level": level is not None,
+        "workspace": workspace,
+        "level": level,
         "version_compatible": version_compatible,
         "hardware_compatible": hardware_compatible,
         "compress": compress,
         "rebuild": rebuild,
     }
-    _one_of("to", to, get_args(ExportFormat))
-    if is_file:
-        _refuse(of_network, f"with the file {model}", "it with a network")
-    if to not in ENGINES:
-        _refuse(of_engine, f"with `to` {to}", "it with `to` tensorrt or tensorrt-rtx")
-    if not (is_file or isinstance(model, NetworkSource)):
-        _refuse({"img_size": img_size is not None}, "with a network that is built", "it with a name or spec")
-    kind = exported_kind(user_path(str(model))) if is_file else None
-    if is_file and (to == "onnx" or kind == OPENVINO or (kind == ENGINE and to != "triton")):
-        raise UsageError(f"`to`: found {to} for the file {model}, expected a network's name")
-    if is_file and to in ("openvino", "triton") and batch:
-        raise UsageError(f"`batch`: found it with the file {model}, expected none, since the file has its own")
-    forms = {"softmax": with_softmax, "argmax": with_argmax, "joints": with_joints}
-    chosen = [form for form, wanted in forms.items() if wanted]
-    if len(chosen) > 1:
-        raise UsageError(f"found `with_{chosen[0]}` and `with_{chosen[1]}`, expected at most one of them")
-    _one_of("precision", precision or "fp32", get_args(Precision))
-    _one_of("io", io or "fp32", ("fp32", "fp16"))
-    of_int8 = {"on": on, "auto": auto, "calibrator": calibrator, "activation_bits": activation_bits}
-    if precision != "int8":
-        _refuse(of_int8, f"with `precision` {precision or 'fp32'}", "it with int8")
-    elif calibration is None:
-        raise UsageError("`precision`: found int8 without `calibration`, expected a folder of images with it")
-    _one_of("on", on or "ort-cpu", get_args(TargetBackend))
-    if to not in ("onnx", "triton", on or to):
-        raise UsageError(f"`on`: found {on} with `to` {to}, expected {to}")
-    _one_of("calibrator", calibrator or "minmax", ("minmax", "percentile", "entropy"))
     output = user_path(output) if output else None
-    if to in ENGINES and output is not None and output.suffix.lower() == ".onnx":
-        raise UsageError(f"`output`: found {output}, expected a name for the engine, such as NAME.engine")
-    if to == "openvino" and output is not None and output.suffix != ".xml":
-        raise UsageError(f"`output`: found {output}, expected a name for OpenVINO's IR, NAME.xml")
+    check_arguments(model, to, output, of_network, of_engine, batch)
     opened = check_model(model, pretrained, weights)
 
     from scalenet_zoo.export.metadata import OnnxOptions
@@ -237,7 +193,7 @@ def export_model(
         precision=cast("Any", precision or "fp32"),
         batch=batches,
         preprocess=with_preprocess,
-        output=cast("Output", chosen[0] if chosen else "raw"),
+        output=_output(with_softmax, with_argmax, with_joints),
         io=cast("Any", io or "fp32"),
         keep_fp32=tuple(keep_fp32),
         target=cast("Any", _target(on, to) if precision == "int8" else None),
@@ -245,6 +201,7 @@ def export_model(
         calibrator=cast("Any", calibrator),
     )
     engine_options.check()
+    is_file = is_exported(model)
     on_hub = isinstance(model, str) and model.startswith(HUB_PREFIX)
     if not (is_file or on_hub):
         options.check(_spec(opened, img_size))
@@ -252,6 +209,66 @@ def export_model(
     stem = file_stem(model) if isinstance(model, str | Path) else _spec(opened).name
     for path in _targets(stem, to, output, with_onnx=not is_file):
         check_writable(path)
+    _check_library(to, engine_options)
+
+    from scalenet_zoo.export.conversions import OnnxSource, compare_with_fp32, write_engine, write_ir
+    from scalenet_zoo.export.onnx import export_onnx
+    from scalenet_zoo.export.triton import write_model_repository
+
+    files: dict[str, Path] = {}
+    record = gain = None
+    with scratch_folder() as scratch:
+        if is_file:
+            name, trained, fp32 = Path(str(model)).stem, None, None
+            source = OnnxSource(user_path(str(model)))
+        else:
+            if on_hub:  # its spec is fetched only now
+                options.check(_spec(opened, img_size))
+            network = _open(opened, seed, pretrained=pretrained, weights=weights, img_size=img_size)
+            name = spec_of(network).name
+            trained = bool(pretrained or weights or has_weights(model))
+            fp32 = scratch / "fp32" / f"{name}.onnx" if options.precision != "fp32" else None
+            onnx = _onnx_path(name, to, output, scratch)
+            least = _least_agreement(network, trained, min_agreement)
+            seen = images or (_data_images(model, network, scratch) if trained else [])
+            on_progress(f"exporting {onnx.name}", 0, 0)
+            exported = export_onnx(
+                network,
+                onnx,
+                options,
+                images,
+                seen,
+                min_agreement=least,
+                auto=auto,
+                fp32_beside=fp32,
+                on_progress=on_progress,
+            )
+            source = OnnxSource(onnx, network, exported, seen, least)
+            if to not in PASSING:
+                files["onnx"] = onnx
+        verification = source.verification
+        if to in ENGINES:
+            files["engine"] = output or Path(source.path.name).with_suffix(".engine")
+            record = write_engine(source, files["engine"], engine_options, rebuild, on_progress)
+        if to == "openvino":
+            target = output or Path(f"{name}.xml")
+            verification = write_ir(source, target)
+            files |= {"openvino": target, "openvino_weights": target.with_suffix(".bin")}
+        if to == "triton":
+            files["triton"] = write_model_repository(source.path, output or REPOSITORY)
+        if fp32 is not None:
+            backend = options.target or (to if to in (*ENGINES, "openvino") else "ort-cpu")
+            gain = compare_with_fp32(fp32, {"onnx": source.path, **files}, backend, engine_options, on_progress)
+    return ModelExport(name, trained, files, verification, record, gain)
+
+
+def _output(softmax: bool, argmax: bool, joints: bool) -> "Output":
+    """Return what the file returns."""
+    return "softmax" if softmax else "argmax" if argmax else "joints" if joints else "raw"
+
+
+def _check_library(to: ExportFormat, engine_options: "EngineOptions") -> None:
+    """Check that the library of a format is installed, and that it can build such an engine here."""
     if to in ENGINES:
         from scalenet_zoo.export.tensorrt.build import find_target
 
@@ -261,71 +278,13 @@ def export_model(
 
         open_openvino()
 
-    network, verification, record, gain = None, None, None, None
-    beside: Path | None = None
-    least, seen = 0.0, images
-    trained = None if is_file else bool(pretrained or weights or has_weights(model))
-    files: dict[str, Path] = {}
-    with scratch_folder() as scratch:
-        if is_file:
-            source, name = user_path(str(model)), Path(str(model)).stem
-        else:
-            from scalenet_zoo.export.onnx import export_onnx
 
-            if on_hub:  # its spec is fetched only now
-                options.check(_spec(opened, img_size))
-            network = _open(opened, seed, pretrained=pretrained, weights=weights, img_size=img_size)
-            name = spec_of(network).name
-            source = _onnx_path(name, to, output, scratch)
-            on_progress(f"exporting {source.name}", 0, 0)
-            if options.precision != "fp32":
-                beside = scratch / "fp32" / f"{name}.onnx"
-            least = _least_agreement(network, bool(trained), min_agreement)
-            if trained and not seen:
-                from scalenet_zoo.export.data_images import data_images
+def _data_images(model: "NetworkSource | nn.Module", network: "nn.Module", scratch: Path) -> list[Path]:
+    """Return validation images of the data that a network was trained on, if they can be found."""
+    from scalenet_zoo.export.data_images import data_images
 
-                (scratch / "images").mkdir()
-                seen = list(data_images(model, spec_of(network), scratch / "images"))
-            verification = export_onnx(
-                network,
-                source,
-                options,
-                images,
-                seen,
-                min_agreement=least,
-                auto=auto,
-                fp32_beside=beside,
-                on_progress=on_progress,
-            )
-            if to not in PASSING:
-                files["onnx"] = source
-        if to in ENGINES:
-            files["engine"] = output or Path(source.name).with_suffix(".engine")
-            record = _build_engine(source, files["engine"], engine_options, rebuild, network, seen, on_progress)
-        if to == "openvino":
-            target = output or Path(f"{name}.xml")
-            verification = _convert(source, target, network, verification, seen, least)
-            files |= {"openvino": target, "openvino_weights": target.with_suffix(".bin")}
-        if to == "triton":
-            from scalenet_zoo.export.triton import write_model_repository
-
-            files["triton"] = write_model_repository(source, output or REPOSITORY)
-        if beside is not None:
-            backend = options.target or (to if to in (*ENGINES, "openvino") else "ort-cpu")
-            gain = _measure_gain(beside, {"onnx": source, **files}, backend, engine_options, on_progress)
-    return ModelExport(name, trained, files, verification, record, gain)
-
-
-def _one_of(argument: str, given: str, choices: Sequence[str]) -> None:
-    if given not in choices:
-        raise UsageError(f"`{argument}`: found {given!r}, expected {', '.join(choices[:-1])} or {choices[-1]}")
-
-
-def _refuse(arguments: Mapping[str, object], found: str, expected: str) -> None:
-    """Raise an error for the first argument that was given."""
-    for argument, given in arguments.items():
-        if given:
-            raise UsageError(f"`{argument}`: found it {found}, expected {expected}")
+    (scratch / "images").mkdir()
+    return list(data_images(model, spec_of(network), scratch / "images"))
 
 
 def _spec(model: "NetworkSource | nn.Module", img_size: int | Sequence[int] | None = None) -> ArchSpec:
@@ -368,41 +327,6 @@ def _target(on: str | None, to: ExportFormat) -> str:
     return on or {"onnx": "ort-cpu", "triton": "tensorrt"}.get(to, to)
 
 
-def _measure_gain(
-    fp32: Path, files: Mapping[str, Path], backend: str, engine_options: "EngineOptions", on_progress: OnProgress
-) -> "Gain | None":
-    """Time the exported file in turn with the same network in fp32; return None if its back end cannot run here.
-
-    Args:
-        fp32: the network's ONNX file in fp32.
-        files: the files that were written, by their kind.
-        backend: the back end that they are for.
-        engine_options: the options that the engine was built with.
-        on_progress: reports that the file is being measured.
-    """
-    from scalenet_zoo.core.backends import find_backend
-    from scalenet_zoo.export.gain import measure_gain
-    from scalenet_zoo.export.onnx_network import OnnxNetwork
-    from scalenet_zoo.export.openvino.convert import convert_onnx
-    from scalenet_zoo.export.openvino.network import OpenVinoNetwork
-    from scalenet_zoo.export.tensorrt.build import build_engine
-    from scalenet_zoo.export.tensorrt.network import EngineNetwork
-
-    if not find_backend(backend).ready or (backend in ENGINES and "engine" not in files):
-        return None
-    on_progress(f"comparing the latency with fp32 on {backend}", 0, 0)
-    if backend == "ort-cpu":
-        return measure_gain(OnnxNetwork.load(fp32), OnnxNetwork.load(files["onnx"]), backend)
-    if backend == "openvino":
-        ours = files.get("openvino") or fp32.with_name("file.xml")
-        if "openvino" not in files:
-            convert_onnx(files["onnx"], ours, lambda network: None)
-        convert_onnx(fp32, fp32.with_suffix(".xml"), lambda network: None)
-        return measure_gain(OpenVinoNetwork.load(fp32.with_suffix(".xml")), OpenVinoNetwork.load(ours), backend)
-    build_engine(fp32, fp32.with_suffix(".engine"), engine_options, on_progress)
-    return measure_gain(EngineNetwork.load(fp32.with_suffix(".engine")), EngineNetwork.load(files["engine"]), backend)
-
-
 def _find_images(folder: Path, limit: int) -> list[Path]:
     """Find the images of a folder; those that cannot be read are named in a warning and left out."""
     from scalenet_zoo.data.image_files import find_images
@@ -421,61 +345,3 @@ def _least_agreement(network: "nn.Module", trained: bool, asked: float | None) -
     if asked is None:  # without training, nearly all outputs are equal, so decisions mean nothing
         return MIN_AGREEMENT[spec_of(network).task] if trained else 0.0
     return asked
-
-
-def _convert(
-    source: Path,
-    path: Path,
-    network: "nn.Module | None",
-    exported: "Verification | None",
-    images: list[Path],
-    min_agreement: float,
-) -> "Verification | None":
-    """Write OpenVINO's IR, after it was compared with the network or the ONNX file."""
-    from scalenet_zoo.data.image_files import sample_photographs
-    from scalenet_zoo.export.onnx_network import OnnxNetwork
-    from scalenet_zoo.export.openvino.convert import convert_onnx
-    from scalenet_zoo.export.verify import check_decisions, compare_outputs, run_torch
-
-    images = images or sample_photographs()
-    if network is None or exported is None:
-        reference = OnnxNetwork.load_inner(source)
-        convert_onnx(source, path, lambda file: compare_outputs(reference, file, images))
-        return None
-    training, params = network.training, exported.params
-    run = partial(run_torch, network.eval())
-
-    def check(file: "OpenVinoNetwork") -> "Verification":
-        return check_decisions(run, file, images, compare_outputs(run, file, images), params, "OpenVINO", min_agreement)
-
-    try:
-        return convert_onnx(source, path, check)
-    finally:
-        network.train(training)
-
-
-def _build_engine(
-    source: Path,
-    path: Path,
-    options: "EngineOptions",
-    rebuild: bool,
-    network: "nn.Module | None",
-    images: list[Path],
-    on_progress: OnProgress,
-) -> "EngineRecord":
-    """Build an engine; an engine for this GPU is compared with the network or the ONNX file before it is written."""
-    from scalenet_zoo.data.image_files import sample_photographs
-    from scalenet_zoo.export.onnx_network import OnnxNetwork
-    from scalenet_zoo.export.tensorrt.build import build_engine
-    from scalenet_zoo.export.verify import compare_outputs, run_torch
-
-    def check(engine: "EngineNetwork") -> None:
-        reference = partial(run_torch, network.eval()) if network is not None else OnnxNetwork.load_inner(source)
-        compare_outputs(reference, engine, images or sample_photographs())
-
-    training = network is not None and network.training
-    try:
-        return build_engine(source, path, options, on_progress, rebuild, check)
-    finally:
-        if network is not None:
-            network.train(training)

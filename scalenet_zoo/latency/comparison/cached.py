@@ -19,7 +19,8 @@ from scalenet_zoo.core.backends import Precision, TargetBackend, find_backend, v
 from scalenet_zoo.core.errors import OutputError
 from scalenet_zoo.core.files import cache_folder, replacing_folder
 from scalenet_zoo.core.locks import locked
-from scalenet_zoo.export.formats import ENGINES, ExportFormat, export_model
+from scalenet_zoo.export.arguments import ENGINES, ExportFormat
+from scalenet_zoo.export.formats import export_model
 from scalenet_zoo.latency.comparison.calibration import MOST_IMAGES, CalibrationImages
 from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.model_folder import WEIGHTS, save_model
