@@ -226,10 +226,10 @@ def jobs(plan: Plan, run: Path, answers: Answers) -> Iterator[Job]:
             if f"search/{seed}" in answers:
                 arguments = plan, run, seed, known["limits"]
                 yield Job(f"search_int8/{seed}", search_int8, arguments, needs=_weights(run, seed))
-        found = _found(plan, answers, "search_int8", "found_int8")
-        ours = {**{values["name"]: values for values in known["random"]}, **found}
-        yield from _tunings(plan, run, ours)
-        if all(f"search_int8/{seed}" in answers for seed in plan.searches):
+        if all(f"search_int8/{seed}" in answers for seed in plan.searches):  # while the supernets are at hand
+            found = _found(plan, answers, "search_int8", "found_int8")
+            ours = {**{values["name"]: values for values in known["random"]}, **found}
+            yield from _tunings(plan, run, ours)
             yield Job("measured_int8", measured_int8, (plan, run, [*peers.values(), *ours.values()]))
 
 
