@@ -18,7 +18,7 @@ from scalenet_zoo.data.image_files import find_images
 from scalenet_zoo.explore.precisions import ANY, check_precisions
 from scalenet_zoo.latency.precisions import check_precision
 from scalenet_zoo.zoo.catalog import find_networks
-from scalenet_zoo.zoo.create import create_seeded, with_seed
+from scalenet_zoo.zoo.create import create_seeded
 from scalenet_zoo.zoo.kinship import check_inheritance
 from scalenet_zoo.zoo.sources import NetworkSource, has_weights, load_spec
 
@@ -169,8 +169,7 @@ def build_files(
         export = calibration is not None if int8 else export or on.startswith("ort")
     elif latency is not None and on is not None:
         export = calibration is not None if int8 else export or on.startswith("ort")  # an ONNX file is what is measured
-        with with_seed(seed):
-            found = find_at_latency(latency, on, *wanted, threads, batch or 1, precision or "fp32", on_progress)
+        found = find_at_latency(latency, on, *wanted, threads, batch or 1, precision or "fp32", on_progress)
         arch = found.taken.spec
     assert arch is not None
     if export:  # imported before there is anything to clean up: an interrupt during a native import may crash
@@ -186,7 +185,7 @@ def build_files(
     else:
         network = create_seeded(arch, seed, **made)
     if inherit is not None or (source is None and pretrained and not chosen):
-        inherited = _inherit(network, inherit, seed)
+        inherited = _inherit(network, inherit)
     trained = bool(pretrained or weights or inherited or (source is not None and has_weights(source)))
     spec = spec_of(network)
     path = folder / f"{spec.name}.json"
@@ -216,12 +215,11 @@ def build_files(
     return Built(network, spec, trained, files, found, verification, inherited, chosen, gain)
 
 
-def _inherit(network: "nn.Module", source: NetworkSource | None, seed: int) -> "Inherited":
+def _inherit(network: "nn.Module", source: NetworkSource | None) -> "Inherited":
     """Start a network from another; a `source` of None stands for the published weights that fit best."""
     from scalenet_zoo.zoo.inherit import find_source, inherit
 
-    with with_seed(seed):
-        return inherit(network, find_source(spec_of(network)) if source is None else source)
+    return inherit(network, find_source(spec_of(network)) if source is None else source)
 
 
 def _check_latency(latency: str | float, on: str, precision: str | None, published: bool) -> None:

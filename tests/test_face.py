@@ -1,5 +1,6 @@
 """The library's face: what `scalenet_zoo` offers does what the command line does."""
 
+import copy
 import json
 import logging
 import pkgutil
@@ -40,6 +41,7 @@ from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.model_folder import save_model
 from tests.helpers.command import Run
 from tests.helpers.hub_server import TOKEN, Hub
+from tests.helpers.random_states import same_random_states
 from tests.helpers.search_config import write_config
 from tests.helpers.shapes import SPECS, Shapes
 
@@ -132,13 +134,18 @@ def test_fit_takes_objects_and_trains_a_network_in_place(tmp_path: Path, caplog:
     before = model.classifier.weight.detach().clone()
     training, validation = Shapes("classification", 32), Shapes("classification", 8, "val")
     recipe = load_recipe("quick").replace({"epochs": 1, "batch_size": 16, "warmup_epochs": 0.0})
-    found = fit(model, training, validation=validation, output=tmp_path / "run", recipe=recipe, workers=0, cpu=True)
+    with same_random_states():
+        found = fit(model, training, validation=validation, output=tmp_path / "run", recipe=recipe, workers=0, cpu=True)
     assert not torch.equal(model.classifier.weight, before)
     assert (model.pretrained_cfg, model.spec) == (cfg, spec)
     assert Interface.of_network(create_model(found.run)).labels == training.labels
     other: Any = create_model(TINY, num_classes=7)
+    same = copy.deepcopy(other)
     with caplog.at_level(logging.WARNING):
         fit(other, training, validation=validation, output=tmp_path / "other", recipe=recipe, workers=0, cpu=True)
+    torch.manual_seed(7)  # the new layer depends on the recipe's seed alone
+    fit(same, training, validation=validation, output=tmp_path / "same", recipe=recipe, workers=0, cpu=True)
+    assert torch.equal(same.classifier.weight, other.classifier.weight)
     assert other.spec.classes == other.classifier.out_features == 3
     assert "has 7 classes, not the 3 of shapes: its last layer starts from scratch" in caplog.text
 
@@ -147,7 +154,8 @@ def test_evaluate_of_a_name_a_network_and_a_file(run: Run, fitted: Fitted, tmp_p
     printed = run.json("evaluate", fitted.run, "--data", "digits", "--workers", 0, "--limit", 64)
     network = create_model(fitted.run)
     for model in (fitted.run, str(fitted.run), network.train()):
-        found = evaluate(model, "digits", workers=0, limit=64)
+        with same_random_states():
+            found = evaluate(model, "digits", workers=0, limit=64)
         assert found.metrics == printed["metrics"]
         assert (found.model, found.images, found.noun) == (printed["model"], printed["images"], "images")
     assert network.training
@@ -161,7 +169,8 @@ def test_predict_gives_the_rows_that_the_command_prints(
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     printed = run.json("predict", picture, broken, "--model", fitted.run, "--top", 3)
-    found = predict(fitted.run, [picture, broken], top=3)
+    with same_random_states():
+        found = predict(fitted.run, [picture, broken], top=3)
     assert {one.image: one.rows for one in found} == printed == {str(picture): found[0].rows, str(broken): None}
     with Image.open(picture) as opened:
         (of_picture,) = predict(create_model(fitted.run), opened, top=3)
@@ -180,7 +189,8 @@ def test_predict_draws(picture: Path, tmp_path: Path, caplog: pytest.LogCaptureF
 
 def test_export_model_writes_what_the_command_writes(run: Run, fitted: Fitted, tmp_path: Path) -> None:
     printed = run.json("export", fitted.run, "--with-softmax", "--batch", "1:2:4", "--output", "a.onnx")
-    made = export_model(str(fitted.run), "b.onnx", with_softmax=True, batch=(1, 2, 4))
+    with same_random_states():
+        made = export_model(str(fitted.run), "b.onnx", with_softmax=True, batch=(1, 2, 4))
     assert (made.name, made.trained) == (printed["name"], printed["trained"]) == (TINY.name, True)
     assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "a.onnx").read_bytes()
     assert made.verification is not None
@@ -192,7 +202,8 @@ def test_export_model_writes_what_the_command_writes(run: Run, fitted: Fitted, t
 def test_benchmark_takes_names_specs_networks_and_files(run: Run, network: nn.Module, tmp_path: Path) -> None:
     fast: dict[str, Any] = {"threads": 1, "warmup": 0, "seconds": 0, "runs": 2, "repeats": 1}
     TINY.save(tmp_path / "tiny.json")
-    measured = benchmark(["tiny.json", TINY, network], on="torch", output="all.json", **fast)
+    with same_random_states():
+        measured = benchmark(["tiny.json", TINY, network], on="torch", output="all.json", **fast)
     assert [result.macs for result in measured.results] == [TINY.cost.macs] * 2 + [spec_of(network).cost.macs]
     flags = ("--threads", 1, "--warmup", 0, "--seconds", 0, "--runs", 2, "--repeats", 1)
     printed = run.json("benchmark", "tiny.json", "--on", "torch", *flags)
@@ -218,7 +229,8 @@ def test_names_specs_and_families() -> None:
 
 def test_run_search_ends_with_what_the_command_finds_in_its_folder(run: Run, tmp_path: Path) -> None:
     config = write_config(tmp_path, baselines=[])
-    found = run_search(config, tmp_path / "run", workers=0, cpu=True)
+    with same_random_states():
+        found = run_search(config, tmp_path / "run", workers=0, cpu=True)
     paths = [path.relative_to(found.folder) for path in (*found.written.paths, found.report)]
     assert paths == [Path("family.json"), Path("specs"), Path("report", "index.html")]
     printed = run.json("search", config, "--output", tmp_path / "run", "--cpu", "--workers", 0)

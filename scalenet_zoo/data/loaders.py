@@ -244,6 +244,7 @@ def evaluation_loader(
         num_workers=workers,
         collate_fn=collate_classes if examples.task == "classification" else collate_dense,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # without one, each pass draws from torch's own
     )
 
 

@@ -29,7 +29,7 @@ from scalenet_zoo.latency.precisions import QUANTISED_ON
 from scalenet_zoo.latency.profile import Settings
 from scalenet_zoo.latency.runners import Runner, check_batch, open_runner
 from scalenet_zoo.latency.yardstick import RUNS, Visit, Yardstick, quiet
-from scalenet_zoo.zoo.create import create_model
+from scalenet_zoo.zoo.create import create_seeded
 from scalenet_zoo.zoo.sources import load_spec
 
 _log = logging.getLogger(__name__)
@@ -147,9 +147,9 @@ class Bench:
     def _model(self, spec: ArchSpec, images: torch.Tensor, precision: Precision) -> nn.Module | onnx.ModelProto:
         """The entry as a network or, where one graph serves several precisions, as that graph, which is remembered."""
         if self.setting.backend not in QUANTISED_ON or precision == "fp16":
-            return create_model(spec)
+            return create_seeded(spec)
         if self._traced is None or self._traced[0] != spec:
-            self._traced = spec, trace_graph(create_model(spec), images)
+            self._traced = spec, trace_graph(create_seeded(spec), images)
         return self._traced[1]
 
     def _images(self, spec: ArchSpec) -> torch.Tensor:

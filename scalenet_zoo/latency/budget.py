@@ -1,6 +1,6 @@
 """Search for the best network of a family that meets a latency budget when measured.
 
-budget --Latency(model).fit_budget--> spec --create_model, open_runner--> measured milliseconds
+budget --Latency(model).fit_budget--> spec --create_seeded, open_runner--> measured milliseconds
   ^                                                                     |
   +-- smaller networks until one meets the budget, then larger ones ----+
 
@@ -32,7 +32,7 @@ from scalenet_zoo.latency.profile import Settings, device_name
 from scalenet_zoo.latency.runners import check_batch, open_runner
 from scalenet_zoo.latency.yardstick import Yardstick, at_best, quiet, quiet_ms
 from scalenet_zoo.zoo.catalog import latency_name
-from scalenet_zoo.zoo.create import create_model
+from scalenet_zoo.zoo.create import create_seeded
 
 if TYPE_CHECKING:
     from scalenet_zoo.arch.family import Family
@@ -260,8 +260,9 @@ def _attempt(
     tell(f"measuring {name} on {settings.backend}")
     size = spec.input
     check_batch(settings.batch, (size.channels, size.height, size.width))
-    images = torch.randn(settings.batch, size.channels, size.height, size.width)
-    with open_runner(create_model(spec), images, settings.backend, settings.threads, settings.precision) as runner:
+    shape = settings.batch, size.channels, size.height, size.width
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with open_runner(create_seeded(spec), images, settings.backend, settings.threads, settings.precision) as runner:
         visits = yardstick.visit(runner, VISITS)
         for _ in range(REPEATS):
             if quiet(visits, yardstick.best):

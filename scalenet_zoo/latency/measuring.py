@@ -31,6 +31,7 @@ from scalenet_zoo.latency.runners import check_batch, open_runner
 from scalenet_zoo.latency.terms import terms_of
 from scalenet_zoo.latency.yardstick import Visit, Yardstick, quiet
 from scalenet_zoo.zoo.catalog import Entries
+from scalenet_zoo.zoo.create import with_seed
 
 if TYPE_CHECKING:
     from scalenet_zoo.latency.runners import Runner
@@ -162,4 +163,6 @@ def prepare_yardstick(
 def _ready(item: Item, settings: Settings) -> AbstractContextManager[Runner]:
     check_batch(settings.batch, item.shape)
     images = torch.randn(settings.batch, *item.shape, generator=torch.Generator().manual_seed(0))
-    return open_runner(item.module(), images, settings.backend, settings.threads, settings.precision)
+    with with_seed(0):
+        module = item.module()
+    return open_runner(module, images, settings.backend, settings.threads, settings.precision)

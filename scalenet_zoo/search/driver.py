@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from scalenet_zoo.arch.provenance import public_source
@@ -41,6 +40,7 @@ from scalenet_zoo.supernet.summary import SUMMARY, SUPERNET_WEIGHTS, SupernetSum
 from scalenet_zoo.training.accelerator import alone_in, make_accelerator
 from scalenet_zoo.training.log import LOG
 from scalenet_zoo.training.loop import LoopOptions
+from scalenet_zoo.zoo.create import with_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -181,10 +181,10 @@ class Run:
             WeightsError: the supernet's weights are damaged, or are of another space.
         """
         options, folder = self.options, self.folder / "supernet"
-        torch.manual_seed(self.recipe.seed)
-        if (folder / SUMMARY).exists():
-            return self.method.load(folder, self.accelerator.device)
-        return self.method.train(self.training, self.validation, folder, options, options.on_progress)
+        with with_seed(self.recipe.seed):
+            if (folder / SUMMARY).exists():
+                return self.method.load(folder, self.accelerator.device)
+            return self.method.train(self.training, self.validation, folder, options, options.on_progress)
 
     def make_scorer(self, summary: SupernetSummary) -> Scorer:
         """Make the scorer, which scores networks with the supernet's weights.

@@ -143,7 +143,7 @@ def fit(
 
     from scalenet_zoo.data.sources import open_data
     from scalenet_zoo.training.trainer import Options, train_network
-    from scalenet_zoo.zoo.create import create_model, create_seeded
+    from scalenet_zoo.zoo.create import create_seeded, with_seed
 
     if isinstance(data, str):
         source, joints = data, Path(joints) if joints else None
@@ -167,10 +167,11 @@ def fit(
             drop_path_rate=chosen.drop_path,
         )
         if inherit is not None:
-            _inherit(network, inherit, data.labels, chosen.seed)
+            _inherit(network, inherit, data.labels)
     else:
         network = opened
-        _fit_class_count(network, found or num_classes, data.source)
+        with with_seed(chosen.seed):
+            _fit_class_count(network, found or num_classes, data.source)
     options = Options(
         workers=workers,
         keep=keep,
@@ -182,7 +183,7 @@ def fit(
         on_epoch=on_epoch,
     )
     if isinstance(taught_by, NetworkSource):
-        taught_by = create_model(taught_by)
+        taught_by = create_seeded(taught_by)
     return train_network(network, chosen, data, validation, folder, options, taught_by, resume, on_progress)
 
 
@@ -190,16 +191,14 @@ def _spec(model: "NetworkSource | nn.Module") -> "ArchSpec":
     return load_spec(model) if isinstance(model, NetworkSource) else spec_of(model)
 
 
-def _inherit(network: "nn.Module", source: NetworkSource, labels: "Labels", seed: int) -> None:
+def _inherit(network: "nn.Module", source: NetworkSource, labels: "Labels") -> None:
     """Load the weights of a source, including those of the classes or joints that both know by name."""
-    from scalenet_zoo.zoo.create import with_seed
     from scalenet_zoo.zoo.inherit import inherit
 
     spec = spec_of(network)
     interface = Interface.of_network(network).model_copy(update={"labels": labels})
     network.pretrained_cfg = interface.to_timm(spec)  # type: ignore[assignment]
-    with with_seed(seed):
-        inherited = inherit(network, source)
+    inherited = inherit(network, source)
     if rank_and_world()[0] == 0:
         _log.warning("%s: starts from weights of %s", spec.name, inherited)
 

@@ -38,7 +38,7 @@ from scalenet_zoo.data.examples import Examples
 from scalenet_zoo.data.loaders import training_loader
 from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.inference.evaluate import check_labels
-from scalenet_zoo.training.accelerator import alone_in, make_accelerator
+from scalenet_zoo.training.accelerator import alone_in, make_accelerator, random_states_kept
 from scalenet_zoo.training.checkpoint import Checkpoint, Progress
 from scalenet_zoo.training.log import TrainingLog, holds_run
 from scalenet_zoo.training.losses import task_loss
@@ -238,7 +238,7 @@ class TrainingLoop(ABC, Generic[Outcome]):
             TrainingError: the loss is not finite, the folder holds another run, or another process works in it.
             OutputError: a file cannot be written.
         """
-        with alone_in(self.folder):
+        with alone_in(self.folder), random_states_kept():
             self.take_up(resume)
             for epoch in range(self.step // self.steps_per_epoch, self.recipe.epochs):
                 self._run_epoch(epoch, on_step)

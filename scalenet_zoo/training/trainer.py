@@ -45,6 +45,7 @@ from scalenet_zoo.training.loop import LoopOptions, TrainingLoop, identity
 from scalenet_zoo.training.losses import teacher_loss
 from scalenet_zoo.training.optimisation import make_optimizer, make_scheduler
 from scalenet_zoo.training.recipe import Recipe, load_recipe
+from scalenet_zoo.zoo.create import with_seed
 from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.model_folder import save_model
 
@@ -171,7 +172,8 @@ class Trainer(TrainingLoop[Fitted]):
         teacher: nn.Module | None,
     ) -> None:
         network = unwrapped(network)
-        _fit_head(network, training)
+        with with_seed(recipe.seed):
+            _fit_head(network, training)
         self.interface = Interface.of_network(network).model_copy(
             update={"labels": training.labels, "drawing": drawing_of(training.source)}
         )

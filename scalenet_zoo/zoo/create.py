@@ -125,7 +125,7 @@ def source_network(source: "NetworkSource | nn.Module", target: ArchSpec) -> "tu
         check_kind(target, spec_of(source))
         return source, spec_of(source).name
     check_inheritance(source, target)
-    network = create_model(source, pretrained=True)
+    network = create_seeded(source, pretrained=True)
     return network, public_source(source) if isinstance(source, str) else spec_of(network).name
 
 
@@ -134,9 +134,17 @@ def with_seed(seed: int) -> Iterator[None]:
     """Seed torch's random numbers in a `with` block, and restore the random state afterwards."""
     import torch
 
-    with torch.random.fork_rng(devices=()):
+    with torch.random.fork_rng(gpu_in_use()):
         torch.manual_seed(seed)
         yield
+
+
+def gpu_in_use() -> tuple[int, ...]:
+    """Return the GPU whose random state is worth keeping; none if this process does not use one, or not yet."""
+    import torch
+
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return (torch.cuda.current_device(),) if in_use else ()
 
 
 def create_seeded(

@@ -10,7 +10,7 @@ from scalenet_zoo.arch.provenance import public_spec
 from scalenet_zoo.core.errors import OutputError, WeightsError
 from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.core.files import replacing_folder, scratch_folder
-from scalenet_zoo.zoo.create import create_model
+from scalenet_zoo.zoo.create import create_seeded
 from scalenet_zoo.zoo.hub import fetch_card, fetch_folder, hub_errors, pinned
 from scalenet_zoo.zoo.model_card import render_card
 from scalenet_zoo.zoo.model_folder import (
@@ -46,7 +46,7 @@ def pull(repository: str, folder: str | Path | None = None, revision: str | None
     if path.is_dir() and (others := sorted({file.name for file in path.iterdir()} - set(FILES))):
         raise OutputError(f"{path}: found {others[0]}, expected a new folder, or a model folder without other files")
     fetched = fetch_folder(name, revision)
-    create_model(fetched)
+    create_seeded(fetched)
     with replacing_folder(path) as new:
         for file in (CONFIG, SPEC, WEIGHTS):
             shutil.copyfile(fetched.path / file, new / file)
@@ -116,7 +116,7 @@ def _save_public(folder: ModelFolder, to: Path) -> None:
 
     The file of weights is written too, because its metadata hold the spec.
     """
-    model = create_model(folder)
+    model = create_seeded(folder)
     model.spec = public_spec(folder.spec)  # type: ignore[assignment]
     save_model(model, to, read_weights(folder.weights)[0])  # unchanged: they may be in half precision
 

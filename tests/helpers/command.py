@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 
 from scalenet_zoo.cli import main
+from tests.helpers.random_states import same_random_states
 
 COMMAND = Path(sys.executable).with_name("scalenet-zoo")
 
 
 class Run:
-    """Runs the command line in this process."""
+    """Runs the command line in this process. No command may change what global random generators draw next."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.monkeypatch, self.capsys = monkeypatch, capsys
 
     def __call__(self, *arguments: object) -> tuple[int, str, str]:
         self.monkeypatch.setattr(sys, "argv", ["scalenet-zoo", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
+        with same_random_states(), pytest.raises(SystemExit) as caught:
             main()
         printed = self.capsys.readouterr()
         return int(caught.value.code or 0), printed.out, printed.err

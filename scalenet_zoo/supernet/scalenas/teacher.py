@@ -5,15 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-import torch
-
 from scalenet_zoo.arch.spec import spec_of
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.file_kinds import user_path
 from scalenet_zoo.inference.evaluate import check_labels
 from scalenet_zoo.networks import MultipathNet
 from scalenet_zoo.training.trainer import train_network
-from scalenet_zoo.zoo.create import create_model
+from scalenet_zoo.zoo.create import create_seeded
 from scalenet_zoo.zoo.inherit import inherit
 from scalenet_zoo.zoo.interface import Interface
 from scalenet_zoo.zoo.sources import load_spec, open_folder
@@ -79,14 +77,17 @@ def make_teacher(
         spec = load_spec(settings.pretrained)
         spec = spec.replace(classes=largest.classes, channels=image.channels, height=image.height, width=image.width)
         _check(supernet, spec)
-    torch.manual_seed(recipe.seed)
-    student = create_model(
-        spec, settings.pretrained is not None, drop_rate=recipe.drop, drop_path_rate=recipe.drop_path
+    student = create_seeded(
+        spec,
+        recipe.seed,
+        pretrained=settings.pretrained is not None,
+        drop_rate=recipe.drop,
+        drop_path_rate=recipe.drop_path,
     )
     if source is not None and settings.pretrained is None:
         inherit_labelled(student, source, training.labels)
     train_network(student, recipe, training, validation, run, options, resume=True, on_step=on_step)
-    trained = create_model(run)
+    trained = create_seeded(run)
     assert isinstance(trained, MultipathNet)
     return trained
 
@@ -110,9 +111,9 @@ def inherit_labelled(network: nn.Module, source: str, labels: Labels) -> None:
 def _open(source: str, largest: ArchSpec) -> MultipathNet:
     """Open a teacher with its weights."""
     if source.endswith((".safetensors", ".pth")) or user_path(source).is_file():
-        network = create_model(largest, weights=source)
+        network = create_seeded(largest, weights=source)
     elif (folder := open_folder(source)) is not None:
-        network = create_model(folder)
+        network = create_seeded(folder)
     else:
         raise InputError(
             f"supernet: teacher: weights: found {source}, expected a folder that `train` wrote, hf-hub:org/name,"

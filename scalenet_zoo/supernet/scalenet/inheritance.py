@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from scalenet_zoo.zoo.catalog import is_entry
-from scalenet_zoo.zoo.create import create_model
+from scalenet_zoo.zoo.create import create_seeded
 from scalenet_zoo.zoo.inheritance import inherit_network
 from scalenet_zoo.zoo.interface import Interface
 
@@ -42,7 +42,7 @@ def inherit_supernet(supernet: ScaleNetSupernet, source: str, labels: Labels) ->
         ModelNotFoundError, SpecError: there is no such network.
         WeightsError: the network is of another type or for another task, or its weights cannot be fetched.
     """
-    theirs = create_model(source, pretrained=is_entry(source))
+    theirs = create_seeded(source, pretrained=is_entry(source))
     space = supernet.space
     largest = space.largest_spec(supernet.classes, supernet.in_channels)
     assert largest.network.type == "mbconv"
