@@ -218,6 +218,7 @@ def test_a_stage_without_admissible_strategies_is_one_line(tmp_path: Path) -> No
 # --- nothing lost ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_search_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     whole = joint_search(tmp_path / "whole")
