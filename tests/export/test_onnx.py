@@ -358,6 +358,7 @@ def test_batches_out_of_order_are_refused(batch: Any) -> None:
 # --- faults ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_exports_to_one_path_at_once(tmp_path: Path) -> None:
     """Torch's exporter does not support several threads at once, so here they meet only at the file."""
     one, other = (random_model(SPECS["classification"], num_classes=n) for n in (3, 5))

@@ -133,7 +133,7 @@ def test_several_persons_are_found_in_their_boxes() -> None:
     assert alone == [{key: value for key, value in row.items() if key != "person"} for row in rows[2:]]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["classification", "segmentation", pytest.param("pose", marks=pytest.mark.slow)])
 def test_a_file_decides_as_its_network(task: Task, tmp_path: Path) -> None:
     model: Any = network(task)
     export_onnx(model, tmp_path / "x.onnx", OnnxOptions(preprocess=True, output=DECISIONS[task], batch=(1, 2, 4)))

@@ -277,6 +277,7 @@ def test_timm_create_model_makes_our_networks() -> None:
         timm.create_model("scalenet_s0", pretrained=True)
 
 
+@pytest.mark.slow
 def test_names_are_registered_whichever_is_imported_first() -> None:
     """Each order runs in a process of its own, forked after the slow imports of torch and torchvision."""
     program = """
