@@ -32,11 +32,12 @@ def check_arguments(
         UsageError: they do not.
     """
     _one_of("to", to, get_args(ExportFormat))
-    if is_exported(model):
+    is_file = is_exported(model)
+    if is_file:
         _refuse(of_network, f"with the file {model}", "it with a network")
     if to not in ENGINES:
         _refuse(of_engine, f"with `to` {to}", "it with `to` tensorrt or tensorrt-rtx")
-    if is_exported(model):
+    if is_file:
         _check_file(model, to, batch)
     else:
         _check_network(model, to, of_network)

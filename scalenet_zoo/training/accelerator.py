@@ -17,7 +17,6 @@ from scalenet_zoo.core.distributed import leave, on_main_rank
 from scalenet_zoo.core.errors import InputError
 from scalenet_zoo.core.run_folder import hold
 from scalenet_zoo.training.recipe import Recipe
-from scalenet_zoo.zoo.create import gpu_in_use
 
 PROCESS_TIMEOUT = timedelta(hours=12)
 """How long processes wait for one another: the first may decode images or measure latencies for hours."""
@@ -64,18 +63,6 @@ def alone_in(folder: Path) -> Iterator[None]:
     with ExitStack() as held:
         on_main_rank(lambda: held.enter_context(hold(folder)))
         yield
-
-
-@contextmanager
-def random_states_kept() -> Iterator[None]:
-    """Restore at the end the random generators that `seed_step` seeds: those of Python, NumPy and torch."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(gpu_in_use()):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
 
 
 def seed_step(*values: int) -> None:

@@ -35,14 +35,15 @@ from scalenet_zoo.core.quantities import format_count
 from scalenet_zoo.core.quoting import quoted
 from scalenet_zoo.data.broken import BrokenImages
 from scalenet_zoo.data.examples import Examples
-from scalenet_zoo.data.loaders import training_loader
+from scalenet_zoo.data.loaders import seeded, training_loader
 from scalenet_zoo.data.streams import Stream
 from scalenet_zoo.inference.evaluate import check_labels
-from scalenet_zoo.training.accelerator import alone_in, make_accelerator, random_states_kept
+from scalenet_zoo.training.accelerator import alone_in, make_accelerator
 from scalenet_zoo.training.checkpoint import Checkpoint, Progress
 from scalenet_zoo.training.log import TrainingLog, holds_run
 from scalenet_zoo.training.losses import task_loss
 from scalenet_zoo.training.optimisation import check_batch_norm, restore_layout
+from scalenet_zoo.zoo.create import with_seed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -238,7 +239,8 @@ class TrainingLoop(ABC, Generic[Outcome]):
             TrainingError: the loss is not finite, the folder holds another run, or another process works in it.
             OutputError: a file cannot be written.
         """
-        with alone_in(self.folder), random_states_kept():
+        seed = self.recipe.seed  # every step seeds the generators; at the end they are restored
+        with alone_in(self.folder), seeded(seed), with_seed(seed):
             self.take_up(resume)
             for epoch in range(self.step // self.steps_per_epoch, self.recipe.epochs):
                 self._run_epoch(epoch, on_step)

@@ -134,12 +134,12 @@ def with_seed(seed: int) -> Iterator[None]:
     """Seed torch's random numbers in a `with` block, and restore the random state afterwards."""
     import torch
 
-    with torch.random.fork_rng(gpu_in_use()):
+    with torch.random.fork_rng(_gpu_in_use()):
         torch.manual_seed(seed)
         yield
 
 
-def gpu_in_use() -> tuple[int, ...]:
+def _gpu_in_use() -> tuple[int, ...]:
     """Return the GPU whose random state is worth keeping; none if this process does not use one, or not yet."""
     import torch
 

@@ -185,6 +185,16 @@ def test_the_documents_tables_are_what_the_results_give() -> None:
         assert table in text
 
 
+def test_the_document_says_what_the_profile_gave() -> None:
+    text = (Path(inherited_family.__file__).parents[1] / "docs" / "evidence.md").read_text()
+    rows = {row["job"]: row for row in map(json.loads, RESULTS.read_text().splitlines())}
+    *others, last = (limit.removesuffix("ms") for limit in rows["latency"]["limits"])
+    assert f"The limits are {', '.join(others)} and {last} ms." in text
+    found = rows["latency"]["held_out"]
+    assert (found["networks"], found["within_5"]) == (20, 1)  # all 20, as the document has it
+    assert f"its error is {100 * found['rms']:.1f}% (root mean square)" in text
+
+
 @pytest.mark.slow
 def test_int8_files_are_timed_under_their_networks_names() -> None:
     specs = [compound(125e6), compound(20e6)]
