@@ -36,7 +36,8 @@ from benchmarks.evidence.power import SPREAD, spread_of
 from benchmarks.jobs import Answers, Job, Results, do_missing, study_command
 from benchmarks.markdown import markdown
 from benchmarks.networks import spread
-from benchmarks.real_scalenas import SAMPLERS, SamplerName, hrnet_modules
+from benchmarks.real_scalenas.plan import SAMPLERS, SamplerName
+from benchmarks.real_scalenas.run import hrnet_modules
 from benchmarks.run_folder import keep
 from benchmarks.significance import COMPARISON, comparison
 from scalenet_zoo import ArchSpec, evaluate, fit, load_spec, run_search

@@ -5,7 +5,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,15 @@ class Told:
         if time.monotonic() - self.at > TELL_EVERY:
             self.at = time.monotonic()
             print(f"{what} ({done} of {total})", file=sys.stderr, flush=True)
+
+
+def do_parts(study: Any, parts: Sequence[str], chosen: Sequence[str]) -> None:
+    """Prepare the data of a study, and do those of its parts that are chosen: methods with these names, in order."""
+    study.data()
+    for part in parts:
+        if part in chosen:
+            print(part, file=sys.stderr, flush=True)
+            getattr(study, part)()
 
 
 def write(path: Path, values: dict[str, Any]) -> None:

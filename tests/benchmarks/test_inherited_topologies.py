@@ -24,7 +24,7 @@ from benchmarks.inherited_topologies import (
     networks,
     work,
 )
-from benchmarks.real_scalenas import SAMPLERS, SamplerName
+from benchmarks.real_scalenas.plan import SAMPLERS, SamplerName
 from benchmarks.significance import comparison
 from scalenet_zoo.search.ledger import Ledger, ScoredNetwork
 from scalenet_zoo.zoo.create import create_seeded

@@ -1,45 +1,28 @@
-"""The search of topologies on real data, and the paper's claims about it, checked at a scale that a CPU can run.
+"""The parts of the run, each a method that does what is missing."""
 
-python -m benchmarks.real_scalenas CONFIG --data FOLDER --run RUN: a few hours on 2 cores; a stopped run is resumed.
-CONFIG is real_camvid.yaml or real_leeds.yaml; FOLDER is camvid-11 or lspet-coco, unpacked.
-
-    RUN/data                          links: train, val for the search, test for judgement (for pose, halves of val)
-    RUN/teacher                       the largest network, trained alone
-    RUN/grouped, uniform, sandwich    `Run`s that differ in the sampler; the search itself uses the grouped one
-    RUN/samplers.json                 random networks scored in all three supernets                               (b)
-    RUN/searches                      more searches, with other seeds                                             (c)
-    RUN/standalone                    networks trained alone; RUN/grouped/standalone.json has their results       (a, d)
-    RUN/longer, longer.json           some of them trained as long as teacher and supernet together               (a)
-    RUN/inherited.json                the same networks with the supernet's weights, judged on the same images    (a)
-"""
-
-import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean, stdev
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from pydantic import JsonValue
 
 from benchmarks.alone import Data, Training, train_missing
 from benchmarks.interleave import RESULTS, record
+from benchmarks.real_scalenas.figures import Figures
+from benchmarks.real_scalenas.plan import SAMPLERS, Plan, SamplerName
 from benchmarks.real_training import SIGMAS
-from benchmarks.run_folder import Told, keep, write
-from benchmarks.significance import paired, rank_correlation
+from benchmarks.run_folder import keep, write
 from scalenet_zoo import ArchSpec, create_model, load_spec
 from scalenet_zoo.arch.spec import Module, MultipathNetwork
-from scalenet_zoo.core.documents import Strict, spec_errors
-from scalenet_zoo.core.files import read_yaml, replacing_folder
+from scalenet_zoo.core.files import replacing_folder
 from scalenet_zoo.data.sources import open_data
 from scalenet_zoo.inference.evaluate import evaluate_network
 from scalenet_zoo.search.driver import Run, RunOptions
@@ -51,61 +34,13 @@ from scalenet_zoo.search.scalenas.config import ScaleNASConfig
 from scalenet_zoo.search.scalenas.limits import TopologyBounds
 from scalenet_zoo.search.scalenas.method import ScaleNASMethod
 from scalenet_zoo.search.scalenas.search import SEARCHES, TopologySearch
-from scalenet_zoo.search.scalenas.topology import ScoredTopologies
 from scalenet_zoo.search.scoring import Scorer
-from scalenet_zoo.search.standalone import Standalone
 from scalenet_zoo.spaces.scalenas import MultipathSpace
-from scalenet_zoo.supernet.summary import SupernetSummary
 from scalenet_zoo.training.recipe import Recipe
 from scalenet_zoo.training.trainer import Options, train_network
 
-SamplerName = Literal["grouped", "uniform", "sandwich"]
-SAMPLERS: tuple[SamplerName, ...] = ("grouped", "uniform", "sandwich")
-
-
-class Alone(Strict):
-    """Which networks are trained alone, and how.
-
-    Attributes:
-        found: number of networks from the Pareto front, as far apart in MACs as possible.
-        drawn: number of random networks, to compare rankings.
-        hrnet_widths: widths of the HRNets; an HRNet of the space's width has a score.
-        seeds: seeds for the networks found and the HRNets; random networks use only the first.
-        recipe: values that differ from the defaults of `Recipe`.
-        longer_epochs: length of a second training, with the first seed, of the networks found and the HRNets that have
-            a score; as long as the trainings of the teacher and the supernet together.
-    """
-
-    found: int
-    drawn: int
-    hrnet_widths: tuple[int, ...]
-    seeds: tuple[int, ...]
-    recipe: dict[str, JsonValue]
-    longer_epochs: int
-
-
-class Plan(Strict):
-    """The configuration.
-
-    Attributes:
-        search: configuration of the grouped run.
-        sandwich_epochs: epochs with the sandwich rule, which trains four networks per step; chosen so that it costs as
-            much as the other samplers.
-        networks: number of networks drawn to compare samplers.
-        seeds: seeds of the searches that are compared; the first is that of the search itself.
-        alone: networks that are trained alone.
-    """
-
-    search: ScaleNASConfig
-    sandwich_epochs: int
-    networks: int
-    seeds: tuple[int, ...]
-    alone: Alone
-
-    @classmethod
-    def load(cls, path: Path) -> "Plan":
-        with spec_errors(str(path)):
-            return cls.model_validate_json(json.dumps(read_yaml(path)))
+PARTS = ("teacher", "supernets", "samplers", "search", "alone", "longer", "inherited", "record")
+"""The parts after `data`, in their order."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +88,6 @@ class RealScaleNAS:
     @cached_property
     def space(self) -> MultipathSpace:
         return self.plan.search.open_space()
-
-    def state(self, method: str, seed: int) -> Ledger:
-        first = seed == self.plan.seeds[0]
-        path = self.folder / ("grouped/search" if first else "searches") / f"{method}{'' if first else seed}.json"
-        return Ledger.load(path)
 
     # --- the parts -----------------------------------------------------------------------------------
 
@@ -227,7 +157,7 @@ class RealScaleNAS:
         for seed in self.plan.seeds[1:]:
             for method in SEARCHES:
                 changed = settings.model_copy(update={"seed": seed})
-                first = self.state(method, self.plan.seeds[0])
+                first = self.plan.load_ledger(self.folder, method, self.plan.seeds[0])
                 asked = {**first.settings, "search": changed.model_dump(mode="json")}
                 begun = Ledger(**{**first.asked, "settings": asked})
                 record = Record(self.folder / "searches" / f"{method}{seed}.json", begun, scorer, bounds)
@@ -285,7 +215,8 @@ class RealScaleNAS:
                 relative = file.relative_to(self.folder)
                 if relative.parts[0] not in ("data", "standalone", "longer", "searches"):
                     keep(file, kept / relative, {str(self.folder): "RUN", str(self.images): "FOLDER"})
-        record(name, self.summary())
+        method = self.grouped.method
+        record(name, Figures(self.plan, self.folder, method.classes, method.metric).summary())
 
     # --- how they do it ------------------------------------------------------------------------------
 
@@ -300,7 +231,8 @@ class RealScaleNAS:
 
     def trainings(self) -> list[Training]:
         """List the trainings of networks alone."""
-        plan, run, state = self.plan.alone, self.grouped, self.state("evolution", self.plan.seeds[0])
+        plan, run = self.plan.alone, self.grouped
+        state = self.plan.load_ledger(self.folder, "evolution", self.plan.seeds[0])
         space, classes, trainings = self.space, run.method.classes, []
         for place in np.unique(np.linspace(0, len(state.found) - 1, plan.found).round().astype(int)):
             name = f"{state.name}_{place}"
@@ -326,92 +258,6 @@ class RealScaleNAS:
             trainings.append(Training("rank", spec.name, 0, plan.seeds[0], spec, scores[order[place]]))
         return trainings
 
-    def summary(self) -> dict[str, object]:
-        """Compute the figures of (a) to (d)."""
-        rows = Standalone.load(self.folder / "grouped" / "standalone.json").rows
-        inherited = json.loads((self.folder / "inherited.json").read_text())
-        reached: dict[str, list[float]] = {}
-        for row in rows:
-            reached.setdefault(row.name, []).append(row.reached)
-        longer = {row.name: row.reached for row in Standalone.load(self.folder / "longer.json").rows}
-        first = {row.name: row for row in rows}
-        names = {training.spec.hash: training.name for training in reversed(self.trainings())}
-        both = [name for name in names.values() if name in inherited]  # a network with two names counts once
-        networks = [
-            {
-                "name": name,
-                "group": row.group,
-                "macs": row.macs,
-                "score": row.score,
-                "inherited": inherited.get(name),
-                "alone": fmean(reached[name]),
-                "alone_of_seeds": reached[name],
-                "alone_for_longer": longer.get(name),
-            }
-            for name, row in sorted(first.items(), key=lambda pair: pair[1].macs)
-        ]
-        spreads = [stdev(values) for values in reached.values() if len(values) > 1]
-        drawn = json.loads((self.folder / "samplers.json").read_text())["scores"]
-        return {
-            "metric": self.grouped.method.metric,
-            "without_retraining": {
-                "networks": networks,
-                "standard_deviation_of_seeds": fmean(spreads) if spreads else None,
-                "inherited_and_alone": paired(
-                    [inherited[name] for name in both],
-                    [fmean(reached[name]) for name in both],
-                    names=("inherited", "alone"),
-                ),
-                "inherited_and_longer": paired(
-                    [inherited[name] for name in longer],
-                    list(longer.values()),
-                    names=("inherited", "alone_for_longer"),
-                ),
-                "rank": rank_correlation([first[n].score or 0.0 for n in both], [fmean(reached[n]) for n in both]),
-            },
-            "samplers": {
-                "training_macs": {sampler: self._training_macs(sampler) for sampler in SAMPLERS},
-                "note": "one supernet of each sampler: what another seed of its training changes is not in them",
-                **{
-                    f"grouped_and_{other}": paired(drawn["grouped"], drawn[other], names=("grouped", other))
-                    for other in SAMPLERS[1:]
-                },
-            },
-            "hypervolume": self._hypervolumes(),
-        }
-
-    def _training_macs(self, sampler: SamplerName) -> float:
-        """MACs of the networks, forward and twice as many backward, and of the teacher, one forward pass per step."""
-        summary = SupernetSummary.load(self.folder / sampler / "supernet" / "summary.json")
-        space = self.space
-        networks = 4 if sampler == "sandwich" else 1
-        teacher = int(space.cost(space.largest[None], self.grouped.method.classes).macs[0])
-        return 3 * summary.image_macs + summary.images / networks * teacher
-
-    def _hypervolumes(self) -> dict[str, Any]:
-        """(c): the area under each method's front, with MACs as shares of the largest network's; one value per seed."""
-        space = self.space
-        most = float(space.cost(space.largest[None], self.grouped.method.classes).macs[0])
-        volumes: dict[str, list[float]] = {}
-        for method in SEARCHES:
-            for seed in self.plan.seeds:
-                networks = self.state(method, seed).networks
-                scored = ScoredTopologies(
-                    space.from_keys([network.key for network in networks]),
-                    np.array([network.score for network in networks]),
-                    np.array([network.macs for network in networks]),
-                )
-                volumes.setdefault(method, []).append(scored.hypervolume(most))
-        return {
-            "seeds": list(self.plan.seeds),
-            **volumes,
-            **{
-                f"evolution_and_{other}": paired(volumes["evolution"], volumes[other], names=("evolution", other))
-                for other in ("random", "ageing")
-                if len(self.plan.seeds) > 1
-            },
-        }
-
 
 def hrnet_modules(hrnet: ArchSpec, counts: Sequence[int]) -> tuple[Module, ...]:
     """Take as many of an HRNet's modules with 2, 3 and 4 branches as a space has: the last ones, to end like HRNet."""
@@ -425,27 +271,3 @@ def hrnet_modules(hrnet: ArchSpec, counts: Sequence[int]) -> tuple[Module, ...]:
 def train_supernet_of(real: RealScaleNAS, sampler: SamplerName) -> None:
     torch.set_num_threads(1)
     real.run(sampler).train()
-
-
-PARTS = ("teacher", "supernets", "samplers", "search", "alone", "longer", "inherited", "record")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="camvid-11 or lspet-coco, unpacked")
-    parser.add_argument("--run", type=Path, required=True, help="the folder for all files of the run")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="do only these parts, in their order")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, with one thread each")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    real = RealScaleNAS(Plan.load(given.config), given.data.resolve(), given.run.resolve(), given.jobs, Told())
-    real.data()
-    for part in PARTS:
-        if part in given.parts:
-            print(part, file=sys.stderr, flush=True)
-            getattr(real, part)()
-
-
-if __name__ == "__main__":
-    main()
