@@ -1,6 +1,6 @@
 """Do searches find a better family than scaling a known network, if all of them inherit the same weights?
 
-python -m benchmarks.inherited_family --data FOLDER --run RUN [--processes 2]: eleven hours of one core.
+python -m benchmarks.inherited_family --data FOLDER --run RUN [--processes 2]: most of a day on one core.
 FOLDER has imagenette-128, unpacked. RUN keeps every finished part, so the same command resumes a stopped run; it writes
 benchmarks/results/inherited_family.jsonl, one line per job. `tables` prints the tables of docs/evidence.md:
 python -m benchmarks.inherited_family --tables.
@@ -33,11 +33,12 @@ from benchmarks.inherited_latency import int8_latencies, latency_limits, search_
 from benchmarks.inherited_peers import CLASSES, compound, drawn
 from benchmarks.jobs import Answers, Job, Results, do_missing, study_command
 from benchmarks.markdown import markdown
+from benchmarks.run_folder import keep_page
 from benchmarks.significance import COMPARISON, comparison
 from scalenet_zoo import ArchSpec, fit, run_search
 from scalenet_zoo.arch.constraints import Predictor
 from scalenet_zoo.core.documents import Strict, spec_errors
-from scalenet_zoo.core.files import read_yaml
+from scalenet_zoo.core.files import read_yaml, replacing_folder
 from scalenet_zoo.search.run_search import SearchResult, train_supernet
 from scalenet_zoo.search.scalenet.config import ScaleNetConfig
 from scalenet_zoo.search.scalenet.limits import Bounds
@@ -100,15 +101,13 @@ def split_data(source: Path, target: Path, held_out: int) -> None:
     """Copy Imagenette: `train` without the first images of each class, which are `val`; its own val is `test`."""
     if target.exists():
         return
-    scratch = target.with_suffix(".part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    shutil.copytree(source / "val", scratch / "test")
-    for folder in sorted((source / "train").iterdir()):
-        for place, image in enumerate(sorted(folder.iterdir())):
-            copy = scratch / ("val" if place < held_out else "train") / folder.name / image.name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(image, copy)
-    scratch.rename(target)
+    with replacing_folder(target) as new:
+        shutil.copytree(source / "val", new / "test")
+        for folder in sorted((source / "train").iterdir()):
+            for place, image in enumerate(sorted(folder.iterdir())):
+                copy = new / ("val" if place < held_out else "train") / folder.name / image.name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(image, copy)
 
 
 def search(plan: Plan, run: Path, seed: int) -> dict[str, Any]:
@@ -259,10 +258,13 @@ def _budgets(plan: Plan) -> dict[int, float]:
 
 
 def work(plan: Plan, data: Path, run: Path, processes: int) -> None:
-    """Do all that is missing, in several processes."""
+    """Do all that is missing, in several processes; keep the page of the first int8 search beside the results."""
     run.mkdir(parents=True, exist_ok=True)
     split_data(data / FOLDER, run / "data", plan.held_out)
-    do_missing(partial(jobs, plan, run), Results(run / "results.jsonl", RESULTS), processes, ALONE)
+    try:
+        do_missing(partial(jobs, plan, run), Results(run / "results.jsonl", RESULTS), processes, ALONE)
+    finally:
+        keep_page(run / f"search_int8_{plan.searches[0]}", "joint.json", RESULTS, run)
 
 
 def tables(path: Path) -> str:

@@ -38,7 +38,7 @@ from benchmarks.markdown import markdown
 from benchmarks.networks import spread
 from benchmarks.real_scalenas.plan import SAMPLERS, SamplerName
 from benchmarks.real_scalenas.run import hrnet_modules
-from benchmarks.run_folder import keep
+from benchmarks.run_folder import keep_page
 from benchmarks.significance import COMPARISON, comparison
 from scalenet_zoo import ArchSpec, evaluate, fit, load_spec, run_search
 from scalenet_zoo.core.documents import Strict, spec_errors
@@ -46,7 +46,6 @@ from scalenet_zoo.core.files import read_yaml
 from scalenet_zoo.search.driver import RunOptions
 from scalenet_zoo.search.ledger import Ledger
 from scalenet_zoo.search.methods import open_run
-from scalenet_zoo.search.report.page import write_report
 from scalenet_zoo.search.run_search import extract_found, train_supernet
 from scalenet_zoo.search.scalenas.config import ScaleNASConfig
 from scalenet_zoo.search.scalenas.search import SEARCHES
@@ -297,9 +296,7 @@ def work(plan: Plan, data: Path, run: Path, processes: int) -> None:
     try:
         do_missing(partial(jobs, plan, run), Results(run / "results.jsonl", RESULTS), processes)
     finally:
-        searched = run / "searches" / str(plan.searches[0])
-        if (searched / "search" / "evolution.json").exists():
-            keep(write_report(searched), RESULTS.with_suffix(".html"), {str(run): "RUN"})
+        keep_page(run / "searches" / str(plan.searches[0]), "evolution.json", RESULTS, run)
 
 
 # --- tables --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scalenet_zoo.core.files import replacing
+from scalenet_zoo.search.report.page import write_report
 
 TELL_EVERY = 30
 """Seconds between progress messages."""
@@ -59,3 +60,16 @@ def keep(file: Path, target: Path, names: Mapping[str, str]) -> None:
     if file.suffix == ".html":
         text = SCRIPT.sub("", text)
     target.write_text(text, encoding="utf-8")
+
+
+def keep_page(search: Path, ledger: str, results: Path, run: Path) -> None:
+    """Keep the page of a search beside the results of its study, under the same name, once the search has begun.
+
+    Args:
+        search: the folder of the search, in `run`.
+        ledger: the name of its file of results, such as joint.json.
+        results: the file of the study's results.
+        run: the folder of the study.
+    """
+    if (search / "search" / ledger).exists():
+        keep(write_report(search), results.with_suffix(".html"), {str(run): "RUN"})

@@ -244,5 +244,8 @@ def test_a_stopped_run_is_resumed_to_the_tables(tmp_path: Path, monkeypatch: pyt
     accuracies = [{line for line in each if '"tuned/' in line} for each in (again, lines)]
     assert accuracies[0] == accuracies[1]  # what was repeated gave the same
     assert len(again) == len(lines)
+    page = results.with_suffix(".html").read_text()
+    assert "<script" not in page
+    assert str(tmp_path) not in page
     assert tables(results).count("| 2 | found | 1 |") == 2
     assert tables(results).count("| random | 3 |") == 2
