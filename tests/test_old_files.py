@@ -107,8 +107,9 @@ def test_python_reads_specs_and_model_folders(old: Path) -> None:
     for source in ("training/finished", "local-dir:training/finished/best"):
         assert load_spec(source).hash == spec.hash
         model: Any = create_model(source, pretrained=True)
+        state = model.state_dict()
         for name, tensor in load_file(old / "training/finished/best/model.safetensors").items():
-            assert torch.equal(model.state_dict()[name], tensor)
+            assert torch.equal(state[name], tensor)
         assert model.pretrained_cfg["crop_pct"] == 0.875
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import rich.style  # noqa: F401 - the first import of it draws a number, whichever command that is
 import torch
 
 

@@ -242,8 +242,9 @@ def test_the_loss_is_the_task_s_and_the_teacher_s(
     chosen = settings(sampler="sandwich", distill_weight=weight)
     trainer = trainer_of(head, tmp_path, chosen, teacher.train())
     net = trainer.supernet
+    begun = net.largest.state_dict()
     for name, tensor in teacher.state_dict().items():
-        assert torch.equal(net.largest.state_dict()[name], tensor), name  # it begins as the teacher
+        assert torch.equal(begun[name], tensor), name  # it begins as the teacher
     batch, (networks,) = next(trainer._batches(0, 0)), trainer.draw(3)
     again = create_model(teachers[head]).eval()
     alone = [net.extract(spec) for spec in networks]  # before batch norms see the images
@@ -258,8 +259,9 @@ def test_the_loss_is_the_task_s_and_the_teacher_s(
                 prediction = again(batch["image"])
             expected = expected + weight * F.mse_loss(output, prediction)
         torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
+    after = teacher.state_dict()
     for name, tensor in again.state_dict().items():
-        torch.testing.assert_close(teacher.state_dict()[name], tensor, rtol=0, atol=0)  # it does not learn
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=0)  # it does not learn
 
 
 def test_a_step_changes_what_is_active_as_the_network_alone_would(head: Head, tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ def test_hrnet_branches_compute_what_timms_do(name: str) -> None:
     # Pose networks end in the first branch: the last fusion into the others is not theirs.
     for y, z in zip(found, expected[: 1 if name.endswith("_pose") else 4], strict=False):
         torch.testing.assert_close(y, z, rtol=1e-4, atol=1e-4 * float(z.abs().max()))
-    assert all(torch.equal(ours.state_dict()[key], value) for key, value in head_before.items())
+    after = ours.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in head_before.items())
 
 
 def test_missing_tensors_are_named() -> None:

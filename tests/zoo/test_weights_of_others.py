@@ -194,9 +194,9 @@ def test_any_network_is_found_under_any_names(spec: ArchSpec, tmp_path_factory: 
         assert len(state) == len(ours.state_dict())  # no name twice
         found = Weights.open(saved(state, folder), spec)
         assert found.naming is naming
-        again = create_model(spec, weights=folder / "weights.pth")
+        again = create_model(spec, weights=folder / "weights.pth").state_dict()
         for key, value in ours.state_dict().items():
-            assert torch.equal(again.state_dict()[key], value)
+            assert torch.equal(again[key], value)
 
 
 # --- what trainers put around them ----------------------------------------------------------------
@@ -224,9 +224,9 @@ def test_wrappers_are_taken_off(wrap: Callable[[nn.Module], Any], old: bool, tmp
     holder = Renamed(ours)
     path = tmp_path / "weights.bin"
     torch.save(wrap(holder), path, _use_new_zipfile_serialization=not old)
-    found = create_model(SPEC, weights=path)
+    found = create_model(SPEC, weights=path).state_dict()
     for key, value in ours.state_dict().items():
-        other = found.state_dict()[key]
+        other = found[key]
         torch.testing.assert_close(other, value.to(other.dtype), rtol=1e-3, atol=1e-3)
 
 

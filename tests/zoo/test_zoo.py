@@ -372,7 +372,8 @@ def test_wrapped_networks_are_taken_as_the_network(wrap: Any, task: Task, tmp_pa
     save_model(wrapped, tmp_path / "folder")
     files = [tmp_path / f"{name}.safetensors" for name in ("saved", "state", "theirs")]
     for found in (*(create_model(SPECS[task], weights=file) for file in files), create_model(tmp_path / "folder")):
-        assert all(torch.equal(found.state_dict()[key], value) for key, value in state.items())
+        there = found.state_dict()
+        assert all(torch.equal(there[key], value) for key, value in state.items())
     other = wrap(random_model(SPECS[task]))
     with torch.no_grad():
         other_network: Any = unwrapped(other)
