@@ -1,6 +1,6 @@
 """Build networks at budgets or from specs, and write their files: what `scalenet-zoo build` does."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,35 +119,16 @@ def build_files(
         ExportError, VerificationError: the network cannot be exported, or the file does not compute the same.
         OutputError: a file cannot be written.
     """
-    if [source, flops, params, latency].count(None) != 3:
-        raise UsageError("found none or several of `source`, `flops`, `params` and `latency`, expected exactly one")
-    if source is not None and (task or family or divisor):
-        raise UsageError("found `task`, `family` or `divisor` with `source`, expected them with a budget")
-    if divisor and task not in (None, "classification"):
-        raise UsageError(f"found `divisor` with `task` {task}, expected it only for classification")
-    if img_size and source is None and task in (None, "classification"):
-        raise UsageError("found `img_size` with a classifier's budget, expected no size: the budget determines it")
-    if (latency is None) != (on is None):
-        raise UsageError("found one of `latency` and `on`, expected both")
-    if latency is None and (threads or batch or precision):
-        raise UsageError("found `threads`, `batch` or `precision` without `latency`, expected them only with it")
-    if inherit is not None and (pretrained or weights or (source is not None and has_weights(source))):
-        raise UsageError("found `inherit` with other weights to load, expected only one of them")
-    if pretrained and weights and source is None:
-        raise UsageError("found `pretrained` with `weights`, expected one of them")
+    _check_network(source, (flops, params, latency), task, family, divisor, img_size)
+    _check_latency(latency, on, (threads, batch, precision))
+    _check_weights(source, pretrained, weights, inherit)
     published = latency is not None and pretrained and not family and not divisor and task in (None, "classification")
     int8 = latency is not None and precision == "int8"
-    may_be_int8 = int8 or (published and precision == ANY)
-    if calibration is not None and not may_be_int8:
-        raise UsageError("found `calibration` without `latency` and `precision` int8, expected it only with them")
-    if may_be_int8 and export and calibration is None:
-        raise UsageError(
-            f"found `export` and `precision` {precision} without `calibration`, expected a folder of images"
-        )
+    _check_calibration(int8 or (published and precision == ANY), precision, export, calibration)
     wanted = (task or "classification", family, divisor or 8, num_classes, in_chans or 3, img_size)
     arch = None
     if latency is not None and on is not None:
-        _check_latency(latency, on, precision, published)
+        _check_limit(latency, on, precision, published)
         find_networks(wanted[0], family, num_classes, in_chans or 3, img_size)
     elif source is None:
         arch = spec_for(flops, params, *wanted, pretrained=pretrained)
@@ -163,14 +144,14 @@ def build_files(
     from scalenet_zoo.zoo.weights import save_weights
 
     found = chosen = None
-    if latency is not None and on is not None and published:
-        chosen = choose_published(latency, on, precision or "fp32", threads, batch or 1, on_progress)
-        arch, int8 = chosen.spec, chosen.taken.precision == "int8"
-        export = calibration is not None if int8 else export or on.startswith("ort")
-    elif latency is not None and on is not None:
+    if latency is not None and on is not None:
+        if published:
+            chosen = choose_published(latency, on, precision or "fp32", threads, batch or 1, on_progress)
+            arch, int8 = chosen.spec, chosen.taken.precision == "int8"
+        else:
+            found = find_at_latency(latency, on, *wanted, threads, batch or 1, precision or "fp32", on_progress)
+            arch = found.taken.spec
         export = calibration is not None if int8 else export or on.startswith("ort")  # an ONNX file is what is measured
-        found = find_at_latency(latency, on, *wanted, threads, batch or 1, precision or "fp32", on_progress)
-        arch = found.taken.spec
     assert arch is not None
     if export:  # imported before there is anything to clean up: an interrupt during a native import may crash
         from scalenet_zoo.export.formats import export_model
@@ -187,12 +168,11 @@ def build_files(
     if inherit is not None or (source is None and pretrained and not chosen):
         inherited = _inherit(network, inherit)
     trained = bool(pretrained or weights or inherited or (source is not None and has_weights(source)))
-    spec = spec_of(network)
-    path = folder / f"{spec.name}.json"
+    path = folder / f"{spec_of(network).name}.json"
     files = {"spec": path, "weights": path.with_suffix(".safetensors")}
     verification = gain = None
     with replacing(path) as temporary:
-        spec.save(temporary)
+        spec_of(network).save(temporary)
         save_weights(network, temporary.with_suffix(".safetensors"))
         if export:
             files["onnx"] = path.with_suffix(".onnx")
@@ -212,7 +192,7 @@ def build_files(
                 verification, gain = done.verification, done.gain
             else:
                 verification = export_onnx(network, onnx)
-    return Built(network, spec, trained, files, found, verification, inherited, chosen, gain)
+    return Built(network, spec_of(network), trained, files, found, verification, inherited, chosen, gain)
 
 
 def _inherit(network: "nn.Module", source: NetworkSource | None) -> "Inherited":
@@ -222,7 +202,54 @@ def _inherit(network: "nn.Module", source: NetworkSource | None) -> "Inherited":
     return inherit(network, find_source(spec_of(network)) if source is None else source)
 
 
-def _check_latency(latency: str | float, on: str, precision: str | None, published: bool) -> None:
+def _check_network(
+    source: NetworkSource | None,
+    budgets: Sequence[str | float | None],
+    task: Task | None,
+    family: str | None,
+    divisor: int | None,
+    img_size: int | tuple[int, int] | None,
+) -> None:
+    """Check that there is one source or one budget, and that what describes the network goes with it."""
+    if [source, *budgets].count(None) != len(budgets):
+        raise UsageError("found none or several of `source`, `flops`, `params` and `latency`, expected exactly one")
+    if source is not None and (task or family or divisor):
+        raise UsageError("found `task`, `family` or `divisor` with `source`, expected them with a budget")
+    if divisor and task not in (None, "classification"):
+        raise UsageError(f"found `divisor` with `task` {task}, expected it only for classification")
+    if img_size and source is None and task in (None, "classification"):
+        raise UsageError("found `img_size` with a classifier's budget, expected no size: the budget determines it")
+
+
+def _check_latency(latency: str | float | None, on: str | None, conditions: Sequence[object]) -> None:
+    """Check that a latency budget says where it holds, and that nothing else does."""
+    if (latency is None) != (on is None):
+        raise UsageError("found one of `latency` and `on`, expected both")
+    if latency is None and any(conditions):
+        raise UsageError("found `threads`, `batch` or `precision` without `latency`, expected them only with it")
+
+
+def _check_weights(
+    source: NetworkSource | None, pretrained: bool, weights: str | Path | None, inherit: NetworkSource | None
+) -> None:
+    """Check that weights come from one place."""
+    if inherit is not None and (pretrained or weights or (source is not None and has_weights(source))):
+        raise UsageError("found `inherit` with other weights to load, expected only one of them")
+    if pretrained and weights and source is None:
+        raise UsageError("found `pretrained` with `weights`, expected one of them")
+
+
+def _check_calibration(may_be_int8: bool, precision: str | None, export: bool, calibration: str | Path | None) -> None:
+    """Check that there are images to calibrate with if and only if the file may become an int8 file."""
+    if calibration is not None and not may_be_int8:
+        raise UsageError("found `calibration` without `latency` and `precision` int8, expected it only with them")
+    if may_be_int8 and export and calibration is None:
+        raise UsageError(
+            f"found `export` and `precision` {precision} without `calibration`, expected a folder of images"
+        )
+
+
+def _check_limit(latency: str | float, on: str, precision: str | None, published: bool) -> None:
     """Check that the arguments of a latency budget can be understood, before anything slow is imported."""
     if isinstance(latency, str):
         parse_ms(latency, "--latency")
