@@ -1,6 +1,7 @@
 """The study of families that inherit: its peers have equal MACs, its data share no image, a stopped run is resumed."""
 
 import json
+import re
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -37,6 +38,7 @@ TINY: dict[str, Any] = {
     "latency": {"profile": {"layers": 1, "networks": 4, "held_out": 2}, "measured": 1, "precision": "int8"},
     "timing": {"warmup": 0.0, "seconds": 0.0, "runs": 3, "repeats": 3},
 }
+DOCUMENT = Path(inherited_family.__file__).parents[1] / "docs" / "evidence.md"
 LIMITS = ["1.000ms", "2.000ms", "4.000ms"]
 
 
@@ -180,19 +182,53 @@ def test_tables_of_latency_have_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_the_documents_tables_are_what_the_results_give() -> None:
-    text = (Path(inherited_family.__file__).parents[1] / "docs" / "evidence.md").read_text()
+    text = DOCUMENT.read_text()
     for table in tables(RESULTS).split("\n\n"):
         assert table in text
 
 
 def test_the_document_says_what_the_profile_gave() -> None:
-    text = (Path(inherited_family.__file__).parents[1] / "docs" / "evidence.md").read_text()
+    text = " ".join(DOCUMENT.read_text().split())
     rows = {row["job"]: row for row in map(json.loads, RESULTS.read_text().splitlines())}
     *others, last = (limit.removesuffix("ms") for limit in rows["latency"]["limits"])
     assert f"The limits are {', '.join(others)} and {last} ms." in text
     found = rows["latency"]["held_out"]
     assert (found["networks"], found["within_5"]) == (20, 1)  # all 20, as the document has it
     assert f"its error is {100 * found['rms']:.1f}% (root mean square)" in text
+
+
+def test_the_document_says_what_the_comparisons_give() -> None:
+    text = " ".join(DOCUMENT.read_text().split())
+    compared = re.findall(r"\| (random|Lite0.*?) \| 9 \| (-?[\d.]+) ± [\d.]+ \| ([^|]+) \|", tables(RESULTS))
+    assert [peer for peer, *_ in compared] == ["Lite0, compound rule", "random"] * 2
+    shown = [(f"{float(difference):+.2f}", interval) for _, difference, interval in compared]
+    for (macs, of_macs), (int8, of_int8) in zip(shown[:2], shown[2:], strict=True):
+        assert f"{macs} points ({of_macs}) at equal MACs, {int8} ({of_int8}) within equal limits on int8" in text
+    for _, difference, interval in compared[1::2]:
+        assert f"by {difference} points (95%: {interval})" in text
+
+
+def test_the_document_says_what_the_timing_gave() -> None:
+    text = " ".join(DOCUMENT.read_text().split())
+    rows = {row.pop("job"): row for row in map(json.loads, RESULTS.read_text().splitlines())}
+    taken = {name: each["ms"] for name, each in rows["measured_int8"].items()}
+    assert len(taken) == 21
+
+    def top1(name: str) -> float:
+        return 100 * fmean(rows[f"tuned/{name}/{seed}"]["top1"] for seed in range(3))
+
+    ahead, less, over = [], [], []
+    for stage, limit in enumerate(rows["latency"]["limits"]):
+        found, peer = [f"found_int8_s{stage}_{seed}" for seed in range(3)], list(rows["latency"]["measured"])[stage]
+        ahead.append(fmean(map(top1, found)) - top1(peer))
+        less.append(sorted(100 * (1 - taken[name] / taken[peer]) for name in found))
+        over += [taken[name] / float(limit.removesuffix("ms")) - 1 for name in found]
+    assert f"the found networks lie {-ahead[0]:.1f} points behind" in text
+    assert f"they lie {ahead[1]:.1f} and {ahead[2]:.1f} points ahead" in text
+    first, second = (f"{low:.0f}% to {high:.0f}%" for low, _, high in less[1:])
+    assert f"take {first} and {second} less time" in text
+    assert sum(each > 0 for each in over) == 1
+    assert f"eight of the nine found networks keep their limit, and one exceeds it by {100 * max(over):.1f}%" in text
 
 
 @pytest.mark.slow
