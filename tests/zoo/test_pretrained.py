@@ -18,7 +18,11 @@ from tests.helpers.hub_server import Hub
 from tests.helpers.pretrained import publish, timm_model
 
 EFFICIENTNETS = [f"efficientnet_b{i}" for i in range(5)]
-HRNETS = [name for name in published_entries() if name.startswith("hrnet")]
+HRNETS = [
+    name if "w18" in name else pytest.param(name, marks=pytest.mark.slow)  # the others are wider
+    for name in published_entries()
+    if name.startswith("hrnet")
+]
 
 
 @pytest.mark.parametrize("name", EFFICIENTNETS)
