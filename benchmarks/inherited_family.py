@@ -1,6 +1,6 @@
 """Do searches find a better family than scaling a known network, if all of them inherit the same weights?
 
-python -m benchmarks.inherited_family --data FOLDER --run RUN [--processes 2]: most of a day on one core.
+python -m benchmarks.inherited_family --data FOLDER --run RUN [--processes 2]: many hours.
 FOLDER has imagenette-128, unpacked. RUN keeps every finished part, so the same command resumes a stopped run; it writes
 benchmarks/results/inherited_family.jsonl, one line per job. `tables` prints the tables of docs/evidence.md:
 python -m benchmarks.inherited_family --tables.

@@ -1,6 +1,6 @@
 """Do ScaleNAS's claims hold if supernets and networks alone inherit the same HRNet's weights?
 
-python -m benchmarks.inherited_topologies --data FOLDER --run RUN [--processes 2]: some six hours of one core.
+python -m benchmarks.inherited_topologies --data FOLDER --run RUN [--processes 2]: hours.
 FOLDER is camvid-11, unpacked. RUN keeps every finished part, so the same command resumes a stopped run; it writes
 benchmarks/results/inherited_topologies.jsonl, one line per job. The tables of docs/evidence.md, for the jobs that are
 finished: python -m benchmarks.inherited_topologies --tables.

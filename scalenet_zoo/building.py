@@ -120,7 +120,7 @@ def build_files(
         OutputError: a file cannot be written.
     """
     _check_network(source, (flops, params, latency), task, family, divisor, img_size)
-    _check_latency(latency, on, (threads, batch, precision))
+    _check_conditions(latency, on, (threads, batch, precision))
     _check_weights(source, pretrained, weights, inherit)
     published = latency is not None and pretrained and not family and not divisor and task in (None, "classification")
     int8 = latency is not None and precision == "int8"
@@ -128,7 +128,7 @@ def build_files(
     wanted = (task or "classification", family, divisor or 8, num_classes, in_chans or 3, img_size)
     arch = None
     if latency is not None and on is not None:
-        _check_limit(latency, on, precision, published)
+        _check_latency(latency, on, precision, published)
         find_networks(wanted[0], family, num_classes, in_chans or 3, img_size)
     elif source is None:
         arch = spec_for(flops, params, *wanted, pretrained=pretrained)
@@ -168,11 +168,12 @@ def build_files(
     if inherit is not None or (source is None and pretrained and not chosen):
         inherited = _inherit(network, inherit)
     trained = bool(pretrained or weights or inherited or (source is not None and has_weights(source)))
-    path = folder / f"{spec_of(network).name}.json"
+    spec = spec_of(network)
+    path = folder / f"{spec.name}.json"
     files = {"spec": path, "weights": path.with_suffix(".safetensors")}
     verification = gain = None
     with replacing(path) as temporary:
-        spec_of(network).save(temporary)
+        spec.save(temporary)
         save_weights(network, temporary.with_suffix(".safetensors"))
         if export:
             files["onnx"] = path.with_suffix(".onnx")
@@ -192,7 +193,7 @@ def build_files(
                 verification, gain = done.verification, done.gain
             else:
                 verification = export_onnx(network, onnx)
-    return Built(network, spec_of(network), trained, files, found, verification, inherited, chosen, gain)
+    return Built(network, spec, trained, files, found, verification, inherited, chosen, gain)
 
 
 def _inherit(network: "nn.Module", source: NetworkSource | None) -> "Inherited":
@@ -221,7 +222,7 @@ def _check_network(
         raise UsageError("found `img_size` with a classifier's budget, expected no size: the budget determines it")
 
 
-def _check_latency(latency: str | float | None, on: str | None, conditions: Sequence[object]) -> None:
+def _check_conditions(latency: str | float | None, on: str | None, conditions: Sequence[object]) -> None:
     """Check that a latency budget says where it holds, and that nothing else does."""
     if (latency is None) != (on is None):
         raise UsageError("found one of `latency` and `on`, expected both")
@@ -249,7 +250,7 @@ def _check_calibration(may_be_int8: bool, precision: str | None, export: bool, c
         )
 
 
-def _check_limit(latency: str | float, on: str, precision: str | None, published: bool) -> None:
+def _check_latency(latency: str | float, on: str, precision: str | None, published: bool) -> None:
     """Check that the arguments of a latency budget can be understood, before anything slow is imported."""
     if isinstance(latency, str):
         parse_ms(latency, "--latency")

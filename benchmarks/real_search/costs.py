@@ -34,10 +34,7 @@ def compare_costs(run: Run, bounds: Bounds, joint: ScaleNetLedger, separate: Sca
     """Compute the costs of both searches; the searches run again, with the scores that exist."""
     summary = run.train()
     scorer = run.make_scorer(summary)
-    scored = {
-        "joint": _scored_again(run, bounds, joint, {"joint": joint}, scorer),
-        "separate": _scored_again(run, bounds, separate, {"joint": joint}, scorer),
-    }
+    scored = {before.search: _scored_again(run, bounds, before, joint, scorer) for before in (joint, separate)}
     space, rng = bounds.space, np.random.default_rng(0)
     bases = space.sample(rng, 1000)
     means = [float(bounds.population(bases, space.scalings(stage.stage)).cost.macs.mean()) for stage in space.scaling]
@@ -62,10 +59,8 @@ def compare_costs(run: Run, bounds: Bounds, joint: ScaleNetLedger, separate: Sca
     return costs
 
 
-def _scored_again(
-    run: Run, bounds: Bounds, before: ScaleNetLedger, ledgers: dict[str, ScaleNetLedger], scorer: Scorer
-) -> list[int]:
-    """Run a search again; return the MACs of every network that it asks for a score.
+def _scored_again(run: Run, bounds: Bounds, before: ScaleNetLedger, joint: ScaleNetLedger, scorer: Scorer) -> list[int]:
+    """Run a search again, after the joint one; return the MACs of every network that it asks for a score.
 
     Raises:
         RuntimeError: it found something else.
@@ -73,7 +68,7 @@ def _scored_again(
     asked = Counting(scorer, scorer.images_each)
     with TemporaryDirectory() as folder:
         record = Record(Path(folder) / f"{before.search}.json", ScaleNetLedger(**before.asked), asked, bounds)
-        now = record.run(partial(run.method.search, before.search, record, ledgers))
+        now = record.run(partial(run.method.search, before.search, record, {"joint": joint}))
     if (before.found, before.evaluations) != (now.found, now.evaluations):
         raise RuntimeError(f"{before.search}: found another result when run again, expected the same")
     return asked.macs

@@ -16,6 +16,8 @@ from scalenet_zoo.search.scalenet.ledger import ScaleNetLedger
 from scalenet_zoo.search.standalone import Standalone, StandaloneGroup, StandaloneRow, over_seeds
 from scalenet_zoo.supernet.summary import SupernetSummary
 
+STANDALONE, SAMPLERS, COSTS, LATENCY = "hss/standalone.json", "samplers.json", "costs.json", "latency.json"
+"""The files of a run that figures are computed from."""
 PAPERS_RATIO = 2.53
 """How many times less a joint search costs than separate searches (ScaleNet, ECCV 2022)."""
 PEERS: tuple[StandaloneGroup, ...] = ("compound", "random")
@@ -38,23 +40,22 @@ class Figures:
 
     def summary(self) -> dict[str, object]:
         """Compute all figures; a part that has not run names the file that it lacks."""
-        parts: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
-            "rank": ("hss/standalone.json", self.ranking),
-            "samplers": ("samplers.json", self.samplers),
-            "family": ("hss/standalone.json", self.family),
-            "costs": ("costs.json", lambda path: {"papers_ratio": PAPERS_RATIO, **json.loads(path.read_text())}),
-            "time_outside_scoring": ("hss/search", self.overhead),
-            "latency": ("latency.json", self.latency),
+        parts: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
+            "rank": (STANDALONE, self.rank),
+            "samplers": (SAMPLERS, self.samplers),
+            "family": (STANDALONE, self.family),
+            "costs": (COSTS, self.costs),
+            "time_outside_scoring": ("hss/search", self.time_outside_scoring),
+            "latency": (LATENCY, self.latency),
         }
-        found: dict[str, object] = {}
-        for part, (name, figures) in parts.items():
-            path = self.folder / name
-            found[part] = figures(path) if path.exists() else {"not_run": f"RUN/{name} is not there"}
-        return found
+        return {
+            part: figures() if (self.folder / name).exists() else {"not_run": f"RUN/{name} is not there"}
+            for part, (name, figures) in parts.items()
+        }
 
-    def ranking(self, path: Path) -> dict[str, Any]:
+    def rank(self) -> dict[str, Any]:
         """(a): how scores rank networks that were trained alone."""
-        trained = Standalone.load(path).rows
+        trained = Standalone.load(self.folder / STANDALONE).rows
         rows = [row for row in trained if row.group == "rank"]
         stages = self.plan.ranked.stages
         wanted = len(stages) * self.plan.ranked.each
@@ -69,9 +70,9 @@ class Figures:
             "top1_standard_error_of_images": [round(self._error_of_images(row.reached), 4) for row in rows],
         }
 
-    def samplers(self, path: Path) -> dict[str, Any]:
+    def samplers(self) -> dict[str, Any]:
         """(b): scores of the same networks in both supernets."""
-        networks = Samplers.load(path).networks
+        networks = Samplers.load(self.folder / SAMPLERS).networks
         stages: dict[str, list[Drawn]] = {"all": list(networks)}
         for network in networks:
             stages.setdefault(f"stage_{network.scaling.stage}", []).append(network)
@@ -85,9 +86,9 @@ class Figures:
             **{name: compare(of_stage) for name, of_stage in stages.items()},
         }
 
-    def family(self, path: Path) -> dict[str, Any]:
+    def family(self) -> dict[str, Any]:
         """(c): networks that searches found, trained alone."""
-        rows = [row for row in Standalone.load(path).rows if row.group in SOURCES]
+        rows = [row for row in Standalone.load(self.folder / STANDALONE).rows if row.group in SOURCES]
         networks = over_seeds(rows)
         spread_of_seeds = [network.spread**2 for network in networks if network.seeds > 1]
         seed_sd = math.sqrt(fmean(spread_of_seeds)) if spread_of_seeds else None
@@ -138,7 +139,11 @@ class Figures:
         """The standard error of an accuracy over test sets of this size."""
         return math.sqrt(top1 * (1 - top1) / self.images)
 
-    def overhead(self, path: Path) -> dict[str, Any]:
+    def costs(self) -> dict[str, Any]:
+        """(d): what joint and separate searches cost, beside the paper's ratio."""
+        return {"papers_ratio": PAPERS_RATIO, **json.loads((self.folder / COSTS).read_text())}
+
+    def time_outside_scoring(self) -> dict[str, Any]:
         """Shares of the searches' time spent outside scoring; they include measuring, if latency is limited."""
         shares = {}
         for file in sorted(file for run in ("hss", "latency_run") for file in self.folder.glob(f"{run}/search/*.json")):
@@ -146,9 +151,9 @@ class Figures:
             shares[f"{file.parent.parent.name}/{file.stem}"] = 1 - state.scoring_seconds / state.seconds
         return shares
 
-    def latency(self, path: Path) -> dict[str, Any]:
+    def latency(self) -> dict[str, Any]:
         """(e): the search under a latency limit, and the errors of its latency model."""
-        found = json.loads(path.read_text())["found"]
+        found = json.loads((self.folder / LATENCY).read_text())["found"]
         rounds = []
         for measured in load_ledger(self.folder, "joint", "latency_run").latency_rounds:
             ratios = np.array([network.predicted / network.measured for network in measured.networks])

@@ -56,6 +56,11 @@ def results_of(folder: Path, answers: dict[str, dict[str, Any]]) -> Results:
     return results
 
 
+def prose() -> str:
+    """The document on one line."""
+    return " ".join(DOCUMENT.read_text().split())
+
+
 def write_images(folder: Path, train: int, val: int) -> None:
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("val", val)):
@@ -188,7 +193,7 @@ def test_the_documents_tables_are_what_the_results_give() -> None:
 
 
 def test_the_document_says_what_the_profile_gave() -> None:
-    text = " ".join(DOCUMENT.read_text().split())
+    text = prose()
     rows = {row["job"]: row for row in map(json.loads, RESULTS.read_text().splitlines())}
     *others, last = (limit.removesuffix("ms") for limit in rows["latency"]["limits"])
     assert f"The limits are {', '.join(others)} and {last} ms." in text
@@ -198,7 +203,7 @@ def test_the_document_says_what_the_profile_gave() -> None:
 
 
 def test_the_document_says_what_the_comparisons_give() -> None:
-    text = " ".join(DOCUMENT.read_text().split())
+    text = prose()
     compared = re.findall(r"\| (random|Lite0.*?) \| 9 \| (-?[\d.]+) ± [\d.]+ \| ([^|]+) \|", tables(RESULTS))
     assert [peer for peer, *_ in compared] == ["Lite0, compound rule", "random"] * 2
     shown = [(f"{float(difference):+.2f}", interval) for _, difference, interval in compared]
@@ -209,7 +214,7 @@ def test_the_document_says_what_the_comparisons_give() -> None:
 
 
 def test_the_document_says_what_the_timing_gave() -> None:
-    text = " ".join(DOCUMENT.read_text().split())
+    text = prose()
     rows = {row.pop("job"): row for row in map(json.loads, RESULTS.read_text().splitlines())}
     taken = {name: each["ms"] for name, each in rows["measured_int8"].items()}
     assert len(taken) == 21
@@ -224,12 +229,12 @@ def test_the_document_says_what_the_timing_gave() -> None:
     ahead, less = [], []
     found, random, rule = list[float](), list[float](), list[float]()
     for stage, limit in enumerate(rows["latency"]["limits"]):
-        ours, drawn_ones = ([f"{kind}_s{stage}_{i}" for i in range(3)] for kind in ("found_int8", "random_int8"))
+        ours, theirs = ([f"{kind}_s{stage}_{i}" for i in range(3)] for kind in ("found_int8", "random_int8"))
         peer = list(rows["latency"]["measured"])[stage]
         ahead.append(fmean(map(top1, ours)) - top1(peer))
         less.append(sorted(100 * (1 - taken[name] / taken[peer]) for name in ours))
         found += over(ours, limit)
-        random += over(drawn_ones, limit)
+        random += over(theirs, limit)
         rule += over([peer], limit)
     assert f"the found networks lie {-ahead[0]:.1f} points behind" in text
     assert f"they lie {ahead[1]:.1f} and {ahead[2]:.1f} points ahead" in text

@@ -28,12 +28,10 @@ def as_json(figures: dict[str, Any]) -> dict[str, Any]:
     return read
 
 
-@pytest.mark.parametrize("part", ["ranking", "samplers", "family"])
+@pytest.mark.parametrize("part", ["rank", "samplers", "family", "costs"])
 def test_the_figures_of_scalenets_search_follow_from_its_files(part: str) -> None:
-    kept = RESULTS / "real_search"
-    path = kept / ("samplers.json" if part == "samplers" else "hss/standalone.json")
-    figures = getattr(Figures(Plan.load(), kept, IMAGES), part)(path)
-    assert as_json(figures) == committed("real_search")["rank" if part == "ranking" else part]
+    figures = Figures(Plan.load(), RESULTS / "real_search", IMAGES)
+    assert as_json(getattr(figures, part)()) == committed("real_search")[part]
 
 
 @pytest.mark.parametrize("part", ["without_retraining", "samplers"])
